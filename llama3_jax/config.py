@@ -1,0 +1,178 @@
+"""Configuration: ConfigDict at the edge, frozen dataclasses inside."""
+
+import dataclasses
+import difflib
+import importlib.metadata
+import json
+import os
+import pathlib
+
+import ml_collections
+
+
+class UserError(Exception):
+  """A mistake of the user: one line that names the field or file and the way out."""
+
+
+class Preempted(Exception):
+  """The run was asked to stop (SIGTERM), has saved, and may exit with status 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+  """Llama 3.1 frequency scaling; `original` is the context before extension, tokens."""
+
+  factor: float = 8.0
+  low: float = 1.0
+  high: float = 4.0
+  original: int = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Sizes and switches of the decoder (paper table 3; released code for the rest)."""
+
+  n_layers: int
+  d_model: int
+  n_heads: int
+  n_kv_heads: int
+  d_head: int
+  d_ff: int
+  vocab_size: int = 128_256
+  rope_theta: float = 500_000.0
+  rope_scaling: RopeScaling | None = None
+  norm_eps: float = 1e-5
+  tie_embeddings: bool = False
+  dtype: str = 'bfloat16'  # of the computation; parameters stay float32 in training
+  attention: str = 'auto'  # dense | blockwise | auto (by length)
+  block: int = 256  # tokens a block of blockwise attention
+  remat: str = 'none'  # none | full | comma-separated names of what is saved
+
+  @property
+  def sizes(self):
+    """Size of every letter of the alphabet that a parameter uses."""
+    return dict(
+      L=self.n_layers,
+      D=self.d_model,
+      N=self.n_heads,
+      K=self.n_kv_heads,
+      H=self.d_head,
+      F=self.d_ff,
+      V=self.vocab_size,
+    )
+
+
+def model_config(config):
+  """ModelConfig from the `model` part of a ConfigDict; UserError for a bad value."""
+  values = config.to_dict() if hasattr(config, 'to_dict') else dict(config)
+  scaling = values.get('rope_scaling')
+  if scaling is not None and not isinstance(scaling, RopeScaling):
+    # factor 1 is how a config file says "no scaling": a ConfigDict field keeps its type
+    values['rope_scaling'] = RopeScaling(**scaling) if scaling['factor'] != 1 else None
+  c = ModelConfig(**values)
+  if c.n_heads % c.n_kv_heads:
+    raise UserError(
+      f'model.n_heads={c.n_heads} is not a multiple of '
+      f'model.n_kv_heads={c.n_kv_heads}: every KV head serves the same number of heads'
+    )
+  if c.d_head % 2:
+    raise UserError(f'model.d_head={c.d_head} is odd: RoPE rotates pairs of channels')
+  choices = dict(dtype=('bfloat16', 'float32'), attention=('auto', 'dense', 'blockwise'))
+  for field, allowed in choices.items():
+    if getattr(c, field) not in allowed:
+      raise UserError(
+        f'model.{field}={getattr(c, field)!r} is none of {", ".join(allowed)}'
+      )
+  return c
+
+
+def model_fields(c):
+  """The `model` part of a ConfigDict that `model_config` turns back into `c`."""
+  values = dataclasses.asdict(c)
+  if c.rope_scaling is None:
+    values['rope_scaling'] = dataclasses.asdict(RopeScaling(factor=1.0))
+  return ml_collections.ConfigDict(values)
+
+
+def flatten(config, prefix=''):
+  """{'optim.lr': value, ...} of a ConfigDict, the paths sorted."""
+  flat = {}
+  for name in sorted(config):
+    value = config[name]
+    if isinstance(value, ml_collections.ConfigDict):
+      flat |= flatten(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def nearest(path, paths):
+  """The `paths` a misspelt `path` may have meant: alike as a whole or in the last word."""
+  last = {}
+  for p in paths:
+    last.setdefault(p.rsplit('.', 1)[-1], []).append(p)
+  near = difflib.get_close_matches(path, paths, n=3, cutoff=0.6)
+  for word in difflib.get_close_matches(path.rsplit('.', 1)[-1], last, n=3, cutoff=0.6):
+    near += [p for p in last[word] if p not in near]
+  return near[:4]
+
+
+def _plain(value):
+  return list(value) if isinstance(value, tuple) else value
+
+
+# What may change between two starts of one run without making it another run.
+FREE = ('train.save_every', 'train.log_every', 'train.progress', 'data.root')
+
+
+def open_workdir(config, workdir, free=FREE):
+  """Create `workdir` and its config.json, or check that it belongs to this config.
+
+  Raises UserError naming the differing keys when another config was run there.
+  """
+  folder = pathlib.Path(workdir)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as e:
+    raise UserError(f'--workdir={workdir}: {e.strerror}; choose a folder you can write')
+  flat = {k: _plain(v) for k, v in flatten(config).items()}
+  flat = json.loads(json.dumps(flat, default=str))
+  path = folder / 'config.json'
+  if path.exists():
+    try:
+      old = json.loads(path.read_text())['config']
+    except (ValueError, KeyError):
+      raise UserError(f'{path} is not readable: remove it or choose another --workdir')
+    different = [k for k in sorted(old | flat) if old.get(k) != flat.get(k)]
+    different = [k for k in different if k not in free]
+    if different:
+      shown = ', '.join(f'{k} {old.get(k)} -> {flat.get(k)}' for k in different[:4])
+      more = f' and {len(different) - 4} more' if len(different) > 4 else ''
+      raise UserError(
+        f'--workdir={workdir} holds a run of another config ({shown}{more}): '
+        'choose another --workdir or remove this one'
+      )
+    return folder
+  versions = {}
+  for package in ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain'):
+    versions[package] = importlib.metadata.version(package)
+  write_json(path, {'config': flat, 'versions': versions})
+  return folder
+
+
+def write_json(path, value):
+  """Write `value` to `path` so that a reader sees the old file or the new one."""
+  path = pathlib.Path(path)
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
+  os.replace(temporary, path)
+
+
+def read_json(path):
+  """The value in a JSON file; UserError when it is missing or cut off."""
+  try:
+    return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    raise UserError(f'{path} is missing: run the step that writes it first')
+  except ValueError as e:
+    raise UserError(f'{path} is not valid JSON ({e}): remove it and run the step again')

@@ -1,0 +1,71 @@
+"""Key/value cache of a batch of rows that decode at their own lengths (section 6.1)."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from llama3_jax import axes
+
+
+@struct.dataclass
+class Cache:
+  """k, v [L,B,S,K,H]; what stands in each slot: position, segment int32 [B,S]; the
+  number of slots in use, int32 [B]. Segment 0 marks an empty slot."""
+
+  k: jax.Array
+  v: jax.Array
+  position: jax.Array
+  segment: jax.Array
+  length: jax.Array
+
+
+def create(config, batch, size, dtype=None):
+  """Empty cache for `batch` rows of `size` slots."""
+  c = config
+  shape = (c.n_layers, batch, size, c.n_kv_heads, c.d_head)
+  dtype = dtype or c.dtype
+  slots = axes.shard(jnp.zeros((batch, size), jnp.int32), 'BS')
+  return Cache(
+    k=axes.shard(jnp.zeros(shape, dtype), 'LBSKH'),
+    v=axes.shard(jnp.zeros(shape, dtype), 'LBSKH'),
+    position=slots,
+    segment=slots,
+    length=axes.shard(jnp.zeros((batch,), jnp.int32), 'B'),
+  )
+
+
+def write(slots, values, start):
+  """`slots` [B,S,...] with `values` [B,T,...] put at slots start[b] + t of each row.
+
+  What would fall beyond S is dropped.
+  """
+  tail = 'KH'[: slots.ndim - 2]
+  return axes.local(_write, ('BS' + tail, 'B_' + tail, 'B'), 'BS' + tail)(
+    slots, values.astype(slots.dtype), start
+  )
+
+
+def _write(slots, values, start):
+  rows = jnp.arange(slots.shape[0])[:, None]
+  columns = start[:, None] + jnp.arange(values.shape[1])
+  return slots.at[rows, columns].set(values, mode='drop')
+
+
+def advance(cache, position, segment):
+  """Cache whose slots know the new tokens; right padding (segment 0) is overwritten
+  by the next write because `length` counts real tokens only."""
+  n = jnp.sum(segment > 0, axis=1, dtype=jnp.int32)
+  return cache.replace(
+    position=write(cache.position, position, cache.length),
+    segment=write(cache.segment, segment, cache.length),
+    length=cache.length + n,
+  )
+
+
+def repeat(cache, k):
+  """Every row `k` times: K samples of a prompt share one prefill (section 4.2.2)."""
+  return jax.tree.map(lambda x, b: jnp.repeat(x, k, axis=b), cache, _batch_axis())
+
+
+def _batch_axis():
+  return Cache(k=1, v=1, position=0, segment=0, length=0)

@@ -1,0 +1,189 @@
+"""The Llama 3 decoder (section 3.2): parameters, sizes, forward, logits.
+
+Norms, RoPE, softmax and logits are float32; the rest is `config.dtype`.
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.ad_checkpoint import checkpoint_name
+
+from llama3_jax import axes
+from llama3_jax.config import ModelConfig, RopeScaling
+from llama3_jax.model import attention, rope
+from llama3_jax.model import cache as kv
+
+B8 = ModelConfig(32, 4096, 32, 8, 128, 14336, rope_scaling=RopeScaling())
+TINY = ModelConfig(4, 128, 4, 2, 32, 384, vocab_size=2048, dtype='float32')
+SIZES = {
+  '8b': B8,  # 3.1; the April 2024 models have no RoPE scaling
+  '70b': dataclasses.replace(B8, n_layers=80, d_model=8192, n_heads=64, d_ff=28672),
+  '405b': dataclasses.replace(B8, n_layers=126, d_model=16384, n_heads=128, d_ff=53248),
+  '8b_april': dataclasses.replace(B8, rope_scaling=None),
+  '1b': ModelConfig(
+    16, 2048, 32, 8, 64, 8192, rope_scaling=RopeScaling(32.0), tie_embeddings=True
+  ),
+  '3b': ModelConfig(
+    28, 3072, 24, 8, 128, 8192, rope_scaling=RopeScaling(32.0), tie_embeddings=True
+  ),
+  'tiny': TINY,
+  'small': ModelConfig(8, 512, 8, 2, 64, 1536, vocab_size=32_000, dtype='float32'),
+}
+
+
+@struct.dataclass
+class Layer:
+  attn_norm: jax.Array = axes.weight('D', 'ones')
+  wq: jax.Array = axes.weight('DNH', 0.02)
+  wk: jax.Array = axes.weight('DKH', 0.02)
+  wv: jax.Array = axes.weight('DKH', 0.02)
+  wo: jax.Array = axes.weight('NHD', 'out')
+  ff_norm: jax.Array = axes.weight('D', 'ones')
+  w_gate: jax.Array = axes.weight('DF', 0.02)
+  w_up: jax.Array = axes.weight('DF', 0.02)
+  w_down: jax.Array = axes.weight('FD', 'out')
+
+
+@struct.dataclass
+class Params:
+  embed: jax.Array = axes.weight('VD', 0.02)
+  layers: Layer = axes.stack(Layer, 'L')
+  norm: jax.Array = axes.weight('D', 'ones')
+  head: jax.Array | None = axes.weight('DV', 'head')  # None: tied to the embedding
+
+
+def _build(config, leaf):
+  def tied(name, dims, std):
+    return None if name == 'head' and config.tie_embeddings else leaf(name, dims, std)
+
+  return axes.build(Params, tied)
+
+
+def init(key, config):
+  """Random float32 parameters, laid out over the ambient mesh; call under jit."""
+  return _build(config, lambda *a: axes.init_leaf(key, *a, config.sizes))
+
+
+def dims(config):
+  """The letters of every parameter, in the shape of Params."""
+  return _build(config, lambda name, letters, std: letters)
+
+
+def abstract(config, dtype=jnp.float32, mesh=None):
+  """Params of jax.ShapeDtypeStruct; with `mesh` each carries its NamedSharding."""
+
+  def leaf(name, letters, std):
+    place = mesh and jax.sharding.NamedSharding(mesh, axes.spec(letters))
+    shape = axes.shape(letters, config.sizes)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=place or None)
+
+  return _build(config, leaf)
+
+
+def count(config):
+  """Number of parameters, without allocating any."""
+  return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract(config)))
+
+
+def rms_norm(x, scale, eps):
+  """x / rms(x) in float32, cast back, times `scale`."""
+  y = x.astype(jnp.float32)
+  y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + eps)
+  return y.astype(x.dtype) * axes.shard(scale.astype(x.dtype), '_')
+
+
+def _attention(p, x, angles, side, slots, config):
+  """Attention branch. `slots`: this layer's (k, v), the places to write, what stands
+  there; None in training."""
+  y = rms_norm(x, p.attn_norm, config.norm_eps)
+  q = axes.einsum('BTD,DNH->BTNH', y, p.wq)
+  k = axes.einsum('BTD,DKH->BTKH', y, p.wk)
+  v = axes.einsum('BTD,DKH->BTKH', y, p.wv)
+  q, k = rope.rotate(q, *angles), rope.rotate(k, *angles)
+  q, k, v = (checkpoint_name(a, n) for a, n in ((q, 'q'), (k, 'k'), (v, 'v')))
+  keys, stored = side, None
+  if slots is not None:
+    (old_k, old_v), start, keys = slots
+    k, v = kv.write(old_k, k, start), kv.write(old_v, v, start)
+    stored = (k, v)
+  y = attention.attend(q, k, v, side, keys, config)
+  y = checkpoint_name(y, 'attention')
+  return axes.einsum('BTNH,NHD->BTD', y, p.wo), stored
+
+
+def _feed_forward(p, x, config):
+  y = rms_norm(x, p.ff_norm, config.norm_eps)
+  gate = checkpoint_name(axes.einsum('BTD,DF->BTF', y, p.w_gate), 'gate')
+  up = checkpoint_name(axes.einsum('BTD,DF->BTF', y, p.w_up), 'up')
+  return axes.einsum('BTF,FD->BTD', jax.nn.silu(gate) * up, p.w_down)
+
+
+def layer(p, x, angles, side, slots, config):
+  """One decoder layer: x [B,T,D] -> x [B,T,D] and the layer's new (k, v) or None."""
+  with jax.named_scope('attention'):
+    y, stored = _attention(p, x, angles, side, slots, config)
+    x = x + y
+  with jax.named_scope('feed_forward'):
+    return x + _feed_forward(p, x, config), stored
+
+
+def _remat(function, config):
+  if config.remat == 'none':
+    return function
+  policy = jax.checkpoint_policies.nothing_saveable
+  if config.remat != 'full':
+    names = config.remat.split(',')
+    policy = jax.checkpoint_policies.save_only_these_names(*names)
+  return jax.checkpoint(function, policy=policy)
+
+
+def embed(params, tokens, config):
+  """Token embeddings [B,T,D] in the compute dtype."""
+  table = axes.shard(params.embed.astype(config.dtype), 'VD', gathered=True)
+  if axes.mesh() is None:
+    return table[tokens]
+  return table.at[tokens].get(out_sharding=axes.spec('BTD'))
+
+
+def forward(params, tokens, position, segment, config, cache=None):
+  """Hidden states after the final norm [B,T,D], and the filled cache (or None).
+
+  Args: tokens, position, segment: int32 [B,T]; segment 0 is padding. Position drives
+  RoPE and, inside a segment, causality. With a cache the tokens are appended to it.
+  """
+  x = embed(params, tokens, config)
+  angles = rope.angles(position, config)
+  side, stored = (position, segment), None
+  start = None if cache is None else cache.length
+  if cache is not None:
+    stored = (cache.k, cache.v)
+    cache = kv.advance(cache, position, segment)
+
+  def body(x, scanned):
+    p, old = scanned
+    slots = old and (old, start, (cache.position, cache.segment))
+    return layer(p, x, angles, side, slots, config)
+
+  x, stored = jax.lax.scan(_remat(body, config), x, (params.layers, stored))
+  if cache is not None:
+    cache = cache.replace(k=stored[0], v=stored[1])
+  return rms_norm(x, params.norm, config.norm_eps), cache
+
+
+def logits(params, hidden, config):
+  """float32 [B,T,V] of hidden states [B,T,D]."""
+  if params.head is None:
+    return axes.einsum('BTD,VD->BTV', hidden, params.embed, dtype=jnp.float32)
+  return axes.einsum('BTD,DV->BTV', hidden, params.head, dtype=jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def apply(params, tokens, config):
+  """Logits of plain unpacked rows, int32 [B,T] -> float32 [B,T,V]: for notebooks."""
+  position = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+  hidden, _ = forward(params, tokens, position, jnp.ones_like(tokens), config)
+  return logits(params, hidden, config)
