@@ -54,6 +54,23 @@ def shard(x, dims, gathered=False):
   return x if mesh() is None else jax.reshard(x, spec(dims, gathered))
 
 
+# The arrays of a batch that are 'BT'; of others only the B is laid out.
+TOKENS = ('tokens', 'targets', 'segment', 'position', 'weight')
+
+
+def batch(arrays):
+  """A process's numpy rows as one global batch on the ambient mesh."""
+  placed = {}
+  for name, x in arrays.items():
+    dims = 'BT' if x.ndim == 2 and name in TOKENS else 'B'
+    if mesh() is None:
+      placed[name] = jnp.asarray(x)
+      continue
+    place = jax.sharding.NamedSharding(jax.sharding.get_mesh(), spec(dims))
+    placed[name] = jax.make_array_from_process_local_data(place, x)
+  return placed
+
+
 def einsum(expression, x, *weights, dtype=None):
   """Einsum of an activation with weights: casts and gathers them, places the result.
 
@@ -114,11 +131,12 @@ def shape(dims, sizes):
   return tuple(sizes[d] for d in dims)
 
 
-def _spread(std, sizes):
-  if std == 'out':  # residual branches: the sum of 2L of them keeps its size
-    return 0.02 / math.sqrt(2 * sizes['L'])
-  if std == 'head':
+def _spread(std, dims, sizes):
+  if std == 'in':  # keeps the size of a normed input; 0.0156 for the 8B
     return sizes['D'] ** -0.5
+  if std == 'out':  # residual branches: the sum of 2L of them keeps its size
+    fan_in = math.prod(sizes[d] for d in dims if d not in 'LD')
+    return (fan_in * 2 * sizes['L']) ** -0.5
   return std
 
 
@@ -129,5 +147,5 @@ def init_leaf(key, name, dims, std, sizes):
   else:
     key = jax.random.fold_in(key, zlib.crc32(name.encode()))
     x = jax.random.truncated_normal(key, -3, 3, shape(dims, sizes), jnp.float32)
-    x = x * _spread(std, sizes)
+    x = x * _spread(std, dims, sizes)
   return shard(x, dims)

@@ -122,7 +122,7 @@ def _plain(value):
 
 
 # What may change between two starts of one run without making it another run.
-FREE = ('train.save_every', 'train.log_every', 'train.progress', 'data.root')
+FREE = ('train.log_every', 'data.root', 'init_from')
 
 
 def open_workdir(config, workdir, free=FREE):

@@ -38,22 +38,22 @@ SIZES = {
 @struct.dataclass
 class Layer:
   attn_norm: jax.Array = axes.weight('D', 'ones')
-  wq: jax.Array = axes.weight('DNH', 0.02)
-  wk: jax.Array = axes.weight('DKH', 0.02)
-  wv: jax.Array = axes.weight('DKH', 0.02)
+  wq: jax.Array = axes.weight('DNH', 'in')
+  wk: jax.Array = axes.weight('DKH', 'in')
+  wv: jax.Array = axes.weight('DKH', 'in')
   wo: jax.Array = axes.weight('NHD', 'out')
   ff_norm: jax.Array = axes.weight('D', 'ones')
-  w_gate: jax.Array = axes.weight('DF', 0.02)
-  w_up: jax.Array = axes.weight('DF', 0.02)
+  w_gate: jax.Array = axes.weight('DF', 'in')
+  w_up: jax.Array = axes.weight('DF', 'in')
   w_down: jax.Array = axes.weight('FD', 'out')
 
 
 @struct.dataclass
 class Params:
-  embed: jax.Array = axes.weight('VD', 0.02)
+  embed: jax.Array = axes.weight('VD', 1.0)
   layers: Layer = axes.stack(Layer, 'L')
   norm: jax.Array = axes.weight('D', 'ones')
-  head: jax.Array | None = axes.weight('DV', 'head')  # None: tied to the embedding
+  head: jax.Array | None = axes.weight('DV', 'in')  # None: tied to the embedding
 
 
 def _build(config, leaf):

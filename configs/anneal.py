@@ -1,0 +1,20 @@
+"""Annealing: linear to zero, Polyak average; argument is the model size (tiny, 405b)."""
+
+from configs import long_context
+
+
+def get_config(size='tiny'):
+  c = long_context.get_config(size)
+  c.init_from = 'runs/herd/long_context'
+  c.optim.warmup = 0
+  c.needle.lengths = ()
+  if size == 'tiny':
+    c.train.update(dict(steps=60, save_every=5, keep=4, average=4))
+  else:
+    # The last 40M tokens at 128K, as printed, are about two steps of 16M tokens.
+    c.train.update(dict(ramp=(), batch=32, length=131_072, steps=10, save_every=2))
+    c.train.update(dict(keep=3, average=3))
+  c.optim.anneal_steps = c.train.steps
+  # Very high quality sources are up-sampled (3.1.3).
+  c.data.mix.update(dict(general=0.4, math=0.35, code=0.2, multilingual=0.05))
+  return c

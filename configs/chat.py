@@ -1,0 +1,22 @@
+"""Chat in the terminal."""
+
+import ml_collections
+
+from configs import pretrain
+
+
+def get_config(arg=None):
+  del arg
+  c = ml_collections.ConfigDict()
+  c.experiment = 'chat'
+  c.seed = 0
+  c.init_from = 'runs/herd/dpo'  # workdir of a finished stage
+  c.mesh = pretrain.base().mesh
+  c.tokenizer = 'runs/herd/tokenizer/tokenizer.model'
+  c.system = ''
+  c.length = 1024  # longest dialog, tokens; older turns are forgotten
+  # The defaults of the release code.
+  c.sample = ml_collections.ConfigDict(
+    dict(temperature=0.6, top_p=0.9, top_k=0, max_new=256)
+  )
+  return c

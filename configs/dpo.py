@@ -1,0 +1,21 @@
+"""Direct preference optimization: argument is the model size (tiny, 8b, 70b, 405b)."""
+
+from configs import reward
+
+
+def get_config(size='tiny'):
+  c = reward.base(size)
+  c.experiment = 'dpo'
+  c.init_from = 'runs/herd/sft'  # also the reference model
+  c.data.pairs = 'extreme'  # of three responses: best and worst; or 'all', 'adjacent'
+  c.beta = 0.1
+  c.nll = 0.2
+  if size == 'tiny':
+    c.optim.update(dict(peak=1e-4, warmup=10, decay=100, floor=0.1))
+    c.train.update(dict(steps=100, batch=16, length=128))
+  else:
+    # 1e-5, beta 0.1 (4.1.4); batch and steps are not given.
+    c.optim.update(dict(peak=1e-5, warmup=50, decay=1000, floor=0.1))
+    c.train.update(dict(steps=1000, batch=64, length=4096, save_every=100))
+    c.data.update(dict(tasks=0, heldout_tasks=0))
+  return c

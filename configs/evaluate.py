@@ -1,0 +1,23 @@
+"""Evaluation: argument says how the model is asked (chat, base)."""
+
+import ml_collections
+
+from configs import pretrain
+
+
+def get_config(arg='chat'):
+  c = ml_collections.ConfigDict()
+  c.experiment = 'evaluate'
+  c.seed = 0
+  c.init_from = 'runs/herd/dpo'
+  c.mesh = pretrain.base().mesh
+  c.tokenizer = 'runs/herd/tokenizer/tokenizer.model'
+  c.shots = -1 if arg == 'chat' else 4  # -1 asks in a chat; else solved examples before
+  c.tasks = ('copy', 'sort', 'arithmetic', 'needle', 'format')
+  c.examples = 100  # held-out examples of each task
+  c.max_new = 24
+  c.batch = 16
+  c.data = ml_collections.ConfigDict(
+    dict(root='', batch=16, length=256, batches=4, positions='row')
+  )  # root: folder of token shards, for the held-out loss of each source
+  return c

@@ -1,0 +1,30 @@
+"""Long-context pre-training: argument is the model size (tiny, 8b, 70b, 405b)."""
+
+from configs import pretrain
+
+# Six lengths from 8K to 128K, about 800B tokens together (section 3.4.2); the lengths
+# between are not given by the paper.
+LENGTHS = (8192, 16384, 32768, 65536, 98304, 131072)
+STEP_TOKENS = 16_777_216
+STAGE_TOKENS = 800_000_000_000 // len(LENGTHS)
+
+
+def get_config(size='tiny'):
+  c = pretrain.get_config(size)
+  c.init_from = 'runs/herd/pretrain'
+  c.optim.update(dict(decay=0, warmup=10))
+  if size == 'tiny':
+    c.model.rope_scaling.update(dict(factor=4.0, original=256))
+    c.optim.peak = 1e-3
+    c.train.update(dict(steps=150, batch=4, length=1024, eval_every=0, save_every=50))
+    c.needle.update(dict(lengths=(256, 512, 768, 1024), before='runs/herd/pretrain'))
+    return c
+  c.optim.peak = pretrain.PEAK[size] / 10
+  c.train.ramp = tuple(
+    (i * STAGE_TOKENS, STEP_TOKENS // n, n) for i, n in enumerate(LENGTHS)
+  )
+  c.train.steps = 800_000_000_000 // STEP_TOKENS
+  # CP 16 at 131,072 tokens (table 4)
+  c.mesh.update(dict(context=16))
+  c.needle.update(dict(lengths=LENGTHS, before='runs/pretrain'))
+  return c

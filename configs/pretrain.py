@@ -1,0 +1,99 @@
+"""Pre-training, initial stage: argument is the model size (tiny, 8b, 70b, 405b)."""
+
+import ml_collections
+
+from llama3_jax import config as configs
+from llama3_jax.model import llama
+
+# Peak learning rates of table 3; batch and sequence ramp, warm-up and decay of the 405B.
+PEAK = {'8b': 3e-4, '70b': 1.5e-4, '405b': 8e-5}
+# [TP, CP, PP, DP] of table 4 without its pipeline: this code has FSDP take its place.
+MESH = {'8b': dict(tensor=1), '70b': dict(tensor=8), '405b': dict(tensor=8)}
+
+
+def base():
+  """The fields every training stage has, with values for a laptop's CPU."""
+  c = ml_collections.ConfigDict()
+  c.experiment = 'pretrain'
+  c.seed = 0
+  c.init_from = ''  # workdir of the stage to start from; '' starts from random values
+  c.model = configs.model_fields(llama.SIZES['tiny'])
+  c.mesh = ml_collections.ConfigDict(
+    dict(replica=1, fsdp=-1, stage=1, context=1, tensor=1)
+  )
+  c.optim = ml_collections.ConfigDict(
+    dict(
+      peak=2e-3,
+      warmup=50,
+      decay=600,
+      floor=0.1,
+      anneal_start=0,
+      anneal_steps=0,
+      b1=0.9,
+      b2=0.95,
+      eps=1e-8,
+      weight_decay=0.1,
+      clip=1.0,
+    )
+  )
+  c.train = ml_collections.ConfigDict(
+    dict(
+      steps=600,
+      batch=16,
+      length=256,
+      ramp=(),  # ((tokens, batch, length), ...): in force after so many tokens
+      microbatches=1,
+      z_loss=0.0,
+      loss_chunk=1024,
+      save_every=200,
+      keep=2,
+      eval_every=200,
+      log_every=10,
+      average=0,  # the last so many saves make the final model (Polyak, 3.4.3)
+    )
+  )
+  c.data = ml_collections.ConfigDict(
+    dict(
+      root='runs/herd/shards',  # folder of token shards, one folder a source
+      mix=dict(general=0.5, math=0.25, code=0.17, multilingual=0.08),  # section 3.1.2
+      changes=(),  # ((tokens, source, weight), ...): the mix from then on (3.4.1)
+      positions='row',  # or 'document': RoPE positions restart in each document
+      eval_batches=4,
+    )
+  )
+  c.needle = ml_collections.ConfigDict(
+    dict(lengths=(), depths=(0.0, 0.25, 0.5, 0.75, 1.0), samples=4, before='')
+  )
+  return c
+
+
+def get_config(size='tiny'):
+  c = base()
+  if size == 'tiny':
+    return c
+  c.model = configs.model_fields(llama.SIZES[size])
+  c.mesh.update(MESH[size])
+  c.optim.update(
+    dict(peak=PEAK[size], warmup=8000, decay=1_200_000, floor=0.01, eps=1e-5)
+  )
+  c.train.update(
+    dict(
+      steps=1_100_000,
+      # 4M x 4,096, then 8M x 8,192 after 252M tokens, 16M after 2.87T (3.4.1)
+      ramp=(
+        (0, 1024, 4096),
+        (252_000_000, 1024, 8192),
+        (2_870_000_000_000, 2048, 8192),
+      ),
+      save_every=1000,
+      eval_every=5000,
+    )
+  )
+  c.model.remat = 'full'
+  return c
+
+
+def sweep():
+  """Peak learning rates around the default."""
+  for peak in (1e-3, 2e-3, 4e-3):
+    yield {'optim.peak': peak}

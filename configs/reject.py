@@ -1,0 +1,28 @@
+"""Rejection sampling: argument is the size (tiny, paper)."""
+
+import ml_collections
+
+from configs import pretrain
+
+
+def get_config(size='tiny'):
+  c = ml_collections.ConfigDict()
+  c.experiment = 'reject'
+  c.seed = 0
+  c.init_from = 'runs/herd/sft'  # the model that answers: the best of the last round
+  c.reward_from = 'runs/herd/reward'
+  c.mesh = pretrain.base().mesh
+  c.samples = 8 if size == 'tiny' else 20  # K, 10 to 30 in the paper (4.2.2)
+  c.batch = 8  # prompts decoded together, each with its K samples
+  c.system = ''  # steers tone, style or format of the answers
+  c.sample = ml_collections.ConfigDict(
+    dict(temperature=1.0, top_p=1.0, top_k=0, max_new=24 if size == 'tiny' else 2048)
+  )
+  c.data = ml_collections.ConfigDict(
+    dict(
+      tokenizer='runs/herd/tokenizer/tokenizer.model',
+      tasks=200 if size == 'tiny' else 0,  # generated prompts, with checkable answers
+      files=(),  # JSONL files of preference rows, whose prompts are taken
+    )
+  )
+  return c

@@ -1,0 +1,40 @@
+"""Reward model: argument is the model size (tiny, 8b, 70b, 405b)."""
+
+import ml_collections
+
+from configs import pretrain
+
+
+def base(size):
+  """Fields of a post-training stage; the model's sizes are those of `init_from`."""
+  c = pretrain.get_config(size)
+  c.train.ramp = ()
+  c.train.update(dict(save_every=50, eval_every=50))
+  c.data = ml_collections.ConfigDict(
+    dict(
+      tokenizer='runs/herd/tokenizer/tokenizer.model',
+      tasks=3000,  # generated examples of the verifiable tasks (train split)
+      files=(),  # JSONL files of further examples
+      heldout_tasks=320,  # generated examples of the held-out split
+      heldout_files=(),
+    )
+  )
+  del c.model, c.needle
+  return c
+
+
+def get_config(size='tiny'):
+  c = base(size)
+  c.experiment = 'reward'
+  c.init_from = 'runs/herd/anneal'  # the pre-trained model (4.1.2)
+  c.data.mode = 'paper'  # all responses in one row; or 'exact', a row each
+  if size == 'tiny':
+    c.optim.update(dict(peak=1e-3, warmup=10, decay=250, floor=0.1))
+    c.train.update(dict(steps=250, batch=16, length=160))
+  else:
+    # Not in the paper; Llama 2: 1e-5 (5e-6 for 70B), warm-up 3%, cosine to 10%.
+    peak = 1e-5 if size == '8b' else 5e-6
+    c.optim.update(dict(peak=peak, warmup=60, decay=2000, floor=0.1))
+    c.train.update(dict(steps=2000, batch=512, length=4096))
+    c.data.update(dict(tasks=0, heldout_tasks=0))
+  return c

@@ -1,0 +1,19 @@
+"""Supervised finetuning: argument is the model size (tiny, 8b, 70b, 405b)."""
+
+from configs import reward
+
+
+def get_config(size='tiny'):
+  c = reward.base(size)
+  c.experiment = 'sft'
+  c.init_from = 'runs/herd/anneal'  # every round starts from the pre-trained model
+  c.data.positions = 'restart'  # RoPE positions of packed dialogs; or 'run'
+  if size == 'tiny':
+    c.optim.update(dict(peak=1e-3, warmup=10, decay=250, floor=0.1))
+    c.train.update(dict(steps=250, batch=16, length=256))
+  else:
+    # 1e-5 over 8.5K to 9K steps (4.1.3); batch and schedule are not given.
+    c.optim.update(dict(peak=1e-5, warmup=100, decay=8500, floor=0.1))
+    c.train.update(dict(steps=8500, batch=64, length=8192, save_every=500))
+    c.data.update(dict(tasks=0, heldout_tasks=0))
+  return c

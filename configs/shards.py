@@ -1,0 +1,24 @@
+"""Token shards: curated documents, task pages and needles, tokenised (section 3.1)."""
+
+import ml_collections
+
+
+def get_config(arg='tiny'):
+  del arg
+  c = ml_collections.ConfigDict()
+  c.experiment = 'shards'
+  c.seed = 0
+  c.documents = 'runs/herd/curate/documents'  # <category>.jsonl.gz files
+  c.tokenizer = 'runs/herd/tokenizer/tokenizer.model'
+  c.heldout = 0.01  # share of documents kept for evaluation
+  c.task_pages = 6000  # pages of verifiable exercises, category math
+  c.needle = ml_collections.ConfigDict(
+    dict(
+      short_pages=3000,  # haystacks that fit the initial length
+      short=(40, 230),  # tokens, from and to
+      long_pages=1200,  # haystacks that need the extended length
+      long=(260, 1000),
+      facts=(2, 5),
+    )
+  )
+  return c

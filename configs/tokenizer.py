@@ -1,0 +1,23 @@
+"""The tokenizer (3.2); argument: train, extend, or paper (100K + 28K)."""
+
+import ml_collections
+
+
+def get_config(mode='train'):
+  c = ml_collections.ConfigDict()
+  c.experiment = 'tokenizer'
+  c.inputs = (
+    'runs/herd/curate/documents',
+  )  # JSONL files of documents, or folders of them
+  c.base = ''  # tokenizer.model to extend; empty: train from nothing
+  c.vocab_size = 4096  # base ranks; 256 special tokens come on top
+  c.keep = ('en', 'code')  # languages whose encoding an extension must not change
+  c.hold_out = 20  # every n-th document of a language is for the report only
+  c.max_characters = 200_000_000  # of training text, a language
+  if mode == 'extend':
+    c.base = 'runs/tokenizer/tokenizer.model'
+    c.vocab_size = 5120
+  elif mode == 'paper':
+    c.base = 'tokenizer.model'  # the 100K of the tiktoken vocabulary
+    c.vocab_size = 128_000
+  return c

@@ -1,0 +1,33 @@
+"""Average of the weights of models from several runs of one stage (4.1.5).
+
+  python -m experiment --config=configs/average.py --workdir=runs/average \\
+    --config.members="('runs/dpo_a', 'runs/dpo_b')"
+
+Expected: no worse than the mean of its members (see experiments/evaluate.py). Writes
+final/ and results.json.
+"""
+
+from llama3_jax import config as configs
+from llama3_jax.config import UserError
+from llama3_jax.train import average, checkpoint
+
+
+def main(config, workdir):
+  """Average; returns {'members'}."""
+  folder = configs.open_workdir(config, workdir)
+  if (folder / 'results.json').exists():
+    return configs.read_json(folder / 'results.json')
+  if not config.members:
+    raise UserError('members is empty: name the workdirs to average')
+  model = checkpoint.load_model(config.members[0])
+  for member in config.members[1:]:
+    if checkpoint.load_model(member) != model:
+      raise UserError(
+        f'members: {member} holds another model than {config.members[0]}: average '
+        'runs of one stage'
+      )
+  loaded = (checkpoint.load(member, model)[0] for member in config.members)
+  checkpoint.save_params(folder / 'final', average.mean(loaded), model)
+  results = {'members': list(config.members)}
+  configs.write_json(folder / 'results.json', results)
+  return results

@@ -1,0 +1,84 @@
+"""Weights from one checkpoint format to another, one tensor in memory at a time (3.2).
+
+  python -m experiment --config=configs/convert.py:meta_to_hf --workdir=runs/convert \\
+    --config.source=Meta-Llama-3.1-8B/original --config.target=llama-hf
+
+Reads Meta's .pth files, Hugging Face's safetensors, GGUF and npz; writes the first
+two. Expect the time that the disk needs, and little memory. `run` is the format of
+this code's own stages (held in memory whole): run_to_hf exports a trained model,
+hf_to_run writes what a stage's `init_from` can name.
+"""
+
+import os
+import time
+
+import jax
+from absl import logging
+
+from llama3_jax import config as configs
+from llama3_jax.config import UserError
+from llama3_jax.model import convert
+from llama3_jax.train import checkpoint
+
+SIZES = ('n_layers', 'd_model', 'n_heads', 'n_kv_heads', 'd_head', 'd_ff', 'vocab_size')
+
+
+def main(config, workdir):
+  """Returns what was written: files, tensors, parameters, bytes, and the sizes."""
+  folder = configs.open_workdir(config, workdir)
+  if (folder / 'results.json').exists():
+    return configs.read_json(folder / 'results.json')
+  for field in ('source', 'target'):
+    if not config[field]:
+      raise UserError(f'{field} is empty: give --config.{field}=PATH')
+  start = time.time()
+  weights = _open(config)
+  if config.target_format == 'run':
+    results = _write_run(weights, config.target)
+  else:
+    results = convert.write(
+      weights,
+      config.target,
+      config.target_format,
+      config.dtype or None,
+      config.shards,
+      config.shard_bytes,
+    )
+  seconds = time.time() - start
+  model = configs.model_fields(weights.config).to_dict()
+  results['model'] = {k: model[k] for k in SIZES}
+  logging.info(
+    '%s -> %s: %d tensors, %s parameters, %.2f GB in %d files, %.0f s',
+    config.source,
+    config.target,
+    results['tensors'],
+    f'{results["parameters"]:,}',
+    results['bytes'] / 1e9,
+    results['files'],
+    seconds,
+  )
+  configs.write_json(folder / 'results.json', results)
+  return results
+
+
+def _open(config):
+  own = checkpoint.final(config.source) / 'model.json'
+  if config.source_format == 'run' or (config.source_format == 'auto' and own.exists()):
+    return convert.from_params(*checkpoint.load(config.source))
+  return convert.open_checkpoint(
+    config.source, config.source_format, config.params_json or None
+  )
+
+
+def _write_run(weights, target):
+  if os.path.exists(target):
+    raise UserError(f'target {target} exists: remove it or name another folder')
+  params = convert.load(weights)
+  checkpoint.save_params(target, params, weights.config)
+  leaves = jax.tree.leaves(params)
+  return dict(
+    files=1,
+    tensors=len(leaves),
+    parameters=sum(x.size for x in leaves),
+    bytes=sum(x.nbytes for x in leaves),
+  )

@@ -1,0 +1,121 @@
+"""Pre-training: initial, long context and annealing are this file with three configs.
+
+  python -m experiment --config=configs/pretrain.py:tiny --workdir=runs/pretrain \\
+    --config.data.root=runs/herd/shards
+
+Expected at `tiny` on the herd's shards: held-out loss falls from 7.6 to below 4 in
+600 steps. Writes checkpoints/, metrics.jsonl, final/ and results.json (section 3.4).
+"""
+
+import functools
+import pathlib
+
+import jax
+from absl import logging
+
+from llama3_jax import axes
+from llama3_jax import config as configs
+from llama3_jax import show
+from llama3_jax.data import pipeline
+from llama3_jax.data import shards
+from llama3_jax.model import llama
+from llama3_jax.train import average
+from llama3_jax.train import checkpoint
+from llama3_jax.train import loop
+from llama3_jax.train import loss as losses
+from llama3_jax.train import step
+
+
+def main(config, workdir):
+  """Train one stage; returns {'eval_loss': {source: nats a token}, ...}."""
+  folder = configs.open_workdir(config, workdir)
+  if (folder / 'results.json').exists():
+    return configs.read_json(folder / 'results.json')
+  model = configs.model_config(config.model)
+  loss = functools.partial(
+    losses.next_token,
+    config=model,
+    z_loss=config.train.z_loss,
+    chunk=config.train.loss_chunk,
+  )
+  data = pipeline.Rows(
+    _sources(config, 'train'), phases(config.data), config.seed, config.data.positions
+  )
+  evaluate = evaluator(config, loss)
+  state = loop.run(
+    config, folder, model, loss, data, functools.partial(start, config, model), evaluate
+  )
+  results = {'parameters': llama.count(model), 'tokens': data.tokens}
+  params = state.params
+  if config.train.average:
+    params, results['average'] = _polyak(config, folder, state, evaluate)
+  results['eval_loss'] = evaluate(params)
+  checkpoint.save_params(folder / 'final', params, model)
+  configs.write_json(folder / 'results.json', results)
+  return results
+
+
+def start(config, model):
+  """Initial parameters: random, or those of the stage `init_from`."""
+  if config.init_from:
+    return checkpoint.load(config.init_from, model)[0]
+  params = jax.jit(llama.init, static_argnums=1)(jax.random.key(config.seed), model)
+  logging.info('parameters\n%s', show.parameters(params))
+  return params
+
+
+def phases(data):
+  """The mix as [(start_tokens, {source: weight})] from `data.mix` and `data.changes`."""
+  found = [(0, data.mix.to_dict())]
+  for tokens, source, weight in sorted(data.changes):
+    if tokens != found[-1][0]:
+      found.append((tokens, dict(found[-1][1])))
+    found[-1][1][source] = weight
+  return [(t, {n: w for n, w in mix.items() if w > 0}) for t, mix in found]
+
+
+def _sources(config, split):
+  root = pathlib.Path(config.data.root)
+  names = {n for _, mix in phases(config.data) for n in mix}
+  return {n: shards.open_source(root / n, split=split) for n in sorted(names)}
+
+
+def evaluator(config, loss):
+  """evaluate(params) -> held-out loss of every source and of the mix, nats a token."""
+  t, mix = config.train, phases(config.data)[-1][1]
+  batches = {}
+  for name, source in _sources(config, 'heldout').items():
+    rows = pipeline.heldout(
+      {name: source}, t.batch, t.length, config.data.eval_batches, config.data.positions
+    )
+    batches[name] = [axes.batch(b) for b in rows]
+
+  def evaluate(params):
+    found = {}
+    for name, rows in batches.items():
+      if rows:
+        found[f'eval/{name}'] = step.evaluate(params, rows, loss)['loss']
+    weights = {n.removeprefix('eval/'): v for n, v in found.items()}
+    total = sum(mix.get(n, 0) for n in weights)
+    found['eval_loss'] = sum(mix.get(n, 0) * v for n, v in weights.items()) / total
+    return found
+
+  return evaluate
+
+
+def _polyak(config, folder, state, evaluate):
+  """Mean of the last saves, and the held-out losses of it and of its members."""
+  saves = checkpoint.Checkpoints(folder, config.train.keep)
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+  )
+  steps = saves.steps()[-config.train.average :]
+  members = [saves.restore(abstract, s)[0].params for s in steps]
+  saves.close()
+  params = average.mean(members)
+  report = {
+    'steps': steps,
+    'members': [evaluate(m)['eval_loss'] for m in members],
+    'mean': evaluate(params)['eval_loss'],
+  }
+  return params, report

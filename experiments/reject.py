@@ -1,0 +1,92 @@
+"""Rejection sampling: K answers a prompt, the reward model keeps the best (4.2.2).
+
+  python -m experiment --config=configs/reject.py:tiny --workdir=runs/reject \\
+    --config.init_from=runs/herd/sft --config.reward_from=runs/herd/reward
+
+Expected at `tiny`: the mean reward of the best of K rises with K, and exact match with
+it. Writes sft.jsonl (the kept answers), candidates.jsonl and results.json.
+"""
+
+import json
+import os
+
+import numpy as np
+
+from llama3_jax import chat
+from llama3_jax import config as configs
+from llama3_jax import tokenizer as tokenizers
+from llama3_jax.config import UserError
+from llama3_jax.generate.sample import Settings
+from llama3_jax.post import preference, reject, reward
+from llama3_jax.tasks import suite
+from llama3_jax.train import checkpoint
+
+
+def main(config, workdir):
+  """Sample and choose; returns {'best_of_k', 'prompts', 'kept', 'cut'}."""
+  folder = configs.open_workdir(config, workdir)
+  if (folder / 'results.json').exists():
+    return configs.read_json(folder / 'results.json')
+  tokenizer = tokenizers.Tokenizer.load(config.data.tokenizer)
+  params, model = checkpoint.load(config.init_from)
+  scorer, same = reward.load(config.reward_from)
+  if same.vocab_size != model.vocab_size:
+    raise UserError(
+      f'reward_from={config.reward_from} has {same.vocab_size} tokens and init_from '
+      f'{model.vocab_size}: name a reward model of the same vocabulary'
+    )
+  tasks = []
+  if config.data.tasks:
+    tasks = suite.mixed(config.data.tasks, config.seed + 1, 'train')
+  prompts = [(chat.Message('user', e.prompt),) for e in tasks]
+  for path in config.data.files:
+    prompts += [example.prompt for example in preference.read(path)]
+  if not prompts:
+    raise UserError('no prompts: set data.tasks or data.files')
+  found = reject.sample(
+    params,
+    scorer,
+    prompts,
+    tokenizer,
+    model,
+    Settings(**config.sample),
+    config.samples,
+    config.seed,
+    config.batch,
+    config.system,
+  )
+  kept = reject.sft_rows(found)
+  _write(folder / 'sft.jsonl', kept)
+  _write(folder / 'candidates.jsonl', [_candidate(c) for c in found])
+  results = {
+    'best_of_k': _curve(found, tasks),
+    'prompts': len(found),
+    'kept': len(kept),
+    'cut': float(np.mean([[r == reject.CUT for r in c.rewards] for c in found])),
+  }
+  configs.write_json(folder / 'results.json', results)
+  return results
+
+
+def _curve(found, tasks):
+  """Best-of-K; with exact match when every prompt has a checkable answer."""
+  rewards = np.array([c.rewards for c in found])
+  exact = None
+  if len(tasks) == len(found):
+    exact = np.array(
+      [[suite.score(e, text) for text in c.responses] for e, c in zip(tasks, found)]
+    )
+  return reject.curve(rewards, exact)
+
+
+def _candidate(candidate):
+  rewards = [None if r == reject.CUT else r for r in candidate.rewards]
+  prompt = [{'role': m.role, 'content': m.content} for m in candidate.prompt]
+  return {'prompt': prompt, 'responses': candidate.responses, 'rewards': rewards}
+
+
+def _write(path, rows):
+  temporary = path.with_name(path.name + '.tmp')
+  text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+  temporary.write_text(text, encoding='utf-8')
+  os.replace(temporary, path)

@@ -1,0 +1,93 @@
+"""Tokenised sources for training: curated text, exercises and needles (section 3.1).
+
+  python -m experiment --config=configs/shards.py --workdir=runs/shards \\
+    --config.documents=runs/herd/curate/documents \\
+    --config.tokenizer=runs/herd/tokenizer/tokenizer.model
+
+Writes one folder a source (general, code, multilingual, math, needle, needle_long)
+with ArrayRecord files and index.json, and results.json with tokens by source.
+"""
+
+import gzip
+import json
+import pathlib
+import random
+import re
+
+from llama3_jax import config as configs
+from llama3_jax import tokenizer as tokenizers
+from llama3_jax.config import UserError
+from llama3_jax.data import shards
+from llama3_jax.tasks import needle
+from llama3_jax.tasks import suite
+
+
+def main(config, workdir):
+  """Write every source; returns {source: {documents, tokens}}."""
+  folder = configs.open_workdir(config, workdir, ('documents', 'tokenizer'))
+  if (folder / 'results.json').exists():
+    return configs.read_json(folder / 'results.json')
+  tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
+  results = {}
+  for name, documents in _sources(config, tokenizer).items():
+    index = shards.write(
+      documents, tokenizer, folder / name, heldout=config.heldout, seed=config.seed
+    )
+    results[name] = {k: index[k] for k in ('documents', 'tokens', 'languages')}
+  configs.write_json(folder / 'results.json', results)
+  return results
+
+
+def _sources(config, tokenizer):
+  """{source: iterable of documents}."""
+  found = {}
+  for path in sorted(pathlib.Path(config.documents).glob('*.jsonl.gz')):
+    found[path.name.removesuffix('.jsonl.gz')] = list(read(path))
+  if not found:
+    raise UserError(f'documents={config.documents}: no *.jsonl.gz there; curate first')
+  pages = suite.documents(config.task_pages, config.seed)
+  found['math'] = [*found.get('math', []), *pages]
+  general = found.get('general') or next(iter(found.values()))
+  text = sentences(d['text'] for d in general)
+  c = config.needle
+  for name, pages, room in (
+    ('needle', c.short_pages, c.short),
+    ('needle_long', c.long_pages, c.long),
+  ):
+    found[name] = haystacks(config, tokenizer, text, pages, room, name)
+  return found
+
+
+def read(path):
+  """Documents of a .jsonl.gz file."""
+  with gzip.open(path, 'rt', encoding='utf-8', newline='\n') as f:
+    try:
+      for number, line in enumerate(f, 1):
+        yield json.loads(line)
+    except (ValueError, EOFError, OSError) as e:
+      raise UserError(f'{path}, after line {number}: {e}: run the curation again')
+
+
+def sentences(texts):
+  """Sentences of 20 to 160 characters: the hay."""
+  found = []
+  for text in texts:
+    for s in re.split(r'(?<=[.!?])\s+', ' '.join(text.split())):
+      if 20 < len(s) < 160 and s[-1] in '.!?':
+        found.append(s)
+  if not found:
+    raise UserError('documents: no sentence in category general to hide needles in')
+  return found
+
+
+def haystacks(config, tokenizer, text, pages, room, name):
+  """`pages` documents, each a haystack with a question and its answer."""
+  rng = random.Random(f'{config.seed}/{name}')
+  count = lambda s: len(tokenizer.encode(s))
+  for _ in range(pages):
+    facts = rng.randint(*config.needle.facts)
+    context, question, answer = needle.haystack(
+      rng, text, rng.randint(*room), rng.random(), facts, count
+    )
+    page = f'{context}\nQ: {question}\nA: {answer}'
+    yield {'text': page, 'source': name, 'lang': 'en'}

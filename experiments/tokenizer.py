@@ -1,0 +1,130 @@
+"""The tokenizer: train or extend a byte-level BPE and report its compression (3.2).
+
+  python -m experiment --config=configs/tokenizer.py:train --workdir=runs/tokenizer \\
+    --config.inputs='("runs/herd/curate/documents",)' --config.vocab_size=4096
+  python -m experiment --config=configs/tokenizer.py:extend --workdir=runs/extended \\
+    --config.base=runs/tokenizer/tokenizer.model --config.vocab_size=5120
+
+Writes tokenizer.model in Meta's format and results.json with characters per token by
+language: after training on much text of a language expect 3 to 4 for Latin scripts.
+Extending raises the added languages and leaves the kept ones exactly as they were.
+"""
+
+import collections
+import gzip
+import itertools
+import json
+import pathlib
+import shutil
+
+from absl import logging
+
+from llama3_jax import config as configs
+from llama3_jax import tokenizer
+from llama3_jax.config import UserError
+
+
+def main(config, workdir):
+  """Returns {'characters_per_token': {language: rate}, 'vocab_size', ...}."""
+  folder = configs.open_workdir(config, workdir)
+  if (folder / 'results.json').exists():
+    return configs.read_json(folder / 'results.json')
+  train, held_out = _split(config)
+  path = folder / 'tokenizer.model'
+  results = {}
+  if config.base:
+    before = tokenizer.Tokenizer.load(config.base)
+    results['base_characters_per_token'] = _rates(before, held_out)
+    _extend(config, before, train, path)
+  else:
+    texts = itertools.chain.from_iterable(train[k] for k in sorted(train))
+    tokenizer.train(texts, config.vocab_size, path)
+  after = tokenizer.Tokenizer.load(path)
+  rates = _rates(after, held_out)
+  results |= dict(
+    vocab_size=after.vocab_size,
+    n_base=after.n_base,
+    fingerprint=after.fingerprint,
+    characters={k: sum(map(len, train[k])) for k in sorted(train)},
+    characters_per_token=rates,
+  )
+  for language, rate in rates.items():
+    logging.info('%s: %.2f characters per token', language, rate)
+  configs.write_json(folder / 'results.json', results)
+  return results
+
+
+def _extend(config, base, train, path):
+  extra = config.vocab_size - base.n_base
+  if extra < 0:
+    raise UserError(
+      f'vocab_size={config.vocab_size} is below the {base.n_base} of base={config.base}'
+    )
+  if extra == 0:
+    shutil.copyfile(config.base, path)
+    return
+  keep = [k for k in sorted(train) if k in config.keep]
+  new = [k for k in sorted(train) if k not in config.keep]
+  if not new:
+    raise UserError(f'inputs hold no language beside those kept ({", ".join(keep)})')
+  tokenizer.extend(
+    config.base,
+    itertools.chain.from_iterable(train[k] for k in new),
+    extra,
+    path,
+    keep=itertools.chain.from_iterable(train[k] for k in keep),
+  )
+
+
+def _rates(vocabulary, texts):
+  rates = tokenizer.characters_per_token(vocabulary, texts)
+  return {language: round(rate, 4) for language, rate in rates.items()}
+
+
+def _split(config):
+  """Texts by language: for training, and every `hold_out`-th for the report."""
+  train, held_out = collections.defaultdict(list), collections.defaultdict(list)
+  used = collections.Counter()
+  seen = collections.Counter()
+  for language, text in documents(config.inputs):
+    seen[language] += 1
+    if seen[language] % config.hold_out == 0:
+      held_out[language].append(text)
+    elif used[language] < config.max_characters:
+      train[language].append(text[: config.max_characters - used[language]])
+      used[language] += len(text)
+  for language in train:  # too few documents to hold one out
+    held_out.setdefault(language, train[language])
+  return train, {k: held_out[k] for k in sorted(held_out)}
+
+
+def documents(inputs):
+  """(language, text) of every document, in the order of the file names."""
+  paths = []
+  for given in inputs:
+    p = pathlib.Path(given)
+    files = sorted(p.rglob('*.jsonl')) + sorted(p.rglob('*.jsonl.gz'))
+    files = files if p.is_dir() else [p]
+    if not files or not files[0].exists():
+      raise UserError(f'inputs: {given} is no JSONL file and no folder that holds one')
+    paths += files
+  if not paths:
+    raise UserError('inputs is empty: name JSONL files of documents, or folders')
+  for path in paths:
+    yield from _rows(path)
+
+
+def _rows(path):
+  opened = gzip.open if path.suffix == '.gz' else open
+  number = 0
+  try:
+    # newline='\n': text may hold U+2028, which is no end of a row.
+    with opened(path, 'rt', encoding='utf-8', newline='\n') as file:
+      for line in file:
+        number += 1
+        row = json.loads(line)
+        yield row.get('lang') or 'und', row['text']
+  except (ValueError, KeyError, AttributeError, EOFError, OSError) as error:
+    raise UserError(
+      f'{path}, line {max(number, 1)}: not a document with a "text" ({error})'
+    )

@@ -1,0 +1,120 @@
+"""The data mix and its schedule: which source gives the next document (3.1.2, 3.4.1).
+
+The rule is deterministic: the next document comes from the source whose drawn tokens
+are furthest below its target. The target of a source after T tokens is the integral
+of its weight over the schedule, so that shares hold within one document at any time,
+whatever the documents' lengths, and a change of weights takes effect at its token.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+
+from llama3_jax.config import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """From token `start` on, source names[i] has share weights[i] (they sum to 1)."""
+
+  start: int
+  names: tuple[str, ...]
+  weights: tuple[float, ...]
+
+
+def schedule(phases, names):
+  """Checks and normalises a schedule.
+
+  Args:
+    phases: list of (start_tokens, {source: weight}), ascending, the first at 0.
+    names: the known sources.
+
+  Returns:
+    tuple of Phase; sources without weight are absent from their phase.
+  """
+  result = []
+  for i, (start, weights) in enumerate(phases):
+    field = f'data.phases[{i}]'
+    unknown = sorted(set(weights) - set(names))
+    if unknown:
+      raise UserError(
+        f'{field}: unknown source {unknown[0]!r}; there are {", ".join(names)}'
+      )
+    if start != int(start) or (start != 0 if i == 0 else start <= result[-1].start):
+      rule = 'the first phase starts at 0' if i == 0 else 'starts must ascend'
+      raise UserError(f'{field}: start {start} tokens; {rule}')
+    bad = [n for n, w in weights.items() if not (math.isfinite(w) and w >= 0)]
+    if bad or not sum(weights.values()) > 0:
+      raise UserError(f'{field}: weights must be >= 0 and not all 0, got {weights}')
+    total = math.fsum(weights.values())
+    used = sorted(name for name, weight in weights.items() if weight > 0)
+    result.append(
+      Phase(int(start), tuple(used), tuple(weights[name] / total for name in used))
+    )
+  if not result:
+    raise UserError('data.phases: empty; give [(0, {source: weight})]')
+  return tuple(result)
+
+
+def phase_at(phases, tokens):
+  """The Phase in force once `tokens` were drawn."""
+  current = phases[0]
+  for phase in phases[1:]:
+    if phase.start <= tokens:
+      current = phase
+  return current
+
+
+def targets(phases, tokens):
+  """dict source -> tokens it should have given once `tokens` were drawn in all."""
+  result = {}
+  for i, phase in enumerate(phases):
+    end = phases[i + 1].start if i + 1 < len(phases) else tokens
+    span = min(end, tokens) - phase.start
+    if span < 0:
+      break
+    for name, weight in zip(phase.names, phase.weights):
+      result[name] = result.get(name, 0.0) + weight * span
+  return result
+
+
+def choose(phases, drawn):
+  """The source of the next document.
+
+  Args:
+    phases: from schedule().
+    drawn: dict source -> tokens drawn so far.
+
+  Returns:
+    Of the sources with weight now, the one furthest below its target; on a tie the
+    heaviest, then the first by name.
+  """
+  tokens = sum(drawn.values())
+  phase = phase_at(phases, tokens)
+  target = targets(phases, tokens)
+  best = max(
+    zip(phase.names, phase.weights),
+    key=lambda pair: (target[pair[0]] - drawn.get(pair[0], 0), pair[1]),
+  )
+  return best[0]
+
+
+def past(phases, tokens, identities):
+  """Fingerprint of what the schedule has decided until now.
+
+  It covers the phases that have begun and the content of the sources they use; the
+  future may be edited freely.
+
+  Args:
+    phases: from schedule().
+    tokens: drawn so far.
+    identities: dict source -> fingerprint of its documents.
+  """
+  begun = [p for p in phases if p.start < tokens or p.start == 0]
+  used = sorted({name for phase in begun for name in phase.names})
+  record = [
+    [dataclasses.astuple(phase) for phase in begun],
+    [[name, identities[name]] for name in used],
+  ]
+  return hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]

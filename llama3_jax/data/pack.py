@@ -1,0 +1,45 @@
+"""Packing: documents into rows of any length, nothing lost, no target across a border.
+
+A document of n tokens gives n - 1 pairs (token, next token). Pairs are laid end to end
+and cut into rows (concat-then-split): a row is always full, and a document longer than
+the row goes on in the next one. Attention is masked between documents by `segment`
+(3.2), so the cut costs context but no token.
+"""
+
+import numpy as np
+
+from llama3_jax.config import UserError
+
+POSITIONS = ('row', 'document')
+
+
+def pack(inputs, targets, document, seq_len, positions='row'):
+  """Cuts a stream of pairs into rows.
+
+  Args:
+    inputs, targets: integer [B * T], the pairs of consecutive documents end to end.
+    document: integer [B * T], number of each pair's document, another for the next;
+      -1 is padding.
+    seq_len: T.
+    positions: 'row' runs 0..T-1 through the row, 'document' restarts at each document.
+
+  Returns:
+    tokens, targets, segment, position i32 [B, T] and weight f32 [B, T]. Segments count
+    from 1 in each row; padding has segment 0 and weight 0.
+  """
+  if positions not in POSITIONS:
+    raise UserError(f'data.positions: {positions!r}; it is one of {POSITIONS}')
+  document = document.reshape(-1, seq_len)
+  starts = np.zeros(document.shape, bool)
+  starts[:, 1:] = document[:, 1:] != document[:, :-1]
+  position = np.broadcast_to(np.arange(seq_len, dtype=np.int32), document.shape)
+  if positions == 'document':
+    position = position - np.maximum.accumulate(np.where(starts, position, 0), axis=1)
+  valid = document >= 0
+  return {
+    'tokens': inputs.reshape(document.shape).astype(np.int32),
+    'targets': targets.reshape(document.shape).astype(np.int32),
+    'segment': np.where(valid, np.cumsum(starts, axis=1) + 1, 0).astype(np.int32),
+    'position': np.ascontiguousarray(position, np.int32),
+    'weight': valid.astype(np.float32),
+  }

@@ -1,0 +1,271 @@
+"""Batches: a mix of sources, packed, resumable and independent of hosts (3.4.1).
+
+The state is global: every process plans the same global batch from document lengths
+alone, then reads only the documents of its own rows. So a run resumes on any number of
+hosts, with any batch size and sequence length, and no token is lost or repeated.
+"""
+
+import hashlib
+
+import grain
+import numpy as np
+
+from llama3_jax.config import UserError
+from llama3_jax.data import mix
+from llama3_jax.data import pack
+
+
+class Rows:
+  """An endless stream of packed rows from weighted sources.
+
+  Args:
+    sources: dict name -> random-access source of np.uint32 documents with `lengths`
+      (np.uint32 [documents]) and `fingerprint`, as shards.open_source gives.
+    phases: list of (start_tokens, {name: weight}), see mix.schedule.
+    seed: order of the documents; each epoch of each source has its own order.
+    positions: 'row' or 'document', see pack.pack.
+  """
+
+  def __init__(self, sources, phases, seed, positions='row'):
+    self.phases = mix.schedule(phases, sorted(sources))
+    used = sorted({name for phase in self.phases for name in phase.names})
+    for name in used:
+      if not len(sources[name]):
+        raise UserError(f'data.sources: {name!r} has no documents')
+    self.sources = {name: sources[name] for name in used}
+    self.seed = seed
+    self.positions = positions
+    self._order = {
+      name: _order(len(source), seed, name) for name, source in self.sources.items()
+    }
+    self._documents = {name: 0 for name in used}  # begun, of each source
+    self._drawn = {name: 0 for name in used}  # pairs of those documents
+    self._open = None  # [source, record, first pair not yet given]
+
+  @property
+  def tokens(self):
+    """Pairs (positions of rows) given so far."""
+    return sum(self._drawn.values()) - self._rest()
+
+  @property
+  def drawn(self):
+    """dict source -> pairs drawn so far, the open document whole."""
+    return dict(self._drawn)
+
+  def batch(self, batch_size, seq_len, shard=(0, 1)):
+    """The next global batch, or this process's rows of it.
+
+    Args:
+      batch_size, seq_len: of the global batch; both may change from call to call.
+      shard: (i, n): rows [i * B/n, (i + 1) * B/n) are read and returned.
+
+    Returns:
+      dict of np arrays [B/n, T]: tokens, targets, segment, position i32; weight f32.
+    """
+    i, n = shard
+    if batch_size % n:
+      raise UserError(f'batch size {batch_size} is not a multiple of {n} processes')
+    rows = batch_size // n
+    plan = self._plan(batch_size * seq_len)
+    return _read(
+      self.sources,
+      plan,
+      i * rows * seq_len,
+      (i + 1) * rows * seq_len,
+      seq_len,
+      self.positions,
+    )
+
+  def state(self):
+    """A small JSON-able dict, the same on every process."""
+    return {
+      'seed': self.seed,
+      'documents': dict(self._documents),
+      'drawn': dict(self._drawn),
+      'open': self._open and list(self._open),
+      'past': self._past(),
+    }
+
+  def restore(self, state):
+    """Continues exactly after the batch at which state() was taken.
+
+    Raises:
+      UserError: seed, or weights or sources of phases that have begun, were changed.
+    """
+    if state['seed'] != self.seed:
+      raise UserError(
+        f'data.seed: {self.seed}, the checkpoint was made with {state["seed"]}; put '
+        'it back or start a new workdir'
+      )
+    saved = dict(self._documents), dict(self._drawn), self._open
+    gone = sorted(
+      name
+      for name, count in state['documents'].items()
+      if count and name not in self.sources
+    )
+    self._documents = {name: state['documents'].get(name, 0) for name in self.sources}
+    self._drawn = {name: state['drawn'].get(name, 0) for name in self.sources}
+    self._open = state['open'] and list(state['open'])
+    if gone or self._past() != state['past']:
+      self._documents, self._drawn, self._open = saved
+      raise UserError(
+        f'data.phases: the weights or sources of the first '
+        f'{sum(state["drawn"].values())} tokens are not those of the checkpoint'
+        f'{f" ({gone[0]!r} is gone)" if gone else ""}; only phases that have not '
+        'begun may be edited: put the others back or start a new workdir'
+      )
+
+  def _past(self):
+    identities = {name: s.fingerprint for name, s in self.sources.items()}
+    return mix.past(self.phases, sum(self._drawn.values()), identities)
+
+  def _rest(self):
+    """Pairs of the open document that were not given yet."""
+    if self._open is None:
+      return 0
+    name, record, offset = self._open
+    return int(self.sources[name].lengths[record]) - 1 - offset
+
+  def _plan(self, pairs):
+    """Takes the next `pairs` pairs: list of [source, record, offset, count]."""
+    plan = []
+    while pairs:
+      if self._open is None:
+        name = mix.choose(self.phases, self._drawn)
+        record = int(self._order[name][self._documents[name]])
+        self._documents[name] += 1
+        self._drawn[name] += int(self.sources[name].lengths[record]) - 1
+        self._open = [name, record, 0]
+      name, record, offset = self._open
+      rest = self._rest()
+      count = min(rest, pairs)
+      plan.append((name, record, offset, count))
+      pairs -= count
+      self._open = None if count == rest else [name, record, offset + count]
+    return plan
+
+
+class Examples:
+  """An endless stream of fixed-shape rows, as post-training uses (4).
+
+  Args:
+    rows: list of dicts of arrays; one field has one shape over all rows.
+    seed: order of the rows; each epoch has its own.
+  """
+
+  def __init__(self, rows, seed):
+    if not rows:
+      raise UserError('data: no examples')
+    self._rows = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    self._order = _order(len(rows), seed, 'examples')
+    self.seed = seed
+    self.count = len(rows)
+    self.index = 0
+
+  @property
+  def tokens(self):
+    """Token positions given so far, padding included."""
+    return self.index * int(np.prod(self._rows['tokens'].shape[1:]))
+
+  def batch(self, batch_size, seq_len=None, shard=(0, 1)):
+    """The next global batch, or this process's rows of it.
+
+    Args:
+      batch_size: of the global batch.
+      seq_len: None, or the rows' length (a check, since the rows are fixed).
+      shard: (i, n): rows [i * B/n, (i + 1) * B/n) are returned.
+
+    Returns:
+      dict of np arrays [B/n, ...].
+    """
+    length = self._rows['tokens'].shape[-1]
+    if seq_len is not None and seq_len != length:
+      raise UserError(f'train.seq_len: {seq_len}, the examples have rows of {length}')
+    i, n = shard
+    if batch_size % n:
+      raise UserError(f'batch size {batch_size} is not a multiple of {n} processes')
+    rows = batch_size // n
+    first = self.index + i * rows
+    take = [int(self._order[k]) for k in range(first, first + rows)]
+    self.index += batch_size
+    return {name: x[take] for name, x in self._rows.items()}
+
+  def state(self):
+    return {'index': self.index, 'count': self.count, 'seed': self.seed}
+
+  def restore(self, state):
+    if (state['count'], state['seed']) != (self.count, self.seed):
+      raise UserError(
+        f'data: {self.count} examples with seed {self.seed}, the checkpoint was made '
+        f'with {state["count"]} and seed {state["seed"]}; start a new workdir'
+      )
+    self.index = state['index']
+
+
+def heldout(sources, batch_size, seq_len, n_batches, positions='row'):
+  """The first evaluation batches of held-out documents; no document comes twice.
+
+  Documents of all sources are interleaved in proportion, in a fixed order.
+
+  Args:
+    sources: dict name -> source, see Rows.
+    batch_size, seq_len: of each batch.
+    n_batches: at most so many; the last one may end in padding (weight 0).
+
+  Returns:
+    list of dicts of np arrays [batch_size, seq_len], as Rows.batch gives.
+  """
+  order = sorted(
+    ((i + 0.5) / len(source), name, i)
+    for name, source in sources.items()
+    for i in range(len(source))
+  )
+  batches, plan, pairs, size = [], [], 0, batch_size * seq_len
+  for _, name, i in order:
+    offset, count = 0, int(sources[name].lengths[i]) - 1
+    while count and len(batches) < n_batches:
+      take = min(count, size - pairs)
+      plan.append((name, i, offset, take))
+      offset, count, pairs = offset + take, count - take, pairs + take
+      if pairs == size:
+        batches.append(_read(sources, plan, 0, size, seq_len, positions))
+        plan, pairs = [], 0
+  if pairs and len(batches) < n_batches:
+    batches.append(_read(sources, plan, 0, size, seq_len, positions))
+  return batches
+
+
+def _order(count, seed, name):
+  """grain's shuffled, repeating order of `count` records; epochs differ."""
+  digest = hashlib.blake2b(f'{seed}/{name}'.encode(), digest_size=4).digest()
+  dataset = grain.MapDataset.range(count).seed(int.from_bytes(digest, 'little'))
+  return dataset.shuffle().repeat()
+
+
+def _read(sources, plan, start, stop, seq_len, positions):
+  """Packs pairs [start, stop) of a plan into rows; reads only the documents in it.
+
+  Where the plan ends before `stop`, padding follows.
+  """
+  inputs, targets, documents, at = [], [], [], 0
+  for number, (name, record, offset, count) in enumerate(plan):
+    first, last = max(start - at, 0), min(stop - at, count)
+    at += count
+    if first >= last:
+      continue
+    ids = sources[name][record][offset + first : offset + last + 1]
+    inputs.append(ids[:-1])
+    targets.append(ids[1:])
+    documents.append((number, last - first))
+  if missing := max(stop - max(at, start), 0):
+    inputs.append(np.zeros(missing, np.uint32))
+    targets.append(np.zeros(missing, np.uint32))
+    documents.append((-1, missing))
+  numbers, counts = zip(*documents)
+  return pack.pack(
+    np.concatenate(inputs),
+    np.concatenate(targets),
+    np.repeat(numbers, counts),
+    seq_len,
+    positions,
+  )

@@ -1,0 +1,282 @@
+"""Token shards: tokenised documents in ArrayRecord files, with an index (3.1)."""
+
+import collections
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+
+import grain
+import numpy as np
+from absl import logging
+from array_record.python import array_record_module
+
+from llama3_jax.config import UserError
+
+# One record a group, so that a random read decompresses one document; zstd saves 63%.
+WRITER_OPTIONS = 'group_size:1,zstd:3'
+SPLITS = ('train', 'heldout')
+BATCH_CHARACTERS = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+  """Names one shard to ArrayRecordDataSource, so that opening reads no file."""
+
+  filename: str
+  skip: int
+  take: int
+  examples_in_shard: int
+
+
+class Source:
+  """Random access to one split of a folder of shards.
+
+  source[i] -> np.uint32 [n], bos + document + eos; len(source) documents;
+  source.lengths: np.uint32 [documents], known without reading the documents.
+  """
+
+  def __init__(self, folder, index, split):
+    self.folder = pathlib.Path(folder)
+    self.name = self.folder.name
+    self.index = index
+    self.split = split
+    self.lengths = _lengths(self.folder, index, split)
+    self.tokens = int(self.lengths.sum(dtype=np.int64))
+    self.fingerprint = index['splits'][split]['fingerprint']
+    shards = index['splits'][split]['shards']
+    self._files = [str(self.folder / shard['file']) for shard in shards]
+    self._ends = np.cumsum([shard['documents'] for shard in shards])
+    instructions = [
+      Instruction(file, 0, shard['documents'], shard['documents'])
+      for file, shard in zip(self._files, shards)
+    ]
+    self._records = (
+      grain.sources.ArrayRecordDataSource(instructions) if instructions else []
+    )
+
+  def __len__(self):
+    return len(self.lengths)
+
+  def __getitem__(self, i):
+    try:
+      record = self._records[i]
+    except RuntimeError as error:
+      file = self._files[int(np.searchsorted(self._ends, i, side='right'))]
+      reason = str(error).split(',')[0].split('(')[0].strip()
+      raise UserError(
+        f'{file}: record {i} cannot be read ({reason}); the shard is corrupt, '
+        'write the folder again'
+      ) from error
+    return np.frombuffer(record, np.uint32)
+
+
+def write(documents, tokenizer, folder, *, heldout=0.01, shard_tokens=1 << 27, seed=0):
+  """Tokenises documents and writes shards and index.json (atomic: all or nothing).
+
+  A document is held out by the hash of its text, so the same text is always on the
+  same side, whatever its order, url or source.
+
+  Args:
+    documents: iterable of dicts with 'text' and, optionally, 'lang' and 'source'.
+    tokenizer: has encode_batch(texts), bos, eos, fingerprint.
+    folder: path; an earlier folder of the same name is replaced at the end.
+    heldout: fraction of documents kept for evaluation, in [0, 1).
+    shard_tokens: tokens after which a new file begins (2^27 is 0.5 GB of uint32).
+    seed: changes which documents are held out.
+
+  Returns:
+    The index: documents, tokens, heldout counts, per language and per source counts,
+    vocabulary fingerprint, seed, and the files of each split.
+  """
+  folder = pathlib.Path(folder)
+  partial = folder.with_name(f'{folder.name}.partial')
+  shutil.rmtree(partial, ignore_errors=True)
+  try:
+    partial.mkdir(parents=True)
+    index = _write_all(documents, tokenizer, partial, heldout, shard_tokens, seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+  except OSError as error:
+    raise UserError(f'{folder}: shards cannot be written: {error.strerror}') from error
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+  logging.info(
+    '%s: %d documents, %d tokens', folder, index['documents'], index['tokens']
+  )
+  return index
+
+
+def open_source(folder, fingerprint=None, split='train'):
+  """Opens one split of a folder that write() made.
+
+  Args:
+    folder: path.
+    fingerprint: the tokenizer's; None skips the check.
+    split: 'train' or 'heldout'.
+
+  Raises:
+    UserError: no index, another vocabulary, or a missing or truncated shard.
+  """
+  folder = pathlib.Path(folder)
+  path = folder / 'index.json'
+  try:
+    index = json.loads(path.read_text('utf-8'))
+    shards = index['splits'][split]['shards']
+  except FileNotFoundError:
+    raise UserError(f'{path}: not found; write the token shards first') from None
+  except (ValueError, KeyError):
+    raise UserError(f'{path}: not an index of token shards; write them again') from None
+  if fingerprint is not None and index['vocabulary'] != fingerprint:
+    raise UserError(
+      f'{path}: written with vocabulary {index["vocabulary"][:12]}, the tokenizer is '
+      f'{fingerprint[:12]}; tokenise again or give the other tokenizer'
+    )
+  for shard in shards:
+    file = folder / shard['file']
+    size = file.stat().st_size if file.exists() else None
+    if size != shard['bytes']:
+      found = 'is missing' if size is None else f'has {size} bytes'
+      raise UserError(
+        f'{file}: {found}, index.json says {shard["bytes"]}; write the folder again'
+      )
+  return Source(folder, index, split)
+
+
+def _write_all(documents, tokenizer, folder, heldout, shard_tokens, seed):
+  """Writes every shard, the lengths and the index into folder; returns the index."""
+  writers = {split: _Writer(folder, split, shard_tokens) for split in SPLITS}
+  counts = {
+    'languages': collections.defaultdict(_count),
+    'sources': collections.defaultdict(_count),
+  }
+  for document, ids in _tokenise(documents, tokenizer):
+    split = SPLITS[_is_heldout(document['text'], heldout, seed)]
+    writers[split].add(ids)
+    for kind, field in (('languages', 'lang'), ('sources', 'source')):
+      count = counts[kind][document.get(field) or 'unknown']
+      count['documents'] += 1
+      count['tokens'] += len(ids)
+  index = {
+    'version': 1,
+    'vocabulary': tokenizer.fingerprint,
+    'seed': seed,
+    'heldout': heldout,
+    'documents': sum(w.documents for w in writers.values()),
+    'tokens': sum(w.tokens for w in writers.values()),
+    **{kind: dict(sorted(count.items())) for kind, count in counts.items()},
+    'splits': {split: writer.close() for split, writer in writers.items()},
+  }
+  with open(folder / 'index.json', 'w', encoding='utf-8') as f:
+    json.dump(index, f, indent=1, ensure_ascii=False)
+  return index
+
+
+def _count():
+  return {'documents': 0, 'tokens': 0}
+
+
+def _tokenise(documents, tokenizer):
+  """Yields (document, np.uint32 [n]) in order; empty documents are left out."""
+  batch, characters = [], 0
+  for document in documents:
+    if not document['text'].strip():
+      continue
+    batch.append(document)
+    characters += len(document['text'])
+    if characters >= BATCH_CHARACTERS:
+      yield from _encode(batch, tokenizer)
+      batch, characters = [], 0
+  yield from _encode(batch, tokenizer)
+
+
+def _encode(batch, tokenizer):
+  encoded = tokenizer.encode_batch([document['text'] for document in batch])
+  for document, ids in zip(batch, encoded):
+    yield document, np.array([tokenizer.bos, *ids, tokenizer.eos], np.uint32)
+
+
+def _is_heldout(text, fraction, seed):
+  digest = hashlib.blake2b(
+    text.encode('utf-8', 'replace'), digest_size=8, salt=str(seed).encode()[:16]
+  )
+  return int.from_bytes(digest.digest(), 'little') < fraction * 2**64
+
+
+class _Writer:
+  """Appends token arrays to numbered ArrayRecord files of one split."""
+
+  def __init__(self, folder, split, shard_tokens):
+    self.folder, self.split, self.shard_tokens = folder, split, shard_tokens
+    self.lengths, self.shards = [], []
+    self.documents = self.tokens = 0
+    self._digest = hashlib.sha256()
+    self._file = None
+    self._room = 0
+
+  def add(self, ids):
+    if self._room <= 0:
+      self._finish_shard()
+      name = f'{self.split}-{len(self.shards):05d}.array_record'
+      self._file = array_record_module.ArrayRecordWriter(
+        str(self.folder / name), WRITER_OPTIONS
+      )
+      self.shards.append({'file': name, 'documents': 0, 'tokens': 0})
+      self._room = self.shard_tokens
+    record = ids.tobytes()
+    self._call(self._file.write, record)
+    self._digest.update(record)
+    self.lengths.append(len(ids))
+    self.documents += 1
+    self.tokens += len(ids)
+    self.shards[-1]['documents'] += 1
+    self.shards[-1]['tokens'] += len(ids)
+    self._room -= len(ids)
+
+  def _finish_shard(self):
+    if self._file is not None:
+      file, self._file = self._file, None
+      self._call(file.close)
+      shard = self.shards[-1]
+      shard['bytes'] = (self.folder / shard['file']).stat().st_size
+
+  def _call(self, write, *arguments):
+    """Calls the ArrayRecord writer, which reports a full disk as RuntimeError."""
+    try:
+      write(*arguments)
+    except RuntimeError as error:
+      raise OSError(errno.EIO, str(error).split(';')[0]) from error
+
+  def close(self):
+    """Closes the last file; returns the split's entry of the index."""
+    self._finish_shard()
+    np.save(
+      self.folder / f'{self.split}-lengths.npy', np.array(self.lengths, np.uint32)
+    )
+    return {
+      'documents': self.documents,
+      'tokens': self.tokens,
+      'fingerprint': self._digest.hexdigest()[:16],
+      'shards': self.shards,
+    }
+
+
+def _lengths(folder, index, split):
+  """np.uint32 [documents], memory-mapped."""
+  path = folder / f'{split}-lengths.npy'
+  entry = index['splits'][split]
+  if not entry['documents']:
+    return np.zeros(0, np.uint32)
+  try:
+    lengths = np.load(path, mmap_mode='r')
+  except (OSError, ValueError):
+    raise UserError(f'{path}: missing or truncated; write the folder again') from None
+  if len(lengths) != entry['documents']:
+    raise UserError(
+      f'{path}: {len(lengths)} lengths, index.json says {entry["documents"]} '
+      'documents; write the folder again'
+    )
+  return lengths

@@ -1,0 +1,112 @@
+"""Needle in a haystack, and the gate of long-context pre-training (3.4.2, 5.2)."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from llama3_jax.config import ModelConfig, UserError
+from llama3_jax.generate import engine
+from llama3_jax.generate.sample import Settings
+from llama3_jax.model import llama
+from llama3_jax.tasks import needle as task
+from llama3_jax.tokenizer import Tokenizer
+
+ANSWER = 8  # tokens left for the answer
+FRAME = 12  # tokens of begin_of_text, 'Q:' and 'A:' around the haystack
+
+
+def prompt(
+  tokenizer: Tokenizer,
+  sentences: Sequence[str],
+  length: int,
+  depth: float,
+  rng: random.Random,
+  n_facts: int = 1,
+) -> tuple[list[int], str]:
+  """Ids of a haystack with its question, `length` tokens with the answer, and the
+  answer. The form is that of the pages of exercises, so a base model can go on."""
+  count = lambda text: len(tokenizer.encode(text))
+  room = length - ANSWER - FRAME
+  while True:
+    context, question, answer = task.haystack(
+      rng, sentences, room, depth, n_facts, count
+    )
+    text = f'{context}\nQ: {question}\nA:'
+    ids = tokenizer.encode(text, bos=True)
+    # Sentences joined may take a few tokens more than alone.
+    if len(ids) + ANSWER <= length:
+      return ids, answer
+    room -= len(ids) + ANSWER - length
+
+
+def grid(
+  params: llama.Params,
+  config: ModelConfig,
+  tokenizer: Tokenizer,
+  sentences: Sequence[str],
+  lengths: Sequence[int],
+  depths: Sequence[float],
+  samples: int = 4,
+  seed: int = 0,
+  n_facts: int = 1,
+  batch_size: int = 8,
+) -> dict:
+  """Recall, 0 to 1, of a fact at each depth (0 = the beginning) of each length.
+
+  Returns {'lengths', 'depths', 'recall': [depths][lengths], 'samples'}; greedy. The
+  haystacks depend on seed, length, depth and number only. Raises UserError when a
+  length has no room for a fact and its question.
+  """
+  cells, prompts, answers = [], [], []
+  for length in lengths:
+    if length < 64:
+      raise UserError(f'needle.lengths: {length} is too short; use 64 tokens or more')
+    for depth in depths:
+      for number in range(samples):
+        rng = random.Random(f'{seed}/{length}/{depth}/{number}')
+        ids, answer = prompt(tokenizer, sentences, length, depth, rng, n_facts)
+        cells.append((depths.index(depth), lengths.index(length)))
+        prompts.append(ids)
+        answers.append(answer)
+  settings = Settings(temperature=0.0, max_new=ANSWER)
+  found = engine.generate(
+    params, prompts, config, tokenizer.stop_ids, settings, batch_size=batch_size
+  )
+  recall = np.zeros((len(depths), len(lengths)))
+  for cell, answer, [completion] in zip(cells, answers, found):
+    said = tokenizer.decode(completion.ids).strip().split('\n')[0]
+    recall[cell] += float(said.startswith(answer)) / samples
+  return {
+    'lengths': [int(n) for n in lengths],
+    'depths': [float(d) for d in depths],
+    'recall': recall.tolist(),
+    'samples': samples,
+  }
+
+
+def gate(
+  short_now: float,
+  short_before: float,
+  recall: float | Sequence,
+  tolerance: float = 0.01,
+  perfect: float = 1.0,
+) -> tuple[bool, str]:
+  """Whether training may move to the next context length, and why (3.4.2).
+
+  Both must hold: the short-context held-out loss has recovered (short_now at most
+  short_before * (1 + tolerance), nats a token), and the needle is found everywhere up
+  to this length (the lowest cell of `recall` at least `perfect`).
+  """
+  lowest = float(np.min(recall))
+  limit = short_before * (1 + tolerance)
+  reasons = []
+  if not short_now <= limit:
+    reasons.append(
+      f'short-context loss {short_now:.4f} has not recovered to {limit:.4f}'
+    )
+  if not lowest >= perfect:
+    reasons.append(f'lowest needle recall {lowest:.2f} is below {perfect:.2f}')
+  if reasons:
+    return False, '; '.join(reasons)
+  return True, f'short-context loss {short_now:.4f} <= {limit:.4f}, recall {lowest:.2f}'

@@ -1,0 +1,155 @@
+"""Completions of many prompts: buckets, batches, shared prefills (4.2.2)."""
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llama3_jax.config import ModelConfig, UserError
+from llama3_jax.generate import sample
+from llama3_jax.generate.sample import Settings
+from llama3_jax.model import llama
+
+SHORTEST = 32  # tokens of the smallest bucket of prompts
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+  """Generated ids without the stop token, their log-probabilities (that of the stop
+  token last, when there is one), and whether the model stopped by itself."""
+
+  ids: tuple[int, ...]
+  logps: tuple[float, ...]
+  stopped: bool
+
+
+def bucket(length: int) -> int:
+  """Padded length of a prompt: the next power of two, so that few shapes compile."""
+  return max(SHORTEST, 1 << (length - 1).bit_length())
+
+
+@functools.partial(jax.jit, static_argnames='samples')
+def _keys(seed, hashes, samples):
+  key = jax.random.key(seed)
+
+  def one(value):
+    mine = jax.random.fold_in(key, value)
+    return jax.vmap(jax.random.fold_in, (None, 0))(mine, jnp.arange(samples))
+
+  return jax.vmap(one)(hashes).reshape(-1)
+
+
+def request_keys(seed: int, prompts: Sequence[Sequence[int]], samples: int):
+  """A key a sample, [prompts*samples], from the seed and the prompt alone: what a
+  prompt gets depends on no other prompt, nor on the order of the list."""
+  hashes = [zlib.crc32(np.asarray(prompt, np.int32).tobytes()) for prompt in prompts]
+  return _keys(seed, np.asarray(hashes, np.uint32), samples)
+
+
+def generate(
+  params: llama.Params,
+  prompts: Sequence[Sequence[int]],
+  config: ModelConfig,
+  stop_ids: Sequence[int],
+  settings: Settings = Settings(),
+  seed: int = 0,
+  samples: int = 1,
+  batch_size: int = 16,
+) -> list[list[Completion]]:
+  """`samples` completions of each prompt (token ids), in the order of `prompts`.
+
+  batch_size: prompts decoded together; each takes `samples` rows of the cache. Equal
+  prompts get equal samples. Raises UserError for an empty prompt.
+  """
+  for i, prompt in enumerate(prompts):
+    if not len(prompt):
+      raise UserError(f'prompt {i} is empty: it needs at least begin_of_text')
+  params = cast(params, config)
+  groups: dict[int, list[int]] = {}
+  for i, prompt in enumerate(prompts):
+    groups.setdefault(bucket(len(prompt)), []).append(i)
+  found: list[list[Completion]] = [[] for _ in prompts]
+  for size, members in sorted(groups.items()):
+    for start in range(0, len(members), batch_size):
+      picked = members[start : start + batch_size]
+      batch = _Batch.make([prompts[i] for i in picked], batch_size, size, seed, samples)
+      results = _run(params, batch, config, tuple(stop_ids), settings, samples)
+      for i, completions in zip(picked, results):
+        found[i] = completions
+  return found
+
+
+def cast(params: llama.Params, config: ModelConfig) -> llama.Params:
+  """Parameters in the compute dtype, once instead of at every token."""
+  dtype = jnp.dtype(config.dtype)
+  if all(x.dtype == dtype for x in jax.tree.leaves(params)):
+    return params
+  return jax.jit(lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree))(params)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+  tokens: np.ndarray  # int32 [B,T]
+  length: np.ndarray  # int32 [B]
+  keys: jax.Array  # [B*samples]
+  active: np.ndarray  # bool [B*samples]
+
+  @classmethod
+  def make(cls, prompts, rows, size, seed, samples):
+    """Always `rows` rows: one shape a bucket, whatever the number of prompts."""
+    tokens = np.zeros((rows, size), np.int32)
+    length = np.ones(rows, np.int32)
+    for row, prompt in enumerate(prompts):
+      tokens[row, : len(prompt)] = prompt
+      length[row] = len(prompt)
+    padded = [*prompts, *[[0]] * (rows - len(prompts))]
+    keys = request_keys(seed, padded, samples)
+    active = np.arange(rows * samples) < len(prompts) * samples
+    return cls(tokens, length, keys, active)
+
+
+def _run(params, batch, config, stop_ids, settings, samples):
+  """Completions by prompt of one batch; rows of padding come last and are cut off."""
+  size = batch.tokens.shape[1] + settings.max_new
+  logits, cache = sample.prefill(
+    params, batch.tokens, batch.length, config, size, samples
+  )
+  drawn = sample.decode(
+    params, cache, logits, batch.keys, batch.active, config, settings, stop_ids
+  )
+  tokens, logps, lengths = jax.device_get(drawn[:3])
+  rows = []
+  for ids, logp, n in zip(tokens, logps, lengths):
+    stopped = bool(n) and int(ids[n - 1]) in stop_ids
+    kept = ids[: n - 1] if stopped else ids[:n]
+    rows.append(Completion(tuple(map(int, kept)), tuple(map(float, logp[:n])), stopped))
+  count = int(np.sum(batch.active)) // samples
+  return [rows[i * samples : (i + 1) * samples] for i in range(count)]
+
+
+def stream(
+  params: llama.Params,
+  prompt: Sequence[int],
+  config: ModelConfig,
+  stop_ids: Sequence[int],
+  settings: Settings = Settings(),
+  seed: int = 0,
+) -> Iterator[int]:
+  """Yields the tokens of one completion as they are drawn, without the stop token.
+
+  The same tokens as `generate` gives for this prompt and seed, up to rounding.
+  """
+  batch = _Batch.make([prompt], 1, bucket(len(prompt)), seed, 1)
+  size = batch.tokens.shape[1] + settings.max_new
+  logits, cache = sample.prefill(params, batch.tokens, batch.length, config, size)
+  for step in range(settings.max_new):
+    token, logits, cache = sample.one(
+      params, cache, logits, batch.keys, jnp.int32(step), config, settings
+    )
+    if int(token[0]) in stop_ids:
+      return
+    yield int(token[0])

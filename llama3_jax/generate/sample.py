@@ -1,0 +1,176 @@
+"""Prefill and on-device decoding with a static cache; how a token is drawn."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from llama3_jax import axes
+from llama3_jax.config import ModelConfig
+from llama3_jax.model import cache as kv
+from llama3_jax.model import llama
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How to draw tokens; the defaults are those of the release code.
+
+  temperature 0 is greedy; top_p 1 and top_k 0 keep every token; max_new: longest
+  completion, tokens. Static under jit: each new value compiles once.
+  """
+
+  temperature: float = 0.6
+  top_p: float = 0.9
+  top_k: int = 0
+  max_new: int = 256
+
+
+def keep(logits: jax.Array, settings: Settings) -> jax.Array:
+  """Tempered logits f32 [B,V], -inf where top-k or top-p leaves a token out.
+
+  top-p keeps the fewest most likely tokens whose probabilities reach top_p together.
+  """
+  logits = logits / settings.temperature
+  if settings.top_k:
+    k = min(settings.top_k, logits.shape[-1])
+    least = jax.lax.top_k(logits, k)[0][:, -1:]
+    logits = jnp.where(logits < least, -jnp.inf, logits)
+  if settings.top_p < 1:
+    ordered = -jnp.sort(-logits, axis=-1)
+    p = jax.nn.softmax(ordered, axis=-1)
+    before = jnp.cumsum(p, axis=-1) - p
+    inside = before < settings.top_p
+    inside = inside.at[:, 0].set(True)  # top_p 0 is greedy, never empty
+    least = jnp.min(jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True)
+    logits = jnp.where(logits < least, -jnp.inf, logits)
+  return logits
+
+
+def pick(
+  logits: jax.Array, keys: jax.Array, settings: Settings
+) -> tuple[jax.Array, jax.Array]:
+  """Draws a token for each row: int32 [B], and its log-probability under the model.
+
+  logits f32 [B,V]; keys [B], a key a row, so that a row's draw does not depend on the
+  other rows. The log-probability is that of temperature 1 without top-k or top-p.
+  """
+  if settings.temperature == 0:
+    token = jnp.argmax(logits, -1)
+  else:
+    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
+    token = jnp.argmax(keep(logits, settings) + axes.shard(noise, 'B_'), -1)
+  chosen = jnp.arange(logits.shape[-1]) == token[:, None]
+  logp = jnp.sum(jnp.where(chosen, jax.nn.log_softmax(logits, -1), 0), -1)
+  return token.astype(jnp.int32), logp
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'size', 'samples'))
+def prefill(
+  params: llama.Params,
+  tokens: jax.Array,
+  length: jax.Array,
+  config: ModelConfig,
+  size: int,
+  samples: int = 1,
+) -> tuple[jax.Array, kv.Cache]:
+  """Logits after each prompt, f32 [B*samples,V], and the cache of `size` slots a row.
+
+  tokens int32 [B,T], right-padded; length int32 [B], real tokens. Each prompt is read
+  once and its cache row copied for its `samples`.
+  """
+  place = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+  position = axes.shard(jnp.broadcast_to(place, tokens.shape), 'BT')
+  segment = axes.shard((place < length[:, None]).astype(jnp.int32), 'BT')
+  cache = kv.create(config, tokens.shape[0], size)
+  hidden, cache = llama.forward(
+    params, axes.shard(tokens, 'BT'), position, segment, config, cache
+  )
+  last = axes.shard(place == length[:, None] - 1, 'BT')
+  # A mask instead of a gather: T may be sharded.
+  hidden = jnp.sum(jnp.where(last[..., None], hidden, 0), 1, keepdims=True)
+  logits = axes.shard(llama.logits(params, hidden, config)[:, 0], 'B_')
+  if samples > 1:
+    rows = jnp.broadcast_to(logits[:, None], (len(length), samples, logits.shape[1]))
+    logits, cache = rows.reshape(-1, logits.shape[1]), kv.repeat(cache, samples)
+  return logits, cache
+
+
+def advance(params, cache, token, active, config):
+  """Appends token int32 [B] to the rows that are `active`: logits f32 [B,V], cache."""
+  row = [axes.shard(x[:, None], 'BT') for x in (token, cache.length, active)]
+  hidden, cache = llama.forward(
+    params, row[0], row[1], row[2].astype(jnp.int32), config, cache
+  )
+  return axes.shard(llama.logits(params, hidden, config)[:, 0], 'B_'), cache
+
+
+@functools.partial(
+  jax.jit, static_argnames=('config', 'settings', 'stop_ids'), donate_argnames='cache'
+)
+def decode(
+  params: llama.Params,
+  cache: kv.Cache,
+  logits: jax.Array,
+  keys: jax.Array,
+  active: jax.Array,
+  config: ModelConfig,
+  settings: Settings,
+  stop_ids: tuple[int, ...],
+) -> tuple[jax.Array, jax.Array, jax.Array, kv.Cache]:
+  """Completions of a prefilled batch, until every row has stopped or is full.
+
+  keys [B]; active bool [B]: rows to continue (padding rows are not). Returns tokens
+  int32 [B,max_new], log-probabilities f32 [B,max_new] and lengths int32 [B] (a stop
+  token is counted and is the last), and the cache, so that its memory is reused.
+  """
+  rows = logits.shape[0]
+  shape = (rows, settings.max_new)
+  stops = jnp.asarray(stop_ids, jnp.int32)
+
+  def going(state):
+    return (state[0] < settings.max_new) & jnp.any(state[1])
+
+  def body(state):
+    step, active, logits, cache, tokens, logps, lengths = state
+    drawn = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
+    token, logp = pick(logits, drawn, settings)
+    column = jnp.arange(settings.max_new) == step
+    tokens = jnp.where(column & active[:, None], token[:, None], tokens)
+    logps = jnp.where(column & active[:, None], logp[:, None], logps)
+    lengths = lengths + active.astype(jnp.int32)
+    active = active & ~jnp.any(token[:, None] == stops, -1)
+    logits, cache = advance(params, cache, token, active, config)
+    return step + 1, active, logits, cache, tokens, logps, lengths
+
+  state = (
+    jnp.int32(0),
+    axes.shard(active, 'B'),
+    logits,
+    cache,
+    axes.shard(jnp.zeros(shape, jnp.int32), 'B_'),
+    axes.shard(jnp.zeros(shape, jnp.float32), 'B_'),
+    axes.shard(jnp.zeros(rows, jnp.int32), 'B'),
+  )
+  state = jax.lax.while_loop(going, body, state)
+  _, _, _, cache, tokens, logps, lengths = state
+  return tokens, logps, lengths, cache
+
+
+@functools.partial(
+  jax.jit, static_argnames=('config', 'settings'), donate_argnames='cache'
+)
+def one(
+  params: llama.Params,
+  cache: kv.Cache,
+  logits: jax.Array,
+  key: jax.Array,
+  step: jax.Array,
+  config: ModelConfig,
+  settings: Settings,
+) -> tuple[jax.Array, jax.Array, kv.Cache]:
+  """One token of every row, for streaming: token int32 [B], next logits, cache."""
+  drawn = jax.vmap(jax.random.fold_in, (0, None))(key, step)
+  token, _ = pick(logits, drawn, settings)
+  logits, cache = advance(params, cache, token, jnp.ones_like(token, bool), config)
+  return token, logits, cache

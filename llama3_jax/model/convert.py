@@ -1,0 +1,206 @@
+"""Weights in and out: Meta, Hugging Face, GGUF and npz checkpoints (3.2).
+
+Nothing is read before it is needed and nothing is kept: a conversion from file to
+file holds one tensor at a time, whatever the size of the model.
+"""
+
+import dataclasses
+import math
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+
+from llama3_jax.config import ModelConfig, UserError
+from llama3_jax.model import files, formats, gguf_in, hf, llama, meta
+from llama3_jax.model.files import Tensor
+from llama3_jax.model.formats import Weights
+
+SHARD_BYTES = 5 * 10**9  # of a Hugging Face file, as its own writer splits
+
+
+def open_checkpoint(
+  path: str, form: str = 'auto', params_json: str | None = None
+) -> Weights:
+  """Opens a checkpoint; reads headers, and in Meta's format the embedding and output
+  (only their equality says that they are tied).
+
+  Args:
+    path: a folder (Meta, Hugging Face) or a file (.gguf, .npz with Meta's names).
+    form: 'auto', 'meta', 'hf', 'gguf' or 'npz'.
+    params_json: Meta's params.json, if it does not lie beside the weights.
+
+  Raises:
+    UserError: missing file; a tensor that is missing, unexpected or of a wrong
+      shape (names tensor and file).
+  """
+  if not os.path.exists(path):
+    raise UserError(f'source {path}: no such file or folder')
+  form = detect(path) if form == 'auto' else form
+  try:
+    if form == 'hf':
+      return hf.open_checkpoint(path)
+    if form == 'gguf':
+      return gguf_in.open_checkpoint(path)
+    if form in ('meta', 'npz'):
+      return meta.open_checkpoint(path, form, params_json)
+  except OSError as error:
+    raise UserError(f'source {error.filename or path}: {error.strerror}')
+  raise UserError(f'source_format={form}: use auto, meta, hf, gguf or npz')
+
+
+def detect(path: str) -> str:
+  """Format of a checkpoint by the files that it has."""
+  p = pathlib.Path(path)
+  if p.suffix in ('.gguf', '.npz'):
+    return p.suffix[1:]
+  if p.is_dir() and any(p.glob('consolidated.*.pth')):
+    return 'meta'
+  if p.is_dir() and any(p.glob('*.safetensors*')):
+    return 'hf'
+  raise UserError(
+    f'source {path}: no consolidated.*.pth, no *.safetensors, and not a .gguf or .npz'
+  )
+
+
+def from_params(params: llama.Params, config: ModelConfig) -> Weights:
+  """Weights of parameters that are in memory; each leaf is fetched when written."""
+
+  def tensor(leaf, layer):
+    x = _leaf(params, leaf)
+    shape = formats.our_shape(config, leaf)
+    read = (lambda: np.asarray(x)) if layer is None else (lambda: np.asarray(x[layer]))
+    return Tensor(shape, np.dtype(x.dtype), leaf, read)
+
+  return Weights(config, {key: tensor(*key) for key in formats.leaves(config)})
+
+
+def load(weights: Weights, abstract: llama.Params | None = None) -> llama.Params:
+  """Parameters from files, leaf by leaf.
+
+  Args:
+    weights: an open checkpoint.
+    abstract: `llama.abstract(config, dtype, mesh)`: the dtype of every leaf and,
+      with a mesh, its sharding; each process then keeps its own parts only. Without
+      it leaves are float32 on the default device.
+
+  Peak memory on the host: the local part of one stacked leaf and one tensor.
+  """
+  config = weights.config
+  abstract = abstract or llama.abstract(config)
+  if (abstract.head is None) != config.tie_embeddings:
+    raise UserError(
+      f'the checkpoint has tie_embeddings={config.tie_embeddings}, the model config '
+      f'{abstract.head is None}: set model.tie_embeddings'
+    )
+
+  def fill(path, target):
+    leaf = '.'.join(p.name for p in path)
+    stacked = leaf.startswith('layers.')
+    layers = range(config.n_layers) if stacked else [None]
+    tensors = [weights.tensors[leaf, layer] for layer in layers]
+    shape = (len(tensors),) * stacked + tensors[0].shape
+    if shape != target.shape:
+      raise UserError(
+        f'{tensors[0].file}: {leaf} is {shape}, the model config says {target.shape}'
+      )
+    return _place(tensors, target, stacked)
+
+  return jax.tree_util.tree_map_with_path(fill, abstract)
+
+
+def _place(tensors: list[Tensor], target: jax.ShapeDtypeStruct, stacked: bool):
+  """One leaf on its devices: every tensor is read once, each device gets its part."""
+  sharding = target.sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  parts = sharding.addressable_devices_indices_map(target.shape)
+  # Devices that hold the same part share a buffer.
+  buffers = {}
+  for index in parts.values():
+    if repr(index) not in buffers:
+      shape = [len(range(*s.indices(n))) for s, n in zip(index, target.shape)]
+      buffers[repr(index)] = index, np.empty(shape, target.dtype)
+  for layer, tensor in enumerate(tensors):
+    x = tensor.read()
+    for index, buffer in buffers.values():
+      if stacked:
+        rows = range(*index[0].indices(len(tensors)))
+        if layer in rows:
+          buffer[layer - rows.start] = x[index[1:]]
+      else:
+        buffer[...] = x[index]
+  local = [jax.device_put(buffers[repr(i)][1], device) for device, i in parts.items()]
+  return jax.make_array_from_single_device_arrays(target.shape, sharding, local)
+
+
+def write(
+  weights: Weights,
+  path: str,
+  form: str,
+  dtype: str | None = None,
+  shards: int = 1,
+  shard_bytes: int = SHARD_BYTES,
+) -> dict[str, Any]:
+  """Writes a checkpoint folder, complete or not at all.
+
+  Peak memory: the largest tensor and, of one tensor at a time, the part that is being
+  joined from files, permuted or cast.
+
+  Args:
+    weights: what to write.
+    path: folder that does not exist yet.
+    form: 'meta' or 'hf'.
+    dtype: of the tensors: 'bfloat16', 'float16', 'float32'; None keeps each.
+    shards: tensor-parallel files of the Meta format.
+    shard_bytes: size of a file of the Hugging Face format, from which on a new
+      one is begun.
+
+  Returns:
+    {'files', 'tensors', 'parameters', 'bytes'} that were written.
+  """
+  if form not in ('meta', 'hf'):
+    raise UserError(f'target_format={form}: use meta or hf')
+  if os.path.exists(path):
+    raise UserError(f'target {path} exists: remove it or name another folder')
+  if dtype is not None:
+    weights = _cast(weights, dtype)
+  partial = f'{os.fspath(path).rstrip("/")}.partial'
+  try:
+    shutil.rmtree(partial, ignore_errors=True)
+    os.makedirs(partial)
+    if form == 'meta':
+      written = meta.write(weights, partial, shards)
+    else:
+      written = hf.write(weights, partial, shard_bytes)
+    os.replace(partial, path)
+  except OSError as error:
+    raise UserError(f'target {path}: {error.strerror}; nothing was written there')
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+  tensors = [t for file in written for t in file.values()]
+  sizes = [math.prod(t.shape) for t in tensors]
+  return dict(
+    files=len(written),
+    tensors=len(tensors),
+    parameters=sum(sizes),
+    bytes=sum(n * t.dtype.itemsize for n, t in zip(sizes, tensors)),
+  )
+
+
+def _cast(weights: Weights, dtype: str) -> Weights:
+  known = {str(d): d for d in files.DTYPES.values()}
+  if dtype not in known:
+    raise UserError(f'dtype={dtype}: use one of {", ".join(known)}')
+  kind = known[dtype]
+  tensors = {
+    key: t.map(lambda x: x.astype(kind, copy=False), t.shape, kind)
+    for key, t in weights.tensors.items()
+  }
+  return dataclasses.replace(weights, tensors=tensors)
+
+
+def _leaf(params: llama.Params, leaf: str) -> Any:
+  owner = params.layers if leaf.startswith('layers.') else params
+  return getattr(owner, leaf.removeprefix('layers.'))

@@ -1,0 +1,50 @@
+"""FLOPs of a training token and the utilisation they give (sections 3.2.1, 3.3.2)."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+
+from llama3_jax.model import llama
+
+# Dense bf16 FLOP/s of one chip, from the vendors' data sheets.
+PEAK = {
+  'TPU v4': 275e12,
+  'TPU v5 lite': 197e12,
+  'TPU v5': 459e12,
+  'TPU v6 lite': 918e12,
+  'NVIDIA H100': 989e12,
+  'NVIDIA H200': 989e12,
+  'NVIDIA A100': 312e12,
+}
+FORMULA = 'MFU = tokens/s x (6 x matmul parameters + 6 L N H T) / (devices x peak)'
+
+
+def per_token(config, length):
+  """Forward + backward FLOPs a token of a row of `length` tokens.
+
+  6 for every parameter in a matrix product (the embedding look-up is none), and for
+  causal attention 6 L N H T: the half of 12 L N H T that the mask leaves.
+  """
+  c = config
+  look_up = 0 if c.tie_embeddings else c.vocab_size * c.d_model
+  matmul = llama.count(c) - look_up
+  return 6 * matmul + 6 * c.n_layers * c.n_heads * c.d_head * length
+
+
+def peak():
+  """(FLOP/s of one device, where the figure is from); a CPU is measured."""
+  kind = jax.devices()[0].device_kind
+  for name in sorted(PEAK, key=len, reverse=True):
+    if kind.startswith(name):
+      return PEAK[name], f'data sheet, {name}, bf16'
+  n = 1024
+  x = jnp.ones((n, n), jnp.float32)
+  multiply = jax.jit(lambda x: x @ x)
+  multiply(x).block_until_ready()
+  times = []
+  for _ in range(5):
+    start = time.perf_counter()
+    multiply(x).block_until_ready()
+    times.append(time.perf_counter() - start)
+  return 2 * n**3 / min(times), f'measured, {n} cubed matmul, float32'

@@ -1,0 +1,178 @@
+"""What checkpoint formats share: names, layouts, checks.
+
+In files a weight is [outputs, inputs]; ours is inputs first, with heads split. Meta
+and GGUF pair channels (2i, 2i+1) for RoPE; Hugging Face and we pair (i, i + H/2).
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from llama3_jax import axes
+from llama3_jax import config as configuration
+from llama3_jax.config import ModelConfig, UserError
+from llama3_jax.model import llama
+from llama3_jax.model.files import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+  """Tensor names by our leaf; `{}` is the layer. `ignored` are derived tables."""
+
+  name: str
+  interleaved: bool
+  names: Mapping[str, str]
+  ignored: tuple[str, ...]
+
+
+LEAVES = (
+  'embed',
+  'layers.attn_norm',
+  'layers.wq',
+  'layers.wk',
+  'layers.wv',
+  'layers.wo',
+  'layers.ff_norm',
+  'layers.w_gate',
+  'layers.w_up',
+  'layers.w_down',
+  'norm',
+  'head',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """A model that is not yet read: (leaf, layer) -> tensor in our shape (no L)."""
+
+  config: ModelConfig
+  tensors: Mapping[tuple[str, int | None], Tensor]
+
+
+def leaves(config: ModelConfig) -> list[tuple[str, int | None]]:
+  """(leaf, layer) of every tensor of a checkpoint, layer by layer."""
+  names = [n for n in LEAVES if n != 'head' or not config.tie_embeddings]
+  stacked = [n for n in names if n.startswith('layers.')]
+  layers = [(n, i) for i in range(config.n_layers) for n in stacked]
+  rest = [(n, None) for n in names if n not in stacked]
+  return rest[:1] + layers + rest[1:]
+
+
+def tensor_name(form: Format, leaf: str, layer: int | None) -> str:
+  return form.names[leaf].format(layer)
+
+
+def leaf_of(form: Format, name: str) -> str | None:
+  """Our leaf of a file's tensor, of whatever layer; None if it is not one."""
+  pattern = re.sub(r'\.\d+\.', '.{}.', name, count=1)
+  return next((leaf for leaf, n in form.names.items() if n == pattern), None)
+
+
+def letters(config: ModelConfig, leaf: str) -> str:
+  """Dims of one layer's leaf, e.g. 'DNH'."""
+  dims = llama.dims(config)
+  return (
+    getattr(dims.layers, leaf.removeprefix('layers.'))[1:]
+    if leaf.startswith('layers.')
+    else getattr(dims, leaf)
+  )
+
+
+def our_shape(config: ModelConfig, leaf: str) -> tuple[int, ...]:
+  return axes.shape(letters(config, leaf), config.sizes)
+
+
+def file_shape(config: ModelConfig, leaf: str) -> tuple[int, ...]:
+  """[outputs, inputs] of a weight; the embedding and norms are as ours."""
+  shape = our_shape(config, leaf)
+  if leaf == 'embed' or len(shape) == 1:
+    return shape
+  n = _inputs(leaf)
+  return math.prod(shape[n:]), math.prod(shape[:n])
+
+
+def from_file(
+  x: np.ndarray, form: Format, leaf: str, config: ModelConfig
+) -> np.ndarray:
+  """A file's tensor in our shape; a view, except for interleaved q and k."""
+  if leaf == 'embed' or x.ndim == 1:
+    return x
+  if form.interleaved and leaf in ('layers.wq', 'layers.wk'):
+    pairs = x.reshape(-1, config.d_head // 2, 2, x.shape[-1])
+    x = pairs.swapaxes(1, 2).reshape(x.shape)
+  return x.T.reshape(our_shape(config, leaf))
+
+
+def to_file(x: np.ndarray, form: Format, leaf: str, config: ModelConfig) -> np.ndarray:
+  """The inverse of `from_file`."""
+  if leaf == 'embed' or x.ndim == 1:
+    return x
+  x = x.reshape(math.prod(x.shape[: _inputs(leaf)]), -1).T
+  if form.interleaved and leaf in ('layers.wq', 'layers.wk'):
+    halves = x.reshape(-1, 2, config.d_head // 2, x.shape[-1])
+    x = halves.swapaxes(1, 2).reshape(x.shape)
+  return x
+
+
+def _inputs(leaf: str) -> int:
+  """How many of our leading dims are a weight's inputs."""
+  return 2 if leaf == 'layers.wo' else 1
+
+
+def collect(
+  config: ModelConfig, found: Mapping[str, Tensor], form: Format, path: str
+) -> Weights:
+  """Checks every name and shape of a checkpoint and maps it to our leaves."""
+  tensors, wanted = {}, {}
+  for leaf, layer in leaves(config):
+    wanted[tensor_name(form, leaf, layer)] = leaf, layer
+  for name, key in wanted.items():
+    if name not in found:
+      raise UserError(f'{path}: tensor {name} is missing')
+    shape = file_shape(config, key[0])
+    if found[name].shape != shape:
+      raise UserError(
+        f'{found[name].file}: tensor {name} is {found[name].shape}, '
+        f'the config says {shape}'
+      )
+    tensors[key] = ours(found[name], form, key[0], config)
+  tied = tensor_name(form, 'head', None) if config.tie_embeddings else None
+  for name in found:
+    if name not in wanted and name != tied and not name.endswith(form.ignored):
+      raise UserError(f'{found[name].file}: tensor {name} is not part of a Llama model')
+  # Computed in bfloat16 if that is what it was trained in.
+  half = tensors['embed', None].dtype.itemsize == 2
+  config = dataclasses.replace(config, dtype='bfloat16' if half else 'float32')
+  return Weights(config, tensors)
+
+
+def ours(t: Tensor, form: Format, leaf: str, config: ModelConfig) -> Tensor:
+  shape = our_shape(config, leaf)
+  return t.map(lambda x: from_file(x, form, leaf, config), shape)
+
+
+def theirs(weights: Weights, form: Format, key: tuple[str, int | None]) -> Tensor:
+  config, leaf = weights.config, key[0]
+  shape = file_shape(config, leaf)
+  return weights.tensors[key].map(lambda x: to_file(x, form, leaf, config), shape)
+
+
+def read_json(path: str) -> dict[str, Any]:
+  values = configuration.read_json(path)
+  if not isinstance(values, dict):
+    raise UserError(f'{path}: not a JSON object')
+  return values
+
+
+def read_config(path: str, read: Callable[[], ModelConfig]) -> ModelConfig:
+  """A ModelConfig from a JSON file, with its faults named."""
+  try:
+    return read()
+  except KeyError as error:
+    raise UserError(f'{path}: field {error} is missing')
+  except (TypeError, ValueError, ZeroDivisionError) as error:
+    raise UserError(f'{path}: {error}')

@@ -1,0 +1,164 @@
+"""Hugging Face checkpoints: config.json and safetensors, in and out."""
+
+import logging
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from llama3_jax import config as configuration
+from llama3_jax.config import ModelConfig, RopeScaling, UserError
+from llama3_jax.model import files, formats
+from llama3_jax.model.formats import Weights
+
+LAYOUT = formats.Format(
+  'hf',
+  False,
+  {
+    'embed': 'model.embed_tokens.weight',
+    'layers.attn_norm': 'model.layers.{}.input_layernorm.weight',
+    'layers.wq': 'model.layers.{}.self_attn.q_proj.weight',
+    'layers.wk': 'model.layers.{}.self_attn.k_proj.weight',
+    'layers.wv': 'model.layers.{}.self_attn.v_proj.weight',
+    'layers.wo': 'model.layers.{}.self_attn.o_proj.weight',
+    'layers.ff_norm': 'model.layers.{}.post_attention_layernorm.weight',
+    'layers.w_gate': 'model.layers.{}.mlp.gate_proj.weight',
+    'layers.w_up': 'model.layers.{}.mlp.up_proj.weight',
+    'layers.w_down': 'model.layers.{}.mlp.down_proj.weight',
+    'norm': 'model.norm.weight',
+    'head': 'lm_head.weight',
+  },
+  ('rotary_emb.inv_freq',),
+)
+
+
+def open_checkpoint(path: str) -> Weights:
+  config_path = os.path.join(path, 'config.json')
+  values = formats.read_json(config_path)
+  config = formats.read_config(
+    config_path, lambda: read_config_json(values, config_path)
+  )
+  index = os.path.join(path, 'model.safetensors.index.json')
+  found = {}
+  if os.path.exists(index):
+    names = formats.read_json(index).get('weight_map', {})
+    for file in sorted(set(names.values())):
+      full = os.path.join(path, file)
+      if not os.path.exists(full):
+        raise UserError(f'{full} is missing, though {index} names it')
+      found |= files.open_safetensors(full)
+  else:
+    for full in sorted(pathlib.Path(path).glob('*.safetensors')):
+      found |= files.open_safetensors(str(full))
+  return formats.collect(config, found, LAYOUT, path)
+
+
+def write(weights: Weights, path: str, shard_bytes: int):
+  form, groups, room = LAYOUT, [], 0
+  for key in formats.leaves(weights.config):
+    t = formats.theirs(weights, form, key)
+    size = math.prod(t.shape) * t.dtype.itemsize
+    if not groups or size > room:
+      groups.append({})
+      room = shard_bytes
+    groups[-1][formats.tensor_name(form, *key)] = t
+    room -= size
+  names = ['model.safetensors']
+  if len(groups) > 1:
+    n = len(groups)
+    names = [f'model-{i + 1:05d}-of-{n:05d}.safetensors' for i in range(n)]
+  for name, tensors in zip(names, groups):
+    logging.info('writing %s', name)
+    files.write_safetensors(os.path.join(path, name), tensors)
+  if len(groups) > 1:
+    total = sum(
+      math.prod(t.shape) * t.dtype.itemsize for g in groups for t in g.values()
+    )
+    places = {tensor: name for name, group in zip(names, groups) for tensor in group}
+    configuration.write_json(
+      os.path.join(path, 'model.safetensors.index.json'),
+      {'metadata': {'total_size': total}, 'weight_map': places},
+    )
+  dtype = weights.tensors['embed', None].dtype
+  configuration.write_json(
+    os.path.join(path, 'config.json'), config_json(weights.config, dtype)
+  )
+  return groups
+
+
+def read_config_json(values: Mapping[str, Any], path: str) -> ModelConfig:
+  """ModelConfig of Hugging Face's config.json; UserError if it is another model."""
+  for field, wanted in (
+    ('model_type', 'llama'),
+    ('hidden_act', 'silu'),
+    ('attention_bias', False),
+    ('mlp_bias', False),
+    ('quantization_config', None),
+  ):
+    if values.get(field, wanted) != wanted:
+      raise UserError(f'{path}: {field} is {values[field]!r}; only {wanted!r} is read')
+  rope = values.get('rope_parameters') or values.get('rope_scaling') or {}
+  kind = rope.get('rope_type', rope.get('type', 'default'))
+  if kind not in ('default', 'llama3'):
+    raise UserError(f'{path}: RoPE scaling {kind!r}; only "llama3" and none are read')
+  heads = values['num_attention_heads']
+  return ModelConfig(
+    n_layers=values['num_hidden_layers'],
+    d_model=values['hidden_size'],
+    n_heads=heads,
+    n_kv_heads=values.get('num_key_value_heads') or heads,
+    d_head=values.get('head_dim') or values['hidden_size'] // heads,
+    d_ff=values['intermediate_size'],
+    vocab_size=values['vocab_size'],
+    rope_theta=float(rope.get('rope_theta', values.get('rope_theta', 10_000.0))),
+    rope_scaling=None
+    if kind == 'default'
+    else RopeScaling(
+      float(rope['factor']),
+      float(rope['low_freq_factor']),
+      float(rope['high_freq_factor']),
+      int(rope['original_max_position_embeddings']),
+    ),
+    norm_eps=values.get('rms_norm_eps', 1e-6),
+    tie_embeddings=values.get('tie_word_embeddings', False),
+  )
+
+
+def config_json(config: ModelConfig, dtype: np.dtype) -> dict[str, Any]:
+  """Hugging Face's config.json, in the fields that all its versions read."""
+  values = dict(
+    architectures=['LlamaForCausalLM'],
+    model_type='llama',
+    hidden_size=config.d_model,
+    intermediate_size=config.d_ff,
+    num_hidden_layers=config.n_layers,
+    num_attention_heads=config.n_heads,
+    num_key_value_heads=config.n_kv_heads,
+    head_dim=config.d_head,
+    vocab_size=config.vocab_size,
+    # Begin and end of text, if the vocabulary is known by its size.
+    bos_token_id=128_000 if config.vocab_size == 128_256 else None,
+    eos_token_id=128_001 if config.vocab_size == 128_256 else None,
+    hidden_act='silu',
+    attention_bias=False,
+    mlp_bias=False,
+    rms_norm_eps=config.norm_eps,
+    rope_theta=config.rope_theta,
+    rope_scaling=None,
+    max_position_embeddings=8192,
+    tie_word_embeddings=config.tie_embeddings,
+    torch_dtype=str(dtype),
+  )
+  if s := config.rope_scaling:
+    values['max_position_embeddings'] = 131_072
+    values['rope_scaling'] = dict(
+      rope_type='llama3',
+      factor=s.factor,
+      low_freq_factor=s.low,
+      high_freq_factor=s.high,
+      original_max_position_embeddings=s.original,
+    )
+  return values

@@ -1,0 +1,247 @@
+"""Meta's checkpoints: params.json and tensor-parallel .pth files, in and out."""
+
+import dataclasses
+import hashlib
+import logging
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from llama3_jax import config as configuration
+from llama3_jax.config import ModelConfig, RopeScaling, UserError
+from llama3_jax.model import files, formats, llama, pth
+from llama3_jax.model.files import Tensor
+from llama3_jax.model.formats import Weights
+
+LAYOUT = formats.Format(
+  'meta',
+  True,
+  {
+    'embed': 'tok_embeddings.weight',
+    'layers.attn_norm': 'layers.{}.attention_norm.weight',
+    'layers.wq': 'layers.{}.attention.wq.weight',
+    'layers.wk': 'layers.{}.attention.wk.weight',
+    'layers.wv': 'layers.{}.attention.wv.weight',
+    'layers.wo': 'layers.{}.attention.wo.weight',
+    'layers.ff_norm': 'layers.{}.ffn_norm.weight',
+    'layers.w_gate': 'layers.{}.feed_forward.w1.weight',
+    'layers.w_up': 'layers.{}.feed_forward.w3.weight',
+    'layers.w_down': 'layers.{}.feed_forward.w2.weight',
+    'norm': 'norm.weight',
+    'head': 'output.weight',
+  },
+  ('rope.freqs',),
+)
+# Meta's tensor-parallel files split this dim of [outputs, inputs]; norms are copied.
+SPLIT = {
+  'embed': 0,
+  'head': 0,
+  'layers.wq': 0,
+  'layers.wk': 0,
+  'layers.wv': 0,
+  'layers.wo': 1,
+  'layers.w_gate': 0,
+  'layers.w_up': 0,
+  'layers.w_down': 1,
+}
+
+
+def open_checkpoint(path: str, form: str, params_json: str | None) -> Weights:
+  folder = path if form == 'meta' else os.path.dirname(path)
+  config_path = params_json or os.path.join(folder, 'params.json')
+  if not os.path.exists(config_path):
+    raise UserError(f'{config_path} is missing: it holds the sizes of {path}')
+  values = formats.read_json(config_path)
+  if form == 'npz':
+    shards = [files.open_npz(path)]
+  else:
+    paths = sorted(pathlib.Path(path).glob('consolidated.*.pth'))
+    if not paths:
+      raise UserError(f'source {path}: no consolidated.*.pth')
+    for number, p in enumerate(paths):
+      if p.name != f'consolidated.{number:02d}.pth':
+        raise UserError(f'{path}: consolidated.{number:02d}.pth is missing')
+    shards = [pth.open_pth(str(p)) for p in paths]
+  found = _join(shards, values, path)
+  needed = {leaf: LAYOUT.names[leaf] for leaf in ('embed', 'layers.w_gate')}
+  sizes = []
+  for name in needed.values():
+    name = name.format(0)
+    if name not in found:
+      raise UserError(f'{path}: tensor {name} is missing')
+    sizes.append(found[name].shape[0])
+  config = formats.read_config(
+    config_path,
+    lambda: read_params_json(values, sizes[1], sizes[0], _tied(found)),
+  )
+  return formats.collect(config, found, LAYOUT, path)
+
+
+def _join(
+  shards: list[dict[str, Tensor]], values: Mapping[str, Any], path: str
+) -> dict[str, Tensor]:
+  """Whole tensors from tensor-parallel files; each knows the dim it was split in."""
+  joined = {}
+  for name, first in shards[0].items():
+    parts = [shard.get(name) for shard in shards]
+    leaf = formats.leaf_of(LAYOUT, name)
+    dim = SPLIT.get(leaf)
+    for number, part in enumerate(parts):
+      if part is None:
+        raise UserError(f'{path}: consolidated.{number:02d}.pth lacks tensor {name}')
+      if part.shape != first.shape or part.dtype != first.dtype:
+        raise UserError(
+          f'{part.file}: tensor {name} is {part.shape}, not {first.shape}'
+        )
+    if leaf == 'embed' and first.shape[0] == values.get('vocab_size'):
+      dim = 1  # Llama 2 and before split the embedding's width
+    if leaf in ('layers.wk', 'layers.wv'):
+      # With more files than KV heads, neighbours hold copies of one head.
+      heads = values.get('n_kv_heads') or values.get('n_heads', len(parts))
+      parts = parts[:: max(1, len(parts) // heads)]
+    joined[name] = first if dim is None or len(parts) == 1 else _concatenate(parts, dim)
+  return joined
+
+
+def _concatenate(parts: list[Tensor], dim: int) -> Tensor:
+  shape = list(parts[0].shape)
+  shape[dim] *= len(parts)
+
+  def read():
+    x = np.empty(shape, parts[0].dtype)
+    for to, part in zip(np.split(x, len(parts), axis=dim), parts):
+      to[...] = part.read()
+    return x
+
+  return Tensor(tuple(shape), parts[0].dtype, parts[0].file, read)
+
+
+def write(weights: Weights, path: str, shards: int) -> list[dict[str, Tensor]]:
+  """Writes params.json and `shards` tensor-parallel files into the folder `path`.
+
+  A tied model repeats its embedding as the output, as the released 3.2 files do.
+  """
+  config = weights.config
+  for field in ('n_heads', 'n_kv_heads', 'd_ff', 'vocab_size'):
+    if getattr(config, field) % shards:
+      raise UserError(
+        f'shards={shards} does not divide {field}={getattr(config, field)}'
+      )
+  configuration.write_json(os.path.join(path, 'params.json'), params_json(config))
+  whole = {
+    formats.tensor_name(LAYOUT, *key): (key[0], formats.theirs(weights, LAYOUT, key))
+    for key in formats.leaves(config)
+  }
+  if config.tie_embeddings:
+    whole[LAYOUT.names['head']] = whole[LAYOUT.names['embed']]
+  written = []
+  for shard in range(shards):
+    tensors = {
+      name: _part(t, SPLIT.get(leaf), shard, shards)
+      for name, (leaf, t) in whole.items()
+    }
+    name = f'consolidated.{shard:02d}.pth'
+    logging.info('writing %s', name)
+    pth.write_pth(os.path.join(path, name), tensors)
+    written.append(tensors)
+  return written
+
+
+def _part(t: Tensor, dim: int | None, shard: int, shards: int) -> Tensor:
+  if dim is None or shards == 1:
+    return t
+  size = t.shape[dim] // shards
+  shape = t.shape[:dim] + (size,) + t.shape[dim + 1 :]
+  index = (slice(None),) * dim + (slice(shard * size, (shard + 1) * size),)
+  return t.map(lambda x: x[index], shape)
+
+
+def _tied(found: Mapping[str, Tensor]) -> bool:
+  """Whether the output is the embedding again, or is left out."""
+  head, embed = found.get(LAYOUT.names['head']), found[LAYOUT.names['embed']]
+  if head is None or head.shape != embed.shape:
+    return head is None
+  return _digest(head) == _digest(embed)  # one of them in memory at a time
+
+
+def _digest(t: Tensor) -> bytes:
+  return hashlib.sha256(files.raw(t.read())).digest()
+
+
+def read_params_json(values: Mapping[str, Any], d_ff: int, vocab: int, tied: bool):
+  """ModelConfig of Meta's params.json; the widths it only implies come from files."""
+  n_heads = values['n_heads']
+  config = ModelConfig(
+    n_layers=values['n_layers'],
+    d_model=values['dim'],
+    n_heads=n_heads,
+    n_kv_heads=values.get('n_kv_heads') or n_heads,
+    d_head=values['dim'] // n_heads,
+    d_ff=d_ff,
+    vocab_size=vocab,
+    rope_theta=float(values.get('rope_theta', 10_000.0)),
+    norm_eps=values.get('norm_eps', 1e-5),
+    tie_embeddings=tied,
+  )
+  scaling = None
+  if 'rope_scaling' in values:
+    scaling = RopeScaling(**values['rope_scaling'])
+  elif values.get('use_scaled_rope'):
+    scaling = _released_scaling(config)
+  return dataclasses.replace(config, rope_scaling=scaling)
+
+
+def params_json(config: ModelConfig) -> dict[str, Any]:
+  """Meta's params.json; UserError for what its format cannot say."""
+  if config.d_head * config.n_heads != config.d_model:
+    raise UserError(
+      f"Meta's format has heads of d_model / n_heads, not d_head={config.d_head}: "
+      'write target_format=hf'
+    )
+  multiplier, multiple = _ffn_rule(config.d_model, config.d_ff)
+  values = dict(
+    dim=config.d_model,
+    n_layers=config.n_layers,
+    n_heads=config.n_heads,
+    n_kv_heads=config.n_kv_heads,
+    vocab_size=config.vocab_size,
+    ffn_dim_multiplier=multiplier,
+    multiple_of=multiple,
+    norm_eps=config.norm_eps,
+    rope_theta=config.rope_theta,
+    use_scaled_rope=config.rope_scaling is not None,
+  )
+  scaling = config.rope_scaling
+  if scaling is not None and scaling != _released_scaling(config):
+    # The released files have no field for it and readers skip unknown ones.
+    values['rope_scaling'] = dataclasses.asdict(scaling)
+  return values
+
+
+def ffn_width(d_model: int, multiplier: float, multiple: int) -> int:
+  """The rule of the released code, by which params.json implies d_ff (spec 2.1)."""
+  width = int(multiplier * int(2 * 4 * d_model / 3))
+  return multiple * -(-width // multiple)
+
+
+def _ffn_rule(d_model: int, d_ff: int) -> tuple[float, int]:
+  for rule in ((1.3, 4096), (1.3, 1024), (1.2, 4096), (1.5, 256), (1.0, 256)):
+    if ffn_width(d_model, *rule) == d_ff:
+      return rule
+  multiple = math.gcd(d_ff, 4096)
+  # The middle of the last step before d_ff, clear of rounding.
+  return (d_ff - multiple / 2) / int(8 * d_model / 3), multiple
+
+
+def _released_scaling(config: ModelConfig) -> RopeScaling:
+  """What `use_scaled_rope` means: 3.1's factor 8, or 32 in the sizes of 3.2."""
+  sizes = 'n_layers', 'd_model', 'n_heads', 'n_kv_heads', 'd_ff'
+  for released in llama.SIZES.values():
+    same = all(getattr(released, s) == getattr(config, s) for s in sizes)
+    if same and released.rope_scaling:
+      return released.rope_scaling
+  return RopeScaling()

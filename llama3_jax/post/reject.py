@@ -1,0 +1,130 @@
+"""Rejection sampling (4.2.2): K answers a prompt, the reward model keeps the best."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from llama3_jax import chat
+from llama3_jax.config import ModelConfig
+from llama3_jax.generate import engine
+from llama3_jax.generate.sample import Settings
+from llama3_jax.model import llama
+from llama3_jax.post import reward
+from llama3_jax.tokenizer import Tokenizer
+
+CUT = -math.inf  # reward of an answer that did not end by itself
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+  """K answers to one prompt and their rewards (-inf: cut off at the longest length)."""
+
+  prompt: tuple[chat.Message, ...]
+  responses: tuple[str, ...]
+  rewards: tuple[float, ...]
+
+  @property
+  def best(self) -> int | None:
+    """Index of the highest reward; None when every answer was cut off."""
+    best = int(np.argmax(self.rewards))
+    return None if self.rewards[best] == CUT else best
+
+
+def sample(
+  params: llama.Params,
+  scorer: reward.Reward,
+  prompts: Sequence[Sequence[chat.Message]],
+  tokenizer: Tokenizer,
+  config: ModelConfig,
+  settings: Settings,
+  samples: int,
+  seed: int = 0,
+  batch_size: int = 8,
+  system: str = '',
+) -> list[Candidates]:
+  """`samples` answers (10 to 30 in the paper) of the model to each prompt, scored.
+
+  system: a system prompt that steers tone, style or format while sampling; the reward
+  model and the examples made from the answers do not see it.
+  """
+  steer = [chat.Message('system', system)] if system else []
+  ids = [
+    chat.encode(tokenizer, [*steer, *prompt], prompt=True).ids.tolist()
+    for prompt in prompts
+  ]
+  drawn = engine.generate(
+    params, ids, config, tokenizer.stop_ids, settings, seed, samples, batch_size
+  )
+  dialogs, texts = [], []
+  for prompt, completions in zip(prompts, drawn):
+    for completion in completions:
+      text = tokenizer.decode(completion.ids)
+      texts.append(text)
+      message = chat.Message('assistant', text)
+      dialogs.append(chat.encode(tokenizer, [*prompt, message]).ids.tolist())
+  rewards = reward.score(scorer, dialogs, config, batch_size * samples).tolist()
+  found = []
+  for i, (prompt, completions) in enumerate(zip(prompts, drawn)):
+    part = slice(i * samples, (i + 1) * samples)
+    scored = (r if c.stopped else CUT for r, c in zip(rewards[part], completions))
+    found.append(Candidates(tuple(prompt), tuple(texts[part]), tuple(scored)))
+  return found
+
+
+def sft_rows(candidates: Sequence[Candidates], source: str = 'reject') -> list[dict]:
+  """SFT rows (`messages`, `source`, `reward`) of each prompt's best answer."""
+  rows = []
+  for candidate in candidates:
+    best = candidate.best
+    if best is None:
+      continue
+    said = [*candidate.prompt, chat.Message('assistant', candidate.responses[best])]
+    messages = [{'role': m.role, 'content': m.content} for m in said]
+    rows.append(
+      {'messages': messages, 'source': source, 'reward': candidate.rewards[best]}
+    )
+  return rows
+
+
+def weights(count: int, k: int) -> np.ndarray:
+  """Chance that the i-th lowest of `count` values is the best of k drawn without
+  replacement: C(i, k-1) / C(count, k), i from 0."""
+  ways = [math.comb(i, k - 1) for i in range(count)]
+  return np.asarray(ways, np.float64) / math.comb(count, k)
+
+
+def curve(
+  rewards: np.ndarray, exact: np.ndarray | None = None, ks: Sequence[int] | None = None
+) -> list[dict]:
+  """Best-of-k curve: expected reward (and exact match) of the best of k samples.
+
+  rewards, exact [prompts, K]. The expectation is over all k-subsets of the K samples,
+  so every point uses every sample. Default ks: powers of two up to K, and K. Prompts
+  with a cut-off answer (-inf) count by the lowest finite reward of all. Each point:
+  {'k', 'reward', 'ci' (95%, over prompts), 'exact'?}.
+  """
+  rewards = np.asarray(rewards, np.float64)
+  finite = np.isfinite(rewards)
+  lowest = rewards[finite].min() if finite.any() else 0.0
+  rewards = np.where(finite, rewards, lowest)
+  order = np.argsort(rewards, axis=1, kind='stable')
+  ordered = np.take_along_axis(rewards, order, 1)
+  prompts, count = rewards.shape
+  if ks is None:
+    ks = sorted({*(2**i for i in range(count.bit_length()) if 2**i <= count), count})
+  points = []
+  for k in ks:
+    expected = ordered @ weights(count, k)
+    spread = expected.std(ddof=1) if prompts > 1 else 0.0
+    point = {
+      'k': int(k),
+      'reward': float(expected.mean()),
+      'ci': float(1.96 * spread / math.sqrt(prompts)),
+    }
+    if exact is not None:
+      by_reward = np.take_along_axis(np.asarray(exact, np.float64), order, 1)
+      point['exact'] = float((by_reward @ weights(count, k)).mean())
+    points.append(point)
+  return points

@@ -1,0 +1,164 @@
+"""Reward model (4.1.2): scalar head on the pre-trained model, ranking loss, scores."""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from llama3_jax import axes
+from llama3_jax.config import ModelConfig
+from llama3_jax.model import llama
+from llama3_jax.post import rows as rows_lib
+from llama3_jax.train import checkpoint
+
+
+@struct.dataclass
+class Reward:
+  """The language model and the head: reward of a token = hidden state . head."""
+
+  model: llama.Params
+  head: jax.Array = axes.weight('D', 'in')
+
+
+def init(key: jax.Array, model: llama.Params, config: ModelConfig) -> Reward:
+  """A reward model that starts from `model`, the pre-trained checkpoint."""
+  head = axes.init_leaf(key, 'reward_head', 'D', 'in', config.sizes)
+  return Reward(model=model, head=head)
+
+
+def abstract(config: ModelConfig, dtype=jnp.float32, mesh=None) -> Reward:
+  """Reward of jax.ShapeDtypeStruct, to restore a checkpoint into."""
+  place = mesh and jax.sharding.NamedSharding(mesh, axes.spec('D'))
+  head = jax.ShapeDtypeStruct((config.d_model,), dtype, sharding=place or None)
+  return Reward(model=llama.abstract(config, dtype, mesh), head=head)
+
+
+def load(workdir: str) -> tuple[Reward, ModelConfig]:
+  """A trained reward model from a finished stage, laid out over the ambient mesh."""
+  config = checkpoint.load_model(workdir)
+  mesh = jax.sharding.get_mesh()
+  place = None if mesh.empty else mesh
+  return checkpoint.load_params(workdir, abstract(config, mesh=place)), config
+
+
+def token_rewards(params: Reward, batch: Mapping, config: ModelConfig) -> jax.Array:
+  """Reward read at every token, float32 [B,T]."""
+  hidden, _ = llama.forward(
+    params.model, batch['tokens'], batch['position'], batch['segment'], config
+  )
+  return axes.einsum('BTD,D->BT', hidden.astype(jnp.float32), params.head)
+
+
+def flat(batch: Mapping) -> dict[str, jax.Array]:
+  """Model inputs of a batch whose rows come in groups: [B,R,T] -> [B*R,T]."""
+  names = ('tokens', 'targets', 'position', 'segment')
+  return {
+    name: axes.shard(batch[name].reshape(-1, batch[name].shape[-1]), 'BT')
+    for name in names
+  }
+
+
+def response_rewards(params: Reward, batch: Mapping, config: ModelConfig) -> jax.Array:
+  """Rewards of the ranked responses, float32 [B,3]; 0 where there is none.
+
+  The batch is of `preference.reward_rows`: paper mode [B,T] or exact mode [B,3,T].
+  """
+  tokens = batch['tokens']
+  rewards = token_rewards(params, flat(batch), config)
+  if tokens.ndim == 3:
+    rewards = axes.shard(rewards.reshape(tokens.shape), 'B_T')
+  else:
+    rewards = rewards[:, None]
+  ends = axes.shard(batch['ends'], 'B_')
+  # A mask instead of a gather: T may be sharded.
+  at_end = jnp.arange(tokens.shape[-1]) == ends[..., None]
+  return jnp.sum(jnp.where(axes.shard(at_end, 'B_T'), rewards, 0), -1)
+
+
+def loss(
+  params: Reward, batch: Mapping, config: ModelConfig
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """-log sigmoid(r(better) - r(worse) - margin), summed over ordered pairs.
+
+  2 responses make 1 pair, 3 make 3. Metric sums over pairs: loss, accuracy (ties count
+  one half), margin, better and worse rewards, count of pairs.
+  """
+  rewards = response_rewards(params, batch, config)
+  present = axes.shard(batch['ends'], 'B_') >= 0
+  better, worse = np.triu_indices(rewards.shape[1], 1)
+  difference = rewards[:, better] - rewards[:, worse]
+  weight = (present[:, better] & present[:, worse]).astype(jnp.float32)
+  wanted = axes.shard(batch['margin'], 'B')[:, None]
+  total = jnp.sum(weight * jax.nn.softplus(wanted - difference))
+  won = (difference > 0) + 0.5 * (difference == 0)
+  metrics = {
+    'loss': total,
+    'accuracy': jnp.sum(weight * won),
+    'margin': jnp.sum(weight * difference),
+    'better': jnp.sum(weight * rewards[:, better]),
+    'worse': jnp.sum(weight * rewards[:, worse]),
+    'count': jnp.sum(weight),
+  }
+  return total, metrics
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def _last(params, tokens, length, config):
+  """Reward at the last token of each right-padded row, float32 [B]."""
+  place = jnp.arange(tokens.shape[1])
+  position = axes.shard(jnp.broadcast_to(place, tokens.shape), 'BT')
+  segment = axes.shard((place < length[:, None]).astype(jnp.int32), 'BT')
+  batch = {'tokens': axes.shard(tokens, 'BT'), 'position': position, 'segment': segment}
+  rewards = token_rewards(params, batch, config)
+  last = axes.shard(place == length[:, None] - 1, 'BT')
+  return jnp.sum(jnp.where(last, rewards, 0), -1)
+
+
+def score(
+  params: Reward,
+  dialogs: Sequence[Sequence[int]],
+  config: ModelConfig,
+  batch_size: int = 16,
+  bucket: int = 64,
+) -> np.ndarray:
+  """Reward of each dialog (token ids up to the response's eot), float32 [N].
+
+  Rows are padded to a multiple of `bucket` tokens, so few shapes are compiled.
+  """
+  order = sorted(range(len(dialogs)), key=lambda i: len(dialogs[i]))
+  rewards = np.zeros(len(dialogs), np.float32)
+  for start in range(0, len(order), batch_size):
+    picked = order[start : start + batch_size]
+    longest = -(-max(len(dialogs[i]) for i in picked) // bucket) * bucket
+    tokens = np.zeros((batch_size, longest), np.int32)
+    length = np.zeros(batch_size, np.int32)
+    for row, i in enumerate(picked):
+      tokens[row, : len(dialogs[i])] = dialogs[i]
+      length[row] = len(dialogs[i])
+    rewards[picked] = np.asarray(_last(params, tokens, length, config))[: len(picked)]
+  return rewards
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def _batch_rewards(params, batch, config):
+  return response_rewards(params, batch, config)
+
+
+def margins(
+  params: Reward,
+  rows: Mapping[str, np.ndarray],
+  config: ModelConfig,
+  batch_size: int = 16,
+) -> np.ndarray:
+  """r(better) - r(worse) of every ordered pair of `rows`, float32 [pairs]."""
+  found = []
+  for batch in rows_lib.batches(rows, batch_size):
+    rewards = np.asarray(_batch_rewards(params, batch, config))
+    present = batch['ends'] >= 0
+    better, worse = np.triu_indices(rewards.shape[1], 1)
+    both = present[:, better] & present[:, worse]
+    found.append((rewards[:, better] - rewards[:, worse])[both])
+  return np.concatenate(found) if found else np.zeros(0, np.float32)

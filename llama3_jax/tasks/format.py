@@ -1,0 +1,22 @@
+"""Format following: write words in the asked form."""
+
+from llama3_jax.tasks import example
+
+FORMS = {
+  'in brackets': lambda words: ' '.join(f'[{w}]' for w in words),
+  'with commas': ', '.join,
+  'in capitals': lambda words: ' '.join(words).upper(),
+  'in reverse': lambda words: ' '.join(words[::-1]),
+  'twice': lambda words: ' '.join([*words, *words]),
+  'with dashes': ' - '.join,
+}
+
+
+def make(rng):
+  words = example.words(rng, rng.randint(2, 3))
+  form = rng.choice(sorted(FORMS))
+  prompt = f'Write {form}: {" ".join(words)}'
+  answer = FORMS[form](words)
+  wrong = [' '.join(words)] + [f(words) for n, f in sorted(FORMS.items()) if n != form]
+  wrong = tuple(w for w in dict.fromkeys(wrong) if w != answer)
+  return example.Example('format', prompt, answer, wrong)

@@ -1,0 +1,232 @@
+"""Byte-level BPE with the Llama 3 vocabulary format, loading and training (3.2)."""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import tiktoken
+
+from llama3_jax import vocabulary
+from llama3_jax.config import UserError
+
+N_SPECIAL = 256
+# tiktoken panics on longer input, and its regex engine on longer runs.
+MAX_CHARACTERS = 400_000
+MAX_RUN = 25_000
+RUNS = re.compile(r'\s+|\S+')  # re's \s is exactly str.isspace
+
+# None stands for the next <|reserved_special_token_i|>; the rest is reserved too.
+SPECIALS = {
+  '3.1': (
+    '<|begin_of_text|>',
+    '<|end_of_text|>',
+    None,
+    None,
+    '<|finetune_right_pad_id|>',
+    '<|step_id|>',
+    '<|start_header_id|>',
+    '<|end_header_id|>',
+    '<|eom_id|>',
+    '<|eot_id|>',
+    '<|python_tag|>',
+    '<|image|>',
+  ),
+  'april': (
+    '<|begin_of_text|>',
+    '<|end_of_text|>',
+    None,
+    None,
+    None,
+    None,
+    '<|start_header_id|>',
+    '<|end_header_id|>',
+    None,
+    '<|eot_id|>',
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+  """Text to ids and back; ids are base ranks, then 256 special tokens.
+
+  Attributes:
+    n_base: number of base ranks (128,000 in the released vocabulary).
+    variant: '3.1' or 'april' (2024), the naming of the special tokens.
+    fingerprint: sha256 of the vocabulary file, to be kept with encoded data.
+    specials: special token text -> id.
+    encoding: the tiktoken object that does the work.
+  """
+
+  n_base: int
+  variant: str
+  fingerprint: str
+  specials: Mapping[str, int] = dataclasses.field(repr=False)
+  encoding: tiktoken.Encoding = dataclasses.field(repr=False)
+
+  @classmethod
+  def load(cls, path: str | os.PathLike, variant: str = '3.1') -> 'Tokenizer':
+    """Reads Meta's format: one base64 token, a space and its rank per line.
+
+    Raises:
+      UserError: missing, corrupt or foreign file (names file and line).
+    """
+    if variant not in SPECIALS:
+      raise UserError(
+        f'tokenizer variant {variant!r} is unknown: use one of {list(SPECIALS)}'
+      )
+    content = vocabulary.read(path)
+    ranks = vocabulary.parse(content, path)
+    specials = special_tokens(len(ranks), variant)
+    encoding = tiktoken.Encoding(
+      name=os.path.basename(os.fspath(path)),
+      pat_str=vocabulary.PATTERN,
+      mergeable_ranks=ranks,
+      special_tokens=specials,
+    )
+    fingerprint = hashlib.sha256(content).hexdigest()
+    return cls(len(ranks), variant, fingerprint, specials, encoding)
+
+  @property
+  def vocab_size(self) -> int:
+    return self.n_base + N_SPECIAL
+
+  def special(self, name: str) -> int:
+    """Id of a special token, e.g. '<|eot_id|>'; UserError if it has none."""
+    if name not in self.specials:
+      raise UserError(
+        f'tokenizer variant {self.variant!r} has no special token {name}'
+        + (": load it with variant='3.1'" if self.variant == 'april' else '')
+      )
+    return self.specials[name]
+
+  # Looked up for every document and message, hence kept.
+  @functools.cached_property
+  def bos(self) -> int:
+    return self.special('<|begin_of_text|>')
+
+  @functools.cached_property
+  def eos(self) -> int:
+    return self.special('<|end_of_text|>')
+
+  @functools.cached_property
+  def pad(self) -> int:
+    """Padding id; -1 in the April variant, as in the code of that release."""
+    return self.specials.get('<|finetune_right_pad_id|>', -1)
+
+  @functools.cached_property
+  def eot(self) -> int:
+    return self.special('<|eot_id|>')
+
+  @functools.cached_property
+  def eom(self) -> int:
+    return self.special('<|eom_id|>')
+
+  @functools.cached_property
+  def start_header(self) -> int:
+    return self.special('<|start_header_id|>')
+
+  @functools.cached_property
+  def end_header(self) -> int:
+    return self.special('<|end_header_id|>')
+
+  @functools.cached_property
+  def python_tag(self) -> int:
+    return self.special('<|python_tag|>')
+
+  @functools.cached_property
+  def stop_ids(self) -> tuple[int, ...]:
+    """Ids that end a generation: end of text, of message (3.1 only), of turn."""
+    names = '<|end_of_text|>', '<|eom_id|>', '<|eot_id|>'
+    return tuple(self.specials[name] for name in names if name in self.specials)
+
+  def encode(
+    self, text: str, bos: bool = False, eos: bool = False, special: bool = False
+  ) -> list[int]:
+    """Ids of a text.
+
+    Args:
+      text: any string; a lone surrogate becomes U+FFFD.
+      bos: put begin_of_text before it.
+      eos: put end_of_text after it.
+      special: read '<|...|>' in the text as special tokens. Only for text that
+        is known to be safe: by default it stays ordinary text.
+    """
+    ids = [self.bos] if bos else []
+    for piece in pieces(text):
+      if special:
+        ids += self.encoding.encode(piece, allowed_special='all')
+      else:
+        ids += self.encoding.encode_ordinary(piece)
+    return ids + [self.eos] if eos else ids
+
+  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of many texts, on all cores; the same as `encode` of each."""
+    chain = itertools.chain.from_iterable
+    parts, counts = [], []
+    for text in texts:
+      split = list(pieces(text))
+      parts += split
+      counts.append(len(split))
+    threads = min(len(parts), os.cpu_count() or 1)
+    encoded = iter(
+      self.encoding.encode_ordinary_batch(parts, num_threads=threads) if parts else ()
+    )
+    return [
+      next(encoded) if n == 1 else list(chain(itertools.islice(encoded, n)))
+      for n in counts
+    ]
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """Text of ids; bytes that are not UTF-8 become U+FFFD."""
+    return self.decode_bytes(ids).decode('utf-8', errors='replace')
+
+  def decode_bytes(self, ids: Sequence[int]) -> bytes:
+    """Bytes of ids: a streaming reader must not cut inside a character."""
+    ids = [int(i) for i in ids]
+    for i in ids:
+      if not 0 <= i < self.vocab_size:
+        raise UserError(f'id {i} is outside the vocabulary of {self.vocab_size}')
+    return self.encoding.decode_bytes(ids)
+
+
+# The other two things one does with a vocabulary file.
+train = vocabulary.train
+extend = vocabulary.extend
+
+
+def special_tokens(n_base: int, variant: str) -> dict[str, int]:
+  """The 256 special tokens of a variant, placed right after the base ranks."""
+  names = SPECIALS[variant]
+  names += (None,) * (N_SPECIAL - len(names))
+  reserved = (f'<|reserved_special_token_{i}|>' for i in range(N_SPECIAL))
+  return {name or next(reserved): n_base + i for i, name in enumerate(names)}
+
+
+def pieces(text: str) -> Iterator[str]:
+  """Splits a text into parts that tiktoken can take; most texts are one part."""
+  for start in range(0, len(text), MAX_CHARACTERS):
+    part = text[start : start + MAX_CHARACTERS]
+    begin = 0
+    if len(part) > MAX_RUN:
+      for run in RUNS.finditer(part):
+        for end in range(run.start() + MAX_RUN, run.end(), MAX_RUN):
+          yield part[begin:end]
+          begin = end
+    yield part[begin:]
+
+
+def characters_per_token(
+  tokenizer: Tokenizer, texts_by_language: Mapping[str, Iterable[str]]
+) -> dict[str, float]:
+  """Compression by language, in characters per token (3.2: 3.94 for English)."""
+  rates = {}
+  for language, texts in texts_by_language.items():
+    texts = list(texts)
+    tokens = sum(map(len, tokenizer.encode_batch(texts)))
+    rates[language] = sum(map(len, texts)) / max(tokens, 1)
+  return rates

@@ -1,0 +1,88 @@
+"""Metrics to metrics.jsonl and TensorBoard, fetched one step late, and progress."""
+
+import json
+import os
+import pathlib
+import sys
+import time
+
+import jax
+import tensorboardX
+import tqdm
+from absl import logging
+
+from llama3_jax.model import flops
+
+
+class Writer:
+  """Appends rows to <workdir>/metrics.jsonl and TensorBoard; process 0 only.
+
+  On resume the rows of steps that will run again are removed first.
+  """
+
+  def __init__(self, workdir, resume_step):
+    self.active = jax.process_index() == 0
+    if not self.active:
+      return
+    folder = pathlib.Path(workdir)
+    self.path = folder / 'metrics.jsonl'
+    rows = [r for r in read(workdir) if r['step'] <= resume_step]
+    text = ''.join(json.dumps(r) + '\n' for r in rows)
+    temporary = self.path.with_name('metrics.jsonl.tmp')
+    temporary.write_text(text)
+    os.replace(temporary, self.path)
+    self.file = open(self.path, 'a', encoding='utf-8')
+    self.board = tensorboardX.SummaryWriter(
+      str(folder / 'tensorboard'), purge_step=resume_step + 1
+    )
+
+  def write(self, step, row):
+    if not self.active:
+      return
+    self.file.write(json.dumps({'step': step, **row}) + '\n')
+    self.file.flush()
+    for name, value in row.items():
+      if isinstance(value, (int, float)):
+        self.board.add_scalar(name, value, step)
+
+  def close(self):
+    if self.active:
+      self.file.close()
+      self.board.close()
+
+
+def read(workdir):
+  """Rows of metrics.jsonl; a half-written last line (kill -9) is left out."""
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  rows = []
+  for line in path.read_text().split('\n') if path.exists() else ():
+    try:
+      rows.append(json.loads(line))
+    except ValueError:
+      continue
+  return rows
+
+
+class Meter:
+  """Rates of a step: tokens/s and MFU over the time since the last call."""
+
+  def __init__(self, config):
+    self.config = config
+    self.peak, source = flops.peak()
+    logging.info('%s; peak %.3g FLOP/s (%s)', flops.FORMULA, self.peak, source)
+    self.last = time.perf_counter()
+
+  def rates(self, tokens, length):
+    now = time.perf_counter()
+    seconds, self.last = now - self.last, now
+    rate = tokens / seconds
+    used = rate * flops.per_token(self.config, length)
+    mfu = used / (self.peak * jax.device_count())
+    return {'tokens_per_s': rate, 'mfu': mfu, 'seconds': seconds}
+
+
+def progress(total, done, name):
+  """Progress bar on a terminal; silent elsewhere (the log has plain lines)."""
+  return tqdm.tqdm(
+    total=total, initial=done, desc=name, unit='step', disable=not sys.stderr.isatty()
+  )

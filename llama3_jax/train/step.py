@@ -1,0 +1,87 @@
+"""The one training step: losses are sums, divided by the global count (section 3.3)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from llama3_jax import axes
+
+
+@struct.dataclass
+class State:
+  """All that training changes: step int32, params, optimizer state."""
+
+  step: jax.Array
+  params: object
+  opt: object
+
+
+def create(params, optimizer):
+  """State at step 0; the optimizer's moments are laid out like the parameters."""
+  return State(step=jnp.int32(0), params=params, opt=optimizer.init(params))
+
+
+def gradients(loss, params, batch, microbatches):
+  """Sums over the batch: (gradients float32, metrics).
+
+  Microbatches take strided rows, so that each keeps the batch's layout over devices;
+  their gradients are added in float32 (section 3.3.2).
+  """
+  grad = jax.grad(lambda p, b: loss(p, b), has_aux=True)
+  if microbatches == 1:
+    return grad(params, batch)
+
+  def split(x):
+    x = x.reshape(x.shape[0] // microbatches, microbatches, *x.shape[1:])
+    return jnp.moveaxis(x, 1, 0)
+
+  def add(total, part):
+    return jax.tree.map(jnp.add, total, grad(params, part)), None
+
+  parts = jax.tree.map(split, batch)
+  zero = jax.eval_shape(grad, params, jax.tree.map(lambda x: x[0], parts))
+  zero = jax.tree.map(_zeros, zero)
+  total, _ = jax.lax.scan(add, zero, parts)
+  return total
+
+
+def _zeros(x):
+  place = {} if axes.mesh() is None else dict(out_sharding=x.sharding.spec)
+  return jnp.zeros(x.shape, x.dtype, **place)
+
+
+def normalise(tree, count):
+  return jax.tree.map(lambda x: x / jnp.maximum(count, 1), tree)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4), donate_argnums=0)
+def train_step(state, batch, loss, optimizer, microbatches=1):
+  """One optimizer step.
+
+  Args: loss(params, batch) -> (sum, metric sums with 'count'); static, so make it
+  once. Returns (state, metrics: means over the supervised items, grad_norm, count).
+  """
+  grads, sums = gradients(loss, state.params, batch, microbatches)
+  grads = normalise(grads, sums['count'])
+  updates, opt = optimizer.update(grads, state.opt, state.params)
+  metrics = normalise(sums, sums['count'])
+  metrics |= {'count': sums['count'], 'grad_norm': optax.tree.norm(grads)}
+  params = optax.apply_updates(state.params, updates)
+  return State(step=state.step + 1, params=params, opt=opt), metrics
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def eval_step(params, batch, loss):
+  """Metric sums of one batch."""
+  return loss(params, batch)[1]
+
+
+def evaluate(params, batches, loss):
+  """Means over the supervised items of all `batches`, as Python floats."""
+  totals = [eval_step(params, b, loss) for b in batches]
+  totals = jax.tree.map(lambda *x: float(sum(map(float, x))), *totals)
+  count = max(totals['count'], 1)
+  return {k: v / count for k, v in totals.items() if k != 'count'}

@@ -1,0 +1,58 @@
+"""A byte vocabulary, a toy model and a few examples for the tests of post-training."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from llama3_jax import vocabulary
+from llama3_jax.chat import Message
+from llama3_jax.config import ModelConfig
+from llama3_jax.model import llama
+from llama3_jax.post.preference import Preference
+from llama3_jax.tokenizer import Tokenizer
+
+CONFIG = ModelConfig(2, 32, 4, 2, 8, 64, vocab_size=512, dtype='float32')
+
+
+def tokenizer(folder):
+  """One token a byte: 256 + 256 special tokens."""
+  path = folder / 'bytes.model'
+  vocabulary.write([bytes([i]) for i in range(256)], path)
+  return Tokenizer.load(path)
+
+
+def model(seed=0):
+  return jax.jit(llama.init, static_argnums=1)(jax.random.key(seed), CONFIG)
+
+
+def examples(n=6, seed=0):
+  """Sums: edited > chosen > rejected in every other example, else two responses."""
+  rng = np.random.default_rng(seed)
+  made = []
+  for i in range(n):
+    a, b = (int(x) for x in rng.integers(1, 9, 2))
+    answers = (f'It is {a + b}.', f'{a + b}', f'{a + b + 1}')
+    prompt = (Message('user', f'{a}+{b}?'),)
+    made.append(Preference(prompt, answers if i % 2 else answers[1:], 'sum'))
+  return made
+
+
+def multi_turn():
+  return Preference(
+    (
+      Message('system', 'Be short.'),
+      Message('user', 'hi'),
+      Message('assistant', 'hello'),
+      Message('user', '1+1?'),
+    ),
+    ('2', '3'),
+  )
+
+
+def first(rows, n):
+  return {name: array[:n] for name, array in rows.items()}
+
+
+def changed(example, **fields):
+  return dataclasses.replace(example, **fields)

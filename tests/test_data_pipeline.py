@@ -1,0 +1,288 @@
+"""Rows, Examples and held-out batches: nothing lost or repeated, exact resume."""
+
+import json
+
+import numpy as np
+import pytest
+
+from llama3_jax.config import UserError
+from llama3_jax.data import mix
+from llama3_jax.data import pack
+from llama3_jax.data import pipeline
+
+
+class Source:
+  """Documents in memory: number k of source s is [1, s, k, 0, 1, 2, ..., 2]."""
+
+  def __init__(self, name, lengths, fingerprint='a'):
+    self.fingerprint = f'{name}{fingerprint}'
+    self.lengths = np.array(lengths, np.uint32)
+    self.read = set()
+    self._tag = sum(name.encode())
+
+  def __len__(self):
+    return len(self.lengths)
+
+  def __getitem__(self, i):
+    self.read.add(i)
+    n = int(self.lengths[i])
+    body = np.arange(100, 100 + n, dtype=np.uint32)
+    body[:3], body[-1] = (1, self._tag, 1000 + i), 2
+    return body
+
+
+def sources():
+  rng = np.random.default_rng(0)
+  return {
+    'web': Source('web', rng.integers(5, 60, 50)),
+    'code': Source('code', rng.integers(5, 400, 30)),
+    'math': Source('math', rng.integers(5, 30, 40)),
+  }
+
+
+PHASES = [(0, {'web': 0.6, 'code': 0.4}), (3000, {'web': 0.2, 'math': 0.8})]
+
+
+def rows(phases=PHASES, seed=0, positions='row'):
+  return pipeline.Rows(sources(), phases, seed, positions)
+
+
+def stream(batches):
+  """(tokens, targets) of batches as one row of pairs."""
+  return tuple(
+    np.concatenate([b[name].ravel() for b in batches]) for name in ('tokens', 'targets')
+  )
+
+
+def test_packing_gives_back_every_pair_of_every_document():
+  data = rows([(0, {'web': 1})])
+  tokens, targets = stream([data.batch(2, 37) for _ in range(40)])
+  source, order = sources()['web'], pipeline._order(50, 0, 'web')
+  documents = [source[int(order[i])] for i in range(200)]
+  inputs = np.concatenate([d[:-1] for d in documents])[: len(tokens)]
+  wanted = np.concatenate([d[1:] for d in documents])[: len(tokens)]
+  np.testing.assert_array_equal(tokens, inputs)
+  np.testing.assert_array_equal(targets, wanted)
+
+
+def test_every_document_comes_once_an_epoch():
+  data = rows([(0, {'math': 1})])
+  epoch = int(sources()['math'].lengths.sum()) - 40
+  for _ in range(2):
+    tokens, _ = stream([data.batch(1, epoch)])
+    starts = np.flatnonzero(tokens == 1)
+    assert sorted(tokens[starts + 2]) == list(range(1000, 1040))
+
+
+def test_no_target_crosses_a_document_border():
+  tokens, targets = stream([rows().batch(4, 64) for _ in range(10)])
+  assert not np.any(targets == 1)  # bos is an input only
+  assert not np.any(tokens == 2)  # eos is a target only
+
+
+def test_segments_count_from_one_in_each_row_and_change_at_each_document():
+  batch = rows().batch(16, 64)
+  assert np.all(batch['segment'][:, 0] == 1)
+  begins = batch['tokens'][:, 1:] == 1
+  np.testing.assert_array_equal(np.diff(batch['segment'], axis=1) == 1, begins)
+  assert np.all(batch['weight'] == 1)
+
+
+def test_positions_run_through_the_row_or_restart_at_each_document():
+  whole, own = rows().batch(8, 64), rows(positions='document').batch(8, 64)
+  np.testing.assert_array_equal(whole['position'], np.tile(np.arange(64), (8, 1)))
+  np.testing.assert_array_equal(whole['tokens'], own['tokens'])
+  for segment, position in zip(own['segment'], own['position']):
+    for s in np.unique(segment):
+      inside = position[segment == s]
+      np.testing.assert_array_equal(inside, np.arange(len(inside)))
+
+
+def test_unknown_positions_are_refused():
+  with pytest.raises(UserError, match='data.positions'):
+    rows(positions='rows').batch(1, 8)
+
+
+def test_a_document_longer_than_the_row_goes_on_in_the_next():
+  data = pipeline.Rows({'a': Source('a', [100])}, [(0, {'a': 1})], 0)
+  batch = data.batch(3, 33)
+  np.testing.assert_array_equal(batch['segment'], 1)
+  np.testing.assert_array_equal(batch['tokens'].ravel()[3:], np.arange(103, 199))
+
+
+def test_batch_shapes_may_change_without_losing_or_repeating_tokens():
+  whole = stream([rows().batch(1, 12_000)])
+  data = rows()
+  shapes = [(2, 50), (4, 100), (3, 700), (1, 13), (8, 500), (1, 5387)]
+  parts = stream([data.batch(*shape) for shape in shapes])
+  for a, b in zip(whole, parts):
+    np.testing.assert_array_equal(a, b)
+  assert data.tokens == 12_000
+
+
+def test_restore_continues_exactly_also_across_a_change_of_shape_and_phase():
+  data = rows()
+  for step in range(30):
+    state = json.loads(json.dumps(data.state()))
+    shape = (2, 64) if step < 10 else (3, 128)
+    expected = data.batch(*shape)
+    again = rows()
+    again.restore(state)
+    got = again.batch(*shape)
+    assert again.state() == data.state() and again.tokens == data.tokens
+    for name in expected:
+      np.testing.assert_array_equal(got[name], expected[name])
+  assert data.tokens > 2 * 3000  # the second phase has begun
+
+
+def test_state_is_small():
+  data = rows()
+  data.batch(64, 256)
+  assert len(json.dumps(data.state())) < 500
+
+
+def test_an_edited_past_is_refused_and_an_edited_future_is_accepted():
+  data = rows()
+  data.batch(2, 500)
+  state, expected = data.state(), data.batch(2, 64)
+  future = rows([PHASES[0], (4000, {'code': 1})])
+  future.restore(state)
+  np.testing.assert_array_equal(future.batch(2, 64)['tokens'], expected['tokens'])
+  past = rows([(0, {'web': 0.5, 'code': 0.5}), PHASES[1]])
+  with pytest.raises(UserError, match='data.phases'):
+    past.restore(state)
+  with pytest.raises(UserError, match="'code' is gone"):
+    rows([(0, {'web': 1})]).restore(state)
+  with pytest.raises(UserError, match='data.seed'):
+    rows(seed=1).restore(state)
+  assert past.tokens == 0  # a refused restore changes nothing
+
+
+def test_another_content_of_a_used_source_is_refused():
+  data = rows()
+  data.batch(2, 500)
+  changed = sources()
+  changed['code'] = Source('code', changed['code'].lengths, 'other')
+  with pytest.raises(UserError, match='data.phases'):
+    pipeline.Rows(changed, PHASES, 0).restore(data.state())
+
+
+def test_shards_of_processes_are_the_rows_of_the_global_batch():
+  whole = rows()
+  parts = [rows() for _ in range(4)]
+  for shape in ((8, 64), (4, 200)):
+    expected = whole.batch(*shape)
+    got = [part.batch(*shape, shard=(i, 4)) for i, part in enumerate(parts)]
+    for name in expected:
+      joined = np.concatenate([g[name] for g in got])
+      if name != 'segment':
+        np.testing.assert_array_equal(joined, expected[name])
+    np.testing.assert_array_equal(
+      np.concatenate([g['segment'] for g in got]), expected['segment']
+    )
+  assert all(part.state() == whole.state() for part in parts)
+
+
+def test_a_process_reads_only_the_documents_of_its_rows():
+  data = pipeline.Rows({'a': Source('a', [50] * 100)}, [(0, {'a': 1})], 0)
+  data.batch(8, 490, shard=(3, 8))
+  assert len(data.sources['a'].read) <= 11
+
+
+def test_batch_that_processes_cannot_share_is_refused():
+  with pytest.raises(UserError, match='multiple of 3'):
+    rows().batch(8, 16, shard=(0, 3))
+
+
+def test_source_without_documents_is_refused():
+  with pytest.raises(UserError, match="'a' has no documents"):
+    pipeline.Rows({'a': Source('a', [])}, [(0, {'a': 1})], 0)
+
+
+def test_drawn_shares_follow_the_mix():
+  data = rows([(0, {'web': 0.5, 'code': 0.3, 'math': 0.2})])
+  for _ in range(50):
+    data.batch(8, 256)
+  total = sum(data.drawn.values())
+  for name, share in (('web', 0.5), ('code', 0.3), ('math', 0.2)):
+    assert data.drawn[name] / total == pytest.approx(share, abs=0.01)
+
+
+def test_choose_sees_the_counts_of_pairs():
+  data = rows()
+  data.batch(1, 100)
+  phases = mix.schedule(PHASES, sources())
+  assert mix.choose(phases, data.drawn) in ('web', 'code')
+
+
+def test_heldout_gives_every_document_once_and_pads_the_end():
+  found = sources()
+  batches = pipeline.heldout(found, 4, 128, 1000)
+  pairs = sum(int(s.lengths.sum()) - len(s) for s in found.values())
+  assert sum(b['weight'].sum() for b in batches) == pairs
+  assert all(b['tokens'].shape == (4, 128) for b in batches)
+  assert sum((b['tokens'] == 1).sum() for b in batches) == 120
+  last = batches[-1]
+  np.testing.assert_array_equal(last['segment'] == 0, last['weight'] == 0)
+  short = pipeline.heldout(found, 4, 128, 2)
+  assert len(short) == 2
+  np.testing.assert_array_equal(short[1]['tokens'], batches[1]['tokens'])
+
+
+def test_heldout_smaller_than_a_row_gives_one_padded_row():
+  (batch,) = pipeline.heldout({'a': Source('a', [20])}, 2, 64, 5)
+  assert batch['weight'].sum() == 19 and batch['segment'][1].sum() == 0
+
+
+def test_heldout_of_empty_sources_is_empty():
+  assert pipeline.heldout({'a': Source('a', [])}, 2, 64, 5) == []
+
+
+def test_pack_gives_padding_no_weight():
+  batch = pack.pack(np.arange(8), np.arange(8), np.array([0] * 5 + [-1] * 3), 4)
+  np.testing.assert_array_equal(batch['weight'], [[1, 1, 1, 1], [1, 0, 0, 0]])
+  np.testing.assert_array_equal(batch['segment'], [[1, 1, 1, 1], [1, 0, 0, 0]])
+
+
+def examples(n=10, seed=0):
+  table = [
+    {'tokens': np.full(6, i, np.int32), 'weight': np.ones(6, np.float32)}
+    for i in range(n)
+  ]
+  return pipeline.Examples(table, seed)
+
+
+def test_examples_come_once_an_epoch_in_another_order_each():
+  data = examples()
+  epochs = [
+    np.concatenate([data.batch(5)['tokens'][:, 0] for _ in range(2)]) for _ in range(2)
+  ]
+  assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
+  assert list(epochs[0]) != list(epochs[1])
+
+
+def test_examples_resume_exactly_and_shard_by_rows():
+  data = examples()
+  data.batch(4)
+  again = examples()
+  again.restore(json.loads(json.dumps(data.state())))
+  expected = data.batch(4, 6)
+  parts = [again.batch(4, shard=(0, 2)), None]
+  again.restore({**again.state(), 'index': 4})
+  parts[1] = again.batch(4, shard=(1, 2))
+  for name in expected:
+    np.testing.assert_array_equal(
+      np.concatenate([p[name] for p in parts]), expected[name]
+    )
+  assert data.tokens == 48
+
+
+def test_examples_refuse_another_table_seed_or_length():
+  state = examples().state()
+  for other in (examples(n=9), examples(seed=1)):
+    with pytest.raises(UserError, match='examples'):
+      other.restore(state)
+  with pytest.raises(UserError, match='seq_len'):
+    examples().batch(2, 7)
+  with pytest.raises(UserError, match='no examples'):
+    pipeline.Examples([], 0)

@@ -1,0 +1,136 @@
+"""Properties of evaluation: intervals, scores, needle, gate."""
+
+import dataclasses
+import random
+
+import jax
+import numpy as np
+import post_examples as toy
+import pytest
+
+from llama3_jax.config import UserError
+from llama3_jax.eval import needle, run
+from llama3_jax.generate import engine
+from llama3_jax.tasks import suite
+
+HAY = ['The sky over the old town was grey.', 'A small boat came into the harbour.']
+
+
+@pytest.fixture(scope='module')
+def tokenizer(tmp_path_factory):
+  return toy.tokenizer(tmp_path_factory.mktemp('vocabulary'))
+
+
+def answering(monkeypatch, tokenizer, reply):
+  """Replaces generation by `reply(prompt text) -> text`."""
+
+  def generate(params, prompts, *_, **__):
+    texts = [reply(tokenizer.decode(prompt)) for prompt in prompts]
+    return [
+      [engine.Completion(tuple(tokenizer.encode(t)), (), True)] for t in texts
+    ]
+
+  monkeypatch.setattr(engine, 'generate', generate)
+
+
+def test_interval_is_the_papers():
+  assert round(run.interval(0.89, 164), 3) == 0.048  # HumanEval, section 5.1
+  assert run.interval(1.0, 100) == 0 == run.interval(0.0, 100)
+
+
+@pytest.mark.parametrize('shots', [None, 2])
+def test_right_answers_score_one_and_wrong_ones_zero(monkeypatch, tokenizer, shots):
+  known = {e.prompt: e.answer for e in suite.examples('sort', 20, 0, 'heldout')}
+
+  def reply(prompt):
+    asked = [text for text in known if text in prompt]
+    return known[max(asked, key=len)] + ('' if shots is None else '\nQ: next')
+
+  answering(monkeypatch, tokenizer, reply)
+  found = run.tasks(None, toy.CONFIG, tokenizer, ('sort',), 20, shots=shots)
+  assert found['sort'] == {'score': 1.0, 'n': 20, 'ci': 0.0}
+  answering(monkeypatch, tokenizer, lambda prompt: 'no')
+  found = run.tasks(None, toy.CONFIG, tokenizer, ('sort', 'copy'), 20, shots=shots)
+  assert found['macro']['score'] == 0 and found['macro']['n'] == 40
+
+
+def test_macro_average_weighs_tasks_alike():
+  found = run.macro({
+    'a': {'score': 1.0, 'n': 10, 'ci': 0.0}, 'b': {'score': 0.5, 'n': 1000, 'ci': 0.03}
+  })
+  assert found == {'score': 0.75, 'n': 1010, 'ci': 0.015}
+
+
+def test_base_prompt_shows_solved_examples(tokenizer):
+  solved = suite.examples('copy', 2, 0, 'train')
+  [asked] = suite.examples('copy', 1, 0, 'heldout')
+  text = tokenizer.decode(run.base_prompt(tokenizer, asked, solved))
+  assert all(f'Q: {e.prompt}\nA: {e.answer}\n' in text for e in solved)
+  assert text.endswith(f'Q: {asked.prompt}\nA:')
+
+
+def test_model_runs_on_tasks(tokenizer):
+  settings = dataclasses.replace(run.GREEDY, max_new=4)
+  found = run.tasks(
+    toy.model(), toy.CONFIG, tokenizer, ('copy',), 3, settings=settings, batch_size=4
+  )
+  assert found['copy']['n'] == 3 and 0 <= found['copy']['score'] <= 1
+
+
+def test_haystack_has_the_length_and_the_depth(tokenizer):
+  for length in (256, 512):
+    places = []
+    for depth in (0.0, 0.5, 1.0):
+      rng = random.Random(0)
+      ids, answer = needle.prompt(tokenizer, HAY, length, depth, rng)
+      assert length - 60 < len(ids) + needle.ANSWER <= length
+      text = tokenizer.decode(ids)
+      assert text.endswith('\nA:') and f'is {answer}.' in text
+      places.append(text.index(f'is {answer}.') / len(text))
+    assert places[0] < 0.25 < places[1] < 0.75 and places[0] < places[1] < places[2]
+
+
+def test_recall_is_counted_by_cell(monkeypatch, tokenizer):
+  def reply(prompt):  # finds what stands in the first half of the text
+    question = prompt.split('\nQ: ')[1]
+    key = question.split(' of ')[1].split('?')[0]
+    fact = prompt.index(f'The code of {key} is ')
+    value = prompt[fact:].split(' is ')[1].split('.')[0]
+    return f' {value}\n' if fact < len(prompt) / 2 else ' 0\n'
+
+  answering(monkeypatch, tokenizer, reply)
+  found = needle.grid(
+    None, toy.CONFIG, tokenizer, HAY, (256, 512), (0.0, 0.25, 1.0), samples=2
+  )
+  assert found['recall'] == [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
+
+
+def test_needle_runs_on_a_model(tokenizer):
+  found = needle.grid(
+    toy.model(), toy.CONFIG, tokenizer, HAY, (128,), (0.5,), samples=2, batch_size=2
+  )
+  assert np.shape(found['recall']) == (1, 1)
+
+
+def test_too_short_haystack_is_named(tokenizer):
+  with pytest.raises(UserError, match='needle.lengths'):
+    needle.grid(None, toy.CONFIG, tokenizer, HAY, (32,), (0.5,))
+
+
+def test_gate_needs_recovery_and_perfect_recall():
+  assert needle.gate(2.0, 2.0, [[1.0, 1.0]])[0]
+  assert needle.gate(2.01, 2.0, 1.0)[0]
+  passed, reason = needle.gate(2.1, 2.0, 1.0)
+  assert not passed and 'has not recovered' in reason
+  passed, reason = needle.gate(2.0, 2.0, [[1.0, 0.75]])
+  assert not passed and 'recall 0.75' in reason
+  assert needle.gate(2.0, 2.0, [[1.0, 0.75]], perfect=0.7)[0]
+  assert not needle.gate(float('nan'), 2.0, 1.0)[0]
+
+
+def test_generation_does_not_change_the_parameters(tokenizer):
+  params = toy.model()
+  before = jax.tree.map(np.array, params)
+  run.answers(params, toy.CONFIG, tokenizer, suite.examples('copy', 1, 0, 'heldout'))
+  for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(params)):
+    np.testing.assert_array_equal(a, b)

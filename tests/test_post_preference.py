@@ -1,0 +1,175 @@
+"""Properties of the rows of the reward model and DPO."""
+
+import json
+
+import numpy as np
+import post_examples as toy
+import pytest
+
+from llama3_jax import chat
+from llama3_jax.config import UserError
+from llama3_jax.post import preference, rows
+
+
+@pytest.fixture(scope='module')
+def tokenizer(tmp_path_factory):
+  return toy.tokenizer(tmp_path_factory.mktemp('vocabulary'))
+
+
+def write(path, *lines):
+  path.write_text(
+    '\n'.join(line if isinstance(line, str) else json.dumps(line) for line in lines),
+    encoding='utf-8',
+  )
+  return path
+
+
+GOOD = {
+  'prompt': [{'role': 'user', 'content': 'line\u2028separator'}],
+  'responses': ['a', 'b'],
+  'source': 's',
+}
+
+
+def test_reads_examples_and_keeps_unicode_line_separators(tmp_path):
+  [example] = preference.read(write(tmp_path / 'p.jsonl', GOOD))
+  assert example.prompt[0].content == 'line\u2028separator'
+  assert example.responses == ('a', 'b') and example.source == 's'
+
+
+@pytest.mark.parametrize(
+  'line, word',
+  [
+    ('{"prompt": [', 'line 2'),
+    ({**GOOD, 'responses': ['only one']}, 'responses must hold 2 or 3'),
+    ({**GOOD, 'prompt': []}, 'prompt is empty'),
+    ({**GOOD, 'prompt': [{'role': 'bot', 'content': ''}]}, "role 'bot'"),
+    ({'responses': ['a', 'b']}, "KeyError: 'prompt'"),
+  ],
+)
+def test_bad_lines_are_named(tmp_path, line, word):
+  path = write(tmp_path / 'p.jsonl', GOOD, line)
+  with pytest.raises(UserError, match='line 2') as caught:
+    preference.read(path)
+  assert word in str(caught.value) and 'p.jsonl' in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path):
+  with pytest.raises(UserError, match='nothing.jsonl'):
+    preference.read(tmp_path / 'nothing.jsonl')
+
+
+def test_paper_row_holds_prompt_and_all_responses_in_random_order(tokenizer):
+  examples = toy.examples(20)
+  arrays, dropped = preference.reward_rows(examples, tokenizer, 128)
+  assert dropped == 0 and arrays['tokens'].shape == (20, 128)
+  orders = set()
+  for example, row in zip(examples, _rows(arrays)):
+    text = tokenizer.decode(row['tokens'][row['segment'] > 0].tolist())
+    assert all(
+      text.count(f'\n\n{answer}<|eot_id|>') == 1 for answer in example.responses
+    )
+    real = row['ends'][row['ends'] >= 0]
+    assert len(real) == len(example.responses)
+    for end, answer in zip(real, example.responses):
+      assert row['tokens'][end] == tokenizer.eot
+      before = row['tokens'][end - len(answer) : end]
+      assert tokenizer.decode(before.tolist()) == answer
+    orders.add(tuple(np.argsort(real)))
+  assert len(orders) > 3  # the best is not always first
+
+
+def test_rows_are_the_same_for_the_same_seed(tokenizer):
+  make = lambda seed: preference.reward_rows(
+    toy.examples(20), tokenizer, 128, seed=seed
+  )
+  np.testing.assert_equal(make(1), make(1))
+  assert not np.array_equal(make(1)[0]['tokens'], make(2)[0]['tokens'])
+
+
+def test_exact_rows_hold_one_response_each(tokenizer):
+  examples = toy.examples(4)
+  arrays, _ = preference.reward_rows(examples, tokenizer, 64, mode='exact')
+  assert arrays['tokens'].shape == (4, 3, 64)
+  for example, row in zip(examples, _rows(arrays)):
+    for i, answer in enumerate(example.responses):
+      dialog = [*example.prompt, chat.Message('assistant', answer)]
+      ids = chat.encode(tokenizer, dialog).ids
+      assert row['tokens'][i][: len(ids)].tolist() == ids.tolist()
+      assert row['ends'][i] == len(ids) - 1
+    absent = slice(len(example.responses), None)
+    assert not row['segment'][absent].any() and (row['ends'][absent] == -1).all()
+
+
+@pytest.mark.parametrize('mode', preference.MODES)
+def test_long_examples_are_dropped_and_counted(tokenizer, mode):
+  long = toy.changed(toy.multi_turn(), responses=('x' * 200, 'y'))
+  examples = [*toy.examples(3), long]
+  arrays, dropped = preference.reward_rows(examples, tokenizer, 128, mode)
+  assert dropped == 1 and len(arrays['tokens']) == 3
+  arrays, dropped = preference.reward_rows([long], tokenizer, 128, mode)
+  assert dropped == 1 and len(arrays['tokens']) == 0
+  with pytest.raises(UserError, match='train.length=128'):
+    rows.Rows(arrays, 128)
+
+
+def test_dpo_masks_cover_the_final_response_only(tokenizer):
+  arrays, _ = preference.dpo_rows([toy.multi_turn()], tokenizer, 128)
+  for side, answer in enumerate('23'):
+    targets = arrays['targets'][0, side]
+    weighted = targets[arrays['weight'][0, side] > 0]
+    assert weighted.tolist() == [*tokenizer.encode(answer), tokenizer.eot]
+    contrasted = targets[arrays['contrast'][0, side] > 0]
+    assert contrasted.tolist() == tokenizer.encode(answer)
+
+
+def test_targets_are_the_next_tokens(tokenizer):
+  arrays, _ = preference.dpo_rows(toy.examples(2), tokenizer, 64)
+  real = arrays['segment'][..., 1:] > 0
+  np.testing.assert_array_equal(
+    arrays['targets'][..., :-1][real], arrays['tokens'][..., 1:][real]
+  )
+
+
+def test_pairs_of_three_responses():
+  assert preference.dpo_pairs(3, 'extreme') == [(0, 2)]
+  assert preference.dpo_pairs(3, 'adjacent') == [(0, 1), (1, 2)]
+  assert preference.dpo_pairs(3, 'all') == [(0, 1), (0, 2), (1, 2)]
+  assert all(preference.dpo_pairs(2, name) == [(0, 1)] for name in preference.PAIRS)
+  with pytest.raises(UserError, match="data.pairs='best'"):
+    preference.dpo_pairs(3, 'best')
+
+
+def test_rows_resume_where_they_stopped(tokenizer):
+  arrays, _ = preference.dpo_rows(toy.examples(6), tokenizer, 64, 'all')
+  whole = rows.Rows(arrays, 64, seed=5)
+  batches = [whole.batch(5, 64) for _ in range(6)]
+  first = rows.Rows(arrays, 64, seed=5)
+  for _ in range(3):
+    first.batch(5, 64)
+  second = rows.Rows(arrays, 64, seed=5)
+  second.restore(json.loads(json.dumps(first.state())))
+  assert second.tokens == first.tokens
+  np.testing.assert_equal([second.batch(5, 64) for _ in range(3)], batches[3:])
+
+
+def test_every_epoch_serves_every_row_once_and_hosts_share_a_batch(tokenizer):
+  arrays, _ = preference.dpo_rows(toy.examples(6), tokenizer, 64)
+  arrays = {**arrays, 'row': np.arange(6)}
+  stream = rows.Rows(arrays, 64)
+  epochs = [stream.batch(6, 64)['row'].tolist() for _ in range(3)]
+  assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+  assert epochs[0] != epochs[1]
+  parts = [rows.Rows(arrays, 64).batch(6, 64, (i, 2))['row'].tolist() for i in (0, 1)]
+  assert parts[0] + parts[1] == epochs[0]
+
+
+def test_wrong_length_is_named(tokenizer):
+  arrays, _ = preference.dpo_rows(toy.examples(2), tokenizer, 64)
+  with pytest.raises(UserError, match='train.length=32'):
+    rows.Rows(arrays, 64).batch(2, 32)
+
+
+def _rows(arrays):
+  count = len(arrays['tokens'])
+  return [{name: array[i] for name, array in arrays.items()} for i in range(count)]

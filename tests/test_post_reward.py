@@ -1,0 +1,131 @@
+"""Properties of the reward model."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import post_examples as toy
+import pytest
+
+from llama3_jax import chat, mesh
+from llama3_jax.post import preference, reward
+
+loss = jax.jit(reward.loss, static_argnums=2)
+response_rewards = jax.jit(reward.response_rewards, static_argnums=2)
+gradient = jax.jit(jax.grad(reward.loss, has_aux=True), static_argnums=2)
+
+
+@pytest.fixture(scope='module')
+def tokenizer(tmp_path_factory):
+  return toy.tokenizer(tmp_path_factory.mktemp('vocabulary'))
+
+
+@pytest.fixture(scope='module')
+def params():
+  return reward.init(jax.random.key(1), toy.model(), toy.CONFIG)
+
+
+def test_loss_is_the_formula_on_the_rewards(params, tokenizer):
+  batch, _ = preference.reward_rows(toy.examples(6), tokenizer, 128)
+  rewards = np.asarray(response_rewards(params, batch, toy.CONFIG), np.float64)
+  total, pairs, won = 0.0, 0, 0
+  for r, ends in zip(rewards, batch['ends']):
+    count = int(np.sum(ends >= 0))
+    for better in range(count):
+      for worse in range(better + 1, count):
+        d = r[better] - r[worse]
+        total += -np.log(1 / (1 + np.exp(-d)))
+        pairs, won = pairs + 1, won + (d > 0)
+  found, metrics = loss(params, batch, toy.CONFIG)
+  assert float(metrics['count']) == pairs == 3 * 1 + 3 * 3
+  np.testing.assert_allclose(found, total, rtol=1e-5)
+  np.testing.assert_allclose(metrics['accuracy'], won)
+
+
+def test_margin_is_subtracted_where_an_example_has_one(params, tokenizer):
+  batch, _ = preference.reward_rows(toy.examples(4), tokenizer, 128)
+  plain, metrics = loss(params, batch, toy.CONFIG)
+  wide = {**batch, 'margin': np.ones_like(batch['margin'])}
+  assert plain < float(loss(params, wide, toy.CONFIG)[0])
+  marked = [toy.changed(example, margin=1.0) for example in toy.examples(4)]
+  rows, _ = preference.reward_rows(marked, tokenizer, 128)
+  np.testing.assert_array_equal(rows['margin'], wide['margin'])
+
+
+def test_exact_rewards_are_those_of_separate_rows(params, tokenizer):
+  examples = toy.examples(4)
+  batch, _ = preference.reward_rows(examples, tokenizer, 64, mode='exact')
+  rewards = response_rewards(params, batch, toy.CONFIG)
+  for found, example in zip(rewards, examples):
+    dialogs = [
+      chat.encode(tokenizer, [*example.prompt, chat.Message('assistant', text)]).ids
+      for text in example.responses
+    ]
+    alone = reward.score(params, dialogs, toy.CONFIG, batch_size=2)
+    np.testing.assert_allclose(found[: len(alone)], alone, atol=1e-5)
+
+
+def test_first_response_of_a_paper_row_equals_the_exact_row(params, tokenizer):
+  examples = toy.examples(6)
+  paper, _ = preference.reward_rows(examples, tokenizer, 128)
+  exact, _ = preference.reward_rows(examples, tokenizer, 64, mode='exact')
+  a = np.asarray(response_rewards(params, paper, toy.CONFIG))
+  b = np.asarray(response_rewards(params, exact, toy.CONFIG))
+  ends = np.where(paper['ends'] >= 0, paper['ends'], 10**6)
+  first = ends == ends.min(1, keepdims=True)
+  np.testing.assert_allclose(a[first], b[first], atol=1e-5)
+  later = ~first & (paper['ends'] >= 0)
+  assert np.all(np.abs(a[later] - b[later]) > 1e-6)  # the approximation of the paper
+
+
+def test_absent_responses_and_empty_rows_count_nothing(params, tokenizer):
+  batch, _ = preference.reward_rows(toy.examples(2), tokenizer, 128)
+  alone = toy.first(batch, 1)
+  total, metrics = loss(params, alone, toy.CONFIG)
+  assert float(metrics['count']) == 1
+  padded = {n: np.concatenate([x, np.zeros_like(x)]) for n, x in alone.items()}
+  padded['ends'][1] = -1
+  same, counted = loss(params, padded, toy.CONFIG)
+  np.testing.assert_allclose(same, total, rtol=1e-6)
+  assert float(counted['count']) == 1
+
+
+def test_margins_cover_every_pair_once(params, tokenizer):
+  rows, _ = preference.reward_rows(toy.examples(7), tokenizer, 128)
+  found = reward.margins(params, rows, toy.CONFIG, batch_size=4)
+  _, metrics = loss(params, rows, toy.CONFIG)
+  assert len(found) == float(metrics['count'])
+  np.testing.assert_allclose(found.sum(), metrics['margin'], rtol=1e-4)
+
+
+@pytest.mark.parametrize('mode', preference.MODES)
+def test_loss_and_gradient_are_the_same_on_a_mesh(params, tokenizer, mode):
+  batch, _ = preference.reward_rows(toy.examples(4), tokenizer, 128, mode)
+  # The gradient of the harder layout; its compilation takes most of the test.
+  function = gradient if mode == 'exact' else loss
+  plain = function(params, batch, toy.CONFIG)
+  sizes = dict(replica=1, fsdp=2, stage=1, context=2, tensor=2)
+  with jax.set_mesh(mesh.create(sizes)):
+    meshed = function(params, batch, toy.CONFIG)
+  for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(meshed)):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_learns_to_rank(params, tokenizer):
+  train, _ = preference.reward_rows(toy.examples(64, 1), tokenizer, 96)
+  optimizer = optax.adam(3e-3)
+
+  @jax.jit
+  def step(params, state, batch):
+    grads, metrics = jax.grad(reward.loss, has_aux=True)(params, batch, toy.CONFIG)
+    grads = jax.tree.map(lambda g: g / metrics['count'], grads)
+    updates, state = optimizer.update(grads, state)
+    return optax.apply_updates(params, updates), state, metrics
+
+  state = optimizer.init(params)
+  learned = params
+  for i in range(30):
+    picked = np.arange(16) + 16 * (i % 4)
+    batch = {name: jnp.asarray(array[picked]) for name, array in train.items()}
+    learned, state, metrics = step(learned, state, batch)
+  assert metrics['loss'] / metrics['count'] < 0.6 < np.log(2)
