@@ -3,6 +3,7 @@
   --config=FILE[:ARG]        the config file and the size or budget it is asked for
   --config.optim.peak=1e-3   changes one field; a misspelt one is named, with the nearest
   --workdir=DIR              all output; the same command again resumes
+  --data=DIR                 short for --config.data=DIR (real data for the herd)
   --sweep                    runs every member of the config's sweep(), each in DIR/<index>
   --sweep_index=I            runs member I only (array jobs)
   --devices=N                N virtual CPU devices (to try a mesh on a laptop)
@@ -86,6 +87,8 @@ def parse(arguments):
   for argument in arguments:
     match = re.fullmatch(r'--?([\w.\-]+)(?:=(.*))?', argument, re.S)
     name, value = match.groups() if match else (argument, None)
+    if name == 'data':
+      name = 'config.data'
     if name.startswith('config.') and value is not None:
       overrides[name.removeprefix('config.')] = value
     elif name in names or name == 'h':
@@ -187,6 +190,9 @@ def main(arguments):
     run(config, workdir)
     seconds = time.perf_counter() - start
     logging.info('%s: done in %.0f s: %s', config.experiment, seconds, workdir)
+    report = pathlib.Path(workdir, 'report.html')
+    if report.exists():
+      sys.stdout.write(f'report: {report.resolve()}\n')
   return 0
 
 

@@ -16,5 +16,6 @@ def get_config(size='tiny'):
     c.train.update(dict(keep=3, average=3))
   c.optim.anneal_steps = c.train.steps
   # Very high quality sources are up-sampled (3.1.3).
-  c.data.mix.update(dict(general=0.4, math=0.35, code=0.2, multilingual=0.05))
+  if size != 'tiny':
+    c.data.mix.update(dict(general=0.4, math=0.35, code=0.2, multilingual=0.05))
   return c

@@ -15,6 +15,7 @@ def get_config(arg='chat'):
   c.shots = -1 if arg == 'chat' else 4  # -1 asks in a chat; else solved examples before
   c.tasks = ('copy', 'sort', 'arithmetic', 'needle', 'format')
   c.examples = 100  # held-out examples of each task
+  c.dialogs = 2  # of each task, kept for the reader
   c.max_new = 24
   c.batch = 16
   c.data = ml_collections.ConfigDict(

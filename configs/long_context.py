@@ -16,8 +16,13 @@ def get_config(size='tiny'):
   if size == 'tiny':
     c.model.rope_scaling.update(dict(factor=4.0, original=256))
     c.optim.peak = 1e-3
+    c.data.mix.update(
+      dict(general=0.17, math=0.25, drill=0.0, needle=0.0, needle_long=0.47)
+    )
+    c.data.changes = ()
     c.train.update(dict(steps=150, batch=4, length=1024, eval_every=0, save_every=50))
-    c.needle.update(dict(lengths=(256, 512, 768, 1024), before='runs/herd/pretrain'))
+    c.needle.lengths = (256, 512, 768, 1024)
+    c.gate.perfect = 0.75  # of 8 haystacks
     return c
   c.optim.peak = pretrain.PEAK[size] / 10
   c.train.ramp = tuple(
@@ -26,5 +31,6 @@ def get_config(size='tiny'):
   c.train.steps = 800_000_000_000 // STEP_TOKENS
   # CP 16 at 131,072 tokens (table 4)
   c.mesh.update(dict(context=16))
-  c.needle.update(dict(lengths=LENGTHS, before='runs/pretrain'))
+  c.needle.lengths = LENGTHS
+  c.gate.update(dict(length=LENGTHS[0], more_steps=1000))
   return c

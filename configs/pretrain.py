@@ -9,6 +9,15 @@ from llama3_jax.model import llama
 PEAK = {'8b': 3e-4, '70b': 1.5e-4, '405b': 8e-5}
 # [TP, CP, PP, DP] of table 4 without its pipeline: this code has FSDP take its place.
 MESH = {'8b': dict(tensor=1), '70b': dict(tensor=8), '405b': dict(tensor=8)}
+# General knowledge, maths and reasoning, code, multilingual (section 3.1.2).
+PAPER_MIX = dict(general=0.5, math=0.25, code=0.17, multilingual=0.08)
+# A model of a million parameters sees three million tokens: most of them teach the
+# verifiable tasks (math) and looking things up (drill, then needle), so that the effect
+# of every later stage can be measured.
+TINY_MIX = dict(
+  general=0.17, math=0.12, code=0.08, multilingual=0.03, drill=0.35, needle=0.25
+)
+TINY_CHANGES = ((1_200_000, 'drill', 0.05), (1_200_000, 'math', 0.42))
 
 
 def base():
@@ -23,10 +32,10 @@ def base():
   )
   c.optim = ml_collections.ConfigDict(
     dict(
-      peak=2e-3,
+      peak=3e-3,
       warmup=50,
-      decay=600,
-      floor=0.1,
+      decay=1400,
+      floor=0.3,
       anneal_start=0,
       anneal_steps=0,
       b1=0.9,
@@ -38,8 +47,8 @@ def base():
   )
   c.train = ml_collections.ConfigDict(
     dict(
-      steps=600,
-      batch=16,
+      steps=1400,
+      batch=8,
       length=256,
       ramp=(),  # ((tokens, batch, length), ...): in force after so many tokens
       microbatches=1,
@@ -55,14 +64,34 @@ def base():
   c.data = ml_collections.ConfigDict(
     dict(
       root='runs/herd/shards',  # folder of token shards, one folder a source
-      mix=dict(general=0.5, math=0.25, code=0.17, multilingual=0.08),  # section 3.1.2
+      mix=dict(PAPER_MIX, drill=0.0, needle=0.0, needle_long=0.0),  # source: weight
       changes=(),  # ((tokens, source, weight), ...): the mix from then on (3.4.1)
       positions='row',  # or 'document': RoPE positions restart in each document
+      lanes=64,  # documents open at a time
       eval_batches=4,
     )
   )
+  # Recall and short-context loss, before and after: only where there are lengths.
   c.needle = ml_collections.ConfigDict(
-    dict(lengths=(), depths=(0.0, 0.25, 0.5, 0.75, 1.0), samples=4, before='')
+    dict(
+      lengths=(),
+      depths=(0.0, 0.25, 0.5, 0.75, 1.0),
+      samples=8,  # haystacks a length and depth
+      facts=1,  # in a haystack, of which one is asked for
+      tokenizer='runs/herd/tokenizer/tokenizer.model',
+      documents='runs/herd/curate/documents',  # general.jsonl.gz is the hay
+    )
+  )
+  # The stage is over when both have recovered (3.4.2); else it trains on.
+  c.gate = ml_collections.ConfigDict(
+    dict(
+      length=256,  # the initial one, tokens
+      sources=('general', 'math', 'code', 'multilingual'),
+      tolerance=0.01,  # of the short-context loss, relative
+      perfect=1.0,  # lowest recall of a length and depth
+      more_steps=50,
+      attempts=2,  # further ones, after train.steps
+    )
   )
   return c
 
@@ -70,6 +99,8 @@ def base():
 def get_config(size='tiny'):
   c = base()
   if size == 'tiny':
+    c.data.mix.update(TINY_MIX)
+    c.data.changes = TINY_CHANGES
     return c
   c.model = configs.model_fields(llama.SIZES[size])
   c.mesh.update(MESH[size])

@@ -11,7 +11,8 @@ def get_config(arg='tiny'):
   c.documents = 'runs/herd/curate/documents'  # <category>.jsonl.gz files
   c.tokenizer = 'runs/herd/tokenizer/tokenizer.model'
   c.heldout = 0.01  # share of documents kept for evaluation
-  c.task_pages = 6000  # pages of verifiable exercises, category math
+  c.task_pages = 5000  # pages of verifiable exercises, category math
+  c.drills = 12_000  # lines of repeated words
   c.needle = ml_collections.ConfigDict(
     dict(
       short_pages=3000,  # haystacks that fit the initial length

@@ -1,4 +1,4 @@
-"""The tokenizer (3.2); argument: train, extend, or paper (100K + 28K)."""
+"""The tokenizer (3.2); argument: train, tiny, extend, or paper (100K + 28K)."""
 
 import ml_collections
 
@@ -14,7 +14,12 @@ def get_config(mode='train'):
   c.keep = ('en', 'code')  # languages whose encoding an extension must not change
   c.hold_out = 20  # every n-th document of a language is for the report only
   c.max_characters = 200_000_000  # of training text, a language
-  if mode == 'extend':
+  c.task_pages = 0  # generated pages of exercises beside the inputs
+  if mode == 'tiny':  # the herd's: its exercises' words become tokens
+    c.vocab_size = 1792
+    c.task_pages = 4000
+    c.max_characters = 1_000_000
+  elif mode == 'extend':
     c.base = 'runs/tokenizer/tokenizer.model'
     c.vocab_size = 5120
   elif mode == 'paper':

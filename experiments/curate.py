@@ -29,6 +29,7 @@ def main(config, workdir):
   if (folder / 'results.json').exists():
     return configs.read_json(folder / 'results.json')
   rules = curation(config)
+  inputs, found = [], {}
   if config.samples:
     found = samples.prepare(
       folder / 'inputs',
@@ -39,8 +40,7 @@ def main(config, workdir):
     if found['offline']:
       logging.warning('no package registry (%s): generated text', found['reason'])
     inputs = found.pop('inputs')
-  else:
-    inputs, found = [_input(text) for text in config.inputs], {}
+  inputs += [_input(text) for text in config.inputs]
   if not inputs:
     raise UserError(
       'inputs: empty; name files, e.g. --config.inputs="(\'a.warc.gz\',)"'

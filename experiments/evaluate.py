@@ -17,11 +17,13 @@ from llama3_jax.config import UserError
 from llama3_jax.data import shards
 from llama3_jax.eval import run
 from llama3_jax.generate.sample import Settings
+from llama3_jax.tasks import suite
 from llama3_jax.train import checkpoint
 
 
 def main(config, workdir):
-  """Evaluate; returns {'tasks': {task: {score, n, ci}}, 'eval_loss': {source}}."""
+  """Evaluate; returns {'tasks': {task: {score, n, ci}}, 'eval_loss': {source},
+  'dialogs': [{title, messages}] of a chat model}."""
   folder = configs.open_workdir(config, workdir)
   if (folder / 'results.json').exists():
     return configs.read_json(folder / 'results.json')
@@ -47,8 +49,24 @@ def main(config, workdir):
       params, model, _sources(d.root), d.batch, d.length, d.batches, d.positions
     )
   results = {'tasks': found, 'eval_loss': losses}
+  if config.shots < 0:
+    results['dialogs'] = _dialogs(config, params, model, tokenizer)
   configs.write_json(folder / 'results.json', results)
   return results
+
+
+def _dialogs(config, params, model, tokenizer):
+  """A few questions of each task with the model's answers, for the reader."""
+  found, settings = [], Settings(temperature=0.0, max_new=config.max_new)
+  for task in config.tasks:
+    examples = suite.examples(task, config.dialogs, config.seed, 'heldout')
+    said = run.answers(params, model, tokenizer, examples, None, settings, config.batch)
+    for e, text in zip(examples, said):
+      mark = 'right' if suite.score(e, text) else f'wrong, the answer is {e.answer}'
+      turns = (('user', e.prompt), ('assistant', text))
+      messages = [{'role': role, 'content': content} for role, content in turns]
+      found.append({'title': f'{task} ({mark})', 'messages': messages})
+  return found
 
 
 def _sources(root):

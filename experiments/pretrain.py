@@ -11,13 +11,17 @@ import functools
 import pathlib
 
 import jax
+import ml_collections
 from absl import logging
 
+from experiments import shards as writer
 from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import show
+from llama3_jax.config import UserError
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards
+from llama3_jax.eval import gate
 from llama3_jax.model import llama
 from llama3_jax.train import average
 from llama3_jax.train import checkpoint
@@ -32,20 +36,29 @@ def main(config, workdir):
   if (folder / 'results.json').exists():
     return configs.read_json(folder / 'results.json')
   model = configs.model_config(config.model)
-  loss = functools.partial(
-    losses.next_token,
-    config=model,
-    z_loss=config.train.z_loss,
-    chunk=config.train.loss_chunk,
-  )
+  loss = _loss(config, model)
   data = pipeline.Rows(
-    _sources(config, 'train'), phases(config.data), config.seed, config.data.positions
+    _sources(config, 'train'),
+    phases(config.data),
+    config.seed,
+    config.data.positions,
+    config.data.lanes,
   )
   evaluate = evaluator(config, loss)
-  state = loop.run(
-    config, folder, model, loss, data, functools.partial(start, config, model), evaluate
-  )
-  results = {'parameters': llama.count(model), 'tokens': data.tokens}
+  begin = functools.partial(start, config, model)
+
+  def train_to(steps):
+    c = configs.edit(config, {'train.steps': steps})
+    return loop.run(c, folder, model, loss, data, begin, evaluate)
+
+  extended = {}
+  if config.needle.lengths:
+    state, extended = gate.extend(
+      config, folder, model, _hay(config), train_to, _short_loss(config)
+    )
+  else:
+    state = train_to(config.train.steps)
+  results = {'parameters': llama.count(model), 'tokens': data.tokens, **extended}
   params = state.params
   if config.train.average:
     params, results['average'] = _polyak(config, folder, state, evaluate)
@@ -53,6 +66,43 @@ def main(config, workdir):
   checkpoint.save_params(folder / 'final', params, model)
   configs.write_json(folder / 'results.json', results)
   return results
+
+
+def _loss(config, model):
+  return functools.partial(
+    losses.next_token,
+    config=model,
+    z_loss=config.train.z_loss,
+    chunk=config.train.loss_chunk,
+  )
+
+
+def _hay(config):
+  """Sentences in which needles are hidden: of the folder `needle.documents`."""
+  path = pathlib.Path(config.needle.documents) / 'general.jsonl.gz'
+  if not path.exists():
+    raise UserError(f'needle.documents: {path} is missing; name curated documents')
+  return writer.sentences(d['text'] for d in writer.read(path))
+
+
+def _short_loss(config):
+  """short_loss(params, model): held-out loss at the initial length (3.4.2)."""
+  t, g = config.train, config.gate
+  mix = {n: w for n, w in config.data.mix.items() if n in g.sources}
+  short = configs.edit(
+    config,
+    {
+      'train.length': g.length,
+      'train.batch': t.batch * max(t.length // g.length, 1),
+      'data.mix': ml_collections.ConfigDict(mix),
+      'data.changes': (),
+    },
+  )
+
+  def measure(params, model):
+    return evaluator(short, _loss(config, model))(params)['eval_loss']
+
+  return measure
 
 
 def start(config, model):
@@ -65,7 +115,7 @@ def start(config, model):
 
 
 def phases(data):
-  """The mix as [(start_tokens, {source: weight})] from `data.mix` and `data.changes`."""
+  """The mix as [(start_tokens, {source: weight})], of `data.mix` and `data.changes`."""
   found = [(0, data.mix.to_dict())]
   for tokens, source, weight in sorted(data.changes):
     if tokens != found[-1][0]:

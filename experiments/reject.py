@@ -4,7 +4,8 @@
     --config.init_from=runs/herd/sft --config.reward_from=runs/herd/reward
 
 Expected at `tiny`: the mean reward of the best of K rises with K, and exact match with
-it. Writes sft.jsonl (the kept answers), candidates.jsonl and results.json.
+it. Writes sft.jsonl (the kept answers), preferences.jsonl (annotated by checking the
+answers, where that can be done), candidates.jsonl and results.json.
 """
 
 import json
@@ -17,13 +18,13 @@ from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax.config import UserError
 from llama3_jax.generate.sample import Settings
-from llama3_jax.post import preference, reject, reward
+from llama3_jax.post import annotate, preference, reject, reward
 from llama3_jax.tasks import suite
 from llama3_jax.train import checkpoint
 
 
 def main(config, workdir):
-  """Sample and choose; returns {'best_of_k', 'prompts', 'kept', 'cut'}."""
+  """Sample and choose; returns {'best_of_k', 'prompts', 'kept', 'annotated', 'cut'}."""
   folder = configs.open_workdir(config, workdir)
   if (folder / 'results.json').exists():
     return configs.read_json(folder / 'results.json')
@@ -56,12 +57,19 @@ def main(config, workdir):
     config.system,
   )
   kept = reject.sft_rows(found)
+  annotated = annotate.preferences(
+    found[: len(tasks)],
+    [e.answer for e in tasks],
+    lambda i, text: suite.score(tasks[i], text) == 1,
+  )
   _write(folder / 'sft.jsonl', kept)
+  _write(folder / 'preferences.jsonl', annotated)
   _write(folder / 'candidates.jsonl', [_candidate(c) for c in found])
   results = {
     'best_of_k': _curve(found, tasks),
     'prompts': len(found),
     'kept': len(kept),
+    'annotated': len(annotated),
     'cut': float(np.mean([[r == reject.CUT for r in c.rewards] for c in found])),
   }
   configs.write_json(folder / 'results.json', results)

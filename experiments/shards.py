@@ -4,7 +4,7 @@
     --config.documents=runs/herd/curate/documents \\
     --config.tokenizer=runs/herd/tokenizer/tokenizer.model
 
-Writes one folder a source (general, code, multilingual, math, needle, needle_long)
+Writes one folder a source (general, code, multilingual, math, drill, needle, needle_long)
 with ArrayRecord files and index.json, and results.json with tokens by source.
 """
 
@@ -47,6 +47,7 @@ def _sources(config, tokenizer):
     raise UserError(f'documents={config.documents}: no *.jsonl.gz there; curate first')
   pages = suite.documents(config.task_pages, config.seed)
   found['math'] = [*found.get('math', []), *pages]
+  found['drill'] = suite.drills(config.drills, config.seed)
   general = found.get('general') or next(iter(found.values()))
   text = sentences(d['text'] for d in general)
   c = config.needle
@@ -86,8 +87,5 @@ def haystacks(config, tokenizer, text, pages, room, name):
   count = lambda s: len(tokenizer.encode(s))
   for _ in range(pages):
     facts = rng.randint(*config.needle.facts)
-    context, question, answer = needle.haystack(
-      rng, text, rng.randint(*room), rng.random(), facts, count
-    )
-    page = f'{context}\nQ: {question}\nA: {answer}'
+    page = needle.page(rng, text, rng.randint(*room), facts, count)
     yield {'text': page, 'source': name, 'lang': 'en'}

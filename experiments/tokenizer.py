@@ -22,6 +22,7 @@ from absl import logging
 from llama3_jax import config as configs
 from llama3_jax import tokenizer
 from llama3_jax.config import UserError
+from llama3_jax.tasks import suite
 
 
 def main(config, workdir):
@@ -86,7 +87,11 @@ def _split(config):
   train, held_out = collections.defaultdict(list), collections.defaultdict(list)
   used = collections.Counter()
   seen = collections.Counter()
-  for language, text in documents(config.inputs):
+  made = itertools.chain(
+    suite.documents(config.task_pages, 0), suite.drills(config.task_pages, 0)
+  )
+  pages = (('exercises', d['text']) for d in made)
+  for language, text in itertools.chain(documents(config.inputs), pages):
     seen[language] += 1
     if seen[language] % config.hold_out == 0:
       held_out[language].append(text)

@@ -106,6 +106,18 @@ def flatten(config, prefix=''):
   return flat
 
 
+def edit(config, changes):
+  """A copy of `config` with {'data.root': value, ...} set; fields may be new."""
+  config = config.copy_and_resolve_references()
+  for path, value in changes.items():
+    *parents, name = path.split('.')
+    node = config
+    for parent in parents:
+      node = node[parent]
+    node[name] = value
+  return config
+
+
 def nearest(path, paths):
   """The `paths` a misspelt `path` may have meant: alike as a whole or in the last word."""
   last = {}
@@ -117,8 +129,14 @@ def nearest(path, paths):
   return near[:4]
 
 
-def _plain(value):
-  return list(value) if isinstance(value, tuple) else value
+def _plain(value, beside):
+  """JSON's form of a value; a path into `beside` is kept relative to the workdir, so
+  that stages which were moved together are still the same runs."""
+  if isinstance(value, (tuple, list)):
+    return [_plain(v, beside) for v in value]
+  if isinstance(value, str):
+    return value.replace(f'{beside}{os.sep}', f'..{os.sep}')
+  return value
 
 
 # What may change between two starts of one run without making it another run.
@@ -135,7 +153,8 @@ def open_workdir(config, workdir, free=FREE):
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as e:
     raise UserError(f'--workdir={workdir}: {e.strerror}; choose a folder you can write')
-  flat = {k: _plain(v) for k, v in flatten(config).items()}
+  beside = folder.resolve().parent
+  flat = {k: _plain(v, beside) for k, v in flatten(config).items()}
   flat = json.loads(json.dumps(flat, default=str))
   path = folder / 'config.json'
   if path.exists():

@@ -43,8 +43,8 @@ def sources():
 PHASES = [(0, {'web': 0.6, 'code': 0.4}), (3000, {'web': 0.2, 'math': 0.8})]
 
 
-def rows(phases=PHASES, seed=0, positions='row'):
-  return pipeline.Rows(sources(), phases, seed, positions)
+def rows(phases=PHASES, seed=0, positions='row', lanes=8):
+  return pipeline.Rows(sources(), phases, seed, positions, lanes)
 
 
 def stream(batches):
@@ -55,7 +55,7 @@ def stream(batches):
 
 
 def test_packing_gives_back_every_pair_of_every_document():
-  data = rows([(0, {'web': 1})])
+  data = rows([(0, {'web': 1})], lanes=1)
   tokens, targets = stream([data.batch(2, 37) for _ in range(40)])
   source, order = sources()['web'], pipeline._order(50, 0, 'web')
   documents = [source[int(order[i])] for i in range(200)]
@@ -104,15 +104,15 @@ def test_unknown_positions_are_refused():
 
 
 def test_a_document_longer_than_the_row_goes_on_in_the_next():
-  data = pipeline.Rows({'a': Source('a', [100])}, [(0, {'a': 1})], 0)
+  data = pipeline.Rows({'a': Source('a', [100])}, [(0, {'a': 1})], 0, lanes=1)
   batch = data.batch(3, 33)
   np.testing.assert_array_equal(batch['segment'], 1)
   np.testing.assert_array_equal(batch['tokens'].ravel()[3:], np.arange(103, 199))
 
 
 def test_batch_shapes_may_change_without_losing_or_repeating_tokens():
-  whole = stream([rows().batch(1, 12_000)])
-  data = rows()
+  whole = stream([rows(lanes=1).batch(1, 12_000)])
+  data = rows(lanes=1)
   shapes = [(2, 50), (4, 100), (3, 700), (1, 13), (8, 500), (1, 5387)]
   parts = stream([data.batch(*shape) for shape in shapes])
   for a, b in zip(whole, parts):
@@ -141,6 +141,14 @@ def test_state_is_small():
   assert len(json.dumps(data.state())) < 500
 
 
+def test_rows_of_a_batch_are_of_different_documents_and_each_goes_on_in_the_next():
+  long = {'a': Source('a', [1000] * 40)}
+  data = pipeline.Rows(long, [(0, {'a': 1})], 0, lanes=4)
+  first, second = data.batch(4, 50), data.batch(4, 50)
+  assert len(set(first['tokens'][:, 2])) == 4
+  np.testing.assert_array_equal(first['targets'][:, -1], second['tokens'][:, 0])
+
+
 def test_an_edited_past_is_refused_and_an_edited_future_is_accepted():
   data = rows()
   data.batch(2, 500)
@@ -164,7 +172,7 @@ def test_another_content_of_a_used_source_is_refused():
   changed = sources()
   changed['code'] = Source('code', changed['code'].lengths, 'other')
   with pytest.raises(UserError, match='data.phases'):
-    pipeline.Rows(changed, PHASES, 0).restore(data.state())
+    pipeline.Rows(changed, PHASES, 0, lanes=8).restore(data.state())
 
 
 def test_shards_of_processes_are_the_rows_of_the_global_batch():

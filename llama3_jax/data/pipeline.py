@@ -24,9 +24,13 @@ class Rows:
     phases: list of (start_tokens, {name: weight}), see mix.schedule.
     seed: order of the documents; each epoch of each source has its own order.
     positions: 'row' or 'document', see pack.pack.
+    lanes: documents that are open at a time. Row r of the stream goes on with the
+      document of lane r mod `lanes`, so a long document fills rows of many batches
+      and not all rows of one: without lanes a batch is one page of text, and its
+      gradient too. Not smaller than the batch.
   """
 
-  def __init__(self, sources, phases, seed, positions='row'):
+  def __init__(self, sources, phases, seed, positions='row', lanes=64):
     self.phases = mix.schedule(phases, sorted(sources))
     used = sorted({name for phase in self.phases for name in phase.names})
     for name in used:
@@ -40,7 +44,8 @@ class Rows:
     }
     self._documents = {name: 0 for name in used}  # begun, of each source
     self._drawn = {name: 0 for name in used}  # pairs of those documents
-    self._open = None  # [source, record, first pair not yet given]
+    self._open = [None] * lanes  # of each lane [source, record, first pair not given]
+    self._rows = 0  # given so far
 
   @property
   def tokens(self):
@@ -66,7 +71,7 @@ class Rows:
     if batch_size % n:
       raise UserError(f'batch size {batch_size} is not a multiple of {n} processes')
     rows = batch_size // n
-    plan = self._plan(batch_size * seq_len)
+    plan = self._plan(batch_size, seq_len)
     return _read(
       self.sources,
       plan,
@@ -82,7 +87,8 @@ class Rows:
       'seed': self.seed,
       'documents': dict(self._documents),
       'drawn': dict(self._drawn),
-      'open': self._open and list(self._open),
+      'open': [lane and list(lane) for lane in self._open],
+      'rows': self._rows,
       'past': self._past(),
     }
 
@@ -97,6 +103,11 @@ class Rows:
         f'data.seed: {self.seed}, the checkpoint was made with {state["seed"]}; put '
         'it back or start a new workdir'
       )
+    if len(state['open']) != len(self._open):
+      raise UserError(
+        f'data.lanes: {len(self._open)}, the checkpoint was made with '
+        f'{len(state["open"])}; put it back or start a new workdir'
+      )
     saved = dict(self._documents), dict(self._drawn), self._open
     gone = sorted(
       name
@@ -105,7 +116,8 @@ class Rows:
     )
     self._documents = {name: state['documents'].get(name, 0) for name in self.sources}
     self._drawn = {name: state['drawn'].get(name, 0) for name in self.sources}
-    self._open = state['open'] and list(state['open'])
+    self._open = [lane and list(lane) for lane in state['open']]
+    self._rows = state['rows']
     if gone or self._past() != state['past']:
       self._documents, self._drawn, self._open = saved
       raise UserError(
@@ -120,29 +132,38 @@ class Rows:
     return mix.past(self.phases, sum(self._drawn.values()), identities)
 
   def _rest(self):
-    """Pairs of the open document that were not given yet."""
-    if self._open is None:
-      return 0
-    name, record, offset = self._open
+    """Pairs of the open documents that were not given yet."""
+    return sum(self._left(lane) for lane in self._open if lane)
+
+  def _left(self, lane):
+    name, record, offset = lane
     return int(self.sources[name].lengths[record]) - 1 - offset
 
-  def _plan(self, pairs):
-    """Takes the next `pairs` pairs: list of [source, record, offset, count]."""
+  def _plan(self, rows, seq_len):
+    """Takes the next rows: list of (source, record, offset, count), row after row."""
     plan = []
-    while pairs:
-      if self._open is None:
-        name = mix.choose(self.phases, self._drawn)
-        record = int(self._order[name][self._documents[name]])
-        self._documents[name] += 1
-        self._drawn[name] += int(self.sources[name].lengths[record]) - 1
-        self._open = [name, record, 0]
-      name, record, offset = self._open
-      rest = self._rest()
-      count = min(rest, pairs)
-      plan.append((name, record, offset, count))
-      pairs -= count
-      self._open = None if count == rest else [name, record, offset + count]
+    for _ in range(rows):
+      lane = self._rows % len(self._open)
+      self._rows += 1
+      pairs = seq_len
+      while pairs:
+        if self._open[lane] is None:
+          self._open[lane] = self._draw()
+        name, record, offset = self._open[lane]
+        rest = self._left(self._open[lane])
+        count = min(rest, pairs)
+        plan.append((name, record, offset, count))
+        pairs -= count
+        self._open[lane] = None if count == rest else [name, record, offset + count]
     return plan
+
+  def _draw(self):
+    """Opens the next document of the mix."""
+    name = mix.choose(self.phases, self._drawn)
+    record = int(self._order[name][self._documents[name]])
+    self._documents[name] += 1
+    self._drawn[name] += int(self.sources[name].lengths[record]) - 1
+    return [name, record, 0]
 
 
 class Examples:

@@ -13,7 +13,7 @@ from llama3_jax.tasks import needle as task
 from llama3_jax.tokenizer import Tokenizer
 
 ANSWER = 8  # tokens left for the answer
-FRAME = 12  # tokens of begin_of_text, 'Q:' and 'A:' around the haystack
+FRAME = 4  # tokens of begin_of_text and of joining the parts of the prompt
 
 
 def prompt(
@@ -32,8 +32,7 @@ def prompt(
     context, question, answer = task.haystack(
       rng, sentences, room, depth, n_facts, count
     )
-    text = f'{context}\nQ: {question}\nA:'
-    ids = tokenizer.encode(text, bos=True)
+    ids = tokenizer.encode(task.prompt(context, question), bos=True)
     # Sentences joined may take a few tokens more than alone.
     if len(ids) + ANSWER <= length:
       return ids, answer

@@ -40,8 +40,9 @@ def write(slots, values, start):
   What would fall beyond S is dropped.
   """
   tail = 'KH'[: slots.ndim - 2]
+  values = axes.shard(values.astype(slots.dtype), 'B_' + tail)
   return axes.local(_write, ('BS' + tail, 'B_' + tail, 'B'), 'BS' + tail)(
-    slots, values.astype(slots.dtype), start
+    slots, values, start
   )
 
 
@@ -64,8 +65,11 @@ def advance(cache, position, segment):
 
 def repeat(cache, k):
   """Every row `k` times: K samples of a prompt share one prefill (section 4.2.2)."""
-  return jax.tree.map(lambda x, b: jnp.repeat(x, k, axis=b), cache, _batch_axis())
 
+  def rows(x, axis):  # jnp.repeat does not work along a sharded dim
+    shape = (*x.shape[: axis + 1], k, *x.shape[axis + 1 :])
+    x = jnp.broadcast_to(jnp.expand_dims(x, axis + 1), shape)
+    return x.reshape(*shape[:axis], shape[axis] * k, *shape[axis + 2 :])
 
-def _batch_axis():
-  return Cache(k=1, v=1, position=0, segment=0, length=0)
+  batch_axis = Cache(k=1, v=1, position=0, segment=0, length=0)
+  return jax.tree.map(rows, cache, batch_axis)

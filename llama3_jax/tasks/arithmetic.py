@@ -4,7 +4,7 @@ from llama3_jax.tasks import example
 
 
 def make(rng):
-  a, b = rng.randint(0, 30), rng.randint(0, 30)
+  a, b = rng.randint(0, 20), rng.randint(0, 20)
   if rng.random() < 0.5 and a >= b:
     question, answer = f'{a} - {b}', a - b
   else:

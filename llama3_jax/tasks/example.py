@@ -15,16 +15,12 @@ class Example:
   wrong: tuple[str, ...] = ()
 
 
-# Short everyday words: most become one token of a small vocabulary.
+# Short everyday words, few enough for a model of a million parameters to know them all.
 WORDS = """
-ant apple arm bag ball bank bed bell bird boat book box boy bread bus cake car cat chair
-city cloud coat cold corn cow cup day desk dog door dress duck ear egg eye face farm fire
-fish flag floor foot fork fox frog game gate gift girl glass goat gold green hand hat head
-hill home horse house ice key king lake lamp leaf leg light lion lock map milk moon mouse
-mouth name nest night nose oak ocean paper park pen pig plane plant plate queen rain red
-ring river road rock roof room rope rose salt sand sea seed sheep ship shirt shoe silver
-sky snow song spoon star stone sun table tail tea tent time toe town toy train tree wall
-watch water wave wheel white wind window wing wolf wood wool year
+apple bag bell bird boat book box bread cake cat chair city cloud cup dog door duck egg
+fish flag fox gate goat gold hat house key king lake lamp leaf lion map milk moon nest
+oak pen pig plate queen rain ring road rope rose salt sheep ship shoe snow spoon star
+stone sun table tent train tree wall wind wolf
 """.split()
 
 

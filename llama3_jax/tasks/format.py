@@ -5,7 +5,6 @@ from llama3_jax.tasks import example
 FORMS = {
   'in brackets': lambda words: ' '.join(f'[{w}]' for w in words),
   'with commas': ', '.join,
-  'in capitals': lambda words: ' '.join(words).upper(),
   'in reverse': lambda words: ' '.join(words[::-1]),
   'twice': lambda words: ' '.join([*words, *words]),
   'with dashes': ' - '.join,

@@ -1,44 +1,80 @@
-"""Needle: find the value of a key among others; `haystack` hides it in long text."""
+"""Needle: recall what goes with a word; `haystack` hides the pairs in long text (5.2)."""
 
 from llama3_jax.tasks import example
 
 
 def fact(key, value):
-  return f'The code of {key} is {value}.'
+  return f'Remember: {key} {value}.'
 
 
 def question(key):
-  return f'What is the code of {key}?'
+  return f'What goes with {key}?'
+
+
+def answer(key, value):
+  return f'{key} {value}'
+
+
+def _pairs(rng, n):
+  """`n` (key, value) pairs of 2n different words."""
+  words = example.words(rng, 2 * n)
+  return list(zip(words[:n], words[n:]))
 
 
 def make(rng):
-  keys = example.words(rng, rng.randint(2, 5))
-  values = [str(v) for v in rng.sample(range(100, 1000), len(keys))]
-  facts = ' '.join(map(fact, keys, values))
-  i = rng.randrange(len(keys))
-  wrong = [v for v in values if v != values[i]] + [str(rng.randint(100, 999))]
-  prompt = f'{facts} {question(keys[i])}'
-  return example.Example('needle', prompt, values[i], tuple(wrong))
+  pairs = _pairs(rng, rng.randint(2, 5))
+  i = rng.randrange(len(pairs))
+  key, value = pairs[i]
+  others = [v for _, v in pairs if v != value] + example.words(rng, 1)
+  wrong = tuple(answer(key, v) for v in others if v != value)
+  wrong += tuple(answer(k, v) for k, v in pairs if k != key)
+  facts = ' '.join(fact(*p) for p in pairs)
+  prompt = f'{facts} {question(key)}'
+  return example.Example('needle', prompt, answer(key, value), wrong)
+
+
+def hide(rng, facts, sentences, length, places, count=len):
+  """Text of `length` with each fact at its place, 0 (start) to 1 (end).
+
+  Args: sentences: filler, from a random place on; count(text): length in the unit of
+  `length`, e.g. tokens.
+  """
+  room = length - sum(count(' ' + f) for f in facts)
+  start, lines = rng.randrange(len(sentences)), []
+  while room > 0:
+    lines.append(sentences[(start + len(lines)) % len(sentences)])
+    room -= count(' ' + lines[-1])
+  lines = lines[:-1] if room < 0 else lines
+  marked = sorted(((round(p * len(lines)), f) for p, f in zip(places, facts)))
+  for place, text in reversed(marked):
+    lines.insert(place, text)
+  return ' '.join(lines)
 
 
 def haystack(rng, sentences, length, depth, n_facts=1, count=len):
-  """(context, question, answer): facts at `depth` (0 to 1) of a text of `length`.
+  """(context, question, answer): the asked fact at `depth`, others anywhere.
 
-  Args: sentences: filler, repeated from a random place; count(text): its length in
-  the unit of `length`, e.g. tokens. Further facts go to random depths.
+  The context with the question and its answer is not longer than `length`.
   """
-  keys = example.words(rng, n_facts)
-  values = [str(v) for v in rng.sample(range(100, 1000), n_facts)]
-  facts = list(map(fact, keys, values))
-  room = length - sum(map(count, facts)) - count(question(keys[0])) - 4
-  start, lines = rng.randrange(len(sentences)), []
-  while room > 0:
-    line = sentences[(start + len(lines)) % len(sentences)]
-    room -= count(' ' + line)
-    lines.append(line)
-  lines = lines[:-1] if room < 0 else lines
-  places = [round(depth * len(lines))]
-  places += [rng.randint(0, len(lines)) for _ in facts[1:]]
-  for place, text in sorted(zip(places, facts), reverse=True):
-    lines.insert(place, text)
-  return ' '.join(lines), question(keys[0]), values[0]
+  pairs = _pairs(rng, n_facts)
+  key, value = pairs[0]
+  asked, said = question(key), answer(key, value)
+  places = [depth] + [rng.random() for _ in pairs[1:]]
+  room = length - count(prompt('', asked)) - count(' ' + said) - 2
+  facts = [fact(*p) for p in pairs]
+  return hide(rng, facts, sentences, room, places, count), asked, said
+
+
+def prompt(context, asked):
+  """How a base model is asked: the form of the pages it was trained on."""
+  return f'{context}\nQ: {asked}\nA:'
+
+
+def page(rng, sentences, length, n_facts, count=len):
+  """A document for training: a haystack, then a question for every pair in it."""
+  pairs = _pairs(rng, n_facts)
+  facts = [fact(*p) for p in pairs]
+  rng.shuffle(pairs)
+  asked = ''.join(f'\nQ: {question(k)}\nA: {answer(k, v)}' for k, v in pairs)
+  places = [rng.random() for _ in pairs]
+  return hide(rng, facts, sentences, length - count(asked), places, count) + asked

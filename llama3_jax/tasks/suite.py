@@ -54,6 +54,22 @@ def document(group):
   return '\n'.join(f'Q: {e.prompt}\nA: {e.answer}' for e in group)
 
 
+def drill(rng):
+  """A line of random words said again and again.
+
+  Half of its tokens follow from the text before: the quickest known lesson in looking
+  back (induction), on which copying, recall and formats rest.
+  """
+  line = [rng.choice(example.WORDS) for _ in range(rng.randint(3, 16))]
+  return ' ' + ' '.join(line * rng.randint(2, 4))
+
+
+def drills(n, seed):
+  """`n` drills as documents."""
+  rng = random.Random(f'{seed}/drills')
+  return [{'text': drill(rng), 'source': 'drill', 'lang': 'en'} for _ in range(n)]
+
+
 def documents(n, seed, per_page=8):
   """`n` pages of exercises of the train split, one task a page or mixed pages."""
   rng = random.Random(f'{seed}/documents')

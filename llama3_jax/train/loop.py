@@ -59,16 +59,19 @@ def run(config, workdir, model, loss, data, params, evaluate=None):
       state, found = steps.train_step(state, batch, loss, optimizer, t.microbatches)
       late.put(step, found, data.tokens, phase)
       bar.update()
-      last = step == t.steps
-      if last or step % t.save_every == 0 or asked.is_set():
-        save(step)
-      if asked.is_set():
+      last, stop = step == t.steps, asked.is_set()
+      look = last or (t.eval_every and step % t.eval_every == 0)
+      keep = last or stop or step % t.save_every == 0
+      # Rows first, then the save: a run that goes on from it lacks none of them.
+      if look or keep:
         late.flush()
+      if look:
+        measure(step)
+      if keep:
+        save(step)
+      if stop:
         checkpoints.close()
         raise Preempted(f'stopped by SIGTERM after step {step}, which is saved')
-      if last or (t.eval_every and step % t.eval_every == 0):
-        late.flush()
-        measure(step)
   late.flush()
   writer.close()
   checkpoints.close()

@@ -26,7 +26,8 @@ class Writer:
       return
     folder = pathlib.Path(workdir)
     self.path = folder / 'metrics.jsonl'
-    rows = [r for r in read(workdir) if r['step'] <= resume_step]
+    # A run that starts again from nothing measures step 0 again.
+    rows = [r for r in read(workdir) if r['step'] <= resume_step] if resume_step else []
     text = ''.join(json.dumps(r) + '\n' for r in rows)
     temporary = self.path.with_name('metrics.jsonl.tmp')
     temporary.write_text(text)

@@ -1,0 +1,76 @@
+"""The whole recipe in one run: argument is the model size (tiny)."""
+
+import ml_collections
+
+from configs import anneal
+from configs import assets
+from configs import average
+from configs import curate
+from configs import dpo
+from configs import evaluate
+from configs import long_context
+from configs import pretrain
+from configs import reject
+from configs import reward
+from configs import sft
+from configs import shards
+from configs import tokenizer
+
+# The herd joins its stages: these fields are its own, so no override can be lost.
+WIRED = (
+  *('seed', 'mesh', 'init_from', 'reward_from', 'tokenizer', 'documents', 'inputs'),
+  *('members', 'folder', 'data.root', 'data.tokenizer', 'data.files'),
+  *('data.heldout_files', 'needle.tokenizer', 'needle.documents'),
+)
+
+
+def get_config(size='tiny'):
+  c = ml_collections.ConfigDict()
+  c.experiment = 'herd'
+  c.seed = 0
+  c.mesh = pretrain.base().mesh
+  c.data = ''  # folder of real preference data, maths and code (see data/assets.py)
+  # The reward model's rows with it: three answers by people take 300 to 1,000 tokens.
+  c.data_rows = ml_collections.ConfigDict(dict(length=768, batch=6))
+  c.rounds = 2  # of post-training; six in the paper (4)
+  c.members = 2  # DPO runs of a round that are averaged (4.1.5)
+  c.shots = 4  # solved examples before a question to the base model
+  c.curate = curate.get_config('herd')
+  c.assets = assets.get_config()
+  c.tokenizer = tokenizer.get_config('tiny')
+  c.shards = shards.get_config(size)
+  c.pretrain = pretrain.get_config(size)
+  c.long_context = long_context.get_config(size)
+  c.anneal = anneal.get_config(size)
+  c.control = anneal.get_config(size)  # keeps the learning rate, averages nothing
+  c.control.train.average = 0
+  c.control.optim.anneal_steps = 0
+  c.seed_sft = sft.get_config(size)  # demonstrations: the first model that chats
+  c.seed_sft.data.tasks = 1000
+  c.seed_sft.train.steps = c.seed_sft.optim.decay = 100
+  c.reward = reward.get_config(size)
+  c.reject = reject.get_config(size)
+  c.sft = sft.get_config(size)
+  c.dpo = dpo.get_config(size)
+  c.dpo.data.tasks = 600  # annotations of the round; constructed pairs fill it up
+  c.average = average.get_config()
+  c.evaluate = evaluate.get_config('chat')
+  for name in c:
+    if name not in ('mesh', 'data_rows') and isinstance(
+      c[name], ml_collections.ConfigDict
+    ):
+      _unwire(c[name])
+  return c
+
+
+def _unwire(config):
+  for path in WIRED:
+    *parents, name = path.split('.')
+    node = config
+    for parent in parents:
+      node = node.get(parent)
+      if node is None:
+        break
+    else:
+      if name in node:
+        del node[name]

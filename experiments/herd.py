@@ -1,0 +1,174 @@
+"""All of it with one command: data, pre-training, R rounds of post-training, report.
+
+  python -m experiment --config=configs/herd.py:tiny --workdir=runs/herd
+  python -m experiment --config=configs/herd.py:tiny --workdir=runs/herd --data=DIR
+
+Every stage is another experiment in its own folder, run with the config's part of the
+same name. The same command again goes on where it stopped, skipping what is finished.
+Expected at `tiny`: the checks in results.json and report.html hold.
+"""
+
+import dataclasses
+import pathlib
+
+from absl import logging
+
+from experiments import assets
+from experiments import average
+from experiments import curate
+from experiments import dpo
+from experiments import evaluate
+from experiments import pretrain
+from experiments import reject
+from experiments import reward
+from experiments import sft
+from experiments import shards
+from experiments import tokenizer
+from llama3_jax import config as configs
+from llama3_jax.eval import stages
+from llama3_jax.eval import summary
+from llama3_jax.eval.report import page
+
+
+@dataclasses.dataclass
+class Files:
+  """JSONL files that post-training takes beside the tasks; each round adds to them."""
+
+  answers: tuple = ()  # SFT rows
+  preferences: tuple = ()  # of all rounds so far
+  judge: tuple = ()  # preferences by people, held out
+  rows: dict = dataclasses.field(default_factory=dict)  # rows that hold those
+
+
+def main(config, workdir):
+  """Run all stages; returns what eval/summary.py collects."""
+  folder = configs.open_workdir(config, workdir).resolve()
+  if not (folder / 'results.json').exists():
+    run = stages.Stages(folder, _count(config))
+    files = _data(config, run)
+    _pretrain(config, run)
+    chat = 'seed_sft'
+    run.stage(chat, sft.main, config[chat], _post(config, run, 'anneal', files.answers))
+    for number in range(1, config.rounds + 1):
+      chat = _round(config, run, number, chat, files)
+    _evaluate(config, run)
+    results = summary.collect(run)
+    page.write(summary.for_page(results), folder / 'report.html')
+    configs.write_json(folder / 'results.json', results)
+  results = configs.read_json(folder / 'results.json')
+  failing = [check['name'] for check in results['checks'] if not check['pass']]
+  for name in failing:
+    logging.warning('check fails: %s', name)
+  total = len(results['checks'])
+  logging.info('%d of %d checks hold', total - len(failing), total)
+  logging.info('report: %s', folder / 'report.html')
+  return results
+
+
+def _count(config):
+  """How many stages there will be."""
+  one_round = 4 + config.members + 2  # its two evaluations
+  return 8 + bool(config.data) + config.rounds * one_round + 2
+
+
+def _data(config, run):
+  """Curation, tokenizer, shards (3.1); returns the Files of the real data, if any."""
+  files, inputs = Files(), ()
+  if config.data:
+    real = {'folder': str(pathlib.Path(config.data).resolve()), 'seed': config.seed}
+    run.stage('assets', assets.main, config.assets, real)
+    at = lambda name: f'{run.at("assets")}/{name}.jsonl'
+    inputs = tuple(f'{c}={at(c)}' for c in ('math', 'code'))
+    rows = {f'train.{name}': value for name, value in config.data_rows.items()}
+    people = (at('preferences'),), (at('preferences_heldout'),)
+    files = Files((at('sft'),), *people, rows)
+  run.stage('curate', curate.main, config.curate, {'inputs': inputs})
+  documents = f'{run.at("curate")}/documents'
+  run.stage('tokenizer', tokenizer.main, config.tokenizer, {'inputs': (documents,)})
+  places = {'documents': documents, 'tokenizer': _vocabulary(run), 'seed': config.seed}
+  run.stage('shards', shards.main, config.shards, places)
+  return files
+
+
+def _vocabulary(run):
+  return f'{run.at("tokenizer")}/tokenizer.model'
+
+
+def _pretrain(config, run):
+  """Initial stage, long context, annealing, and a control without annealing (3.4)."""
+  every = {
+    'seed': config.seed,
+    'model.vocab_size': run.results['tokenizer']['vocab_size'],
+    'data.root': run.at('shards'),
+    'needle.tokenizer': _vocabulary(run),
+    'needle.documents': f'{run.at("curate")}/documents',
+  }
+  run.stage('pretrain', pretrain.main, config.pretrain, {**every, 'init_from': ''})
+  every['init_from'] = run.at('pretrain')
+  run.stage('long_context', pretrain.main, config.long_context, every)
+  every['init_from'] = run.at('long_context')
+  # The anneal ends at zero, and the control sees the same data, whatever the steps.
+  every['train.steps'] = config.anneal.train.steps
+  to_zero = {'optim.anneal_steps': config.anneal.train.steps}
+  run.stage('anneal', pretrain.main, config.anneal, {**every, **to_zero})
+  run.stage('control', pretrain.main, config.control, every)
+
+
+def _post(config, run, start, files=()):
+  """What a stage of post-training is given: its start, the vocabulary, its files."""
+  return {
+    'seed': config.seed,
+    'init_from': run.at(start),
+    'data.tokenizer': _vocabulary(run),
+    'data.files': tuple(files),
+    'data.heldout_files': (),
+  }
+
+
+def _round(config, run, number, chat, files):
+  """One round (4), whose prompts the model `chat` answers; returns the new chat model.
+
+  The reward model learns from all annotations so far, DPO from the newest (4.2.1); the
+  reward model and SFT start from the pre-trained model every time.
+  """
+  name = lambda kind: f'{kind}/{number}'
+  changes = _post(config, run, 'anneal', files.preferences) | files.rows
+  changes['data.heldout_files'] = files.judge
+  run.stage(name('reward'), reward.main, config.reward, changes)
+
+  changes = _post(config, run, chat) | {'reward_from': run.at(name('reward'))}
+  changes['seed'] = config.seed + 1000 * number  # new prompts every round
+  found = run.stage(name('reject'), reject.main, config.reject, changes)
+  newest = f'{run.at(name("reject"))}/preferences.jsonl'
+  files.preferences += (newest,)
+  files.answers += (f'{run.at(name("reject"))}/sft.jsonl',)
+
+  changes = _post(config, run, 'anneal', files.answers)
+  run.stage(name('sft'), sft.main, config.sft, changes)
+
+  members = []
+  for i in range(config.members):
+    changes = _post(config, run, name('sft'), (newest,)) | {'seed': config.seed + i}
+    # Constructed pairs fill up a batch of few annotations.
+    changes['data.tasks'] = max(config.dpo.data.tasks - found['annotated'], 0)
+    members.append(f'{name("dpo")}{chr(ord("a") + i)}')
+    run.stage(members[-1], dpo.main, config.dpo, changes)
+  paths = {'members': tuple(run.at(member) for member in members)}
+  run.stage(name('average'), average.main, config.average, paths)
+  return name('average')
+
+
+def _evaluate(config, run):
+  """The base model after solved examples, every chat model without (5)."""
+  models = {'anneal': config.shots, 'seed_sft': -1}
+  for number in range(1, config.rounds + 1):
+    models |= {f'sft/{number}': -1, f'average/{number}': -1}
+  for model, shots in models.items():
+    changes = {
+      'seed': config.seed,
+      'init_from': run.at(model),
+      'tokenizer': _vocabulary(run),
+      'data.root': run.at('shards'),
+      'shots': shots,
+    }
+    run.stage(f'evaluate/{model}', evaluate.main, config.evaluate, changes)

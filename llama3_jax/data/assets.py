@@ -1,0 +1,118 @@
+"""Readers of public data sets in a folder: human preferences, maths, code (3.1, 4.2).
+
+Files, as in the data sets' own repositories:
+  pref_qa_feedback/triples_edited.jsonl  question, context, edited, chosen, rejected
+  gsm8k/train.jsonl                      question, answer
+  humaneval_mbpp/mbpp.jsonl              text, code, task_id, test_list
+"""
+
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+
+from llama3_jax.config import UserError
+
+TRIPLES = 'pref_qa_feedback/triples_edited.jsonl'
+GSM8K = 'gsm8k/train.jsonl'
+MBPP = 'humaneval_mbpp/mbpp.jsonl'
+CALCULATION = re.compile(r'<<[^>]*>>')  # GSM8K's calls of a calculator
+
+
+def preferences(folder: str | os.PathLike, context: int = 0) -> list[dict]:
+  """Preference rows, edited > chosen > rejected, labelled by people (4.2.1).
+
+  context: characters of the passage that are put before the question.
+  """
+  rows = []
+  for row in _read(folder, TRIPLES, ('question', 'edited', 'chosen', 'rejected')):
+    shown = row.get('context', '')[:context]
+    said = f'{shown}\n{row["question"]}' if shown else row['question']
+    rows.append(
+      {
+        'prompt': [{'role': 'user', 'content': said}],
+        'responses': [row['edited'], row['chosen'], row['rejected']],
+        'source': 'qa_feedback',
+      }
+    )
+  return rows
+
+
+def maths_dialogs(folder: str | os.PathLike, count: int) -> list[dict]:
+  """SFT rows of the first `count` problems of GSM8K's train split."""
+  return [
+    {
+      'messages': [
+        {'role': 'user', 'content': question},
+        {'role': 'assistant', 'content': answer},
+      ],
+      'source': 'gsm8k',
+    }
+    for question, answer in _problems(folder)[:count]
+  ]
+
+
+def maths_documents(folder: str | os.PathLike, page: int = 8) -> Iterator[dict]:
+  """Documents of `page` problems of GSM8K's train split with their solutions."""
+  problems = _problems(folder)
+  for start in range(0, len(problems), page):
+    group = problems[start : start + page]
+    text = '\n\n'.join(f'Question: {q}\nAnswer: {a}' for q, a in group)
+    yield _document(text, 'gsm8k', start // page, 'math')
+
+
+def code_documents(folder: str | os.PathLike) -> Iterator[dict]:
+  """Documents of MBPP: a task as a comment, its program and its tests.
+
+  Only the train split (601 to 974): the others are for evaluation.
+  """
+  for row in _read(folder, MBPP, ('text', 'code', 'task_id', 'test_list')):
+    if 601 <= row['task_id'] <= 974:
+      code = row['code'].replace('\r\n', '\n')
+      tests = '\n'.join(row['test_list'])
+      yield _document(
+        f'# {row["text"]}\n{code}\n\n{tests}\n', 'mbpp', row['task_id'], 'code'
+      )
+
+
+def _problems(folder) -> Sequence[tuple[str, str]]:
+  rows = _read(folder, GSM8K, ('question', 'answer'))
+  return [(r['question'], CALCULATION.sub('', r['answer'])) for r in rows]
+
+
+def _document(text, source, number, category):
+  return {
+    'text': text,
+    'url': f'{source}:{number}',
+    'date': '',
+    'source': source,
+    'lang': 'code' if category == 'code' else 'en',
+    'category': category,
+  }
+
+
+def _read(folder, name, fields):
+  """Rows of a JSONL file; UserError that names a missing file or the bad line."""
+  path = pathlib.Path(folder) / name
+  if not path.parent.parent.is_dir():
+    raise UserError(f'data={folder}: no such folder; name one that holds {name}')
+  try:
+    lines = path.read_text(encoding='utf-8').split('\n')
+  except FileNotFoundError:
+    raise UserError(f'{path} is missing: data must name a folder that holds {name}')
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(f'{path} cannot be read ({error}): copy it again')
+  rows = []
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    try:
+      row = json.loads(line)
+    except ValueError as error:
+      raise UserError(f'{path}, line {number}: not JSON ({error}): copy it again')
+    missing = [f for f in fields if not isinstance(row, dict) or f not in row]
+    if missing:
+      raise UserError(f'{path}, line {number}: field {missing[0]} is missing')
+    rows.append(row)
+  return rows

@@ -1,0 +1,82 @@
+"""What a herd run must show, as figures against bars (issue's list; 3.4, 4.1, 4.2)."""
+
+import math
+from collections.abc import Sequence
+
+from llama3_jax.eval.stages import Stages
+from llama3_jax.train import metrics
+
+MINUTES, GIGABYTES = 15, 4
+
+
+def all(run: Stages, seconds: float, memory: int) -> list[dict]:
+  """[{'name', 'value', 'bar', 'pass'}]; the two of time and memory hold 'seconds' and
+  'memory_bytes' in place of 'value'."""
+  r = run.results
+  rounds = [n for n in r if n.startswith('average/')]
+  last = rounds[-1].removeprefix('average/')
+  held = [m['eval_loss'] for m in metrics.read(run.at('pretrain')) if 'eval_loss' in m]
+  anneal, control = (r[n]['eval_loss']['eval_loss'] for n in ('anneal', 'control'))
+  polyak = r['anneal'].get('average') or {'mean': math.nan, 'members': [math.nan]}
+  needle = r['long_context'].get('needle', {})
+  before, after = (_recall(needle.get(when)) for when in ('before', 'after'))
+  macro = lambda model: r[f'evaluate/{model}']['tasks']['macro']['score']
+  chosen = min(found['eval/chosen'] for n, found in r.items() if n.startswith('dpo/'))
+  return [
+    _below('Held-out loss falls in pre-training', held[-1], held[0], strict=True),
+    _below('Annealing ends below a constant learning rate', anneal, control, True),
+    _below(
+      'Averaged checkpoints are no worse than their mean',
+      polyak['mean'],
+      sum(polyak['members']) / len(polyak['members']),
+    ),
+    _below('Needle recall before extension, at the longest length', before, 0.1),
+    _above('Needle recall after extension, at the longest length', after, 0.9),
+    _above('Reward model, held-out pairs', r[f'reward/{last}']['accuracy'], 0.9),
+    _rises(r, f'reject/{last}'),
+    _above('SFT raises exact match', macro(f'sft/{last}'), macro('anneal'), True),
+    _above(
+      'DPO raises exact match', macro(f'average/{last}'), macro(f'sft/{last}'), True
+    ),
+    _above('DPO keeps the log-probability of chosen answers', chosen, 0.0),
+    {
+      'name': 'Time of the whole run',
+      'seconds': seconds,
+      'bar': f'<= {MINUTES} min',
+      'pass': seconds <= 60 * MINUTES,
+    },
+    {
+      'name': 'Peak memory',
+      'memory_bytes': memory,
+      'bar': f'<= {GIGABYTES} GB',
+      'pass': memory <= 1e9 * GIGABYTES,
+    },
+  ]
+
+
+def _recall(grid: Sequence[Sequence[float]] | None) -> float:
+  """Mean over depths at the longest length; nan where it was not measured."""
+  return sum(row[-1] for row in grid) / len(grid) if grid else math.nan
+
+
+def _below(name, value, bar, strict=False):
+  sign, good = ('<', value < bar) if strict else ('<=', value <= bar)
+  return _check(name, value, f'{sign} {bar:.4g}', good)
+
+
+def _above(name, value, bar, strict=False):
+  sign, good = ('>', value > bar) if strict else ('>=', value >= bar)
+  return _check(name, value, f'{sign} {bar:.4g}', good)
+
+
+def _rises(results, stage):
+  """Mean reward of the best of K against one answer's; each K above the one before."""
+  rewards = [point['reward'] for point in results[stage]['best_of_k']]
+  name = 'Mean reward of the best of K rises with K (gain)'
+  good = len(rewards) > 1 and sorted(set(rewards)) == rewards
+  return _check(name, rewards[-1] - rewards[0], '> 0 at every K', good)
+
+
+def _check(name, value, bar, good):
+  known = value is not None and not math.isnan(value)
+  return {'name': name, 'value': value if known else None, 'bar': bar, 'pass': good}

@@ -1,0 +1,114 @@
+"""The gate of long-context pre-training: train on until it opens (3.4.2)."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+from absl import logging
+
+from llama3_jax import config as configs
+from llama3_jax.config import ModelConfig, UserError
+from llama3_jax.eval import needle
+from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.train import checkpoint
+
+
+def extend(
+  config,
+  folder: pathlib.Path,
+  model: ModelConfig,
+  sentences: Sequence[str],
+  train_to: Callable,
+  short_loss: Callable,
+):
+  """Trains the stage until the gate opens; measures recall and loss before and after.
+
+  Args:
+    config: ConfigDict with seed, init_from, train.steps, needle (lengths, depths,
+      samples, facts, tokenizer) and gate (tolerance, perfect, more_steps, attempts).
+    sentences: the hay; train_to(steps) -> state, resuming from what is saved;
+    short_loss(params, model) -> held-out loss at the initial length, nats a token.
+
+  Returns (state, {'needle': {'lengths', 'depths', 'samples', 'before', 'after'},
+  'gate': {'pass', 'why', 'short_before', 'short_after', 'attempts'}}); before is the
+  model of init_from with its own RoPE.
+  """
+  n, g = config.needle, config.gate
+  tokenizer = Tokenizer.load(n.tokenizer)
+
+  def examine(params, model):
+    grid = needle.grid(
+      *(params, model, tokenizer, sentences, n.lengths, n.depths, n.samples),
+      *(config.seed, n.facts),
+    )
+    return {'recall': grid['recall'], 'short': short_loss(params, model)}
+
+  path = folder / 'before.json'
+  if not path.exists():
+    if not config.init_from:
+      raise UserError(
+        'init_from is empty: a longer context is learnt after the shorter'
+      )
+    configs.write_json(path, examine(*checkpoint.load(config.init_from)))
+  before = configs.read_json(path)
+
+  def judge(state):
+    found = examine(state.params, model)
+    passed, why = needle.gate(
+      found['short'], before['short'], found['recall'], g.tolerance, g.perfect
+    )
+    return {'pass': passed, 'why': why, **found}
+
+  steps = config.train.steps
+  state, judged = train(
+    folder / 'gate.json', steps, g.more_steps, g.attempts, train_to, judge
+  )
+  return state, _report(config, before, judged)
+
+
+def train(
+  path: pathlib.Path,
+  steps: int,
+  more_steps: int,
+  attempts: int,
+  train_to: Callable,
+  judge: Callable,
+):
+  """Train to `steps`; while the gate stays shut, `more_steps` more, `attempts` times.
+
+  judge(state) -> dict with 'pass': bool and 'why': str. Each judgement is kept in
+  `path` (JSON) at once, so that a stopped run goes on with the attempt it was in.
+  Returns (state, [judgement with 'steps', ...]).
+  """
+  judged = configs.read_json(path) if path.exists() else []
+  done = lambda: judged and (judged[-1]['pass'] or len(judged) > attempts)
+  target = steps + more_steps * max(len(judged) - 1, 0)
+  while not done():
+    target = steps + more_steps * len(judged)
+    state = train_to(target)
+    judged.append({'steps': target, **judge(state)})
+    configs.write_json(path, judged)
+    verdict = 'opens' if judged[-1]['pass'] else 'stays shut'
+    logging.info('gate %s at step %d: %s', verdict, target, judged[-1]['why'])
+  return train_to(target), judged
+
+
+def _report(config, before, judged):
+  last, n = judged[-1], config.needle
+  return {
+    'needle': {
+      'lengths': list(n.lengths),
+      'depths': list(n.depths),
+      'samples': n.samples,
+      'before': before['recall'],
+      'after': last['recall'],
+    },
+    'gate': {
+      'pass': last['pass'],
+      'why': last['why'],
+      'short_before': before['short'],
+      'short_after': last['short'],
+      'attempts': [
+        {'steps': j['steps'], 'pass': j['pass'], 'why': j['why']} for j in judged
+      ],
+    },
+  }

@@ -1,0 +1,84 @@
+"""Stages in turn, each in its folder: skipped when finished, timed, memory measured."""
+
+import pathlib
+import resource
+import time
+from collections.abc import Callable, Mapping
+
+import ml_collections
+from absl import logging
+
+from llama3_jax import config as configs
+
+
+class Stages:
+  """Runs stages under `folder` and keeps their results.
+
+  results: {name: what main returned}, in order; costs: {name: {'seconds',
+  'memory_bytes', 'resumed'}} of the process that finished the stage. `total` is the
+  number of stages there will be, for the time left.
+  """
+
+  def __init__(self, folder: pathlib.Path, total: int):
+    self.folder, self.total = pathlib.Path(folder), total
+    self.results, self.costs, self.configs = {}, {}, {}
+    self._done, self._left = 0.0, 0.0
+
+  def at(self, name: str) -> str:
+    """Folder of a stage: `sft/1` is sft_1."""
+    return str(self.folder / name.replace('/', '_'))
+
+  def stage(
+    self, name: str, main: Callable, config: ml_collections.ConfigDict, changes: Mapping
+  ) -> dict:
+    """Results of main(config with `changes`, the stage's folder)."""
+    folder = pathlib.Path(self.at(name))
+    config = configs.edit(config, changes)
+    self.configs[name] = config
+    place = f'[{len(self.results) + 1}/{self.total}] {name}'
+    if not (folder / 'results.json').exists() or not (folder / 'cost.json').exists():
+      logging.info('%s: start; %s', place, self._progress())
+      cost = _measured(main, config, folder)
+      configs.write_json(folder / 'cost.json', cost)
+    self.results[name] = configs.read_json(folder / 'results.json')
+    self.costs[name] = configs.read_json(folder / 'cost.json')
+    cost = self.costs[name]
+    took = f'{cost["seconds"]:.0f} s, {cost["memory_bytes"] / 1e9:.2f} GB'
+    logging.info('%s: done (%s)', place, took)
+    return self.results[name]
+
+  def _progress(self):
+    spent = sum(cost['seconds'] for cost in self.costs.values())
+    if not self.costs:
+      return f'{self.total} stages'
+    left = spent / len(self.costs) * (self.total - len(self.costs))
+    return f'{spent / 60:.1f} min so far, about {left / 60:.1f} min left'
+
+
+def _measured(main, config, folder):
+  resumed = folder.exists()
+  start = time.perf_counter()
+  reset_peak()
+  main(config, str(folder))
+  cost = {'seconds': time.perf_counter() - start, 'memory_bytes': peak()}
+  return {**cost, 'resumed': resumed}
+
+
+def reset_peak() -> None:
+  """Starts a new measurement of `peak`, where the system can (Linux)."""
+  try:
+    pathlib.Path('/proc/self/clear_refs').write_text('5')
+  except OSError:
+    pass
+
+
+def peak() -> int:
+  """Peak resident memory of this process since `reset_peak`, bytes; of its whole life
+  where the system cannot tell (a child's memory is not counted)."""
+  try:
+    for line in pathlib.Path('/proc/self/status').read_text().split('\n'):
+      if line.startswith('VmHWM:'):
+        return int(line.split()[1]) * 1024
+  except OSError:
+    pass
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

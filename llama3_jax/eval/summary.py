@@ -1,0 +1,186 @@
+"""What a herd run showed: figures and checks from the results of its stages (5)."""
+
+from collections.abc import Mapping
+
+from llama3_jax.eval import checks
+from llama3_jax.eval.stages import Stages
+from llama3_jax.train import metrics
+
+NAMES = {'anneal': 'base', 'seed_sft': 'SFT on demonstrations'}
+POINTS = 200  # of a curve in results.json, at most
+TIMES = ('seconds', 'memory_bytes', 'resumed')
+
+
+def collect(run: Stages) -> dict:
+  """Results of a finished run.
+
+  'figures' are the same however often the run was interrupted; 'checks' is the list of
+  eval/checks.py; 'costs' holds seconds and memory_bytes of every stage, 'seconds' and
+  'memory_bytes' those of the whole; 'notes' what a reader must know.
+  """
+  figures = {
+    'curation': _funnel(run.results['curate']),
+    'stages': _curves(run),
+    'needle': run.results['long_context'].get('needle', {}),
+    'gate': run.results['long_context'].get('gate', {}),
+    'reward': _rewards(run),
+    'best_of_k': _rounds(run, 'reject', 'best_of_k'),
+    'dpo': {n: _held(r) for n, r in _kind(run, 'dpo').items()},
+    'evaluation': {_name(n): r['tasks'] for n, r in _kind(run, 'evaluate').items()},
+    'held_out': _held_out(run),
+    'dialogs': _dialogs(run),
+    'tokens': {n: r['tokens'] for n, r in run.results['shards'].items()},
+    'characters_per_token': run.results['tokenizer']['characters_per_token'],
+  }
+  seconds = sum(cost['seconds'] for cost in run.costs.values())
+  memory = max(cost['memory_bytes'] for cost in run.costs.values())
+  return {
+    'figures': figures,
+    'checks': checks.all(run, seconds, memory),
+    'notes': _notes(run),
+    'costs': dict(run.costs),
+    'seconds': seconds,
+    'memory_bytes': memory,
+  }
+
+
+def timeless(value):
+  """`value` without times and memory: what an interrupted run must give as well."""
+  if isinstance(value, Mapping):
+    return {k: timeless(v) for k, v in value.items() if k not in TIMES}
+  return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def for_page(results: Mapping) -> dict:
+  """The dict that eval/report/page.py takes."""
+  figures = dict(results['figures'])
+  costs = results['costs']
+  figures['stages'] = [
+    {**stage, 'seconds': cost['seconds'], 'memory_bytes': cost['memory_bytes']}
+    for stage in figures['stages']
+    for cost in [costs[stage['name']]]
+  ]
+  rewards = list(figures.pop('reward').values())
+  curves = list(figures.pop('best_of_k').values())
+  shown = [{**check, 'value': _shown(check)} for check in results['checks']]
+  return {
+    'title': 'The herd',
+    'summary': 'The recipe of Llama 3, from crawled pages to an aligned model.',
+    'notes': results['notes'],
+    'seconds': results['seconds'],
+    'memory_bytes': results['memory_bytes'],
+    **figures,
+    'reward': rewards[-1] if rewards else {},
+    'best_of_k': curves[-1] if curves else (),
+    'checks': shown,
+  }
+
+
+def _kind(run, kind):
+  """{'1': results of `kind`/1, ...}."""
+  start = f'{kind}/'
+  return {
+    name.removeprefix(start): found
+    for name, found in run.results.items()
+    if name.startswith(start)
+  }
+
+
+def _rounds(run, kind, field):
+  return {name: found[field] for name, found in _kind(run, kind).items()}
+
+
+def _name(model):
+  """What the reader calls a model: the average of a round is its result, after DPO."""
+  return NAMES.get(model, model.replace('average', 'DPO').replace('sft', 'SFT'))
+
+
+def _funnel(found):
+  return [
+    {'name': step['step'], 'documents': step['documents']} for step in found['steps']
+  ]
+
+
+def _curves(run):
+  """Every stage with the training metrics that a second run would repeat."""
+  stages = []
+  for name in run.results:
+    rows = [] if name == 'control' else _thin(metrics.read(run.at(name)), run, name)
+    stages.append({'name': name, 'metrics': rows})
+  return stages
+
+
+def _thin(rows, run, name):
+  """Rows of planned steps (a resumed run writes more) at POINTS steps, and all
+  held-out losses."""
+  if not rows:
+    return []
+  train = run.configs[name].train
+  last = max(row['step'] for row in rows)
+  every = train.log_every * -(-last // (POINTS * train.log_every))
+  kept = []
+  for row in rows:
+    if 'eval_loss' in row:
+      names = ('step', 'tokens', 'eval_loss')
+    elif row['step'] in (1, last) or row['step'] % every == 0:
+      names = ('step', 'tokens', 'loss', 'lr', 'grad_norm')
+    else:
+      continue
+    kept.append({n: row[n] for n in names if n in row})
+  return kept
+
+
+def _rewards(run):
+  found = {}
+  for name, result in _kind(run, 'reward').items():
+    entry = {k: result[k] for k in ('accuracy', 'n', 'margins')}
+    for judged in result['files'].values():
+      entry |= {'real_accuracy': judged['accuracy'], 'real_n': judged['n']}
+    found[name] = entry
+  return found
+
+
+def _held(found):
+  return {k: v for k, v in found.items() if k.startswith('eval') or k == 'pairs'}
+
+
+def _held_out(run):
+  names = ('pretrain', 'long_context', 'anneal', 'control')
+  found = {n: run.results[n]['eval_loss'] for n in names}
+  return {**found, 'average': run.results['anneal'].get('average', {})}
+
+
+def _dialogs(run):
+  last = list(_kind(run, 'evaluate').values())[-1]
+  return last.get('dialogs', [])
+
+
+def _notes(run):
+  notes = []
+  inputs = run.results['curate']['inputs']
+  if inputs.get('offline'):
+    notes.append(
+      f'No text from the package registry ({inputs["reason"]}): the standard library '
+      'and generated text stood in for it.'
+    )
+  elif inputs.get('reason'):
+    notes.append(f'A part of the registry text was out of reach: {inputs["reason"]}.')
+  resumed = [name for name, cost in run.costs.items() if cost['resumed']]
+  if resumed:
+    notes.append(
+      f'Interrupted in {", ".join(resumed)}: times count the part that finished.'
+    )
+  return notes
+
+
+def _shown(check):
+  """What was measured, as a reader takes it."""
+  if check.get('value') is not None:
+    return check['value']
+  if 'seconds' in check:
+    return f'{check["seconds"] / 60:.1f} min'
+  return (
+    f'{check["memory_bytes"] / 1e9:.2f} GB'
+    if 'memory_bytes' in check
+    else 'not measured'
+  )

@@ -1,0 +1,195 @@
+"""Loss, gradients and training on every kind of mesh equal those of one device."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llama3_jax import axes
+from llama3_jax.config import ModelConfig
+from llama3_jax.model import llama
+from llama3_jax.train import loss as losses
+from llama3_jax.train import optim, step
+
+C = ModelConfig(
+  2, 32, 8, 8, 8, 64, vocab_size=64, rope_theta=1e4, dtype='float32', attention='dense'
+)
+PATHS = {'dense': C, 'blockwise': dataclasses.replace(C, attention='blockwise', block=4)}
+MESHES = {
+  'fsdp': dict(fsdp=8),
+  'tensor': dict(tensor=8),
+  'context': dict(context=8),
+  'replica': dict(replica=2, fsdp=4),
+  'mixed': dict(replica=2, context=2, tensor=2),
+  'mixed with fsdp': dict(fsdp=2, context=2, tensor=2),
+}
+B, T = 8, 32
+
+
+def packed(seed=0):
+  """A batch of packed documents with padding and uneven weights."""
+  rng = np.random.default_rng(seed)
+  tokens, targets = rng.integers(0, 64, (2, B, T)).astype(np.int32)
+  segment = np.sort(rng.integers(1, 5, (B, T)), 1).astype(np.int32)
+  segment[1, 20:] = 0
+  segment[5] = 0
+  position = np.tile(np.arange(T, dtype=np.int32), (B, 1))
+  weight = (rng.random((B, T)) * (segment > 0)).astype(np.float32)
+  return dict(
+    tokens=tokens, targets=targets, segment=segment, position=position, weight=weight
+  )
+
+
+def init():
+  return jax.jit(llama.init, static_argnums=1)(jax.random.key(0), C)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def value_and_gradient(params, batch, config):
+  def loss(p):
+    return losses.next_token(p, batch, config, z_loss=1e-3, chunk=8)
+
+  return jax.value_and_grad(loss, has_aux=True)(params)
+
+
+@pytest.fixture(scope='module')
+def expected():
+  """Without any mesh: the loss, its metrics and the gradients."""
+  batch = jax.tree.map(jnp.asarray, packed())
+  return jax.tree.map(np.asarray, value_and_gradient(init(), batch, C))
+
+
+CASES = [('dense', n) for n in ('fsdp', 'tensor', 'context', 'mixed with fsdp')]
+CASES += [('blockwise', n) for n in ('replica', 'context', 'mixed')]
+
+
+@pytest.mark.parametrize('path,name', CASES)
+def test_loss_and_gradients_are_those_of_one_device(mesh, expected, path, name):
+  with jax.set_mesh(mesh(**MESHES[name])):
+    params = init()
+    found = value_and_gradient(params, axes.batch(packed()), PATHS[path])
+    for p, g in zip(jax.tree.leaves(params), jax.tree.leaves(found[1])):
+      assert g.sharding.is_equivalent_to(p.sharding, g.ndim)
+  close(found, expected)
+
+
+def close(found, expected, tolerance=2e-5):
+  """Every leaf equal within `tolerance` of the leaf's largest value."""
+  names = jax.tree_util.tree_leaves_with_path(expected)
+  for (path, b), a in zip(names, jax.tree.leaves(found)):
+    a, b = np.asarray(a), np.asarray(b)
+    worst = np.abs(a - b).max() / max(np.abs(b).max(), 1e-6)
+    assert worst < tolerance, (jax.tree_util.keystr(path), worst)
+
+
+def test_one_device_with_a_mesh_is_no_mesh(mesh, expected):
+  with jax.set_mesh(mesh()):
+    close(value_and_gradient(init(), axes.batch(packed()), C), expected)
+
+
+def test_blockwise_without_a_mesh(expected):
+  batch = jax.tree.map(jnp.asarray, packed())
+  close(value_and_gradient(init(), batch, PATHS['blockwise']), expected)
+
+
+def test_parameters_are_cut_as_the_alphabet_says(mesh):
+  with jax.set_mesh(mesh(fsdp=2, context=2, tensor=2)):
+    p = init()
+  assert p.layers.wq.sharding.shard_shape(p.layers.wq.shape) == (2, 16, 4, 8)
+  assert p.layers.w_down.sharding.shard_shape(p.layers.w_down.shape) == (2, 32, 16)
+  assert p.embed.sharding.shard_shape(p.embed.shape) == (32, 16)
+
+
+def test_initial_parameters_do_not_depend_on_the_mesh(mesh):
+  plain = init()
+  with jax.set_mesh(mesh(fsdp=2, tensor=4)):
+    meshed = init()
+  for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(meshed)):
+    np.testing.assert_array_equal(a, b)
+
+
+LOSS = functools.partial(losses.next_token, config=C, chunk=16)
+OPTIMIZER = optim.create(optim.OptimConfig(peak=1e-2, warmup=2, decay=10, eps=1e-5))
+
+
+def train(n, microbatches=1):
+  """Parameters and metrics after `n` steps on the ambient mesh."""
+  state = jax.jit(step.create, static_argnums=1)(init(), OPTIMIZER)
+  rows = []
+  for i in range(n):
+    batch = axes.batch(packed(i))
+    state, found = step.train_step(state, batch, LOSS, OPTIMIZER, microbatches)
+    rows.append({k: float(v) for k, v in found.items()})
+  return jax.tree.map(np.asarray, state.params), rows
+
+
+@pytest.fixture(scope='module')
+def trained():
+  return train(4)
+
+
+@pytest.mark.parametrize(
+  'name,microbatches', [('mixed', 1), ('mixed with fsdp', 4)]
+)
+def test_training_on_a_mesh_is_training_on_one_device(
+  mesh, trained, name, microbatches
+):
+  with jax.set_mesh(mesh(**MESHES[name])):
+    params, rows = train(4, microbatches)
+  close(params, trained[0], 2e-3)
+  for a, b in zip(rows, trained[1]):
+    assert a == pytest.approx(b, rel=1e-4)
+
+
+def test_optimizer_moments_are_cut_like_the_parameters(mesh):
+  with jax.set_mesh(mesh(fsdp=4, tensor=2)):
+    state = jax.jit(step.create, static_argnums=1)(init(), OPTIMIZER)
+  shape = state.params.layers.wq.shape
+  cut = [x for x in jax.tree.leaves(state.opt) if x.shape == shape]
+  assert len(cut) >= 2
+  for x in cut:
+    assert x.sharding.shard_shape(shape) == (2, 8, 4, 8)
+
+
+def test_keys_and_values_are_gathered_over_context_only(mesh):
+  """Context parallelism of 3.3.2: queries stay cut, keys and values are whole."""
+  with jax.set_mesh(mesh(context=4, tensor=2)):
+    kv = axes.shard(jnp.zeros((2, 8, 2, 4)), 'BTKH')
+    assert kv.sharding.shard_shape(kv.shape) == (2, 2, 1, 4)
+    whole = axes.shard(kv, 'BSKH')
+    assert whole.sharding.shard_shape(kv.shape) == (2, 8, 1, 4)
+
+
+def equations(jaxpr):
+  """Every equation of a jaxpr, those of inner jaxprs too."""
+  for eqn in jaxpr.eqns:
+    yield eqn
+    for inner in jax.tree.leaves(
+      list(eqn.params.values()), is_leaf=lambda x: hasattr(x, 'eqns')
+    ):
+      if hasattr(inner, 'eqns'):
+        yield from equations(getattr(inner, 'jaxpr', inner))
+
+
+def test_fsdp_gathers_the_small_type(mesh):
+  """Weights are cast before they are gathered: half the bytes on the wire."""
+  config = dataclasses.replace(C, dtype='bfloat16')
+
+  def f(p, batch):
+    return losses.next_token(p, batch, config, chunk=0)[0]
+
+  with jax.set_mesh(mesh(fsdp=8)):
+    jaxpr = jax.make_jaxpr(f)(init(), axes.batch(packed()))
+  moved = []
+  for eqn in equations(jaxpr.jaxpr):
+    if eqn.primitive.name != 'reshard':
+      continue
+    before, after = eqn.invars[0].aval, eqn.outvars[0].aval
+    if before.ndim > 1 and before.dtype != np.int32:
+      if 'fsdp' in str(before.sharding.spec) and 'fsdp' not in str(after.sharding.spec):
+        moved.append((before.shape, str(before.dtype)))
+  assert len(moved) >= 8  # embedding, seven matrices of a layer, head
+  assert {dtype for _, dtype in moved} == {'bfloat16'}, moved
