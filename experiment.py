@@ -17,6 +17,7 @@ import pathlib
 import re
 import signal
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).parent
@@ -28,9 +29,9 @@ def load_config(argument):
 
   path, _, variant = argument.partition(':')
   file = next((p for p in (pathlib.Path(path), ROOT / path) if p.is_file()), None)
-  if file is None:
+  if file is None or file.suffix != '.py':
     known = ', '.join(sorted(f'configs/{p.name}' for p in _files('configs')))
-    raise UserError(f'--config={path}: no such file; there are {known}')
+    raise UserError(f'--config={path}: no such config file; there are {known}')
   spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -98,6 +99,16 @@ def parse(arguments):
   return flags, overrides
 
 
+def _number(flags, name):
+  """The flag as an int."""
+  from llama3_jax.config import UserError
+
+  try:
+    return int(flags[name])
+  except (KeyError, ValueError):
+    raise UserError(f'--{name}={flags.get(name, "")}: a whole number is needed')
+
+
 def _files(folder):
   return [p for p in (ROOT / folder).glob('*.py') if p.stem != '__init__']
 
@@ -128,16 +139,16 @@ def run(config, workdir):
 
 def _devices(flags):
   if 'devices' in flags:
-    count = f'--xla_force_host_platform_device_count={int(flags["devices"])}'
+    count = f'--xla_force_host_platform_device_count={_number(flags, "devices")}'
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {count}'
   import jax
 
   cache = os.environ.get('LLAMA3_CACHE', os.path.expanduser('~/.cache/llama3_jax'))
   jax.config.update('jax_compilation_cache_dir', os.path.join(cache, 'compiled'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
   if 'coordinator' in flags:
     jax.distributed.initialize(
-      flags['coordinator'], int(flags['processes']), int(flags['process'])
+      flags['coordinator'], _number(flags, 'processes'), _number(flags, 'process')
     )
   elif os.environ.get('TPU_WORKER_HOSTNAMES', '').count(',') or (
     int(os.environ.get('SLURM_NTASKS', 1)) > 1
@@ -161,7 +172,7 @@ def members(module, config, flags, overrides, workdir):
     runs.append((member, os.path.join(workdir, str(i))))
   if 'sweep_index' not in flags:
     return runs
-  index = int(flags['sweep_index'])
+  index = _number(flags, 'sweep_index')
   if not 0 <= index < len(runs):
     raise UserError(f'--sweep_index={index}: the sweep has members 0 to {len(runs) - 1}')
   return [runs[index]]
@@ -199,7 +210,8 @@ def main(arguments):
 def _ours(record):
   """Our own lines, and the warnings of libraries that log every file they touch."""
   return str(ROOT) in record.pathname and '.venv' not in record.pathname or (
-    record.levelno >= 30
+    # Orbax logs what it then raises, with its traceback.
+    record.levelno >= 30 and 'orbax' not in record.pathname
   )
 
 
@@ -214,6 +226,8 @@ def launch(arguments):
   from llama3_jax.config import Preempted, UserError
 
   signal.signal(signal.SIGTERM, _interrupt)
+  # Threads and coroutines of libraries whose error is raised to us anyway.
+  threading.excepthook = sys.unraisablehook = lambda _: None
   try:
     return main(arguments)
   except UserError as e:
@@ -229,6 +243,7 @@ def launch(arguments):
     status = 1
   sys.stderr.write(f'experiment: {message}\n')
   sys.stderr.flush()
+  sys.stderr = open(os.devnull, 'w')  # what libraries say at exit
   return status
 
 

@@ -71,6 +71,12 @@ def base():
       eval_batches=4,
     )
   )
+  _long_context(c)
+  return c
+
+
+def _long_context(c):
+  """What ends the long-context stage (3.4.2)."""
   # Recall and short-context loss, before and after: only where there are lengths.
   c.needle = ml_collections.ConfigDict(
     dict(
@@ -93,7 +99,6 @@ def base():
       attempts=2,  # further ones, after train.steps
     )
   )
-  return c
 
 
 def get_config(size='tiny'):
@@ -102,6 +107,8 @@ def get_config(size='tiny'):
     c.data.mix.update(TINY_MIX)
     c.data.changes = TINY_CHANGES
     return c
+  if size not in PEAK:
+    raise configs.UserError(f'size {size!r} is none of tiny, {", ".join(PEAK)}')
   c.model = configs.model_fields(llama.SIZES[size])
   c.mesh.update(MESH[size])
   c.optim.update(

@@ -36,6 +36,7 @@ def main(config, workdir):
   if (folder / 'results.json').exists():
     return configs.read_json(folder / 'results.json')
   model = configs.model_config(config.model)
+  loop.check(config, model)
   loss = _loss(config, model)
   data = pipeline.Rows(
     _sources(config, 'train'),

@@ -141,6 +141,8 @@ def _plain(value, beside):
 
 # What may change between two starts of one run without making it another run.
 FREE = ('train.log_every', 'data.root', 'init_from')
+# A checkpoint restores onto any mesh.
+FREE += ('mesh.replica', 'mesh.fsdp', 'mesh.stage', 'mesh.context', 'mesh.tensor')
 
 
 def open_workdir(config, workdir, free=FREE):
@@ -157,7 +159,8 @@ def open_workdir(config, workdir, free=FREE):
   flat = {k: _plain(v, beside) for k, v in flatten(config).items()}
   flat = json.loads(json.dumps(flat, default=str))
   path = folder / 'config.json'
-  if path.exists():
+  # A start that failed before it wrote anything has no claim on the folder.
+  if path.exists() and os.listdir(folder) != ['config.json']:
     try:
       old = json.loads(path.read_text())['config']
     except (ValueError, KeyError):

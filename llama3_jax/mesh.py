@@ -16,6 +16,9 @@ def shape(config, n_devices):
   Raises UserError when the product is not the number of devices.
   """
   sizes = [int(config[a]) for a in axes.AXES]
+  for axis, size in zip(axes.AXES, sizes):
+    if size < 1 and size != -1:
+      raise UserError(f'mesh.{axis}={size}: a size is 1 or more, or -1 for the rest')
   free = [i for i, s in enumerate(sizes) if s == -1]
   if len(free) > 1:
     names = ', '.join(f'mesh.{axes.AXES[i]}' for i in free)
@@ -41,6 +44,22 @@ def check(sizes, model):
         f'dim {dim}={n} of the model does not divide over mesh '
         f'{"/".join(axes.RULES[dim])}={parts}: change mesh.* or the model size'
       )
+
+
+def check_batch(sizes, batch, length, microbatches=1):
+  """UserError when rows or columns of a batch do not divide over the mesh."""
+  size = dict(zip(axes.AXES, sizes))
+  rows, columns = size['replica'] * size['fsdp'], size['context']
+  if batch % microbatches or batch // microbatches % rows:
+    raise UserError(
+      f'train.batch={batch} in train.microbatches={microbatches} parts does not divide '
+      f'over mesh replica x fsdp = {rows}: change one of them (or train.ramp)'
+    )
+  if length % columns:
+    raise UserError(
+      f'train.length={length} does not divide over mesh.context={columns}: '
+      'change one of them (or train.ramp)'
+    )
 
 
 def create(config, devices=None):

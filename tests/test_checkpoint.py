@@ -1,4 +1,4 @@
-"""Saved and restored to the same bits, on any mesh; a bad checkpoint is one clear line."""
+"""Saved and restored to the same bits, on any mesh; a bad checkpoint is one line."""
 
 import dataclasses
 import os

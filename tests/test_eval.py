@@ -11,6 +11,7 @@ import pytest
 from llama3_jax.config import UserError
 from llama3_jax.eval import needle, run
 from llama3_jax.generate import engine
+from llama3_jax.tasks import needle as task
 from llama3_jax.tasks import suite
 
 HAY = ['The sky over the old town was grey.', 'A small boat came into the harbour.']
@@ -85,18 +86,17 @@ def test_haystack_has_the_length_and_the_depth(tokenizer):
       ids, answer = needle.prompt(tokenizer, HAY, length, depth, rng)
       assert length - 60 < len(ids) + needle.ANSWER <= length
       text = tokenizer.decode(ids)
-      assert text.endswith('\nA:') and f'is {answer}.' in text
-      places.append(text.index(f'is {answer}.') / len(text))
+      assert text.endswith('\nA:') and f' {answer}.' in text
+      places.append(text.index(f' {answer}.') / len(text))
     assert places[0] < 0.25 < places[1] < 0.75 and places[0] < places[1] < places[2]
 
 
 def test_recall_is_counted_by_cell(monkeypatch, tokenizer):
   def reply(prompt):  # finds what stands in the first half of the text
-    question = prompt.split('\nQ: ')[1]
-    key = question.split(' of ')[1].split('?')[0]
-    fact = prompt.index(f'The code of {key} is ')
-    value = prompt[fact:].split(' is ')[1].split('.')[0]
-    return f' {value}\n' if fact < len(prompt) / 2 else ' 0\n'
+    key = prompt.split(task.question('')[:-1])[1].split('?')[0]
+    start = prompt.index(task.answer(f' {key}', ''))
+    said = prompt[start:].split('.')[0]
+    return f'{said}\n' if start < len(prompt) / 2 else ' 0\n'
 
   answering(monkeypatch, tokenizer, reply)
   found = needle.grid(

@@ -282,8 +282,14 @@ def same(workdir, finished):
   assert steps == sorted(set(steps))
 
 
-def reached(workdir, step):
-  return any(r['step'] >= step for r in metrics.read(workdir))
+def run_to(process, workdir, step):
+  """Wait until the process has written a row of `step`, or has ended."""
+
+  def reached():
+    ended = process.poll() is not None
+    return ended or any(r['step'] >= step for r in metrics.read(workdir))
+
+  until(reached)
 
 
 def test_kill_at_random_steps_then_the_same_command(toy, launcher, finished, tmp_path):
@@ -292,7 +298,7 @@ def test_kill_at_random_steps_then_the_same_command(toy, launcher, finished, tmp
   steps = sorted(rng.sample(range(1, 75), 2))
   for step in steps:
     process = launcher.start(*command)
-    until(lambda: reached(workdir, step) or process.poll() is not None)
+    run_to(process, workdir, step)
     time.sleep(rng.random() * 0.03)
     process.kill()
     process.communicate()
@@ -307,7 +313,7 @@ def test_sigterm_exits_0_and_the_same_command_goes_on(
   workdir = tmp_path / 'run'
   command = f'--config={toy}/toy.py', f'--workdir={workdir}'
   process = launcher.start(*command)
-  until(lambda: reached(workdir, 13) or process.poll() is not None)
+  run_to(process, workdir, 13)
   process.send_signal(signal.SIGTERM)
   text, _ = process.communicate(timeout=60)
   assert process.returncode == 0 and 'Traceback' not in text, text

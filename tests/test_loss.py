@@ -55,7 +55,7 @@ def dense_loss(params, hidden, b, z_loss):
   return jnp.sum(b['weight'] * (logz - picked + z_loss * logz**2))
 
 
-@pytest.mark.parametrize('chunk', [0, 1, 5, 8, 24, 1000])
+@pytest.mark.parametrize('chunk', [0, 1, 7, 8])
 def test_chunked_logprobs_are_the_dense_ones_with_gradients(params, chunk):
   b = batch()
   hidden = np.random.default_rng(1).normal(size=(B, T, 32)).astype(np.float32)
@@ -68,7 +68,9 @@ def test_chunked_logprobs_are_the_dense_ones_with_gradients(params, chunk):
   def dense(params, hidden):
     return dense_loss(params, hidden, b, 1e-2)
 
-  both = (jax.jit(jax.value_and_grad(f, (0, 1)))(params, hidden) for f in (chunked, dense))
+  both = (
+    jax.jit(jax.value_and_grad(f, (0, 1)))(params, hidden) for f in (chunked, dense)
+  )
   close(*both)
 
 
@@ -127,17 +129,16 @@ def test_step_divides_by_the_global_count(params, expected):
   assert float(expected[1]['grad_norm']) == pytest.approx(norm, rel=1e-4)
 
 
-@pytest.mark.parametrize('microbatches', [2, 4, 8])
+@pytest.mark.parametrize('microbatches', [2, 8])
 def test_step_does_not_depend_on_microbatches(params, expected, microbatches):
   """Rows have 0 to 21 supervised tokens, so means of means would differ."""
   close(updated(params, batch(), microbatches), expected)
 
 
-@pytest.mark.parametrize('microbatches', [1, 2])
-def test_step_does_not_depend_on_the_mesh(params, expected, mesh, microbatches):
+def test_step_does_not_depend_on_the_mesh(params, expected, mesh):
   with jax.set_mesh(mesh(fsdp=4, tensor=2)):
     placed = jax.tree.map(axes.shard, params, llama.dims(C))
-    close(updated(placed, batch(), microbatches), expected, 2e-5)
+    close(updated(placed, batch(), 2), expected, 2e-5)
 
 
 def test_step_does_not_depend_on_the_order_of_rows(params, expected):

@@ -42,7 +42,9 @@ def test_anneal_is_linear_to_zero():
   s = schedule.Schedule(1e-3, 10, 100, 0.1, anneal_start=60, anneal_steps=40)
   plain = schedule.Schedule(1e-3, 10, 100, 0.1)
   start = float(schedule.learning_rate(60, plain))
-  assert float(schedule.learning_rate(59, s)) == float(schedule.learning_rate(59, plain))
+  assert float(schedule.learning_rate(59, s)) == float(
+    schedule.learning_rate(59, plain)
+  )
   for step, left in ((60, 1), (70, 0.75), (80, 0.5), (90, 0.25), (100, 0), (200, 0)):
     found = float(schedule.learning_rate(step, s))
     assert found == pytest.approx(start * left, rel=1e-5, abs=1e-12)
@@ -105,7 +107,9 @@ CONFIG = ModelConfig(2, 16, 2, 1, 8, 24, vocab_size=32, dtype='float32')
 def test_weight_decay_skips_norm_scales_only():
   mask = optim.decayed(llama.abstract(CONFIG))
   leaves = jax.tree_util.tree_leaves_with_path(mask)
-  skipped = {jax.tree_util.keystr(p, simple=True, separator='.') for p, m in leaves if not m}
+  skipped = {
+    jax.tree_util.keystr(p, simple=True, separator='.') for p, m in leaves if not m
+  }
   assert skipped == {'layers.attn_norm', 'layers.ff_norm', 'norm'}
 
 

@@ -17,7 +17,10 @@ from llama3_jax.train import optim, step
 C = ModelConfig(
   2, 32, 8, 8, 8, 64, vocab_size=64, rope_theta=1e4, dtype='float32', attention='dense'
 )
-PATHS = {'dense': C, 'blockwise': dataclasses.replace(C, attention='blockwise', block=4)}
+PATHS = {
+  'dense': C,
+  'blockwise': dataclasses.replace(C, attention='blockwise', block=4),
+}
 MESHES = {
   'fsdp': dict(fsdp=8),
   'tensor': dict(tensor=8),
@@ -131,9 +134,7 @@ def trained():
   return train(4)
 
 
-@pytest.mark.parametrize(
-  'name,microbatches', [('mixed', 1), ('mixed with fsdp', 4)]
-)
+@pytest.mark.parametrize('name,microbatches', [('mixed', 1), ('mixed with fsdp', 4)])
 def test_training_on_a_mesh_is_training_on_one_device(
   mesh, trained, name, microbatches
 ):

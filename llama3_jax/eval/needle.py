@@ -13,7 +13,7 @@ from llama3_jax.tasks import needle as task
 from llama3_jax.tokenizer import Tokenizer
 
 ANSWER = 8  # tokens left for the answer
-FRAME = 4  # tokens of begin_of_text and of joining the parts of the prompt
+FRAME = 1  # begin_of_text
 
 
 def prompt(
@@ -27,7 +27,7 @@ def prompt(
   """Ids of a haystack with its question, `length` tokens with the answer, and the
   answer. The form is that of the pages of exercises, so a base model can go on."""
   count = lambda text: len(tokenizer.encode(text))
-  room = length - ANSWER - FRAME
+  room = length - FRAME
   while True:
     context, question, answer = task.haystack(
       rng, sentences, room, depth, n_facts, count

@@ -18,7 +18,7 @@ from llama3_jax.model import attention, rope
 from llama3_jax.model import cache as kv
 
 B8 = ModelConfig(32, 4096, 32, 8, 128, 14336, rope_scaling=RopeScaling())
-TINY = ModelConfig(4, 128, 4, 2, 32, 384, vocab_size=2048, dtype='float32')
+TINY = ModelConfig(4, 128, 4, 2, 32, 384, vocab_size=2048, dtype='float32', block=64)
 SIZES = {
   '8b': B8,  # 3.1; the April 2024 models have no RoPE scaling
   '70b': dataclasses.replace(B8, n_layers=80, d_model=8192, n_heads=64, d_ff=28672),

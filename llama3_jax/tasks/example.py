@@ -7,12 +7,11 @@ import random
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """A prompt, its one right answer, and the wrong answers a weak model might give."""
+  """A prompt and its one right answer."""
 
   task: str
   prompt: str
   answer: str
-  wrong: tuple[str, ...] = ()
 
 
 # Short everyday words, few enough for a model of a million parameters to know them all.
@@ -30,13 +29,20 @@ def is_heldout(prompt):
 
 
 def draw(make, n, seed, split):
-  """`n` examples of make(rng) that belong to `split` ('train' or 'heldout')."""
+  """`n` examples of make(rng) that belong to `split` ('train' or 'heldout').
+
+  Held-out prompts are all different, so that an interval over them means something;
+  a task with few prompts gives fewer than `n`.
+  """
   rng = random.Random(f'{seed}/{split}/{make.__module__}')
-  found = []
-  while len(found) < n:
-    example = make(rng)
-    if is_heldout(example.prompt) == (split == 'heldout'):
+  found, seen, tries = [], set(), 0
+  while len(found) < n and tries < 100 * n + 1000:
+    example, tries = make(rng), tries + 1
+    if is_heldout(example.prompt) != (split == 'heldout'):
+      continue
+    if split == 'train' or example.prompt not in seen:
       found.append(example)
+    seen.add(example.prompt)
   return found
 
 

@@ -16,6 +16,4 @@ def make(rng):
   form = rng.choice(sorted(FORMS))
   prompt = f'Write {form}: {" ".join(words)}'
   answer = FORMS[form](words)
-  wrong = [' '.join(words)] + [f(words) for n, f in sorted(FORMS.items()) if n != form]
-  wrong = tuple(w for w in dict.fromkeys(wrong) if w != answer)
-  return example.Example('format', prompt, answer, wrong)
+  return example.Example('format', prompt, answer)

@@ -23,14 +23,10 @@ def _pairs(rng, n):
 
 def make(rng):
   pairs = _pairs(rng, rng.randint(2, 5))
-  i = rng.randrange(len(pairs))
-  key, value = pairs[i]
-  others = [v for _, v in pairs if v != value] + example.words(rng, 1)
-  wrong = tuple(answer(key, v) for v in others if v != value)
-  wrong += tuple(answer(k, v) for k, v in pairs if k != key)
+  key, value = rng.choice(pairs)
   facts = ' '.join(fact(*p) for p in pairs)
   prompt = f'{facts} {question(key)}'
-  return example.Example('needle', prompt, answer(key, value), wrong)
+  return example.Example('needle', prompt, answer(key, value))
 
 
 def hide(rng, facts, sentences, length, places, count=len):

@@ -40,9 +40,19 @@ def ranked(e, rng):
   Edited: the answer alone, as asked. Chosen: the right answer, but wrapped in words
   nobody asked for. Rejected: a wrong answer, in either manner.
   """
-  wrong = rng.choice(e.wrong)
+  wrong = spoiled(e, rng)
   rejected = wrong if rng.random() < 0.5 else wrapped(wrong, rng)
   return [e.answer, wrapped(e.answer, rng), rejected]
+
+
+def spoiled(e, rng):
+  """The answer with one to all of its words taken from the answer to another prompt."""
+  words = e.answer.split()
+  while ' '.join(words) == e.answer:
+    other = TASKS[e.task](rng).answer.split()
+    for i in rng.sample(range(len(words)), rng.randint(1, len(words))):
+      words[i] = other[i % len(other)]
+  return ' '.join(words)
 
 
 def wrapped(answer, rng):

@@ -66,7 +66,10 @@ class Checkpoints:
     )
     with _quiet():
       try:
+        _compare(self.folder / str(step) / 'state', abstract)
         found = self.manager.restore(step, args=args)
+      except UserError:
+        raise
       except Exception as e:  # Orbax raises many kinds, for a wrong tree and a bad file
         raise _explain(e, self.folder / str(step))
     return found['state'], found['data']
@@ -125,7 +128,10 @@ def load_params(workdir, abstract):
   folder = final(workdir).resolve() / 'params'
   with _quiet(), ocp.StandardCheckpointer() as loader:
     try:
+      _compare(folder, abstract)
       return loader.restore(folder, abstract)
+    except UserError:
+      raise
     except Exception as e:
       raise _explain(e, folder)
 
@@ -142,6 +148,29 @@ def load(workdir, model=None, mesh=None):
     llama.abstract(model),
   )
   return load_params(workdir, abstract), model
+
+
+def _compare(folder, abstract):
+  """UserError naming the first array that is not in both or has another shape.
+
+  Orbax would leave out what is not asked for, and fail in the middle of reading.
+  """
+
+  def shapes(tree):
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator='.')
+    return {name(path): tuple(x.shape) for path, x in leaves}
+
+  with ocp.StandardCheckpointer() as reader:
+    kept = shapes(reader.metadata(folder).item_metadata.tree)
+  wanted = shapes(abstract)
+  for name in sorted(kept | wanted):
+    a, b = (x.get(name, 'not there') for x in (kept, wanted))
+    if a != b:
+      raise UserError(
+        f'{folder} holds another model than the config makes ({name} is {a} in the '
+        f'file, {b} in the config): check model.* and init_from'
+      )
 
 
 def _explain(error, path):

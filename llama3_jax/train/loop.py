@@ -8,6 +8,7 @@ import jax
 from absl import logging
 
 from llama3_jax import axes
+from llama3_jax import mesh as meshes
 from llama3_jax.config import Preempted
 from llama3_jax.train import checkpoint
 from llama3_jax.train import metrics as reports
@@ -33,7 +34,7 @@ def run(config, workdir, model, loss, data, params, evaluate=None):
   """
   t = config.train
   optimizer = optim.create(optim.OptimConfig(**config.optim))
-  phases = schedule.ramp(t)
+  phases = check(config, model)
   state = jax.jit(steps.create, static_argnums=1)(params(), optimizer)
   checkpoints = checkpoint.Checkpoints(workdir, t.keep)
   state, done = _resume(checkpoints, state, data)
@@ -76,6 +77,17 @@ def run(config, workdir, model, loss, data, params, evaluate=None):
   writer.close()
   checkpoints.close()
   return state
+
+
+def check(config, model):
+  """Phases of the ramp; UserError when one or the model does not divide over the mesh."""
+  m = axes.mesh()
+  sizes = (1,) * len(axes.AXES) if m is None else m.axis_sizes
+  meshes.check(sizes, model)
+  phases = schedule.ramp(config.train)
+  for p in phases:
+    meshes.check_batch(sizes, p.batch, p.length, config.train.microbatches)
+  return phases
 
 
 def _resume(checkpoints, state, data):

@@ -1,0 +1,87 @@
+"""Readers of public data: the fields, the splits, and files that are missing."""
+
+import json
+
+import pytest
+
+from configs import assets as assets_config
+from experiments import assets as experiment
+from llama3_jax.config import UserError
+from llama3_jax.data import assets
+from llama3_jax.post import preference, sft
+
+
+def write(path, rows):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+  path.write_text(text, encoding='utf-8')
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Small files of the same form; one text holds U+2028, which ends no line."""
+  triple = {'question': 'Who\u2028?', 'context': 'A long passage', 'edited': 'a'}
+  triple |= {'chosen': 'b', 'rejected': 'c'}
+  write(tmp_path / assets.TRIPLES, [triple] * 5)
+  problem = {'question': '2+2?', 'answer': 'It is <<2+2=4>>4.\n#### 4'}
+  write(tmp_path / assets.GSM8K, [problem] * 10)
+  task = {'text': 'Add.', 'code': 'def f():\r\n  pass', 'test_list': ['assert f()']}
+  write(tmp_path / assets.MBPP, [task | {'task_id': i} for i in (11, 601, 974)])
+  return tmp_path
+
+
+def test_preferences_are_ranked_edited_first(folder):
+  rows = assets.preferences(folder)
+  assert len(rows) == 5 and rows[0]['responses'] == ['a', 'b', 'c']
+  assert rows[0]['prompt'] == [{'role': 'user', 'content': 'Who\u2028?'}]
+  assert assets.preferences(folder, 6)[0]['prompt'][0]['content'].startswith('A long\n')
+
+
+def test_maths_has_no_calculator_marks_and_full_pages(folder):
+  documents = list(assets.maths_documents(folder, 4))
+  assert [d['text'].count('Question') for d in documents] == [4, 4, 2]
+  assert '<<' not in documents[0]['text'] and documents[0]['category'] == 'math'
+  assert len(assets.maths_dialogs(folder, 3)) == 3
+
+
+def test_code_is_of_the_train_split_only(folder):
+  documents = list(assets.code_documents(folder))
+  assert [d['url'] for d in documents] == ['mbpp:601', 'mbpp:974']
+  assert '\r' not in documents[0]['text']
+
+
+@pytest.mark.parametrize('name', [assets.TRIPLES, assets.GSM8K, assets.MBPP])
+def test_missing_file_and_bad_line_are_named(folder, name):
+  reads = (assets.preferences, assets.maths_documents, assets.code_documents)
+  read = dict(zip((assets.TRIPLES, assets.GSM8K, assets.MBPP), reads))[name]
+  (folder / name).write_text('{}\n')
+  with pytest.raises(UserError, match='line 1: field'):
+    list(read(folder))
+  (folder / name).write_text('{\n')
+  with pytest.raises(UserError, match=f'{name}, line 1: not JSON'):
+    list(read(folder))
+  (folder / name).unlink()
+  with pytest.raises(UserError, match=f'{name} is missing'):
+    list(read(folder))
+
+
+def test_missing_folder_is_named(tmp_path):
+  with pytest.raises(UserError, match='nowhere: no such folder'):
+    assets.preferences(tmp_path / 'nowhere')
+
+
+def test_experiment_splits_and_its_files_can_be_read(folder, tmp_path):
+  config = assets_config.get_config()
+  config.folder, config.heldout, config.dialogs = str(folder), 2, 3
+  found = experiment.main(config, str(tmp_path / 'out'))
+  assert found == dict(preferences=3, preferences_heldout=2, sft=3, math=2, code=2)
+  assert len(preference.read(tmp_path / 'out/preferences.jsonl')) == 3
+  assert len(sft.read(tmp_path / 'out/sft.jsonl')) == 3
+
+
+def test_published_files_have_the_expected_rows(assets, tmp_path):
+  config = assets_config.get_config()
+  config.folder = str(assets)
+  found = experiment.main(config, str(tmp_path / 'out'))
+  expected = dict(preferences=200, preferences_heldout=95, sft=300, math=935, code=374)
+  assert found == expected

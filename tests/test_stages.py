@@ -1,0 +1,53 @@
+"""Stages: skipped when finished, measured; what a comparison leaves out."""
+
+import json
+import pathlib
+
+import ml_collections
+import numpy as np
+
+from llama3_jax.eval import stages, summary
+
+
+def config():
+  return ml_collections.ConfigDict({'a': 1, 'data': {'root': ''}})
+
+
+def make(calls, megabytes=0):
+  def main(config, workdir):
+    calls.append(config.to_dict())
+    folder = pathlib.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    if megabytes:
+      np.ones(megabytes << 17).sum()
+    (folder / 'results.json').write_text(json.dumps({'calls': len(calls)}))
+
+  return main
+
+
+def test_finished_stage_is_skipped(tmp_path):
+  calls = []
+  first = stages.Stages(tmp_path, 2).stage('sft/1', make(calls), config(), {})
+  again = stages.Stages(tmp_path, 2).stage('sft/1', make(calls), config(), {})
+  assert first == again == {'calls': 1} and len(calls) == 1
+  assert (tmp_path / 'sft_1/cost.json').exists()
+
+
+def test_changes_reach_the_stage_and_not_the_config(tmp_path):
+  calls, c = [], config()
+  stages.Stages(tmp_path, 1).stage('x', make(calls), c, {'data.root': 'r', 'new': 2})
+  assert calls == [{'a': 1, 'data': {'root': 'r'}, 'new': 2}]
+  assert c.data.root == '' and 'new' not in c
+
+
+def test_peak_memory_is_that_of_the_stage(tmp_path):
+  run = stages.Stages(tmp_path, 2)
+  run.stage('large', make([], 400), config(), {})
+  run.stage('small', make([]), config(), {})
+  large, small = (run.costs[n]['memory_bytes'] for n in ('large', 'small'))
+  assert large - small > 300 << 20 or small == large  # equal where it cannot be reset
+
+
+def test_timeless_leaves_out_times_and_memory_anywhere():
+  value = {'a': [{'seconds': 1, 'b': 2}], 'memory_bytes': 3, 'resumed': True}
+  assert summary.timeless(value) == {'a': [{'b': 2}]}
