@@ -1,13 +1,13 @@
 """The launcher: python -m experiment --config=configs/pretrain.py:tiny --workdir=DIR
 
-  --config=FILE[:ARG]        the config file and the size or budget it is asked for
-  --config.optim.peak=1e-3   changes one field; a misspelt one is named, with the nearest
-  --workdir=DIR              all output; the same command again resumes
-  --data=DIR                 short for --config.data=DIR (real data for the herd)
-  --sweep                    runs every member of the config's sweep(), each in DIR/<index>
-  --sweep_index=I            runs member I only (array jobs)
-  --devices=N                N virtual CPU devices (to try a mesh on a laptop)
-  --coordinator=HOST:PORT --processes=N --process=I   several hosts; TPU pods need none
+--config=FILE[:ARG]        the config file and the size or budget it is asked for
+--config.optim.peak=1e-3   changes one field; a misspelt one is named, with the nearest
+--workdir=DIR              all output; the same command again resumes
+--data=DIR                 short for --config.data=DIR (real data for the herd)
+--sweep                    runs all members of the config's sweep(), each in DIR/<index>
+--sweep_index=I            runs member I only (array jobs)
+--devices=N                N virtual CPU devices (to try a mesh on a laptop)
+--coordinator=HOST:PORT --processes=N --process=I   several hosts; TPU pods need none
 """
 
 import importlib
@@ -174,7 +174,9 @@ def members(module, config, flags, overrides, workdir):
     return runs
   index = _number(flags, 'sweep_index')
   if not 0 <= index < len(runs):
-    raise UserError(f'--sweep_index={index}: the sweep has members 0 to {len(runs) - 1}')
+    raise UserError(
+      f'--sweep_index={index}: the sweep has members 0 to {len(runs) - 1}'
+    )
   return [runs[index]]
 
 
@@ -209,9 +211,13 @@ def main(arguments):
 
 def _ours(record):
   """Our own lines, and the warnings of libraries that log every file they touch."""
-  return str(ROOT) in record.pathname and '.venv' not in record.pathname or (
-    # Orbax logs what it then raises, with its traceback.
-    record.levelno >= 30 and 'orbax' not in record.pathname
+  return (
+    str(ROOT) in record.pathname
+    and '.venv' not in record.pathname
+    or (
+      # Orbax logs what it then raises, with its traceback.
+      record.levelno >= 30 and 'orbax' not in record.pathname
+    )
   )
 
 
@@ -223,7 +229,8 @@ def _interrupt(*_):
 
 def launch(arguments):
   """main() with every ending a user can cause as one line and an exit status."""
-  from llama3_jax.config import Preempted, UserError
+  from llama3_jax.config import Preempted
+  from llama3_jax.config import UserError
 
   signal.signal(signal.SIGTERM, _interrupt)
   # Threads and coroutines of libraries whose error is raised to us anyway.

@@ -1,4 +1,4 @@
-"""Annealing: linear to zero, Polyak average; argument is the model size (tiny, 405b)."""
+"""Annealing: linear to zero, Polyak average; argument is the model size."""
 
 from configs import long_context
 

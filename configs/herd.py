@@ -47,14 +47,15 @@ def get_config(size='tiny'):
   c.control.optim.anneal_steps = 0
   c.seed_sft = sft.get_config(size)  # demonstrations: the first model that chats
   c.seed_sft.data.tasks = 1000
-  c.seed_sft.train.steps = c.seed_sft.optim.decay = 100
+  c.seed_sft.train.steps = c.seed_sft.optim.decay = 60
   c.reward = reward.get_config(size)
   c.reject = reject.get_config(size)
   c.sft = sft.get_config(size)
   c.dpo = dpo.get_config(size)
-  c.dpo.data.tasks = 600  # annotations of the round; constructed pairs fill it up
+  c.dpo.data.tasks = 200  # annotations of the round; constructed pairs fill it up
   c.average = average.get_config()
   c.evaluate = evaluate.get_config('chat')
+  c.evaluate.examples = 200
   for name in c:
     if name not in ('mesh', 'data_rows') and isinstance(
       c[name], ml_collections.ConfigDict

@@ -27,7 +27,8 @@ def get_config(size='tiny'):
   c.optim.peak = pretrain.PEAK[size] / 10
   c.train.ramp = tuple(
     # rows in 64s, to divide over the mesh
-    (i * STAGE_TOKENS, STEP_TOKENS // n // 64 * 64, n) for i, n in enumerate(LENGTHS)
+    (i * STAGE_TOKENS, STEP_TOKENS // n // 64 * 64, n)
+    for i, n in enumerate(LENGTHS)
   )
   c.train.steps = 800_000_000_000 // STEP_TOKENS
   # CP 16 at 131,072 tokens (table 4)

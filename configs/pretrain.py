@@ -5,7 +5,7 @@ import ml_collections
 from llama3_jax import config as configs
 from llama3_jax.model import llama
 
-# Peak learning rates of table 3; batch and sequence ramp, warm-up and decay of the 405B.
+# Peak learning rates of table 3; ramp, warm-up and decay are those of the 405B.
 PEAK = {'8b': 3e-4, '70b': 1.5e-4, '405b': 8e-5}
 # [TP, CP, PP, DP] of table 4 without its pipeline: this code has FSDP take its place.
 MESH = {'8b': dict(tensor=1), '70b': dict(tensor=8), '405b': dict(tensor=8)}

@@ -10,7 +10,7 @@ def get_config(arg='tiny'):
   c.seed = 0
   c.documents = 'runs/herd/curate/documents'  # <category>.jsonl.gz files
   c.tokenizer = 'runs/herd/tokenizer/tokenizer.model'
-  c.heldout = 0.01  # share of documents kept for evaluation
+  c.heldout = 0.03  # share of documents kept for evaluation
   c.task_pages = 5000  # pages of verifiable exercises, category math
   c.drills = 12_000  # lines of repeated words
   c.needle = ml_collections.ConfigDict(
@@ -19,7 +19,7 @@ def get_config(arg='tiny'):
       short=(40, 230),  # tokens, from and to
       long_pages=1200,  # haystacks that need the extended length
       long=(260, 1000),
-      facts=(2, 5),
+      facts=(2, 6),
     )
   )
   return c

@@ -9,7 +9,8 @@ final/ and results.json.
 
 from llama3_jax import config as configs
 from llama3_jax.config import UserError
-from llama3_jax.train import average, checkpoint
+from llama3_jax.train import average
+from llama3_jax.train import checkpoint
 
 
 def main(config, workdir):

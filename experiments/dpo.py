@@ -12,9 +12,11 @@ import functools
 from experiments import reward as preferences
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
-from llama3_jax.post import dpo, preference
+from llama3_jax.post import dpo
+from llama3_jax.post import preference
 from llama3_jax.post import rows as rows_lib
-from llama3_jax.train import checkpoint, loop
+from llama3_jax.train import checkpoint
+from llama3_jax.train import loop
 
 
 def main(config, workdir):

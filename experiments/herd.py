@@ -68,7 +68,7 @@ def main(config, workdir):
 def _count(config):
   """How many stages there will be."""
   one_round = 4 + config.members + 2  # its two evaluations
-  return 8 + bool(config.data) + config.rounds * one_round + 2
+  return 8 + bool(config.data) + config.rounds * one_round + 3
 
 
 def _data(config, run):
@@ -159,11 +159,13 @@ def _round(config, run, number, chat, files):
 
 
 def _evaluate(config, run):
-  """The base model after solved examples, every chat model without (5)."""
-  models = {'anneal': config.shots, 'seed_sft': -1}
+  """Every model asked in a chat, the base model after solved examples too (5)."""
+  models = {'anneal': ('anneal', -1), 'anneal_with_examples': ('anneal', config.shots)}
+  models['seed_sft'] = ('seed_sft', -1)
   for number in range(1, config.rounds + 1):
-    models |= {f'sft/{number}': -1, f'average/{number}': -1}
-  for model, shots in models.items():
+    for name in (f'sft/{number}', f'average/{number}'):
+      models[name] = (name, -1)
+  for name, (model, shots) in models.items():
     changes = {
       'seed': config.seed,
       'init_from': run.at(model),
@@ -171,4 +173,4 @@ def _evaluate(config, run):
       'data.root': run.at('shards'),
       'shots': shots,
     }
-    run.stage(f'evaluate/{model}', evaluate.main, config.evaluate, changes)
+    run.stage(f'evaluate/{name}', evaluate.main, config.evaluate, changes)

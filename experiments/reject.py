@@ -18,7 +18,10 @@ from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax.config import UserError
 from llama3_jax.generate.sample import Settings
-from llama3_jax.post import annotate, preference, reject, reward
+from llama3_jax.post import annotate
+from llama3_jax.post import preference
+from llama3_jax.post import reject
+from llama3_jax.post import reward
 from llama3_jax.tasks import suite
 from llama3_jax.train import checkpoint
 

@@ -14,10 +14,13 @@ import jax
 from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
-from llama3_jax.post import preference, reward
+from llama3_jax.post import preference
+from llama3_jax.post import reward
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.tasks import suite
-from llama3_jax.train import checkpoint, loop, step
+from llama3_jax.train import checkpoint
+from llama3_jax.train import loop
+from llama3_jax.train import step
 
 
 def main(config, workdir):

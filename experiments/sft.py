@@ -15,7 +15,8 @@ from llama3_jax import tokenizer as tokenizers
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.post import sft
 from llama3_jax.tasks import suite
-from llama3_jax.train import checkpoint, loop
+from llama3_jax.train import checkpoint
+from llama3_jax.train import loop
 
 
 def main(config, workdir):

@@ -4,8 +4,8 @@
     --config.documents=runs/herd/curate/documents \\
     --config.tokenizer=runs/herd/tokenizer/tokenizer.model
 
-Writes one folder a source (general, code, multilingual, math, drill, needle, needle_long)
-with ArrayRecord files and index.json, and results.json with tokens by source.
+Writes one folder a source (general, code, multilingual, math, drill, needle and
+needle_long) with ArrayRecord files and index.json, and results.json.
 """
 
 import gzip
@@ -61,10 +61,12 @@ def _sources(config, tokenizer):
 
 def read(path):
   """Documents of a .jsonl.gz file."""
+  number = 0
   with gzip.open(path, 'rt', encoding='utf-8', newline='\n') as f:
     try:
-      for number, line in enumerate(f, 1):
+      for line in f:
         yield json.loads(line)
+        number += 1
     except (ValueError, EOFError, OSError) as e:
       raise UserError(f'{path}, after line {number}: {e}: run the curation again')
 

@@ -77,7 +77,9 @@ def model_config(config):
     )
   if c.d_head % 2:
     raise UserError(f'model.d_head={c.d_head} is odd: RoPE rotates pairs of channels')
-  choices = dict(dtype=('bfloat16', 'float32'), attention=('auto', 'dense', 'blockwise'))
+  choices = dict(
+    dtype=('bfloat16', 'float32'), attention=('auto', 'dense', 'blockwise')
+  )
   for field, allowed in choices.items():
     if getattr(c, field) not in allowed:
       raise UserError(
@@ -119,7 +121,7 @@ def edit(config, changes):
 
 
 def nearest(path, paths):
-  """The `paths` a misspelt `path` may have meant: alike as a whole or in the last word."""
+  """The `paths` a misspelt `path` may have meant: alike as a whole or at the end."""
   last = {}
   for p in paths:
     last.setdefault(p.rsplit('.', 1)[-1], []).append(p)

@@ -5,7 +5,9 @@ import binascii
 import collections
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import tiktoken
 import tokenizers

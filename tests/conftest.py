@@ -13,8 +13,10 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from llama3_jax import axes, tokenizer, vocabulary  # noqa: E402
+from llama3_jax import axes  # noqa: E402
 from llama3_jax import mesh as meshes  # noqa: E402
+from llama3_jax import tokenizer  # noqa: E402
+from llama3_jax import vocabulary  # noqa: E402
 from llama3_jax.data import shards  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -8,8 +8,10 @@ import os
 import numpy as np
 import pytest
 
-from llama3_jax import chat, tokenizer
-from llama3_jax.chat import Call, Message
+from llama3_jax import chat
+from llama3_jax import tokenizer
+from llama3_jax.chat import Call
+from llama3_jax.chat import Message
 from llama3_jax.config import UserError
 from llama3_jax.tokenizer import Tokenizer
 

@@ -21,8 +21,14 @@ import safetensors.numpy
 
 from configs import convert as convert_config
 from experiments import convert as experiment
-from llama3_jax.config import ModelConfig, RopeScaling, UserError
-from llama3_jax.model import convert, files, formats, llama, pth
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import RopeScaling
+from llama3_jax.config import UserError
+from llama3_jax.model import convert
+from llama3_jax.model import files
+from llama3_jax.model import formats
+from llama3_jax.model import llama
+from llama3_jax.model import pth
 from llama3_jax.train import checkpoint
 
 UNTIED = ModelConfig(

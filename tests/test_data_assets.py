@@ -8,7 +8,8 @@ from configs import assets as assets_config
 from experiments import assets as experiment
 from llama3_jax.config import UserError
 from llama3_jax.data import assets
-from llama3_jax.post import preference, sft
+from llama3_jax.post import preference
+from llama3_jax.post import sft
 
 
 def write(path, rows):

@@ -9,7 +9,8 @@ import post_examples as toy
 import pytest
 
 from llama3_jax.config import UserError
-from llama3_jax.eval import needle, run
+from llama3_jax.eval import needle
+from llama3_jax.eval import run
 from llama3_jax.generate import engine
 from llama3_jax.tasks import needle as task
 from llama3_jax.tasks import suite
@@ -27,9 +28,7 @@ def answering(monkeypatch, tokenizer, reply):
 
   def generate(params, prompts, *_, **__):
     texts = [reply(tokenizer.decode(prompt)) for prompt in prompts]
-    return [
-      [engine.Completion(tuple(tokenizer.encode(t)), (), True)] for t in texts
-    ]
+    return [[engine.Completion(tuple(tokenizer.encode(t)), (), True)] for t in texts]
 
   monkeypatch.setattr(engine, 'generate', generate)
 
@@ -56,9 +55,12 @@ def test_right_answers_score_one_and_wrong_ones_zero(monkeypatch, tokenizer, sho
 
 
 def test_macro_average_weighs_tasks_alike():
-  found = run.macro({
-    'a': {'score': 1.0, 'n': 10, 'ci': 0.0}, 'b': {'score': 0.5, 'n': 1000, 'ci': 0.03}
-  })
+  found = run.macro(
+    {
+      'a': {'score': 1.0, 'n': 10, 'ci': 0.0},
+      'b': {'score': 0.5, 'n': 1000, 'ci': 0.03},
+    }
+  )
   assert found == {'score': 0.75, 'n': 1010, 'ci': 0.015}
 
 

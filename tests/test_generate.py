@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama3_jax import axes, mesh
-from llama3_jax.config import ModelConfig, UserError
-from llama3_jax.generate import engine, sample
+from llama3_jax import axes
+from llama3_jax import mesh
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import UserError
+from llama3_jax.generate import engine
+from llama3_jax.generate import sample
 from llama3_jax.generate.sample import Settings
 from llama3_jax.model import llama
 

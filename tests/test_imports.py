@@ -86,17 +86,7 @@ def test_configs_and_tests_are_not_imported_by_experiments():
     assert 'from tests' not in text and 'import tests' not in text, file.name
 
 
-@pytest.mark.parametrize(
-  'folder',
-  [
-    pytest.param(
-      'llama3_jax',
-      marks=pytest.mark.xfail(strict=True, reason='eval/report has no __init__.py'),
-    ),
-    'experiments',
-    'configs',
-  ],
-)
+@pytest.mark.parametrize('folder', ['llama3_jax', 'experiments', 'configs'])
 def test_every_folder_is_a_package(folder):
   folders = {f.parent for f in (ROOT / folder).rglob('*.py')}
   bare = [str(f) for f in folders if not (f / '__init__.py').exists()]

@@ -73,16 +73,11 @@ def test_missing_config_file_lists_those_there_are(launcher, workdir):
   assert 'configs/pretrian.py' in line and 'configs/pretrain.py' in line
 
 
-def bug(*arguments, reason):
-  mark = pytest.mark.xfail(strict=True, reason=reason)
-  return pytest.param(arguments, marks=mark, id=arguments[-1])
-
-
 MISTAKES = [
-  bug('--config=configs/pretrain.py:9b', reason='KeyError of an unknown size'),
-  bug('--config=README.md', reason='AttributeError of a file that is no Python'),
-  bug(TINY, '--sweep_index=x', reason='ValueError'),
-  bug(TINY, '--devices=x', reason='ValueError'),
+  ('--config=configs/pretrain.py:9b',),
+  ('--config=README.md',),
+  (TINY, '--sweep_index=x'),
+  (TINY, '--devices=x'),
 ]
 
 
@@ -137,7 +132,6 @@ def test_missing_start_is_named(launcher, toy, workdir, tmp_path):
   assert 'init_from' in line and str(tmp_path / 'nothing') in line
 
 
-@pytest.mark.xfail(strict=False, reason='coroutines of Orbax print, most of the time')
 @pytest.mark.parametrize('change', ['d_model=64', 'vocab_size=600', 'n_layers=3'])
 def test_start_from_another_model_is_one_line(launcher, toy, used, workdir, change):
   arguments = f'--config={toy}/toy.py:2', f'--config.init_from={used}', workdir
@@ -145,14 +139,13 @@ def test_start_from_another_model_is_one_line(launcher, toy, used, workdir, chan
   assert str(used) in line
 
 
-TRACEBACK = 'a traceback instead of one line'
 # Fields set wrongly on 8 devices; the last is the word that must be named.
 WRONG = [
   ('mesh.fsdp=3', 'mesh'),
-  bug('mesh.tensor=8', 'tensor', reason='mesh.check is never called'),
-  bug('mesh.fsdp=4', 'mesh.context=2', 'train.length=31', 'length', reason=TRACEBACK),
-  bug('train.batch=6', 'batch', reason=TRACEBACK),
-  bug('train.microbatches=3', 'microbatches', reason=TRACEBACK),
+  ('mesh.tensor=8', 'tensor'),
+  ('mesh.fsdp=4', 'mesh.context=2', 'train.length=31', 'length'),
+  ('train.batch=6', 'batch'),
+  ('train.microbatches=3', 'microbatches'),
 ]
 
 
@@ -164,7 +157,6 @@ def test_sizes_that_do_not_fit_are_one_line(launcher, toy, workdir, case):
   assert word in refused(launcher, *arguments)
 
 
-@pytest.mark.xfail(strict=True, reason='a failed start claims the workdir')
 def test_start_that_failed_does_not_claim_the_workdir(launcher, toy, workdir, tmp_path):
   start = f'--config={toy}/toy.py:2', workdir
   refused(launcher, *start, '--config.mesh.fsdp=1', '--config.data.mix.web=0.0')
@@ -172,7 +164,6 @@ def test_start_that_failed_does_not_claim_the_workdir(launcher, toy, workdir, tm
   assert status == 0, text
 
 
-@pytest.mark.xfail(strict=True, reason='mesh.* is compared with config.json')
 def test_resume_on_other_mesh_in_the_same_workdir(launcher, toy, used, tmp_path):
   arguments = f'--config={toy}/toy.py:2', f'--workdir={used}'
   status, text = launcher.run(*arguments, '--devices=2', '--config.mesh.tensor=2')

@@ -16,11 +16,15 @@ import pytest
 
 from configs import pretrain as pretrain_config
 from experiments import pretrain
-from llama3_jax.config import ModelConfig, Preempted, UserError
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import Preempted
+from llama3_jax.config import UserError
 from llama3_jax.data import pipeline
 from llama3_jax.model import llama
-from llama3_jax.train import checkpoint, loop, metrics
+from llama3_jax.train import checkpoint
+from llama3_jax.train import loop
 from llama3_jax.train import loss as losses
+from llama3_jax.train import metrics
 
 C = ModelConfig(2, 32, 4, 4, 8, 48, vocab_size=64, dtype='float32', attention='dense')
 LOSS = functools.partial(losses.next_token, config=C, chunk=0)
@@ -353,7 +357,6 @@ def test_full_disk_stops_the_run_and_the_same_command_goes_on(
   same(workdir, finished)
 
 
-@pytest.mark.xfail(strict=True, reason='threads of Orbax and TensorBoard print theirs')
 def test_full_disk_shows_no_traceback(filled):
   assert 'Traceback' not in filled[1], filled[1]
 

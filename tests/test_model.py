@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from llama3_jax import axes
-from llama3_jax.config import ModelConfig, RopeScaling
-from llama3_jax.model import attention, llama, rope
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import RopeScaling
+from llama3_jax.model import attention
 from llama3_jax.model import cache as kv
+from llama3_jax.model import llama
+from llama3_jax.model import rope
 
 C = ModelConfig(
   2, 32, 4, 2, 8, 48, vocab_size=64, rope_theta=1e4, dtype='float32', attention='dense'

@@ -9,7 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama3_jax.model import cache, convert, files, formats, hf, llama
+from llama3_jax.model import cache
+from llama3_jax.model import convert
+from llama3_jax.model import files
+from llama3_jax.model import formats
+from llama3_jax.model import hf
+from llama3_jax.model import llama
 
 GOLDENS = pathlib.Path(__file__).parent / 'goldens'
 

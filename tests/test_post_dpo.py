@@ -8,7 +8,8 @@ import pytest
 
 from llama3_jax import mesh
 from llama3_jax.model import llama
-from llama3_jax.post import dpo, preference
+from llama3_jax.post import dpo
+from llama3_jax.post import preference
 
 loss = jax.jit(dpo.loss, static_argnums=2)
 

@@ -13,7 +13,13 @@ from configs import evaluate as evaluate_config
 from configs import reject as reject_config
 from configs import reward as reward_config
 from configs import sft as sft_config
-from experiments import average, chat, dpo, evaluate, reject, reward, sft
+from experiments import average
+from experiments import chat
+from experiments import dpo
+from experiments import evaluate
+from experiments import reject
+from experiments import reward
+from experiments import sft
 from llama3_jax.chat import Message
 from llama3_jax.train import checkpoint
 

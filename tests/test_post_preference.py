@@ -8,7 +8,8 @@ import pytest
 
 from llama3_jax import chat
 from llama3_jax.config import UserError
-from llama3_jax.post import preference, rows
+from llama3_jax.post import preference
+from llama3_jax.post import rows
 
 
 @pytest.fixture(scope='module')

@@ -9,7 +9,8 @@ import pytest
 
 from llama3_jax.chat import Message
 from llama3_jax.generate.sample import Settings
-from llama3_jax.post import reject, reward
+from llama3_jax.post import reject
+from llama3_jax.post import reward
 
 PROMPTS = [(Message('user', f'{i}+1?'),) for i in range(5)]
 DRAWN = Settings(temperature=1.0, top_p=1.0, max_new=6)

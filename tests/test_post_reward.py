@@ -7,8 +7,10 @@ import optax
 import post_examples as toy
 import pytest
 
-from llama3_jax import chat, mesh
-from llama3_jax.post import preference, reward
+from llama3_jax import chat
+from llama3_jax import mesh
+from llama3_jax.post import preference
+from llama3_jax.post import reward
 
 loss = jax.jit(reward.loss, static_argnums=2)
 response_rewards = jax.jit(reward.response_rewards, static_argnums=2)

@@ -8,9 +8,11 @@ import ml_collections
 import numpy as np
 import pytest
 
-from llama3_jax.config import ModelConfig, UserError
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import UserError
 from llama3_jax.model import llama
-from llama3_jax.train import optim, schedule
+from llama3_jax.train import optim
+from llama3_jax.train import schedule
 
 PAPER = schedule.Schedule(8e-5, 8000, 1_200_000, 0.01)
 

@@ -12,7 +12,8 @@ from llama3_jax import axes
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
 from llama3_jax.train import loss as losses
-from llama3_jax.train import optim, step
+from llama3_jax.train import optim
+from llama3_jax.train import step
 
 C = ModelConfig(
   2, 32, 8, 8, 8, 64, vocab_size=64, rope_theta=1e4, dtype='float32', attention='dense'

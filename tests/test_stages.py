@@ -6,7 +6,8 @@ import pathlib
 import ml_collections
 import numpy as np
 
-from llama3_jax.eval import stages, summary
+from llama3_jax.eval import stages
+from llama3_jax.eval import summary
 
 
 def config():

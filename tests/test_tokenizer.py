@@ -16,7 +16,8 @@ import tokenizers
 
 from configs import tokenizer as tokenizer_config
 from experiments import tokenizer as experiment
-from llama3_jax import tokenizer, vocabulary
+from llama3_jax import tokenizer
+from llama3_jax import vocabulary
 from llama3_jax.config import UserError
 from llama3_jax.tokenizer import Tokenizer
 

@@ -166,63 +166,6 @@ class Rows:
     return [name, record, 0]
 
 
-class Examples:
-  """An endless stream of fixed-shape rows, as post-training uses (4).
-
-  Args:
-    rows: list of dicts of arrays; one field has one shape over all rows.
-    seed: order of the rows; each epoch has its own.
-  """
-
-  def __init__(self, rows, seed):
-    if not rows:
-      raise UserError('data: no examples')
-    self._rows = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    self._order = _order(len(rows), seed, 'examples')
-    self.seed = seed
-    self.count = len(rows)
-    self.index = 0
-
-  @property
-  def tokens(self):
-    """Token positions given so far, padding included."""
-    return self.index * int(np.prod(self._rows['tokens'].shape[1:]))
-
-  def batch(self, batch_size, seq_len=None, shard=(0, 1)):
-    """The next global batch, or this process's rows of it.
-
-    Args:
-      batch_size: of the global batch.
-      seq_len: None, or the rows' length (a check, since the rows are fixed).
-      shard: (i, n): rows [i * B/n, (i + 1) * B/n) are returned.
-
-    Returns:
-      dict of np arrays [B/n, ...].
-    """
-    length = self._rows['tokens'].shape[-1]
-    if seq_len is not None and seq_len != length:
-      raise UserError(f'train.seq_len: {seq_len}, the examples have rows of {length}')
-    i, n = shard
-    if batch_size % n:
-      raise UserError(f'batch size {batch_size} is not a multiple of {n} processes')
-    rows = batch_size // n
-    first = self.index + i * rows
-    take = [int(self._order[k]) for k in range(first, first + rows)]
-    self.index += batch_size
-    return {name: x[take] for name, x in self._rows.items()}
-
-  def state(self):
-    return {'index': self.index, 'count': self.count, 'seed': self.seed}
-
-  def restore(self, state):
-    if (state['count'], state['seed']) != (self.count, self.seed):
-      raise UserError(
-        f'data: {self.count} examples with seed {self.seed}, the checkpoint was made '
-        f'with {state["count"]} and seed {state["seed"]}; start a new workdir'
-      )
-    self.index = state['index']
-
-
 def heldout(sources, batch_size, seq_len, n_batches, positions='row'):
   """The first evaluation batches of held-out documents; no document comes twice.
 

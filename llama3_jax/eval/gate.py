@@ -1,12 +1,14 @@
 """The gate of long-context pre-training: train on until it opens (3.4.2)."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 
 from absl import logging
 
 from llama3_jax import config as configs
-from llama3_jax.config import ModelConfig, UserError
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import UserError
 from llama3_jax.eval import needle
 from llama3_jax.tokenizer import Tokenizer
 from llama3_jax.train import checkpoint

@@ -2,9 +2,11 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence
 
-from llama3_jax import axes, chat
+from llama3_jax import axes
+from llama3_jax import chat
 from llama3_jax.config import ModelConfig
 from llama3_jax.data import pipeline
 from llama3_jax.generate import engine
@@ -68,7 +70,7 @@ def tasks(
   settings: Settings = GREEDY,
   batch_size: int = 16,
 ) -> dict[str, dict]:
-  """Exact match on `n` held-out examples of each task: {task: {'score', 'n', 'ci'}}.
+  """Exact match on up to `n` held-out examples a task: {task: {'score', 'n', 'ci'}}.
 
   shots None asks in a chat; a number asks a base model after so many solved examples
   of the train split. 'macro' is the mean over tasks, whatever their n.
@@ -78,8 +80,10 @@ def tasks(
     examples = suite.examples(name, n, seed, 'heldout')
     solved = None if shots is None else suite.examples(name, shots, seed, 'train')
     said = answers(params, config, tokenizer, examples, solved, settings, batch_size)
-    score = sum(suite.score(e, text) for e, text in zip(examples, said)) / n
-    results[name] = {'score': score, 'n': n, 'ci': interval(score, n)}
+    right = sum(suite.score(e, text) for e, text in zip(examples, said))
+    count = len(examples)  # a task with few prompts gives fewer than n
+    score = right / count
+    results[name] = {'score': score, 'n': count, 'ci': interval(score, count)}
   return {**results, 'macro': macro(results)}
 
 

@@ -3,7 +3,8 @@
 import pathlib
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
 
 import ml_collections
 from absl import logging

@@ -3,13 +3,15 @@
 import dataclasses
 import functools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from llama3_jax.config import ModelConfig, UserError
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import UserError
 from llama3_jax.generate import sample
 from llama3_jax.generate.sample import Settings
 from llama3_jax.model import llama

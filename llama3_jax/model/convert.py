@@ -14,8 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from llama3_jax.config import ModelConfig, UserError
-from llama3_jax.model import files, formats, gguf_in, hf, llama, meta
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import UserError
+from llama3_jax.model import files
+from llama3_jax.model import formats
+from llama3_jax.model import gguf_in
+from llama3_jax.model import hf
+from llama3_jax.model import llama
+from llama3_jax.model import meta
 from llama3_jax.model.files import Tensor
 from llama3_jax.model.formats import Weights
 

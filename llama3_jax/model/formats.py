@@ -7,14 +7,16 @@ and GGUF pair channels (2i, 2i+1) for RoPE; Hugging Face and we pair (i, i + H/2
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from llama3_jax import axes
 from llama3_jax import config as configuration
-from llama3_jax.config import ModelConfig, UserError
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.model.files import Tensor
 

@@ -13,9 +13,11 @@ from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
 from llama3_jax import axes
-from llama3_jax.config import ModelConfig, RopeScaling
-from llama3_jax.model import attention, rope
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import RopeScaling
+from llama3_jax.model import attention
 from llama3_jax.model import cache as kv
+from llama3_jax.model import rope
 
 B8 = ModelConfig(32, 4096, 32, 8, 128, 14336, rope_scaling=RopeScaling())
 TINY = ModelConfig(4, 128, 4, 2, 32, 384, vocab_size=2048, dtype='float32', block=64)

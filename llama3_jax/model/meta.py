@@ -12,8 +12,13 @@ from typing import Any
 import numpy as np
 
 from llama3_jax import config as configuration
-from llama3_jax.config import ModelConfig, RopeScaling, UserError
-from llama3_jax.model import files, formats, llama, pth
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import RopeScaling
+from llama3_jax.config import UserError
+from llama3_jax.model import files
+from llama3_jax.model import formats
+from llama3_jax.model import llama
+from llama3_jax.model import pth
 from llama3_jax.model.files import Tensor
 from llama3_jax.model.formats import Weights
 

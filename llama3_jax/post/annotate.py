@@ -1,6 +1,7 @@
 """Preference annotation (4.2.1) by an annotator who can verify the answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 
 from llama3_jax.post import reject
 

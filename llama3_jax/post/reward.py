@@ -1,7 +1,8 @@
 """Reward model (4.1.2): scalar head on the pre-trained model, ranking loss, scores."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp

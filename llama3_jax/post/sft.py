@@ -4,13 +4,15 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from llama3_jax import chat
-from llama3_jax.config import ModelConfig, UserError
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.post import preference
 from llama3_jax.post import rows as rows_lib

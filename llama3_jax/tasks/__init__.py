@@ -1,1 +1,1 @@
-"""Verifiable tasks: one object serves evaluation, SFT data and reward (sections 4, 5)."""
+"""Verifiable tasks: one object serves evaluation, SFT data and reward (4, 5)."""

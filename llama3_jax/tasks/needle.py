@@ -1,4 +1,4 @@
-"""Needle: recall what goes with a word; `haystack` hides the pairs in long text (5.2)."""
+"""Needle: recall what goes with a word; `haystack` hides the pairs in long text."""
 
 from llama3_jax.tasks import example
 

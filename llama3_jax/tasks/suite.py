@@ -3,7 +3,12 @@
 import random
 
 from llama3_jax.config import UserError
-from llama3_jax.tasks import arithmetic, copy, example, format, needle, sort
+from llama3_jax.tasks import arithmetic
+from llama3_jax.tasks import copy
+from llama3_jax.tasks import example
+from llama3_jax.tasks import format
+from llama3_jax.tasks import needle
+from llama3_jax.tasks import sort
 
 TASKS = {
   'copy': copy.make,
@@ -12,6 +17,8 @@ TASKS = {
   'needle': needle.make,
   'format': format.make,
 }
+
+NEAR = 0.25  # of the rejected answers are near misses: hard to tell for a small model
 
 
 def examples(task, n, seed, split):
@@ -46,17 +53,23 @@ def ranked(e, rng):
 
 
 def spoiled(e, rng):
-  """The answer with one to all of its words taken from the answer to another prompt."""
+  """The answer to another prompt, or a near miss: some words taken from there."""
+  share = rng.random() if rng.random() < NEAR else 1.0
   words = e.answer.split()
   while ' '.join(words) == e.answer:
     other = TASKS[e.task](rng).answer.split()
-    for i in rng.sample(range(len(words)), rng.randint(1, len(words))):
+    if share == 1.0:
+      words = other
+      continue
+    for i in rng.sample(range(len(words)), max(1, round(share * len(words)))):
       words[i] = other[i % len(other)]
   return ' '.join(words)
 
 
 def wrapped(answer, rng):
-  return rng.choice(('I think it is {}', 'Well, {} I guess', 'Maybe: {}')).format(answer)
+  return rng.choice(('I think it is {}', 'Well, {} I guess', 'Maybe: {}')).format(
+    answer
+  )
 
 
 def document(group):

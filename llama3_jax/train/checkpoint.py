@@ -203,5 +203,3 @@ def _quiet():
     yield
   finally:
     logging.set_verbosity(level)
-
-

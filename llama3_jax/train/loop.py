@@ -1,4 +1,4 @@
-"""The one training loop: every stage of sections 3 and 4 differs by loss and data only."""
+"""The one training loop: the stages of 3 and 4 differ by loss and data only."""
 
 import contextlib
 import signal
@@ -80,7 +80,7 @@ def run(config, workdir, model, loss, data, params, evaluate=None):
 
 
 def check(config, model):
-  """Phases of the ramp; UserError when one or the model does not divide over the mesh."""
+  """Phases of the ramp; UserError when they or the model do not fit the mesh."""
   m = axes.mesh()
   sizes = (1,) * len(axes.AXES) if m is None else m.axis_sizes
   meshes.check(sizes, model)
@@ -105,7 +105,7 @@ def _resume(checkpoints, state, data):
 
 
 class _Late:
-  """Writes a step's metrics while the next one runs: fetching them would wait for it."""
+  """Writes a step's metrics while the next one runs: fetching them would wait."""
 
   def __init__(self, writer, model, config, done):
     self.writer, self.schedule = writer, optim.OptimConfig(**config.optim).schedule

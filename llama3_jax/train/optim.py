@@ -1,4 +1,4 @@
-"""AdamW with the paper's values; what the paper leaves open is Llama 2's (section 3.4.1)."""
+"""AdamW with the paper's values; what it leaves open is Llama 2's (3.4.1)."""
 
 import dataclasses
 

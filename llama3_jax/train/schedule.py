@@ -60,7 +60,7 @@ PAPER_RAMP = (
 
 
 def ramp(config):
-  """Phases from `train.ramp` = ((tokens, batch, length), ...), or one for all tokens."""
+  """Phases of `train.ramp` = ((tokens, batch, length), ...), or one for all."""
   rows = config.get('ramp') or ((0, config.batch, config.length),)
   phases = tuple(Phase(*map(int, r)) for r in rows)
   starts = [p.tokens for p in phases]

@@ -5,11 +5,14 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 from plotly import offline
 
-from llama3_jax.eval.report import figures, style
+from llama3_jax.eval.report import figures
+from llama3_jax.eval.report import style
 
 MINUTE, MEGABYTE = 60, 1e6
 
