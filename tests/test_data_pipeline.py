@@ -237,6 +237,12 @@ def test_heldout_gives_every_document_once_and_pads_the_end():
   np.testing.assert_array_equal(short[1]['tokens'], batches[1]['tokens'])
 
 
+def test_few_heldout_batches_are_of_many_documents():
+  found = {'a': Source('a', [1000] * 8)}
+  (batch,) = pipeline.heldout(found, 4, 64, 1)
+  assert len(set(batch['tokens'][:, 2])) == 4
+
+
 def test_heldout_smaller_than_a_row_gives_one_padded_row():
   (batch,) = pipeline.heldout({'a': Source('a', [20])}, 2, 64, 5)
   assert batch['weight'].sum() == 19 and batch['segment'][1].sum() == 0

@@ -167,9 +167,10 @@ class Rows:
 
 
 def heldout(sources, batch_size, seq_len, n_batches, positions='row'):
-  """The first evaluation batches of held-out documents; no document comes twice.
+  """Evaluation batches of held-out documents; no token comes twice.
 
-  Documents of all sources are interleaved in proportion, in a fixed order.
+  First the beginnings of all documents, then their second rows, and so on: few batches
+  are of many documents, and not of the first long one. Fixed order.
 
   Args:
     sources: dict name -> source, see Rows.
@@ -179,14 +180,15 @@ def heldout(sources, batch_size, seq_len, n_batches, positions='row'):
   Returns:
     list of dicts of np arrays [batch_size, seq_len], as Rows.batch gives.
   """
-  order = sorted(
-    ((i + 0.5) / len(source), name, i)
-    for name, source in sources.items()
-    for i in range(len(source))
-  )
+  pieces = []
+  for name, source in sources.items():
+    for i in range(len(source)):
+      for offset in range(0, int(source.lengths[i]) - 1, seq_len):
+        place = (i + 0.5) / len(source)  # sources take turns in proportion
+        pieces.append((offset, place, name, i))
   batches, plan, pairs, size = [], [], 0, batch_size * seq_len
-  for _, name, i in order:
-    offset, count = 0, int(sources[name].lengths[i]) - 1
+  for offset, _, name, i in sorted(pieces):
+    count = min(int(sources[name].lengths[i]) - 1 - offset, seq_len)
     while count and len(batches) < n_batches:
       take = min(count, size - pairs)
       plan.append((name, i, offset, take))
