@@ -47,7 +47,7 @@ def get_config(size='tiny'):
   c.control.optim.anneal_steps = 0
   c.seed_sft = sft.get_config(size)  # demonstrations: the first model that chats
   c.seed_sft.data.tasks = 1000
-  c.seed_sft.train.steps = c.seed_sft.optim.decay = 60
+  c.seed_sft.train.steps = c.seed_sft.optim.decay = 90
   c.reward = reward.get_config(size)
   c.reject = reject.get_config(size)
   c.sft = sft.get_config(size)

@@ -81,9 +81,11 @@ def _long_context(c):
   c.needle = ml_collections.ConfigDict(
     dict(
       lengths=(),
-      depths=(0.0, 0.25, 0.5, 0.75, 1.0),
+      # Of the text; at 1.0 a needle would stand beside its question, however long
+      # the text is.
+      depths=(0.0, 0.25, 0.5, 0.75),
       samples=8,  # haystacks a length and depth
-      facts=1,  # in a haystack, of which one is asked for
+      facts=3,  # in a haystack, of which one is asked for
       tokenizer='runs/herd/tokenizer/tokenizer.model',
       documents='runs/herd/curate/documents',  # general.jsonl.gz is the hay
     )

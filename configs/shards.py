@@ -18,8 +18,9 @@ def get_config(arg='tiny'):
       short_pages=3000,  # haystacks that fit the initial length
       short=(40, 230),  # tokens, from and to
       long_pages=1200,  # haystacks that need the extended length
-      long=(260, 1000),
-      facts=(2, 6),
+      long=(260, 1250),
+      facts=(2, 6),  # a short page, from and to
+      long_facts=(4, 10),
     )
   )
   return c

@@ -51,11 +51,11 @@ def _sources(config, tokenizer):
   general = found.get('general') or next(iter(found.values()))
   text = sentences(d['text'] for d in general)
   c = config.needle
-  for name, pages, room in (
-    ('needle', c.short_pages, c.short),
-    ('needle_long', c.long_pages, c.long),
+  for name, pages, room, facts in (
+    ('needle', c.short_pages, c.short, c.facts),
+    ('needle_long', c.long_pages, c.long, c.long_facts),
   ):
-    found[name] = haystacks(config, tokenizer, text, pages, room, name)
+    found[name] = haystacks(config.seed, tokenizer, text, pages, room, facts, name)
   return found
 
 
@@ -83,11 +83,11 @@ def sentences(texts):
   return found
 
 
-def haystacks(config, tokenizer, text, pages, room, name):
-  """`pages` documents, each a haystack with a question and its answer."""
-  rng = random.Random(f'{config.seed}/{name}')
+def haystacks(seed, tokenizer, text, pages, room, facts, name):
+  """`pages` documents of `room` tokens that hide `facts` (both from, to)."""
+  rng = random.Random(f'{seed}/{name}')
   count = lambda s: len(tokenizer.encode(s))
   for _ in range(pages):
-    facts = rng.randint(*config.needle.facts)
-    page = needle.page(rng, text, rng.randint(*room), facts, count)
+    length, n_facts = rng.randint(*room), rng.randint(*facts)
+    page = needle.page(rng, text, length, n_facts, count)
     yield {'text': page, 'source': name, 'lang': 'en'}
