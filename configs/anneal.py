@@ -9,7 +9,7 @@ def get_config(size='tiny'):
   c.optim.warmup = 0
   c.needle.lengths = ()
   if size == 'tiny':
-    c.train.update(dict(steps=48, save_every=4, keep=4, average=4))
+    c.train.update(dict(steps=40, save_every=4, keep=4, average=4))
   else:
     # The last 40M tokens at 128K, as printed, are about two steps of 16M tokens.
     c.train.update(dict(ramp=(), batch=32, length=131_072, steps=10, save_every=2))

@@ -55,7 +55,7 @@ def get_config(size='tiny'):
   c.dpo.data.tasks = 200  # annotations of the round; constructed pairs fill it up
   c.average = average.get_config()
   c.evaluate = evaluate.get_config('chat')
-  c.evaluate.examples = 200
+  c.evaluate.examples = 150
   for name in c:
     if name not in ('mesh', 'data_rows') and isinstance(
       c[name], ml_collections.ConfigDict

@@ -19,8 +19,8 @@ def get_config(size='tiny'):
     c.data.mix.update(
       dict(general=0.17, math=0.25, drill=0.0, needle=0.0, needle_long=0.47)
     )
-    c.data.changes = ()
-    c.train.update(dict(steps=150, batch=4, length=1280, eval_every=0, save_every=50))
+    c.data.update(dict(changes=(), eval_batches=2))
+    c.train.update(dict(steps=100, batch=4, length=1280, eval_every=0, save_every=50))
     c.needle.lengths = (256, 512, 768, 1024)
     c.gate.perfect = 0.75  # of 8 haystacks
     return c

@@ -34,7 +34,7 @@ def base():
     dict(
       peak=3e-3,
       warmup=50,
-      decay=1400,
+      decay=1300,
       floor=0.3,
       anneal_start=0,
       anneal_steps=0,
@@ -47,7 +47,7 @@ def base():
   )
   c.train = ml_collections.ConfigDict(
     dict(
-      steps=1400,
+      steps=1300,
       batch=8,
       length=256,
       ramp=(),  # ((tokens, batch, length), ...): in force after so many tokens

@@ -9,8 +9,8 @@ def get_config(size='tiny'):
   c.init_from = 'runs/herd/anneal'  # every round starts from the pre-trained model
   c.data.positions = 'restart'  # RoPE positions of packed dialogs; or 'run'
   if size == 'tiny':
-    c.optim.update(dict(peak=3e-3, warmup=10, decay=150, floor=0.1))
-    c.train.update(dict(steps=150, batch=16, length=128))
+    c.optim.update(dict(peak=3e-3, warmup=10, decay=120, floor=0.1))
+    c.train.update(dict(steps=120, batch=16, length=128))
   else:
     # 1e-5 over 8.5K to 9K steps (4.1.3); batch and schedule are not given.
     c.optim.update(dict(peak=1e-5, warmup=100, decay=8500, floor=0.1))
