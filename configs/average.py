@@ -9,6 +9,6 @@ def get_config(arg=None):
   del arg
   c = ml_collections.ConfigDict()
   c.experiment = 'average'
-  c.members = ('runs/herd/dpo_a', 'runs/herd/dpo_b')  # workdirs
+  c.members = ('runs/herd/dpo_2a', 'runs/herd/dpo_2b')  # workdirs
   c.mesh = pretrain.base().mesh
   return c

@@ -6,7 +6,7 @@ from configs import reward
 def get_config(size='tiny'):
   c = reward.base(size)
   c.experiment = 'dpo'
-  c.init_from = 'runs/herd/sft'  # also the reference model
+  c.init_from = 'runs/herd/sft_2'  # also the reference model
   c.data.pairs = 'extreme'  # of three responses: best and worst; or 'all', 'adjacent'
   c.beta = 0.1
   c.nll = 0.2

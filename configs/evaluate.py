@@ -9,7 +9,7 @@ def get_config(arg='chat'):
   c = ml_collections.ConfigDict()
   c.experiment = 'evaluate'
   c.seed = 0
-  c.init_from = 'runs/herd/dpo'
+  c.init_from = 'runs/herd/average_2'
   c.mesh = pretrain.base().mesh
   c.tokenizer = 'runs/herd/tokenizer/tokenizer.model'
   c.shots = -1 if arg == 'chat' else 4  # -1 asks in a chat; else solved examples before

@@ -9,8 +9,8 @@ def get_config(size='tiny'):
   c = ml_collections.ConfigDict()
   c.experiment = 'reject'
   c.seed = 0
-  c.init_from = 'runs/herd/sft'  # the model that answers: the best of the last round
-  c.reward_from = 'runs/herd/reward'
+  c.init_from = 'runs/herd/average_2'  # the model that answers: the last round's best
+  c.reward_from = 'runs/herd/reward_2'
   c.mesh = pretrain.base().mesh
   c.samples = 8 if size == 'tiny' else 20  # K, 10 to 30 in the paper (4.2.2)
   c.batch = 8  # prompts decoded together, each with its K samples

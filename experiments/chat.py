@@ -1,7 +1,7 @@
 """Chat with a model in the terminal, token by token.
 
   python -m experiment --config=configs/chat.py --workdir=runs/chat \\
-    --config.init_from=runs/herd/dpo
+    --config.init_from=runs/herd/average_2
 
 Expected: a prompt `>`; an empty line forgets the dialog, Ctrl-D ends. Writes nothing
 but config.json.

@@ -1,7 +1,7 @@
 """Direct preference optimization from the SFT model (4.1.4).
 
   python -m experiment --config=configs/dpo.py:tiny --workdir=runs/dpo \\
-    --config.init_from=runs/herd/sft
+    --config.init_from=runs/herd/sft_2
 
 Expected at `tiny`: preference accuracy above 0.9 on held-out pairs, and the chosen
 log-probability does not fall. Writes checkpoints/, metrics.jsonl, final/, results.json.

@@ -1,7 +1,7 @@
 """Evaluation of one model: tasks with 95% intervals, held-out loss by source (5.1).
 
   python -m experiment --config=configs/evaluate.py:chat --workdir=runs/evaluate \\
-    --config.init_from=runs/herd/dpo
+    --config.init_from=runs/herd/average_2
 
 Expected: a table of exact match; `:base` asks a base model after solved examples.
 Writes results.json.

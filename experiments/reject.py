@@ -1,7 +1,7 @@
 """Rejection sampling: K answers a prompt, the reward model keeps the best (4.2.2).
 
   python -m experiment --config=configs/reject.py:tiny --workdir=runs/reject \\
-    --config.init_from=runs/herd/sft --config.reward_from=runs/herd/reward
+    --config.init_from=runs/herd/sft_2 --config.reward_from=runs/herd/reward_2
 
 Expected at `tiny`: the mean reward of the best of K rises with K, and exact match with
 it. Writes sft.jsonl (the kept answers), preferences.jsonl (annotated by checking the

@@ -6,7 +6,11 @@ from llama3_jax.eval import checks
 from llama3_jax.eval.stages import Stages
 from llama3_jax.train import metrics
 
-NAMES = {'anneal': 'base', 'seed_sft': 'SFT on demonstrations'}
+NAMES = {
+  'anneal': 'base',
+  'anneal_with_examples': 'base, after examples',
+  'seed_sft': 'SFT on demonstrations',
+}
 POINTS = 200  # of a curve in results.json, at most
 TIMES = ('seconds', 'memory_bytes', 'resumed')
 
