@@ -113,6 +113,7 @@ def test_results_are_complete(done):
   figures = results['figures']
   assert set(figures['evaluation']) == {
     'base',
+    'base, after examples',
     'SFT on demonstrations',
     'SFT/1',
     'DPO/1',
