@@ -83,10 +83,11 @@ def test_nothing_to_restore_is_none(tmp_path):
   'sizes', [dict(fsdp=8), dict(fsdp=2, context=2, tensor=2)], ids=['fsdp', 'mixed']
 )
 def test_restore_on_other_mesh(saved, mesh, sizes):
+  written = state(seed=7)  # made as it was saved: another mesh may round otherwise
   with jax.set_mesh(mesh(**sizes)):
     like = abstract(state())
     found, _ = opened(saved).restore(like)
-    equal(found, state(seed=7))
+    equal(found, written)
   wanted = jax.tree.leaves(like.params)
   for x, y in zip(jax.tree.leaves(found.params), wanted):
     assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
