@@ -91,15 +91,17 @@ def local(function, inputs, outputs):
   """`function` run on every device's own part; dims by letter, shapes are local.
 
   Used where the algorithm is written for one device (attention blocks, cache writes).
+  Arguments are first laid out by their dims.
   """
   if mesh() is None:
     return function
-  return jax.shard_map(
+  mapped = jax.shard_map(
     function,
     in_specs=jax.tree.map(spec, inputs),
     out_specs=jax.tree.map(spec, outputs),
     check_vma=False,
   )
+  return lambda *arguments: mapped(*jax.tree.map(shard, arguments, inputs))
 
 
 def weight(dims, std=None):

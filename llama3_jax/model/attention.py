@@ -31,8 +31,6 @@ def attend(q, k, v, query, key, config):
   if method == 'blockwise' and q.shape[1] > 1:
     function = functools.partial(blockwise, block=config.block)
   sides = (('BT', 'BT'), ('BS', 'BS'))
-  k, v = axes.shard(k, 'BSKH'), axes.shard(v, 'BSKH')
-  key = jax.tree.map(lambda x: axes.shard(x, 'BS'), key)
   return axes.local(function, ('BTNH', 'BSKH', 'BSKH', *sides), 'BTNH')(
     q, k, v, query, key
   )

@@ -40,9 +40,8 @@ def write(slots, values, start):
   What would fall beyond S is dropped.
   """
   tail = 'KH'[: slots.ndim - 2]
-  values = axes.shard(values.astype(slots.dtype), 'B_' + tail)
   return axes.local(_write, ('BS' + tail, 'B_' + tail, 'B'), 'BS' + tail)(
-    slots, values, start
+    slots, values.astype(slots.dtype), start
   )
 
 
@@ -66,10 +65,14 @@ def advance(cache, position, segment):
 def repeat(cache, k):
   """Every row `k` times: K samples of a prompt share one prefill (section 4.2.2)."""
 
-  def rows(x, axis):  # jnp.repeat does not work along a sharded dim
+  def rows(x, dims):  # jnp.repeat does not work along a sharded dim
+    axis = dims.index('B')
     shape = (*x.shape[: axis + 1], k, *x.shape[axis + 1 :])
     x = jnp.broadcast_to(jnp.expand_dims(x, axis + 1), shape)
-    return x.reshape(*shape[:axis], shape[axis] * k, *shape[axis + 2 :])
+    x = x.reshape(*shape[:axis], shape[axis] * k, *shape[axis + 2 :])
+    return axes.shard(x, dims)
 
-  batch_axis = Cache(k=1, v=1, position=0, segment=0, length=0)
-  return jax.tree.map(rows, cache, batch_axis)
+  kv = 'LBSKH'
+  return jax.tree.map(
+    rows, cache, Cache(kv, kv, position='BS', segment='BS', length='B')
+  )
