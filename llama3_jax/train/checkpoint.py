@@ -175,17 +175,11 @@ def _compare(folder, abstract):
 
 def _explain(error, path):
   """The one-line UserError a checkpoint failure deserves."""
-  text = ' '.join(str(error).split())
+  text = ' '.join(str(error).split()).partition(' See full TensorStore')[0]
   if 'No space left' in text or getattr(error, 'errno', None) == 28:
     return UserError(
       f'{path}: the disk is full, this save is lost and earlier ones are kept: '
       'free space and run the same command again'
-    )
-  tree = ('structure', 'shape', 'Mismatch', 'mismatch', 'keys', 'not compatible')
-  if any(word in text for word in tree):
-    return UserError(
-      f'{path} holds another model than the config makes: check model.* and init_from '
-      f'({text[:300]})'
     )
   return UserError(
     f'{path} cannot be read or written ({text[:300]}): it may be cut off; '
