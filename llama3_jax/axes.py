@@ -7,20 +7,25 @@ single-device arithmetic.
 """
 
 import dataclasses
+import functools
 import math
 import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 
 AXES = ('replica', 'fsdp', 'stage', 'context', 'tensor')
 # L is scanned, so it is on no axis: `stage` waits for the pipeline (section 3.3.2).
+# U is T in the residual stream: under tensor parallelism its rows are cut further.
 # T is on `context` and S is not: resharding K and V from 'BTKH' to 'BSKH' *is* the
 # all-gather of context parallelism (section 3.3.2).
 RULES = dict(
   B=('replica', 'fsdp'),
   T=('context',),
+  U=('context', 'tensor'),
   V=('tensor',),
   N=('tensor',),
   K=('tensor',),
@@ -33,6 +38,34 @@ def mesh():
   """The ambient abstract mesh, or None when there is none."""
   m = jax.sharding.get_abstract_mesh()
   return None if m.empty else m
+
+
+def size(axis):
+  """Number of parts a mesh axis has; 1 without a mesh."""
+  m = mesh()
+  return 1 if m is None else dict(zip(m.axis_names, m.axis_sizes)).get(axis, 1)
+
+
+def platform():
+  """'cpu', 'gpu' or 'tpu': of the mesh's devices, which may be absent ones."""
+  m = mesh()
+  device = m and m.abstract_device
+  found = device.platform if device else jax.default_backend()
+  return 'gpu' if found in ('cuda', 'rocm') else found
+
+
+def order(length):
+  """Order of a row's columns in a batch, int [length]; None: their own.
+
+  Under context parallelism a row is cut into 2 x CP chunks and rank i has chunks i and
+  2 x CP - 1 - i (section 3.3.2): every rank sees the same area of the causal mask.
+  """
+  parts = size('context')
+  if parts == 1:
+    return None
+  chunks = np.arange(length).reshape(2 * parts, -1)
+  pairs = [chunks[[i, 2 * parts - 1 - i]] for i in range(parts)]
+  return np.concatenate(pairs).reshape(-1)
 
 
 def spec(dims, gathered=False):
@@ -58,8 +91,33 @@ def shard(x, dims, gathered=False):
 TOKENS = ('tokens', 'targets', 'segment', 'position', 'weight')
 
 
-def batch(arrays):
-  """A process's numpy rows as one global batch on the ambient mesh."""
+def share():
+  """(i, n): the part i of n equal parts of a batch's rows that this process needs.
+
+  Processes that differ in `context`, `stage` or `tensor` only need the same rows.
+  """
+  m = jax.sharding.get_mesh()
+  if m.empty or len({d.process_index for d in m.devices.flat}) == 1:
+    return 0, 1
+  parts = math.prod(m.shape[a] for a in RULES['B'])
+  place = jax.sharding.NamedSharding(m, spec('B'))
+  mine = [
+    i[0].indices(parts)
+    for i in place.addressable_devices_indices_map((parts,)).values()
+  ]
+  first, last = min(i[0] for i in mine), max(i[1] for i in mine)
+  width = last - first
+  if parts % width or first % width:
+    return 0, 1
+  return first // width, parts // width
+
+
+def batch(arrays, share=(0, 1)):
+  """One global batch on the ambient mesh.
+
+  `arrays`: numpy rows; part i of n equal parts of the rows when share=(i, n).
+  """
+  i, n = share
   placed = {}
   for name, x in arrays.items():
     dims = 'BT' if x.ndim == 2 and name in TOKENS else 'B'
@@ -67,41 +125,131 @@ def batch(arrays):
       placed[name] = jnp.asarray(x)
       continue
     place = jax.sharding.NamedSharding(jax.sharding.get_mesh(), spec(dims))
-    placed[name] = jax.make_array_from_process_local_data(place, x)
+    whole = (x.shape[0] * n, *x.shape[1:])
+
+    def part(index, x=x, rows=whole[0], offset=i * x.shape[0]):
+      start, stop, _ = index[0].indices(rows)
+      return x[(slice(start - offset, stop - offset), *index[1:])]
+
+    placed[name] = jax.make_array_from_callback(whole, place, part)
   return placed
 
 
-def einsum(expression, x, *weights, dtype=None):
+def einsum(expression, x, *weights, dtype=None, place=None, keep=False, reduce=None):
   """Einsum of an activation with weights: casts and gathers them, places the result.
 
   The first operand is an activation. A further operand without a B is a weight: it is
   cast to the activation's dtype while sharded, then gathered over `fsdp`, so that the
   gather moves the small dtype. `dtype` is the result's, for float32 logits.
+
+  Args:
+    place: letters the result is laid out by; those of the expression when None.
+    keep: whether the gathered weight is kept for the backward pass (the paper's FSDP,
+      section 3.3.2); else it is gathered a second time.
+    reduce: dtype in which a weight's gradient is made and summed over devices;
+      float32 as in section 3.3.2 when None.
   """
+  if len(weights) > 1 or 'B' in expression.split('->')[0].split(',')[-1]:
+    return _plain(expression, x, *weights, dtype=dtype)
+  kind = weights[0].dtype.name
+  how = (expression, place or expression.split('->')[1], dtype, keep, reduce, kind)
+  return _linear(x, weights[0], how)
+
+
+def _plain(expression, x, *others, dtype=None):
+  """Einsum of activations; `others` are cast to the first one's dtype."""
+  place = {} if mesh() is None else dict(out_sharding=spec(expression.split('->')[1]))
+  others = [y.astype(x.dtype) for y in others]
+  return jnp.einsum(expression, x, *others, preferred_element_type=dtype, **place)
+
+
+def _dot(inputs, output, x, w, dtype, place=None):
+  """Einsum that accumulates in float32 and is laid out by `place`, then cast."""
+  where = {} if mesh() is None else dict(out_sharding=spec(place or output))
+  y = jnp.einsum(
+    f'{inputs}->{output}', x, w, preferred_element_type=jnp.float32, **where
+  )
+  return y.astype(dtype)
+
+
+def gather(w, dims, dtype):
+  """A weight as it is used: cast while sharded, then whole over `fsdp`."""
+  return checkpoint_name(shard(w.astype(dtype), dims, gathered=True), 'weight')
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _linear(x, w, how):
+  return _linear_forward(x, w, how)[0]
+
+
+def _linear_forward(x, w, how):
+  expression, place, dtype, keep, _, _ = how
   inputs, output = expression.split('->')
-  used = []
-  for dims, w in zip(inputs.split(',')[1:], weights):
-    w = w.astype(x.dtype)
-    used.append(w if 'B' in dims else shard(w, dims, gathered=True))
-  place = {} if mesh() is None else dict(out_sharding=spec(output))
-  return jnp.einsum(expression, x, *used, preferred_element_type=dtype, **place)
+  used = gather(w, inputs.split(',')[1], x.dtype)
+  y = _dot(inputs, output, x, used, dtype or x.dtype, place)
+  return y, (x, used if keep else w)
 
 
-def local(function, inputs, outputs):
+def _linear_backward(how, saved, g):
+  """The gradient of the weight is made in `reduce` and lands sharded as the weight."""
+  expression, _, _, keep, reduce, kind = how
+  inputs, output = expression.split('->')
+  left, right = inputs.split(',')
+  x, w = saved
+  g = shard(g.astype(x.dtype), output)
+  used = w if keep else gather(w, right, x.dtype)
+  dx = _dot(f'{output},{right}', left, g, used, x.dtype)
+  dw = _dot(f'{left},{output}', right, x, g, reduce or jnp.float32)
+  return dx, dw.astype(kind)
+
+
+_linear.defvjp(_linear_forward, _linear_backward)
+
+
+def local(function, inputs, outputs, weights=()):
   """`function` run on every device's own part; dims by letter, shapes are local.
 
-  Used where the algorithm is written for one device (attention blocks, cache writes).
-  Arguments are first laid out by their dims.
+  Used where the algorithm is written for one device (attention blocks, cache writes,
+  the loss). Arguments are first laid out by their dims; `weights`: which of them come
+  whole over `fsdp`. Axes that are manual already (pipeline stages) stay so.
   """
-  if mesh() is None:
+  m = mesh()
+  if m is None:
     return function
+  inside = tuple(
+    jax.tree.map(functools.partial(spec, gathered=i in weights), x)
+    for i, x in enumerate(inputs)
+  )
   mapped = jax.shard_map(
     function,
-    in_specs=jax.tree.map(spec, inputs),
-    out_specs=jax.tree.map(spec, outputs),
+    in_specs=inside,
+    out_specs=jax.tree.map(spec, outputs, is_leaf=lambda x: x == ()),
+    axis_names=set(m.axis_names) - set(m.manual_axes),
     check_vma=False,
   )
-  return lambda *arguments: mapped(*jax.tree.map(shard, arguments, inputs))
+  return lambda *arguments: mapped(*jax.tree.map(jax.reshard, arguments, inside))
+
+
+def device_sum(tree, names):
+  """Inside `local`: the sum over the devices of mesh axes `names`."""
+  return tree if mesh() is None else jax.lax.psum(tree, names)
+
+
+def device_max(x, names):
+  return x if mesh() is None else jax.lax.pmax(x, names)
+
+
+def device_index(names):
+  return 0 if mesh() is None else jax.lax.axis_index(names)
+
+
+def device_scatter(x, dims, names):
+  """Inside `local`: a whole weight's sum over `names`, of which each keeps its part."""
+  if mesh() is None:
+    return x
+  dim = next(i for i, d in enumerate(dims) if 'fsdp' in RULES.get(d, ()))
+  x = jax.lax.psum_scatter(x, 'fsdp', scatter_dimension=dim, tiled=True)
+  return jax.lax.psum(x, tuple(n for n in names if n != 'fsdp'))
 
 
 def weight(dims, std=None):

@@ -44,9 +44,12 @@ class ModelConfig:
   norm_eps: float = 1e-5
   tie_embeddings: bool = False
   dtype: str = 'bfloat16'  # of the computation; parameters stay float32 in training
-  attention: str = 'auto'  # dense | blockwise | auto (by length)
-  block: int = 256  # tokens a block of blockwise attention
-  remat: str = 'none'  # none | full | comma-separated names of what is saved
+  attention: str = 'auto'  # dense | blockwise | splash | flash | auto: by chip, length
+  block: int = 0  # tokens a block of attention; 0: by path
+  remat: str = 'none'  # none | full | preset | names of what is kept (model/remat.py)
+  reshard: bool = True  # False: weights stay gathered until the backward pass (3.3.2)
+  reduce_dtype: str = 'float32'  # in which a weight's gradient is summed over devices
+  embedding: str = 'gather'  # or 'onehot': a product, no gather from a sharded table
 
   @property
   def sizes(self):
@@ -78,7 +81,10 @@ def model_config(config):
   if c.d_head % 2:
     raise UserError(f'model.d_head={c.d_head} is odd: RoPE rotates pairs of channels')
   choices = dict(
-    dtype=('bfloat16', 'float32'), attention=('auto', 'dense', 'blockwise')
+    dtype=('bfloat16', 'float32'),
+    reduce_dtype=('float32', 'bfloat16'),
+    attention=('auto', 'dense', 'blockwise', 'splash', 'flash'),
+    embedding=('gather', 'onehot'),
   )
   for field, allowed in choices.items():
     if getattr(c, field) not in allowed:

@@ -224,7 +224,7 @@ def test_model_that_does_not_divide_over_the_mesh_is_refused(sizes, words):
     (dict(n_heads=3), 'model.n_heads=3'),
     (dict(d_head=7), 'model.d_head=7'),
     (dict(dtype='float16'), 'model.dtype'),
-    (dict(attention='flash'), 'model.attention'),
+    (dict(attention='flashy'), 'model.attention'),
   ],
 )
 def test_bad_model_field_is_named(changes, field):

@@ -207,7 +207,7 @@ def test_chunked_loss_needs_less_memory():
     return jax.jit(f).lower(params, b).compile().memory_analysis().temp_size_in_bytes
 
   logits = 2 * 64 * 4096 * 4
-  assert memory(8) + logits < memory(0)
+  assert memory(8) + logits / 2 < memory(0)
 
 
 def test_chunks_stay_spread_over_context(mesh):

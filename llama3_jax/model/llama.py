@@ -17,6 +17,7 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
 from llama3_jax.model import attention
 from llama3_jax.model import cache as kv
+from llama3_jax.model import remat
 from llama3_jax.model import rope
 
 B8 = ModelConfig(32, 4096, 32, 8, 128, 14336, rope_scaling=RopeScaling())
@@ -98,13 +99,18 @@ def rms_norm(x, scale, eps):
   return y.astype(x.dtype) * axes.shard(scale.astype(x.dtype), '_')
 
 
+def _linear(expression, x, w, config, place=None):
+  keep, reduce = not config.reshard, config.reduce_dtype
+  return axes.einsum(expression, x, w, place=place, keep=keep, reduce=reduce)
+
+
 def _attention(p, x, angles, side, slots, config):
   """Attention branch. `slots`: this layer's (k, v), the places to write, what stands
   there; None in training."""
-  y = rms_norm(x, p.attn_norm, config.norm_eps)
-  q = axes.einsum('BTD,DNH->BTNH', y, p.wq)
-  k = axes.einsum('BTD,DKH->BTKH', y, p.wk)
-  v = axes.einsum('BTD,DKH->BTKH', y, p.wv)
+  y = axes.shard(rms_norm(x, p.attn_norm, config.norm_eps), 'BTD')
+  q = _linear('BTD,DNH->BTNH', y, p.wq, config)
+  k = _linear('BTD,DKH->BTKH', y, p.wk, config)
+  v = _linear('BTD,DKH->BTKH', y, p.wv, config)
   q, k = rope.rotate(q, *angles), rope.rotate(k, *angles)
   q, k, v = (checkpoint_name(a, n) for a, n in ((q, 'q'), (k, 'k'), (v, 'v')))
   keys, stored = side, None
@@ -113,42 +119,45 @@ def _attention(p, x, angles, side, slots, config):
     k, v = kv.write(old_k, k, start), kv.write(old_v, v, start)
     stored = (k, v)
   y = attention.attend(q, k, v, side, keys, config)
-  y = checkpoint_name(y, 'attention')
-  return axes.einsum('BTNH,NHD->BTD', y, p.wo), stored
+  y = _linear('BTNH,NHD->BTD', y, p.wo, config, _stream(x, slots))
+  return checkpoint_name(y, 'out'), stored
 
 
-def _feed_forward(p, x, config):
-  y = rms_norm(x, p.ff_norm, config.norm_eps)
-  gate = checkpoint_name(axes.einsum('BTD,DF->BTF', y, p.w_gate), 'gate')
-  up = checkpoint_name(axes.einsum('BTD,DF->BTF', y, p.w_up), 'up')
-  return axes.einsum('BTF,FD->BTD', jax.nn.silu(gate) * up, p.w_down)
+def _feed_forward(p, x, config, place):
+  y = axes.shard(rms_norm(x, p.ff_norm, config.norm_eps), 'BTD')
+  gate = checkpoint_name(_linear('BTD,DF->BTF', y, p.w_gate, config), 'gate')
+  up = checkpoint_name(_linear('BTD,DF->BTF', y, p.w_up, config), 'up')
+  return _linear('BTF,FD->BTD', jax.nn.silu(gate) * up, p.w_down, config, place)
+
+
+def _stream(x, cache):
+  """Letters of the residual stream: in training its rows are also cut over `tensor`,
+  so that norms and saved inputs are not repeated there (section 3.3.2)."""
+  parts = axes.size('context') * axes.size('tensor')
+  return 'BUD' if cache is None and x.shape[1] % parts == 0 else 'BTD'
 
 
 def layer(p, x, angles, side, slots, config):
   """One decoder layer: x [B,T,D] -> x [B,T,D] and the layer's new (k, v) or None."""
+  x = checkpoint_name(x, 'input')
   with jax.named_scope('attention'):
     y, stored = _attention(p, x, angles, side, slots, config)
     x = x + y
   with jax.named_scope('feed_forward'):
-    return x + _feed_forward(p, x, config), stored
+    return x + _feed_forward(p, x, config, _stream(x, slots)), stored
 
 
-def _remat(function, config):
-  if config.remat == 'none':
-    return function
-  policy = jax.checkpoint_policies.nothing_saveable
-  if config.remat != 'full':
-    names = config.remat.split(',')
-    policy = jax.checkpoint_policies.save_only_these_names(*names)
-  return jax.checkpoint(function, policy=policy)
-
-
-def embed(params, tokens, config):
-  """Token embeddings [B,T,D] in the compute dtype."""
+def embed(params, tokens, config, cache=None):
+  """Token embeddings [B,T,D] in the compute dtype, laid out as the residual stream."""
+  place = _stream(tokens, cache)
+  if config.embedding == 'onehot':
+    hot = jax.nn.one_hot(tokens, config.vocab_size, dtype=config.dtype)
+    return axes.einsum('BTV,VD->BTD', axes.shard(hot, 'BTV'), params.embed, place=place)
   table = axes.shard(params.embed.astype(config.dtype), 'VD', gathered=True)
   if axes.mesh() is None:
     return table[tokens]
-  return table.at[tokens].get(out_sharding=axes.spec('BTD'))
+  x = table.at[tokens].get(out_sharding=axes.spec('BTD'))
+  return axes.shard(x, place)
 
 
 def forward(params, tokens, position, segment, config, cache=None):
@@ -157,7 +166,7 @@ def forward(params, tokens, position, segment, config, cache=None):
   Args: tokens, position, segment: int32 [B,T]; segment 0 is padding. Position drives
   RoPE and, inside a segment, causality. With a cache the tokens are appended to it.
   """
-  x = embed(params, tokens, config)
+  x = embed(params, tokens, config, cache)
   angles = rope.angles(position, config)
   side, stored = (position, segment), None
   start = None if cache is None else cache.length
@@ -170,17 +179,21 @@ def forward(params, tokens, position, segment, config, cache=None):
     slots = old and (old, start, (cache.position, cache.segment))
     return layer(p, x, angles, side, slots, config)
 
-  x, stored = jax.lax.scan(_remat(body, config), x, (params.layers, stored))
+  x, stored = jax.lax.scan(remat.remat(body, config), x, (params.layers, stored))
   if cache is not None:
     cache = cache.replace(k=stored[0], v=stored[1])
-  return rms_norm(x, params.norm, config.norm_eps), cache
+  return axes.shard(rms_norm(x, params.norm, config.norm_eps), 'BTD'), cache
+
+
+def head(params):
+  """(the output projection, its letters): the embedding where the two are tied."""
+  return (params.embed, 'VD') if params.head is None else (params.head, 'DV')
 
 
 def logits(params, hidden, config):
   """float32 [B,T,V] of hidden states [B,T,D]."""
-  if params.head is None:
-    return axes.einsum('BTD,VD->BTV', hidden, params.embed, dtype=jnp.float32)
-  return axes.einsum('BTD,DV->BTV', hidden, params.head, dtype=jnp.float32)
+  weight, letters = head(params)
+  return axes.einsum(f'BTD,{letters}->BTV', hidden, weight, dtype=jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames='config')

@@ -1,0 +1,177 @@
+"""Attention in blocks with an online softmax, forward and backward (section 3.3.2).
+
+The path of CPUs and of any mask. No T x S array ever exists, and a pair of blocks that
+no query may see costs nothing: causality halves the work and short documents in a
+long row take it down to the documents. Positions and segments travel as arrays, so
+any order of the rows is right (context parallelism cuts a row into 2 x CP chunks).
+
+A block of queries is [K,R,H]: its G heads a KV head and `block` positions are one dim
+R, so that each product is one matrix product a KV head.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+SHORT = 512  # up to here blocks of 64 cost less CPU time than blocks of 128
+LOW = -1e30  # stands for minus infinity: its differences are never NaN
+
+
+def attend(q, k, v, query, key, block):
+  """Attention output [B,T,N,H] of one device's part.
+
+  Args: q [B,T,N,H]; k, v [B,S,K,H]; query, key: (position, segment) int32 pairs [B,T]
+  and [B,S]. A query sees keys of its own segment (not 0) at its own or an earlier
+  position; one that sees nothing gives zeros. Rows go one after the other: each skips
+  the blocks that its own documents leave out. `block` 0: by the number of keys.
+  """
+  t, s = q.shape[1], k.shape[1]
+  block = block or (64 if s <= SHORT else 128)
+  q, query = _pad((q, query), block)
+  k, v, key = _pad((k, v, key), block)
+
+  def row(x):
+    q, k, v, query, key = x
+    cut = functools.partial(_cut, block=block)
+    return _join(_row(_queries(q, k, block), cut(k), cut(v), cut(query), cut(key)), q)
+
+  return jax.lax.map(row, (q, k, v, query, key))[:, :t]
+
+
+def _pad(tree, block):
+  """Rows to a multiple of `block`; zeros, so segment 0."""
+
+  def one(x):
+    pad = [(0, 0), (0, -x.shape[1] % block)] + [(0, 0)] * (x.ndim - 2)
+    return jnp.pad(x, pad) if pad[1][1] else x
+
+  return jax.tree.map(one, tree)
+
+
+def _cut(tree, block):
+  """[S,K,H] -> [blocks,K,block,H] and [S] -> [blocks,block]."""
+
+  def one(x):
+    x = x.reshape(-1, block, *x.shape[1:])
+    return x if x.ndim == 2 else jnp.moveaxis(x, 2, 1)
+
+  return jax.tree.map(one, tree)
+
+
+def _queries(q, k, block):
+  """[T,N,H] -> [blocks,K,G*block,H]."""
+  t, n, h = q.shape
+  q = q.reshape(t // block, block, k.shape[1], -1, h)
+  return jnp.einsum('ITKGH->IKGTH', q).reshape(t // block, k.shape[1], -1, h)
+
+
+def _join(out, q):
+  """[blocks,K,G*block,H] -> [T,N,H], shaped as `q`."""
+  blocks, n_kv, _, h = out.shape
+  out = out.reshape(blocks, n_kv, q.shape[1] // n_kv, -1, h)
+  return jnp.einsum('IKGTH->ITKGH', out).reshape(q.shape)
+
+
+def _meets(query, key):
+  """Whether some query of the block may see some of the keys' block."""
+  (qp, qs), (kp, ks) = query, key
+  most = jnp.iinfo(jnp.int32).max
+  first = lambda x, s: jnp.min(jnp.where(s > 0, x, most))
+  last = lambda x, s: jnp.max(jnp.where(s > 0, x, -1))
+  after = last(qp, qs) >= first(kp, ks)
+  return after & (last(qs, qs) >= first(ks, ks)) & (last(ks, ks) >= first(qs, qs))
+
+
+def _scores(q, k, query, key):
+  """Scaled scores [K,R,S] float32, LOW where masked."""
+  (qp, qs), (kp, ks) = query, key
+  see = (qs[:, None] == ks) & (qs[:, None] > 0) & (qp[:, None] >= kp)
+  s = jnp.einsum('KRH,KSH->KRS', q, k, preferred_element_type=jnp.float32)
+  s = s.reshape(s.shape[0], -1, *see.shape)
+  s = jnp.where(see, s * q.shape[-1] ** -0.5, LOW)
+  return s.reshape(s.shape[0], -1, s.shape[-1])
+
+
+def _times(expression, a, b):
+  return jnp.einsum(expression, a, b, preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def _row(q, k, v, query, key):
+  """One row: q [I,K,R,H] blocks, k, v [J,K,S,H] blocks -> [I,K,R,H]."""
+  return _forward(q, k, v, query, key)[0]
+
+
+def _forward(q, k, v, query, key):
+  def one(_, q_block):
+    return None, _attend_block(*q_block, k, v, key)
+
+  _, (out, logz) = jax.lax.scan(one, None, (q, query))
+  out, logz = (checkpoint_name(x, 'attention') for x in (out, logz))
+  return out, (q, k, v, query, key, out, logz)
+
+
+def _attend_block(q, query, k, v, key):
+  """A block of queries against all blocks of keys: output and log of the sum."""
+  zero = jnp.zeros(q.shape[:2], jnp.float32)
+  carry = (zero + LOW, zero, jnp.zeros(q.shape, jnp.float32))
+
+  def step(carry, block):
+    fold = functools.partial(_fold, q, query, block)
+    return jax.lax.cond(_meets(query, block[2]), fold, lambda c: c, carry), None
+
+  (top, total, out), _ = jax.lax.scan(step, carry, (k, v, key))
+  seen = total > 0
+  out = out / jnp.where(seen, total, 1)[..., None]
+  logz = jnp.where(seen, top + jnp.log(jnp.where(seen, total, 1)), -LOW)
+  return out.astype(q.dtype), logz
+
+
+def _fold(q, query, block, carry):
+  """Online softmax: one block of keys into (running maximum, sum, output)."""
+  k, v, key = block
+  top, total, out = carry
+  s = _scores(q, k, query, key)
+  new = jnp.maximum(top, jnp.max(s, -1))
+  p = jnp.exp(s - jnp.maximum(new, LOW / 2)[..., None])
+  shrink = jnp.exp(top - new)
+  out = out * shrink[..., None] + _times('KRS,KSH->KRH', p.astype(v.dtype), v)
+  return new, total * shrink + jnp.sum(p, -1), out
+
+
+def _backward(saved, g):
+  """Recomputes the probabilities of a pair of blocks from the saved log-sum."""
+  q, k, v, query, key, out, logz = saved
+  mean = jnp.sum(g.astype(jnp.float32) * out.astype(jnp.float32), -1)
+  zero = jnp.zeros(k.shape, jnp.float32)
+
+  def one(carry, q_block):
+    def step(dq, block):
+      fold = functools.partial(_fold_back, q_block, block[:3])
+      meet = _meets(q_block[1], block[2])
+      dq, *rest = jax.lax.cond(meet, fold, lambda *x: x, dq, *block[3:])
+      return dq, tuple(rest)
+
+    start = jnp.zeros(q_block[0].shape, jnp.float32)
+    dq, carry = jax.lax.scan(step, start, (k, v, key, *carry))
+    return carry, dq.astype(q.dtype)
+
+  (dk, dv), dq = jax.lax.scan(one, (zero, zero), (q, query, g, logz, mean))
+  return dq, dk.astype(k.dtype), dv.astype(v.dtype), None, None
+
+
+def _fold_back(q_block, k_block, dq, dk, dv):
+  """Adds the gradients of one pair of blocks, in float32."""
+  q, query, g, logz, mean = q_block
+  k, v, key = k_block
+  p = jnp.exp(_scores(q, k, query, key) - logz[..., None])
+  ds = p * (_times('KRH,KSH->KRS', g, v) - mean[..., None]) * q.shape[-1] ** -0.5
+  p, ds = p.astype(q.dtype), ds.astype(q.dtype)
+  dq = dq + _times('KRS,KSH->KRH', ds, k)
+  dk = dk + _times('KRS,KRH->KSH', ds, q)
+  return dq, dk, dv + _times('KRS,KRH->KSH', p, g)
+
+
+_row.defvjp(_forward, _backward)

@@ -1,0 +1,177 @@
+"""Cross entropy over a large vocabulary, a chunk of tokens at a time (section 3.3.2).
+
+Every device has its own tokens and its own columns of the vocabulary, and never more
+logits than those of one chunk. `total` makes its gradients in the forward pass, so
+that logits are computed once; `logprobs`, whose cotangents are not known then,
+computes them again in the backward pass.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from llama3_jax import axes
+
+VOCABULARY = ('tensor',)  # the axis of the head's columns
+TOKENS = ('replica', 'fsdp', 'context')  # the axes of the tokens
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def total(hidden, head, targets, weight, how):
+  """Sums over all tokens, float32: (cross entropy with the z-loss, without it).
+
+  w (log Z - logit[target]) + z_loss w (log Z)^2, summed. Args: hidden [B,T,D]; head: a
+  weight; targets int32 [B,T]; weight float32 [B,T]; how: (letters of the head, 'DV' or
+  'VD'; z_loss; tokens a device whose logits exist at one time, 0: all; dtype in which
+  the head's gradient is summed over devices). Only the first result has a gradient.
+  """
+  return _sums(hidden, head, targets, weight, how, False)[:2]
+
+
+def _total_forward(hidden, head, targets, weight, how):
+  loss, plain, dx, dw = _sums(hidden, head, targets, weight, how, True)
+  return (loss, plain), (dx, dw.astype(head.dtype))
+
+
+def _total_backward(how, saved, g):
+  dx, dw = (d * g[0].astype(d.dtype) for d in saved)
+  return dx, dw, None, None
+
+
+total.defvjp(_total_forward, _total_backward)
+
+
+def _sums(hidden, head, targets, weight, how, differentiate):
+  dims, z_loss, chunk, reduce = how
+  results = ((), ()) + (('BTD', dims) if differentiate else ())
+
+  def local(hidden, head, targets, weight):
+    parts, shape = _parts((hidden, targets, weight), chunk), hidden.shape
+    zero = jnp.zeros(head.shape if differentiate else (), jnp.float32)
+
+    def one(carry, part):
+      loss, plain, dw = carry
+      x, target, w = part
+      logits, logz, picked, hit = _softmax(x, head, dims, target)
+      plain_part = jnp.sum(w * (logz - picked))
+      loss_part = plain_part + z_loss * jnp.sum(w * logz * logz)
+      dx = ()
+      if differentiate:
+        p = jnp.exp(logits - logz[:, None]) * (1 + 2 * z_loss * logz)[:, None]
+        slope = ((p - hit) * w[:, None]).astype(x.dtype)
+        dx, more = _back(x, head, dims, slope)
+        dw = dw + more
+      return (loss + loss_part, plain + plain_part, dw), dx
+
+    start = (jnp.float32(0), jnp.float32(0), zero)
+    (loss, plain, dw), dx = jax.lax.scan(one, start, parts)
+    loss, plain = axes.device_sum((loss, plain), TOKENS)
+    if not differentiate:
+      return loss, plain
+    dw = axes.device_scatter(dw.astype(reduce), dims, TOKENS)
+    return loss, plain, _whole(dx, shape), dw
+
+  letters = ('BTD', dims, 'BT', 'BT')
+  used = axes.gather(head, dims, hidden.dtype)
+  arrays = (hidden, used, targets, weight)
+  return axes.local(local, letters, results, weights=(1,))(*arrays)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def logprobs(hidden, head, targets, how):
+  """(log-probability of each target, log Z), float32 [B,T] each; `how` as in `total`."""
+  return _logprobs(hidden, head, targets, how)
+
+
+def _logprobs(hidden, head, targets, how):
+  dims, _, chunk, _ = how
+
+  def local(hidden, head, targets):
+    def one(_, part):
+      _, logz, picked, _ = _softmax(part[0], head, dims, part[1])
+      return None, (picked - logz, logz)
+
+    _, results = jax.lax.scan(one, None, _parts((hidden, targets), chunk))
+    return tuple(_whole(x, targets.shape) for x in results)
+
+  used = axes.gather(head, dims, hidden.dtype)
+  return axes.local(local, ('BTD', dims, 'BT'), ('BT', 'BT'), weights=(1,))(
+    hidden, used, targets
+  )
+
+
+def _logprobs_forward(hidden, head, targets, how):
+  return _logprobs(hidden, head, targets, how), (hidden, head, targets)
+
+
+def _logprobs_backward(how, saved, g):
+  dims, _, chunk, reduce = how
+  hidden, head, targets = saved
+
+  def local(hidden, head, targets, *g):
+    def one(dw, part):
+      x, target, dlogp, dlogz = part
+      logits, logz, _, hit = _softmax(x, head, dims, target)
+      p = jnp.exp(logits - logz[:, None])
+      slope = hit * dlogp[:, None] + p * (dlogz - dlogp)[:, None]
+      dx, more = _back(x, head, dims, slope.astype(x.dtype))
+      return dw + more, dx
+
+    parts = _parts((hidden, targets, *g), chunk)
+    dw, dx = jax.lax.scan(one, jnp.zeros(head.shape, jnp.float32), parts)
+    dw = axes.device_scatter(dw.astype(reduce), dims, TOKENS)
+    return _whole(dx, hidden.shape), dw
+
+  used = axes.gather(head, dims, hidden.dtype)
+  letters = ('BTD', dims, 'BT', 'BT', 'BT')
+  dx, dw = axes.local(local, letters, ('BTD', dims), weights=(1,))(
+    hidden, used, targets, *g
+  )
+  return dx, dw.astype(head.dtype), None
+
+
+logprobs.defvjp(_logprobs_forward, _logprobs_backward)
+
+
+def _parts(arrays, chunk):
+  """[B,T,...] -> [chunks,tokens,...]; zeros (weight 0) fill the last chunk."""
+  n = arrays[0].shape[0] * arrays[0].shape[1]
+  chunks = -(-n // chunk) if chunk else 1
+  size = -(-n // chunks)
+
+  def one(x):
+    x = x.reshape(n, *x.shape[2:])
+    if chunks * size > n:
+      x = jnp.pad(x, [(0, chunks * size - n)] + [(0, 0)] * (x.ndim - 1))
+    return x.reshape(chunks, size, *x.shape[1:])
+
+  return jax.tree.map(one, arrays)
+
+
+def _whole(x, shape):
+  """[chunks,tokens,...] -> `shape`, without what filled the last chunk."""
+  x = x.reshape(-1, *x.shape[2:])
+  return x[: shape[0] * shape[1]].reshape(shape)
+
+
+def _softmax(x, head, dims, target):
+  """Of a chunk [C,D]: logits [C,V], log Z [C], the target's logit [C], its mask [C,V].
+
+  float32; V is the device's part of the vocabulary, log Z and the logit are of all.
+  """
+  logits = jnp.einsum(f'CD,{dims}->CV', x, head, preferred_element_type=jnp.float32)
+  first = axes.device_index(VOCABULARY) * logits.shape[1]
+  hit = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1) == target[:, None] - first
+  top = axes.device_max(jnp.max(logits, -1), VOCABULARY)
+  sums = jnp.sum(jnp.exp(logits - top[:, None]), -1)
+  picked = jnp.sum(jnp.where(hit, logits, 0), -1)
+  sums, picked = axes.device_sum((sums, picked), VOCABULARY)
+  return logits, top + jnp.log(sums), picked, hit
+
+
+def _back(x, head, dims, slope):
+  """Gradients of a chunk's logits: of x, summed over the vocabulary, and of the head."""
+  dx = jnp.einsum(f'CV,{dims}->CD', slope, head, preferred_element_type=jnp.float32)
+  dw = jnp.einsum(f'CD,CV->{dims}', x, slope, preferred_element_type=jnp.float32)
+  return axes.device_sum(dx.astype(x.dtype), VOCABULARY), dw

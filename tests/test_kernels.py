@@ -1,0 +1,173 @@
+"""Every attention path and the fused loss equal their references, gradients too."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llama3_jax import axes
+from llama3_jax.kernels import blockwise
+from llama3_jax.kernels import cross_entropy
+from llama3_jax.kernels import flash
+from llama3_jax.kernels import splash
+from llama3_jax.model import attention
+
+
+def rows(b, t, n, k, h, documents=3, seed=0, padding=0):
+  """q, k, v, a cotangent and (position, segment) of packed documents."""
+  rng = np.random.default_rng(seed)
+  make = lambda heads: jnp.asarray(rng.normal(size=(b, t, heads, h)), jnp.float32)
+  segment = np.sort(rng.integers(1, documents + 1, (b, t)), 1).astype(np.int32)
+  segment[:, t - padding :] = 0
+  position = np.tile(np.arange(t, dtype=np.int32), (b, 1))
+  return (make(n), make(k), make(k), make(n)), tuple(
+    map(jnp.asarray, (position, segment))
+  )
+
+
+def both(function, arrays, side):
+  """Output and the gradients of q, k, v."""
+  q, k, v, g = arrays
+
+  def run(q, k, v):
+    out, back = jax.vjp(lambda q, k, v: function(q, k, v, side, side), q, k, v)
+    return out, *back(g)
+
+  return jax.jit(run)(q, k, v)
+
+
+def close(a, b, tolerance=3e-5):
+  for x, y in zip(a, b):
+    np.testing.assert_allclose(x, y, atol=tolerance, rtol=1e-4)
+
+
+@pytest.mark.parametrize('block', [8, 16, 64])
+@pytest.mark.parametrize('documents,padding', [(1, 0), (6, 5)])
+def test_blocks_equal_the_dense_form(block, documents, padding):
+  arrays, side = rows(2, 50, 4, 2, 8, documents, padding=padding)
+  found = both(functools.partial(blockwise.attend, block=block), arrays, side)
+  close(found, both(attention.dense, arrays, side))
+
+
+def test_blocks_take_rows_in_any_order():
+  arrays, side = rows(2, 32, 4, 2, 8)
+  order = np.random.default_rng(1).permutation(32)
+  mixed = jax.tree.map(lambda x: x[:, order], (arrays, side))
+  found = both(functools.partial(blockwise.attend, block=8), *mixed)
+  expected = both(attention.dense, arrays, side)
+  close(found, [x[:, order] for x in expected])
+
+
+def test_short_documents_leave_blocks_out():
+  (q, k, v, _), (position, _) = rows(1, 64, 4, 2, 8)
+
+  def meetings(documents):
+    segment = jnp.asarray(1 + np.arange(64) * documents // 64, jnp.int32)
+    cut = lambda x: x.reshape(-1, 8)
+    query = list(zip(cut(position[0]), cut(segment)))
+    return sum(bool(blockwise._meets(a, b)) for a in query for b in query)
+
+  assert (meetings(1), meetings(4), meetings(8)) == (36, 12, 8)
+
+
+def test_blocks_hold_no_square_of_scores():
+  def memory(t):
+    (q, k, v, g), side = rows(1, t, 4, 2, 8)
+    f = functools.partial(blockwise.attend, block=64)
+    run = lambda q, k, v: jax.vjp(lambda *x: f(*x, side, side), q, k, v)[1](g)
+    return jax.jit(run).lower(q, k, v).compile().memory_analysis().temp_size_in_bytes
+
+  assert memory(2048) < 2.5 * memory(1024)
+
+
+@pytest.mark.parametrize('t,block', [(256, 128)])
+def test_splash_equals_the_dense_form(t, block):
+  arrays, side = rows(1, t, 2, 1, 64, padding=7)
+  kernel = functools.partial(splash.attend, block=block, interpret=True)
+  close(both(kernel, arrays, side), both(attention.dense, arrays, side), 2e-4)
+
+
+def test_splash_under_context_parallelism(mesh):
+  arrays, side = rows(2, 512, 4, 2, 64)
+  expected = both(attention.dense, arrays, side)
+  with jax.set_mesh(mesh(fsdp=2, context=2, tensor=2)):
+    order = axes.order(512)
+    place = lambda x: axes.shard(x[:, order], 'BTNH' if x.ndim == 4 else 'BT')
+    mixed = jax.tree.map(place, (arrays, side))
+    kernel = functools.partial(splash.attend, block=128, interpret=True)
+    found = both(kernel, *mixed)
+  close(found, [x[:, order] for x in expected], 2e-4)
+
+
+def test_splash_tables_of_long_rows_are_quick_and_right():
+  causal = splash._Causal(131_072, 1)
+  assert causal[slice(0, 1024), slice(1024, 2048)].any() == np.False_
+  assert causal[slice(1024, 2048), slice(0, 1024)].all() == np.True_
+  part = causal[slice(1024, 1152), slice(1024, 1152)]
+  assert (part == np.tri(128, dtype=bool)).all()
+
+
+def test_gpu_kernel_equals_the_dense_form():
+  arrays, side = rows(1, 128, 2, 1, 32, padding=5)
+  kernel = functools.partial(flash.attend, interpret=True)
+  close(both(kernel, arrays, side), both(attention.dense, arrays, side), 2e-4)
+
+
+@pytest.mark.parametrize('parts', [2, 4, 8])
+def test_every_rank_sees_the_same_area_of_the_causal_mask(mesh, parts):
+  with jax.set_mesh(mesh(context=parts)):
+    order = axes.order(64)
+  assert sorted(order) == list(range(64))
+  area = [int(np.sum(chunk + 1)) for chunk in order.reshape(parts, -1)]
+  assert len(set(area)) == 1
+  first = order.reshape(parts, -1)[0]
+  size = 64 // (2 * parts)
+  assert list(first) == [*range(size), *range(64 - size, 64)]
+
+
+def naive(hidden, head, targets, weight, z_loss):
+  logits = hidden @ head
+  logz = jax.nn.logsumexp(logits, -1)
+  picked = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
+  return jnp.sum(weight * (logz - picked + z_loss * logz**2))
+
+
+def loss_inputs():
+  rng = np.random.default_rng(0)
+  make = lambda *s: jnp.asarray(rng.normal(size=s), jnp.float32)
+  targets = jnp.asarray(rng.integers(0, 64, (8, 12)), jnp.int32)
+  return make(8, 12, 16), make(16, 64), targets, jnp.abs(make(8, 12))
+
+
+MESHES = [None, dict(fsdp=2, context=2, tensor=2), dict(replica=2, tensor=4)]
+
+
+@pytest.mark.parametrize('letters', ['DV', 'VD'])
+@pytest.mark.parametrize('chunk', [0, 5])
+@pytest.mark.parametrize('sizes', MESHES)
+def test_fused_loss_equals_the_naive_one(mesh, sizes, chunk, letters):
+  hidden, head, targets, weight = loss_inputs()
+  expected = jax.value_and_grad(naive, (0, 1))(hidden, head, targets, weight, 0.1)
+
+  @jax.jit
+  def run(hidden, head, targets, weight):
+    def fused(hidden, head):
+      w = head if letters == 'DV' else head.T
+      w = axes.shard(w, letters)
+      how = (letters, 0.1, chunk, 'float32')
+      return cross_entropy.total(axes.shard(hidden, 'BTD'), w, targets, weight, how)[0]
+
+    return jax.value_and_grad(fused, (0, 1))(hidden, head)
+
+  def measure():
+    places = ('BTD', 'DV', 'BT', 'BT')
+    return run(*map(axes.shard, (hidden, head, targets, weight), places))
+
+  if sizes is None:
+    found = measure()
+  else:
+    with jax.set_mesh(mesh(**sizes)):
+      found = measure()
+  close(jax.tree.leaves(found), jax.tree.leaves(expected), 1e-4)
