@@ -80,7 +80,7 @@ def _sums(hidden, head, targets, weight, how, differentiate):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def logprobs(hidden, head, targets, how):
-  """(log-probability of each target, log Z), float32 [B,T] each; `how` as in `total`."""
+  """(log-probability of each target, log Z), float32 [B,T]; `how` as in `total`."""
   return _logprobs(hidden, head, targets, how)
 
 
@@ -171,7 +171,7 @@ def _softmax(x, head, dims, target):
 
 
 def _back(x, head, dims, slope):
-  """Gradients of a chunk's logits: of x, summed over the vocabulary, and of the head."""
+  """Gradients through a chunk's logits: of x, over all the vocabulary; of the head."""
   dx = jnp.einsum(f'CV,{dims}->CD', slope, head, preferred_element_type=jnp.float32)
   dw = jnp.einsum(f'CD,CV->{dims}', x, slope, preferred_element_type=jnp.float32)
   return axes.device_sum(dx.astype(x.dtype), VOCABULARY), dw

@@ -23,7 +23,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from llama3_jax import axes
 
 LANES = 128  # the kernel's blocks are multiples of it
-# The fused backward pass keeps a dq of every block of keys: 8 GiB for the 8B at 131,072.
+# The fused backward pass keeps a dq of every block of keys: 8 GiB at 8B and 131,072.
 FUSED_BLOCKS = 8
 
 
@@ -83,7 +83,7 @@ def _block(t, s, largest):
 
 
 def _restore(x, context):
-  """[B,S,...] from the order of context parallelism to the row's own, by whole chunks."""
+  """[B,S,...] from the order of context parallelism to the row's own, in chunks."""
   chunks = 2 * context
   size = x.shape[1] // chunks
   inverse = np.argsort(axes.order(chunks))
@@ -91,7 +91,7 @@ def _restore(x, context):
 
 
 class _Causal(masks.CausalMask):
-  """Causal mask of queries in the batch's order; whole blocks cost nothing to look at."""
+  """Causal mask of queries in the batch's order; whole blocks are quick to look at."""
 
   def __init__(self, t, context):
     super().__init__((t, t), shard_count=context)

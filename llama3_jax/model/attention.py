@@ -7,7 +7,6 @@ keys: resharding K and V from 'BTKH' to 'BSKH' is the paper's all-gather.
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 

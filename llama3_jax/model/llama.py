@@ -123,7 +123,7 @@ def _attention(p, x, angles, side, slots, config):
   return checkpoint_name(y, 'out'), stored
 
 
-def _feed_forward(p, x, config, place):
+def _feed_forward(p, x, config, place='BTD'):
   y = axes.shard(rms_norm(x, p.ff_norm, config.norm_eps), 'BTD')
   gate = checkpoint_name(_linear('BTD,DF->BTF', y, p.w_gate, config), 'gate')
   up = checkpoint_name(_linear('BTD,DF->BTF', y, p.w_up, config), 'up')

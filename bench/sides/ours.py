@@ -1,0 +1,52 @@
+"""Our train step on synthetic tokens: python sides/ours.py SHAPE DTYPE REMAT STEPS."""
+
+import functools
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from shapes import SHAPES
+
+from llama3_jax.config import ModelConfig
+from llama3_jax.model import llama
+from llama3_jax.train import loss as losses
+from llama3_jax.train import optim
+from llama3_jax.train import step
+
+
+def main(shape, dtype, remat, steps):
+  s = SHAPES[shape]
+  c = ModelConfig(
+    *(s[k] for k in ('layers', 'd', 'heads', 'kv_heads', 'head', 'ffn')),
+    vocab_size=s['vocabulary'],
+    dtype=dtype,
+    remat=remat,
+  )
+  rng = np.random.default_rng(0)
+  rows = rng.integers(0, c.vocab_size, (s['rows'], s['length'] + 1)).astype(np.int32)
+  ones = np.ones_like(rows[:, 1:])
+  batch = dict(
+    tokens=rows[:, :-1],
+    targets=rows[:, 1:],
+    segment=ones,
+    position=np.arange(s['length'], dtype=np.int32) * ones,
+    weight=ones.astype(np.float32),
+  )
+  batch = jax.tree.map(jnp.asarray, batch)
+  optimizer = optim.create(optim.OptimConfig(warmup=10, decay=1000))
+  params = jax.jit(llama.init, static_argnums=1)(jax.random.key(0), c)
+  state = jax.jit(step.create, static_argnums=1)(params, optimizer)
+  loss = functools.partial(losses.next_token, config=c)
+  for _ in range(steps):
+    state, found = step.train_step(state, batch, loss, optimizer, 1)
+    value = float(found['loss'])
+  print(f'loss {value:.4f} parameters {llama.count(c)}')
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:4], int(sys.argv[4]))
