@@ -9,6 +9,7 @@ single-device arithmetic.
 import dataclasses
 import functools
 import math
+import typing
 import zlib
 
 import jax
@@ -16,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.ad_checkpoint import checkpoint_name
+
+from llama3_jax import quant
 
 AXES = ('replica', 'fsdp', 'stage', 'context', 'tensor')
 # L is scanned, so it is on no axis: `stage` waits for the pipeline (section 3.3.2).
@@ -135,7 +138,9 @@ def batch(arrays, share=(0, 1)):
   return placed
 
 
-def einsum(expression, x, *weights, dtype=None, place=None, keep=False, reduce=None):
+def einsum(
+  expression, x, *weights, dtype=None, place=None, keep=False, reduce=None, quant=''
+):
   """Einsum of an activation with weights: casts and gathers them, places the result.
 
   The first operand is an activation. A further operand without a B is a weight: it is
@@ -148,12 +153,32 @@ def einsum(expression, x, *weights, dtype=None, place=None, keep=False, reduce=N
       section 3.3.2); else it is gathered a second time.
     reduce: dtype in which a weight's gradient is made and summed over devices;
       float32 as in section 3.3.2 when None.
+    quant: '', or the small type the products run in (quant.py).
   """
   if len(weights) > 1 or 'B' in expression.split('->')[0].split(',')[-1]:
     return _plain(expression, x, *weights, dtype=dtype)
-  kind = weights[0].dtype.name
-  how = (expression, place or expression.split('->')[1], dtype, keep, reduce, kind)
+  how = _How(
+    expression,
+    place or expression.split('->')[1],
+    dtype or x.dtype.name,
+    keep,
+    reduce or 'float32',
+    quant,
+    weights[0].dtype.name,
+  )
   return _linear(x, weights[0], how)
+
+
+class _How(typing.NamedTuple):
+  """What is static in a product with a weight."""
+
+  expression: str
+  place: str
+  dtype: str  # of the result
+  keep: bool
+  reduce: str
+  quant: str
+  kind: str  # dtype of the parameter
 
 
 def _plain(expression, x, *others, dtype=None):
@@ -163,12 +188,20 @@ def _plain(expression, x, *others, dtype=None):
   return jnp.einsum(expression, x, *others, preferred_element_type=dtype, **place)
 
 
-def _dot(inputs, output, x, w, dtype, place=None):
+def _dot(inputs, output, x, w, dtype, place, kind, gradient=False):
   """Einsum that accumulates in float32 and is laid out by `place`, then cast."""
-  where = {} if mesh() is None else dict(out_sharding=spec(place or output))
-  y = jnp.einsum(
-    f'{inputs}->{output}', x, w, preferred_element_type=jnp.float32, **where
-  )
+  where = {} if mesh() is None else dict(out_sharding=spec(place))
+  if kind:
+
+    def lay(scale):  # a dim of one cannot be cut
+      if mesh() is None:
+        return scale
+      parts = (None if n == 1 else p for n, p in zip(scale.shape, spec(place)))
+      return jax.reshard(scale, jax.P(*parts))
+
+    return quant.dot(inputs, output, x, w, kind, gradient, where, lay).astype(dtype)
+  expression = f'{inputs}->{output}'
+  y = jnp.einsum(expression, x, w, preferred_element_type=jnp.float32, **where)
   return y.astype(dtype)
 
 
@@ -183,24 +216,22 @@ def _linear(x, w, how):
 
 
 def _linear_forward(x, w, how):
-  expression, place, dtype, keep, _, _ = how
-  inputs, output = expression.split('->')
+  inputs, output = how.expression.split('->')
   used = gather(w, inputs.split(',')[1], x.dtype)
-  y = _dot(inputs, output, x, used, dtype or x.dtype, place)
-  return y, (x, used if keep else w)
+  y = _dot(inputs, output, x, used, how.dtype, how.place, how.quant)
+  return y, (x, used if how.keep else w)
 
 
 def _linear_backward(how, saved, g):
   """The gradient of the weight is made in `reduce` and lands sharded as the weight."""
-  expression, _, _, keep, reduce, kind = how
-  inputs, output = expression.split('->')
+  inputs, output = how.expression.split('->')
   left, right = inputs.split(',')
   x, w = saved
   g = shard(g.astype(x.dtype), output)
-  used = w if keep else gather(w, right, x.dtype)
-  dx = _dot(f'{output},{right}', left, g, used, x.dtype)
-  dw = _dot(f'{left},{output}', right, x, g, reduce or jnp.float32)
-  return dx, dw.astype(kind)
+  used = w if how.keep else gather(w, right, x.dtype)
+  dx = _dot(f'{output},{right}', left, g, used, x.dtype, left, how.quant, True)
+  dw = _dot(f'{output},{left}', right, g, x, how.reduce, right, how.quant, True)
+  return dx, dw.astype(how.kind)
 
 
 _linear.defvjp(_linear_forward, _linear_backward)
@@ -250,6 +281,23 @@ def device_scatter(x, dims, names):
   dim = next(i for i, d in enumerate(dims) if 'fsdp' in RULES.get(d, ()))
   x = jax.lax.psum_scatter(x, 'fsdp', scatter_dimension=dim, tiled=True)
   return jax.lax.psum(x, tuple(n for n in names if n != 'fsdp'))
+
+
+def each(function, tree):
+  """function(local part) of every leaf on every device, [devices, leaves].
+
+  The devices are in the order of the mesh; `function` gives a scalar. Under jit only.
+  """
+  leaves = jax.tree.leaves(tree)
+  if mesh() is None:
+    return jnp.stack([function(x) for x in leaves])[None]
+  mapped = jax.shard_map(
+    lambda parts: jnp.stack([function(x) for x in parts])[None],
+    in_specs=([jax.typeof(x).sharding.spec for x in leaves],),
+    out_specs=jax.P(AXES),
+    check_vma=False,
+  )
+  return jax.reshard(mapped(leaves), jax.P())
 
 
 def weight(dims, std=None):

@@ -6,6 +6,8 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import sys
+import tempfile
 
 import ml_collections
 
@@ -49,6 +51,7 @@ class ModelConfig:
   remat: str = 'none'  # none | full | preset | names of what is kept (model/remat.py)
   reshard: bool = True  # False: weights stay gathered until the backward pass (3.3.2)
   reduce_dtype: str = 'float32'  # in which a weight's gradient is summed over devices
+  quant: str = ''  # '' | int8 | fp8: the layers' matrix products (quant.py)
   embedding: str = 'gather'  # or 'onehot': a product, no gather from a sharded table
 
   @property
@@ -126,6 +129,18 @@ def edit(config, changes):
   return config
 
 
+def choose(file, argument, choices):
+  """`argument` of a config file; UserError that names the valid ones."""
+  if argument not in choices:
+    near = nearest(argument, choices)
+    hint = f'; did you mean {" or ".join(near)}?' if near else ''
+    raise UserError(
+      f'--config=configs/{file}.py:{argument}: the argument is one of '
+      f'{", ".join(choices)}{hint}'
+    )
+  return argument
+
+
 def nearest(path, paths):
   """The `paths` a misspelt `path` may have meant: alike as a whole or at the end."""
   last = {}
@@ -151,6 +166,26 @@ def _plain(value, beside):
 FREE = ('train.log_every', 'data.root', 'init_from')
 # A checkpoint restores onto any mesh.
 FREE += ('mesh.replica', 'mesh.fsdp', 'mesh.stage', 'mesh.context', 'mesh.tensor')
+# How a run is kept alive; a run that was stopped by one of these goes on with another.
+FREE += ('train.on_bad_step', 'train.spike_sigma', 'train.max_bad_steps')
+FREE += ('train.rewind_steps', 'train.max_rewinds', 'train.keep', 'train.keep_every')
+FREE += ('train.watchdog_s', 'train.watchdog_exit', 'train.replay_every')
+FREE += ('train.stats_every', 'train.checkpoints')
+
+
+def first():
+  """Whether this process is the one of several that writes files."""
+  jax = sys.modules.get('jax')  # not imported here: no device is touched for this
+  return jax is None or not jax.distributed.is_initialized() or not jax.process_index()
+
+
+def meet(name):
+  """Waits for all processes; each calls it at the same place."""
+  jax = sys.modules.get('jax')
+  if jax and jax.distributed.is_initialized() and jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(name)
 
 
 def open_workdir(config, workdir, free=FREE):
@@ -158,9 +193,30 @@ def open_workdir(config, workdir, free=FREE):
 
   Raises UserError naming the differing keys when another config was run there.
   """
+  if '://' in str(workdir):
+    raise UserError(
+      f'--workdir={workdir}: metrics need a local or shared folder; name one, and put '
+      f'the checkpoints there with --config.train.checkpoints={workdir}'
+    )
   folder = pathlib.Path(workdir)
+  if first():
+    _claim(config, workdir, folder, free)
+  meet('workdir')
+  if not (folder / 'config.json').exists():
+    raise UserError(
+      f'--workdir={workdir}: this process does not see what the first one wrote there; '
+      'name a folder that all machines share'
+    )
+  return folder
+
+
+def _claim(config, workdir, folder, free):
+  """The one process's part of open_workdir."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / 'results.json').exists():
+      with tempfile.TemporaryFile(dir=folder):
+        pass  # better now than after the first steps
   except OSError as e:
     raise UserError(f'--workdir={workdir}: {e.strerror}; choose a folder you can write')
   beside = folder.resolve().parent
@@ -169,29 +225,43 @@ def open_workdir(config, workdir, free=FREE):
   path = folder / 'config.json'
   # A start that failed before it wrote anything has no claim on the folder.
   if path.exists() and os.listdir(folder) != ['config.json']:
-    try:
-      old = json.loads(path.read_text())['config']
-    except (ValueError, KeyError):
-      raise UserError(f'{path} is not readable: remove it or choose another --workdir')
-    different = [k for k in sorted(old | flat) if old.get(k) != flat.get(k)]
-    different = [k for k in different if k not in free]
-    if different:
-      shown = ', '.join(f'{k} {old.get(k)} -> {flat.get(k)}' for k in different[:4])
-      more = f' and {len(different) - 4} more' if len(different) > 4 else ''
-      raise UserError(
-        f'--workdir={workdir} holds a run of another config ({shown}{more}): '
-        'choose another --workdir or remove this one'
-      )
-    return folder
+    _compare(path, flat, workdir, free)
+    return
   versions = {}
   for package in ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain'):
     versions[package] = importlib.metadata.version(package)
-  write_json(path, {'config': flat, 'versions': versions})
-  return folder
+  replace(path, {'config': flat, 'versions': versions})
+
+
+def _compare(path, flat, workdir, free):
+  """UserError when the config of `path` is another one."""
+  try:
+    old = json.loads(path.read_text())['config']
+  except (ValueError, KeyError):
+    raise UserError(f'{path} is not readable: remove it or choose another --workdir')
+  different = [k for k in sorted(old | flat) if old.get(k) != flat.get(k)]
+  different = [k for k in different if k not in free]
+  if different:
+    shown = ', '.join(f'{k} {old.get(k)} -> {flat.get(k)}' for k in different[:4])
+    more = f' and {len(different) - 4} more' if len(different) > 4 else ''
+    raise UserError(
+      f'--workdir={workdir} holds a run of another config ({shown}{more}): '
+      'choose another --workdir or remove this one'
+    )
 
 
 def write_json(path, value):
-  """Write `value` to `path` so that a reader sees the old file or the new one."""
+  """Write `value` to `path` so that a reader sees the old file or the new one.
+
+  Of several processes the first one writes, and none goes on before it has.
+  """
+  if first():
+    replace(path, value)
+  meet(pathlib.Path(path).name)
+
+
+def replace(path, value):
+  """write_json of one process alone."""
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.tmp')
   temporary.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')

@@ -10,6 +10,7 @@ import pytest
 
 from llama3_jax import axes
 from llama3_jax.config import ModelConfig
+from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.train import loss as losses
 from llama3_jax.train import optim
@@ -195,3 +196,66 @@ def test_fsdp_gathers_the_small_type(mesh):
         moved.append((before.shape, str(before.dtype)))
   assert len(moved) >= 8  # embedding, seven matrices of a layer, head
   assert {dtype for _, dtype in moved} == {'bfloat16'}, moved
+
+
+def test_small_gradients_of_many_devices_do_not_vanish(mesh):
+  """In bfloat16 256 + 7 x 0.5 stays 256 or becomes 260 (section 3.3.2)."""
+  x = np.zeros((8, 1, 8), np.float32)
+  x[:, 0, 0] = [256] + [0.5] * 7
+
+  def slope(reduce):
+    def loss(w):
+      y = axes.einsum('BTD,DF->BTF', rows, w, reduce=reduce)
+      return jnp.sum(y.astype(jnp.float32))
+
+    return np.asarray(jax.jit(jax.grad(loss))(w))[0, 0]
+
+  with jax.set_mesh(mesh(fsdp=8)):
+    rows = axes.shard(jnp.asarray(x, jnp.bfloat16), 'BTD')
+    w = axes.shard(jnp.ones((8, 4)), 'DF')
+    assert slope('float32') == 259.5
+    assert slope('bfloat16') in (256, 258, 260)
+
+
+@pytest.mark.parametrize('remat', ['none', 'full', 'qkvo', 'gate,up'])
+@pytest.mark.parametrize('reshard', [True, False])
+def test_what_is_kept_does_not_change_gradients(mesh, expected, remat, reshard):
+  config = dataclasses.replace(PATHS['blockwise'], remat=remat, reshard=reshard)
+  with jax.set_mesh(mesh(fsdp=4, tensor=2)):
+    found = value_and_gradient(init(), axes.batch(packed()), config)
+  close(found, expected)
+
+
+def test_weights_stay_gathered_when_asked(mesh):
+  """The paper does not shard again after the forward pass (section 3.3.2)."""
+
+  def gathers(reshard):
+    config = dataclasses.replace(C, n_layers=1, reshard=reshard)
+    with jax.set_mesh(mesh(fsdp=8)):
+      p = jax.jit(llama.init, static_argnums=1)(jax.random.key(0), config)
+      lowered = value_and_gradient.lower(p, axes.batch(packed()), config)
+    text = lowered.compile().as_text()
+    return sum('all-gather' in line for line in text.splitlines())
+
+  assert gathers(False) < gathers(True)
+
+
+def test_one_hot_embedding_is_the_gather(mesh, expected):
+  config = dataclasses.replace(C, embedding='onehot')
+  with jax.set_mesh(mesh(fsdp=2, context=2, tensor=2)):
+    found = value_and_gradient(init(), axes.batch(packed()), config)
+  close(found, expected)
+
+
+def test_the_residual_stream_is_cut_over_tensor(mesh):
+  with jax.set_mesh(mesh(fsdp=2, context=2, tensor=2)):
+    x = jax.jit(llama.embed, static_argnums=2)(
+      init(), axes.batch(packed())['tokens'], C
+    )
+  assert x.sharding.shard_shape(x.shape) == (4, T // 4, 32)
+
+
+def test_an_unknown_remat_name_is_named():
+  config = dataclasses.replace(C, remat='queries')
+  with pytest.raises(UserError, match='model.remat'):
+    jax.eval_shape(lambda p, b: losses.next_token(p, b, config), init(), packed())

@@ -100,8 +100,15 @@ def rms_norm(x, scale, eps):
 
 
 def _linear(expression, x, w, config, place=None):
-  keep, reduce = not config.reshard, config.reduce_dtype
-  return axes.einsum(expression, x, w, place=place, keep=keep, reduce=reduce)
+  return axes.einsum(
+    expression,
+    x,
+    w,
+    place=place,
+    keep=not config.reshard,
+    reduce=config.reduce_dtype,
+    quant=config.quant,
+  )
 
 
 def _attention(p, x, angles, side, slots, config):

@@ -1,0 +1,54 @@
+"""Matrix products in int8 or float8 while training (extra `quant`: Qwix).
+
+Both operands of a product are scaled by their largest value along what is summed over
+and rounded; the product runs in the small type and is scaled back. In the backward
+pass the incoming gradient is rounded in the same way (float8 e5m2: range before
+precision). Parameters, optimizer and residual stream keep their types.
+"""
+
+import jax.numpy as jnp
+
+from llama3_jax.config import UserError
+
+KINDS = {
+  # of activations and weights, of gradients, what products are summed in
+  'int8': (jnp.int8, jnp.int8, jnp.int32),
+  'fp8': (jnp.float8_e4m3fn, jnp.float8_e5m2, jnp.float32),
+}
+
+
+def check(kind):
+  """UserError when `model.quant` is unknown or Qwix is not installed."""
+  if kind and kind not in KINDS:
+    raise UserError(f'model.quant={kind!r} is none of {", ".join(KINDS)} (or empty)')
+  if kind:
+    _library()
+
+
+def _library():
+  try:
+    import qwix
+  except ImportError:
+    raise UserError("model.quant needs Qwix: pip install 'llama3_jax[quant]'")
+  return qwix
+
+
+def dot(inputs, output, x, w, kind, gradient, where, lay):
+  """Einsum of two quantized operands, float32; `gradient`: x is one.
+
+  `where`: keyword of the result's placement; lay(scale): a scale broadcast to it.
+  """
+  forward, backward, total = KINDS[kind]
+  types = (backward if gradient else forward, forward)
+  parts = []
+  for letters, a, dtype in zip(inputs.split(','), (x, w), types):
+    kept = [i for i, d in enumerate(letters) if d in output]
+    parts.append(_library().quantize(a, dtype, channelwise_axes=kept))
+  values = (p.qvalue for p in parts)
+  y = jnp.einsum(
+    f'{inputs}->{output}', *values, preferred_element_type=total, **where
+  ).astype(jnp.float32)
+  for letters, p in zip(inputs.split(','), parts):
+    size = dict(zip(letters, p.scale.shape))
+    y = y * lay(p.scale.astype(jnp.float32).reshape([size.get(d, 1) for d in output]))
+  return y
