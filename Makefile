@@ -1,5 +1,6 @@
 # make herd [DATA=../shared/assets] [WORKDIR=runs/herd]: the whole recipe and its report.
 # make test: all tests. Each does its own set-up; Python 3.11 to 3.13 is all it needs.
+# make prove: the long proofs; writes docs/proofs.md.
 
 PYTHON ?= python3
 WORKDIR ?= runs/herd
@@ -7,7 +8,7 @@ DATA ?=
 CONFIG ?=
 BIN := .venv/bin
 
-.PHONY: herd test lint clean
+.PHONY: herd test prove lint clean
 
 herd: .venv/ready
 	$(BIN)/python -m experiment --config=configs/herd.py:tiny --workdir=$(WORKDIR) \
@@ -15,6 +16,9 @@ herd: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q tests
+
+prove: .venv/ready
+	$(BIN)/python -m pytest -q tests/prove --proofs=docs/proofs.md
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@
 --coordinator=HOST:PORT --processes=N --process=I   several hosts; TPU pods need none
 """
 
+import fractions
 import importlib
 import importlib.util
 import os
@@ -19,6 +20,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 
 ROOT = pathlib.Path(__file__).parent
 
@@ -64,7 +66,7 @@ def _parse(path, text, present):
     if isinstance(present, bool):
       return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
     if isinstance(present, int):
-      return int(float(text)) if float(text).is_integer() else int(text)
+      return _whole(text)
     if isinstance(present, float):
       return float(text)
     if isinstance(present, (tuple, list)):
@@ -76,6 +78,17 @@ def _parse(path, text, present):
     kind = type(present).__name__
     raise UserError(f'--config.{path}={text}: not a {kind} (it is {present!r} now)')
   return text
+
+
+def _whole(text):
+  """The int of '3', '0x10', '1_000' or '1e6'; ValueError for others."""
+  try:
+    return int(text, 0)
+  except ValueError:
+    value = fractions.Fraction(text)  # exact, as a float is not
+    if value.denominator != 1 or '/' in text:
+      raise ValueError(text)
+    return int(value)
 
 
 def parse(arguments):
@@ -124,12 +137,15 @@ def help_text():
   return '\n'.join(lines)
 
 
-def run(config, workdir):
+def run(config, workdir, several=False):
   """Make the mesh and call the experiment's main; returns its results."""
   import jax
 
   from llama3_jax import mesh
+  from llama3_jax.config import UserError
 
+  if several and ('mesh' not in config or config.experiment == 'herd'):
+    raise UserError(f'--processes: {config.experiment} runs in one process')
   main = importlib.import_module(f'experiments.{config.experiment}').main
   if 'mesh' not in config:
     return main(config, workdir)
@@ -146,14 +162,36 @@ def _devices(flags):
   cache = os.environ.get('LLAMA3_CACHE', os.path.expanduser('~/.cache/llama3_jax'))
   jax.config.update('jax_compilation_cache_dir', os.path.join(cache, 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
-  if 'coordinator' in flags:
-    jax.distributed.initialize(
-      flags['coordinator'], _number(flags, 'processes'), _number(flags, 'process')
-    )
-  elif os.environ.get('TPU_WORKER_HOSTNAMES', '').count(',') or (
+
+
+def _join(flags):
+  """The Peers of this process when there are several; else None."""
+  import jax
+
+  from llama3_jax.config import UserError
+  from llama3_jax.train import peers
+
+  for name in ('processes', 'process'):
+    if name in flags and 'coordinator' not in flags:
+      raise UserError(f'--{name} needs --coordinator=HOST:PORT, the same on all')
+  several = os.environ.get('TPU_WORKER_HOSTNAMES', '').count(',') or (
     int(os.environ.get('SLURM_NTASKS', 1)) > 1
-  ):
-    jax.distributed.initialize()
+  )
+  if 'coordinator' in flags:
+    count, index = _number(flags, 'processes'), _number(flags, 'process')
+    peers.join(flags['coordinator'], count, index)
+  elif several:
+    peers.join()
+  if not jax.distributed.is_initialized() or jax.process_count() == 1:
+    return None
+  return peers.Peers(_lost).watch()
+
+
+def _lost(line):
+  """Ends this process: it would wait for the lost one for ever."""
+  sys.__stderr__.write(f'experiment: {line}; the same command goes on\n')
+  sys.__stderr__.flush()
+  os._exit(1)
 
 
 def members(module, config, flags, overrides, workdir):
@@ -180,7 +218,8 @@ def members(module, config, flags, overrides, workdir):
   return [runs[index]]
 
 
-def main(arguments):
+def main(arguments, peers):
+  """Runs what the command line asks for; `peers` is filled when there are others."""
   from absl import logging
 
   from llama3_jax.config import UserError
@@ -195,12 +234,13 @@ def main(arguments):
   module, config = load_config(flags['config'])
   runs = members(module, config, flags, overrides, flags['workdir'])
   _devices(flags)
-  logging.set_verbosity(logging.INFO)
+  peers += filter(None, [_join(flags)])
+  logging.set_verbosity(logging.WARNING if peers and peers[0].index else logging.INFO)
   logging.use_absl_handler()
   logging.get_absl_handler().addFilter(_ours)
   for config, workdir in runs:
     start = time.perf_counter()
-    run(config, workdir)
+    run(config, workdir, bool(peers))
     seconds = time.perf_counter() - start
     logging.info('%s: done in %.0f s: %s', config.experiment, seconds, workdir)
     report = pathlib.Path(workdir, 'report.html')
@@ -229,29 +269,50 @@ def _interrupt(*_):
 
 def launch(arguments):
   """main() with every ending a user can cause as one line and an exit status."""
-  from llama3_jax.config import Preempted
-  from llama3_jax.config import UserError
-
   signal.signal(signal.SIGTERM, _interrupt)
   # Threads and coroutines of libraries whose error is raised to us anyway.
   threading.excepthook = sys.unraisablehook = lambda _: None
+  peers, reason = [], None
   try:
-    return main(arguments)
-  except UserError as e:
-    message, status = str(e), 2
-  except Preempted as e:
-    message, status = str(e), 0
-  except KeyboardInterrupt:
-    message, status = 'interrupted; the same command goes on', 130
-  except OSError as e:
-    if e.errno not in (28, 122, 13, 30):
+    status, message = main(arguments, peers), None
+  except Exception as e:
+    status, message = _ending(e)
+    if peers and status:
+      # Where a peer died we fail as well, in some collective: its name comes first.
+      peers[0].wait(50 if type(e).__name__ == 'JaxRuntimeError' else 5)
+    if message is None and not peers:
       raise
-    message = f'{e.filename or "the disk"}: {e.strerror}; free space, run again'
-    status = 1
-  sys.stderr.write(f'experiment: {message}\n')
-  sys.stderr.flush()
-  sys.stderr = open(os.devnull, 'w')  # what libraries say at exit
+    reason = message or f'{type(e).__name__}, see its log'
+    message = message or traceback.format_exc()
+  except KeyboardInterrupt:
+    status, message = 130, 'interrupted; the same command goes on'
+    reason = 'interrupted'
+  if message is not None:
+    sys.stderr.write(f'experiment: {message}\n')
+    sys.stderr.flush()
+    sys.stderr = open(os.devnull, 'w')  # what libraries say at exit
+  if peers:
+    peers[0].leave(reason if status else None)
+  if peers and status:
+    os._exit(status)  # the exit of jax waits for all processes
   return status
+
+
+def _ending(error):
+  """(exit status, the line for the user; None for an error that is ours)."""
+  from llama3_jax.config import Preempted
+  from llama3_jax.config import UserError
+
+  if isinstance(error, UserError):
+    return 2, str(error)
+  if isinstance(error, Preempted):
+    return 0, str(error)
+  if isinstance(error, OSError) and error.errno in (28, 122):
+    return 1, f'{error.filename or "the disk"}: {error.strerror}; free space, run again'
+  if isinstance(error, OSError) and error.errno in (13, 30):
+    path = error.filename or 'a file'
+    return 1, f'{path}: {error.strerror}; choose a --workdir you can write'
+  return 1, None
 
 
 if __name__ == '__main__':

@@ -3,9 +3,11 @@
 import ml_collections
 
 from configs import pretrain
+from llama3_jax import config as configs
 
 
 def get_config(arg='chat'):
+  configs.choose('evaluate', arg, ('chat', 'base'))
   c = ml_collections.ConfigDict()
   c.experiment = 'evaluate'
   c.seed = 0

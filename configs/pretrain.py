@@ -71,8 +71,28 @@ def base():
       eval_batches=4,
     )
   )
+  _reliability(c)
   _long_context(c)
   return c
+
+
+def _reliability(c):
+  """What keeps a run alive (3.3.4); may be changed between two starts of a run."""
+  c.train.update(
+    dict(
+      checkpoints='',  # another folder than workdir/checkpoints; may be gs://...
+      keep_every=0,  # saves of multiples of this step are kept for good
+      on_bad_step='skip',  # off | skip | clip | rewind | stop: train/guard.py
+      spike_sigma=0.0,  # spreads above the mean that make a spike; 0: only NaN, inf
+      max_bad_steps=10,  # in a row, then the run stops
+      rewind_steps=20,  # steps to go back, at least
+      max_rewinds=5,
+      watchdog_s=1800.0,  # without a step, then all stacks are dumped; 0: never
+      watchdog_exit=False,  # and the process ends
+      replay_every=0,  # steps between two that are run again, to compare every bit
+      stats_every=50,  # steps between statistics of slow processes
+    )
+  )
 
 
 def _long_context(c):

@@ -3,9 +3,11 @@
 import ml_collections
 
 from configs import pretrain
+from llama3_jax import config as configs
 
 
 def get_config(size='tiny'):
+  configs.choose('reject', size, ('tiny', 'paper', *pretrain.PEAK))
   c = ml_collections.ConfigDict()
   c.experiment = 'reject'
   c.seed = 0

@@ -2,8 +2,11 @@
 
 import ml_collections
 
+from llama3_jax import config as configs
+
 
 def get_config(mode='train'):
+  configs.choose('tokenizer', mode, ('train', 'tiny', 'extend', 'paper'))
   c = ml_collections.ConfigDict()
   c.experiment = 'tokenizer'
   c.inputs = (

@@ -25,6 +25,7 @@ from llama3_jax.eval import gate
 from llama3_jax.model import llama
 from llama3_jax.train import average
 from llama3_jax.train import checkpoint
+from llama3_jax.train import goodput
 from llama3_jax.train import loop
 from llama3_jax.train import loss as losses
 from llama3_jax.train import step
@@ -65,6 +66,7 @@ def main(config, workdir):
     params, results['average'] = _polyak(config, folder, state, evaluate)
   results['eval_loss'] = evaluate(params)
   checkpoint.save_params(folder / 'final', params, model)
+  results['goodput'] = goodput.report(folder)
   configs.write_json(folder / 'results.json', results)
   return results
 
@@ -156,7 +158,7 @@ def evaluator(config, loss):
 
 def _polyak(config, folder, state, evaluate):
   """Mean of the last saves, and the held-out losses of it and of its members."""
-  saves = checkpoint.Checkpoints(folder, config.train.keep)
+  saves = checkpoint.open_run(folder, config.train)
   abstract = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
   )

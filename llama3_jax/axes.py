@@ -22,6 +22,7 @@ from llama3_jax import quant
 
 AXES = ('replica', 'fsdp', 'stage', 'context', 'tensor')
 # L is scanned, so it is on no axis: `stage` waits for the pipeline (section 3.3.2).
+# D of a weight is also cut over `context`, as in the paper: its ranks see one batch.
 # U is T in the residual stream: under tensor parallelism its rows are cut further.
 # T is on `context` and S is not: resharding K and V from 'BTKH' to 'BSKH' *is* the
 # all-gather of context parallelism (section 3.3.2).
@@ -33,7 +34,7 @@ RULES = dict(
   N=('tensor',),
   K=('tensor',),
   F=('tensor',),
-  D=('fsdp',),
+  D=('fsdp', 'context'),
 )
 
 
@@ -74,9 +75,9 @@ def order(length):
 def spec(dims, gathered=False):
   """PartitionSpec of `dims`, e.g. 'BTD'; a mesh axis goes to the first dim that asks.
 
-  `gathered` leaves `fsdp` out: the spec of a weight while it is being used.
+  `gathered` leaves D's axes out: the spec of a weight while it is being used.
   """
-  taken = {'fsdp'} if gathered else set()
+  taken = set(RULES['D']) if gathered else set()
   parts = []
   for d in dims:
     axes = tuple(a for a in RULES.get(d, ()) if a not in taken)
@@ -200,8 +201,10 @@ def _dot(inputs, output, x, w, dtype, place, kind, gradient=False):
       return jax.reshard(scale, jax.P(*parts))
 
     return quant.dot(inputs, output, x, w, kind, gradient, where, lay).astype(dtype)
+  # Chips sum in float32 whatever they write; a CPU is twice as fast when it writes it.
+  written = jnp.float32 if platform() == 'cpu' else dtype
   expression = f'{inputs}->{output}'
-  y = jnp.einsum(expression, x, w, preferred_element_type=jnp.float32, **where)
+  y = jnp.einsum(expression, x, w, preferred_element_type=written, **where)
   return y.astype(dtype)
 
 
@@ -231,6 +234,7 @@ def _linear_backward(how, saved, g):
   used = w if how.keep else gather(w, right, x.dtype)
   dx = _dot(f'{output},{right}', left, g, used, x.dtype, left, how.quant, True)
   dw = _dot(f'{output},{left}', right, g, x, how.reduce, right, how.quant, True)
+  dx, dw = jax.lax.optimization_barrier((dx, dw))
   return dx, dw.astype(how.kind)
 
 
@@ -278,9 +282,18 @@ def device_scatter(x, dims, names):
   """Inside `local`: a whole weight's sum over `names`, of which each keeps its part."""
   if mesh() is None:
     return x
-  dim = next(i for i, d in enumerate(dims) if 'fsdp' in RULES.get(d, ()))
-  x = jax.lax.psum_scatter(x, 'fsdp', scatter_dimension=dim, tiled=True)
-  return jax.lax.psum(x, tuple(n for n in names if n != 'fsdp'))
+  parts = RULES['D']
+  x = jax.lax.psum_scatter(x, parts, scatter_dimension=dims.index('D'), tiled=True)
+  return jax.lax.psum(x, tuple(n for n in names if n not in parts))
+
+
+def fetch(tree):
+  """Whole numpy arrays of `tree` on every process; all of them call it."""
+  if jax.process_count() == 1:
+    return jax.device_get(tree)
+  from jax.experimental import multihost_utils
+
+  return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def each(function, tree):

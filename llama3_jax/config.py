@@ -50,7 +50,7 @@ class ModelConfig:
   block: int = 0  # tokens a block of attention; 0: by path
   remat: str = 'none'  # none | full | preset | names of what is kept (model/remat.py)
   reshard: bool = True  # False: weights stay gathered until the backward pass (3.3.2)
-  reduce_dtype: str = 'float32'  # in which a weight's gradient is summed over devices
+  reduce_dtype: str = 'float32'  # in which gradients of weights are made and summed
   quant: str = ''  # '' | int8 | fp8: the layers' matrix products (quant.py)
   embedding: str = 'gather'  # or 'onehot': a product, no gather from a sharded table
 

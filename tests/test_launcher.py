@@ -2,8 +2,12 @@
 
 import json
 import os
+import shutil
+import subprocess
 
 import pytest
+
+import experiment
 
 TINY = '--config=configs/pretrain.py:tiny'
 BLIND = {'JAX_PLATFORMS': 'nonsense'}  # touching a device would fail loudly
@@ -68,6 +72,23 @@ def test_missing_flag_is_named(launcher, workdir, missing):
   assert f'--{missing}' in refused(launcher, *given.values(), env=BLIND)
 
 
+@pytest.mark.parametrize('config', ['reject:papr', 'evaluate:chta', 'tokenizer:trian'])
+def test_misspelt_argument_of_a_config_names_the_valid_ones(launcher, workdir, config):
+  file, _, word = config.partition(':')
+  flag = f'--config=configs/{file}.py:{word}'
+  line = refused(launcher, flag, workdir, env=BLIND)
+  right = {'papr': 'paper', 'chta': 'chat', 'trian': 'train'}[word]
+  assert word in line and right in line
+
+
+@pytest.mark.parametrize(
+  'text,value',
+  [('9007199254740993', 2**53 + 1), ('1e6', 10**6), ('-3', -3), ('2.50e2', 250)],
+)
+def test_whole_numbers_keep_every_digit(text, value):
+  assert experiment._parse('train.steps', text, 1) == value
+
+
 def test_missing_config_file_lists_those_there_are(launcher, workdir):
   line = refused(launcher, '--config=configs/pretrian.py', workdir, env=BLIND)
   assert 'configs/pretrian.py' in line and 'configs/pretrain.py' in line
@@ -78,6 +99,7 @@ MISTAKES = [
   ('--config=README.md',),
   (TINY, '--sweep_index=x'),
   (TINY, '--devices=x'),
+  (TINY, '--processes=2', '--process=0'),
 ]
 
 
@@ -109,6 +131,36 @@ def test_workdir_that_cannot_be_is_named(launcher, tmp_path):
   (tmp_path / 'file').write_text('')
   line = refused(launcher, TINY, f'--workdir={tmp_path / "file" / "run"}')
   assert str(tmp_path / 'file') in line
+
+
+def test_read_only_workdir_is_named_before_any_step(launcher, toy, tmp_path):
+  mount = ['mount', '-t', 'tmpfs', '-o', 'ro', 'tmpfs', str(tmp_path)]
+  if os.geteuid() or shutil.which('mount') is None:
+    pytest.skip('a read-only file system needs root')
+  if subprocess.run(mount, capture_output=True).returncode:
+    pytest.skip('this machine lets no one mount a file system')
+  try:
+    for folder in (tmp_path, tmp_path / 'run'):
+      line = refused(launcher, f'--config={toy}/toy.py:2', f'--workdir={folder}')
+      assert str(folder) in line and 'Read-only' in line
+  finally:
+    subprocess.run(['umount', '-l', str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize('where', ['gs://nowhere/run', 'memory://run'])
+def test_remote_folder_that_cannot_be_read_is_one_line(launcher, toy, tmp_path, where):
+  command = f'--config={toy}/toy.py:2', f'--workdir={tmp_path / "run"}'
+  line = refused(launcher, *command, f'--config.train.checkpoints={where}')
+  assert 'train.checkpoints' in line and where in line
+  line = refused(launcher, command[0], f'--workdir={where}')
+  assert f'--config.train.checkpoints={where}' in line
+
+
+@pytest.mark.parametrize('field', ['log_every=0', 'save_every=0', 'on_bad_step=pray'])
+def test_field_that_cannot_be_is_one_line(launcher, toy, workdir, field):
+  flag = f'--config.train.{field}'
+  line = refused(launcher, f'--config={toy}/toy.py:2', workdir, flag)
+  assert f'train.{field.partition("=")[0]}' in line
 
 
 @pytest.fixture(scope='module')

@@ -28,7 +28,7 @@ from llama3_jax.train import metrics
 
 C = ModelConfig(2, 32, 4, 4, 8, 48, vocab_size=64, dtype='float32', attention='dense')
 LOSS = functools.partial(losses.next_token, config=C, chunk=0)
-TIMES = ('seconds', 'tokens_per_s', 'mfu')
+TIMES = ('seconds', 'tokens_per_s', 'mfu', 'goodput')
 RAMP = ((0, 4, 16), (256, 4, 32), (900, 8, 32))  # steps 1 to 4, 5 to 10, the rest
 
 
@@ -77,8 +77,8 @@ def train(workdir, data, evaluate=probe, **fields):
 
 
 def steady(workdir):
-  """Rows of metrics.jsonl without the times."""
-  rows = metrics.read(workdir)
+  """Rows of metrics.jsonl without the times, nor the rows that are nothing else."""
+  rows = [r for r in metrics.read(workdir) if 'host_seconds' not in r]
   return [{k: v for k, v in r.items() if k not in TIMES} for r in rows]
 
 
@@ -275,6 +275,7 @@ def finished(toy, launcher, tmp_path_factory):
 def final(workdir):
   params, _ = checkpoint.load(workdir)
   results = json.loads((workdir / 'results.json').read_text())
+  assert 0 < results.pop('goodput')['goodput'] < 1
   return params, results, steady(workdir)
 
 

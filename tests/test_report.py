@@ -189,3 +189,18 @@ def test_report_is_written_whole(tmp_path):
   page.write(example(), tmp_path / 'run' / 'report.html')
   files = [path.name for path in (tmp_path / 'run').iterdir()]
   assert files == ['report.html']
+
+
+def test_time_lost_to_restarts_is_shown_where_there_was_any():
+  account = {
+    'goodput': 0.87,
+    'starts': 3,
+    'step_s': 87.0,
+    'down_s': 12.5,
+    'lost_s': 0.0,
+  }
+  stage = {'name': 'pretrain', 'seconds': 100.0, 'goodput': account}
+  text = page.build({'stages': [stage]})
+  assert '87%' in text and '12.5 s' in text and '>down<' in text
+  assert 'undone steps' not in text
+  assert 'Goodput' not in page.build({'stages': [{'name': 'a', 'seconds': 1.0}]})

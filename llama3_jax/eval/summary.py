@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from llama3_jax.eval import checks
 from llama3_jax.eval.stages import Stages
+from llama3_jax.train import goodput
 from llama3_jax.train import metrics
 
 NAMES = {
@@ -12,7 +13,8 @@ NAMES = {
   'seed_sft': 'SFT on demonstrations',
 }
 POINTS = 200  # of a curve in results.json, at most
-TIMES = ('seconds', 'memory_bytes', 'resumed')
+COSTS = ('seconds', 'memory_bytes', 'goodput')
+TIMES = ('seconds', 'memory_bytes', 'resumed', 'goodput')
 
 
 def collect(run: Stages) -> dict:
@@ -42,7 +44,7 @@ def collect(run: Stages) -> dict:
     'figures': figures,
     'checks': checks.all(run, seconds, memory),
     'notes': _notes(run),
-    'costs': dict(run.costs),
+    'costs': {n: {**c, **_goodput(run.at(n))} for n, c in run.costs.items()},
     'seconds': seconds,
     'memory_bytes': memory,
   }
@@ -60,7 +62,7 @@ def for_page(results: Mapping) -> dict:
   figures = dict(results['figures'])
   costs = results['costs']
   figures['stages'] = [
-    {**stage, 'seconds': cost['seconds'], 'memory_bytes': cost['memory_bytes']}
+    {**stage, **{k: cost[k] for k in COSTS if k in cost}}
     for stage in figures['stages']
     for cost in [costs[stage['name']]]
   ]
@@ -78,6 +80,11 @@ def for_page(results: Mapping) -> dict:
     'best_of_k': curves[-1] if curves else (),
     'checks': shown,
   }
+
+
+def _goodput(folder):
+  found = goodput.report(folder)
+  return {'goodput': found} if found else {}
 
 
 def _kind(run, kind):
@@ -126,7 +133,7 @@ def _thin(rows, run, name):
   for row in rows:
     if 'eval_loss' in row:
       names = ('step', 'tokens', 'eval_loss')
-    elif row['step'] in (1, last) or row['step'] % every == 0:
+    elif 'lr' in row and (row['step'] in (1, last) or row['step'] % every == 0):
       names = ('step', 'tokens', 'loss', 'lr', 'grad_norm')
     else:
       continue

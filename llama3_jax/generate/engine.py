@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llama3_jax import axes
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import UserError
 from llama3_jax.generate import sample
@@ -123,7 +124,7 @@ def _run(params, batch, config, stop_ids, settings, samples):
   drawn = sample.decode(
     params, cache, logits, batch.keys, batch.active, config, settings, stop_ids
   )
-  tokens, logps, lengths = jax.device_get(drawn[:3])
+  tokens, logps, lengths = axes.fetch(drawn[:3])
   rows = []
   for ids, logp, n in zip(tokens, logps, lengths):
     stopped = bool(n) and int(ids[n - 1]) in stop_ids

@@ -13,6 +13,7 @@ import shutil
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 
 from llama3_jax import config as configs
 from llama3_jax.config import UserError
@@ -20,17 +21,33 @@ from llama3_jax.model import llama
 
 
 class Checkpoints:
-  """Saves and restores (training state, data state) under <workdir>/checkpoints."""
+  """Saves and restores (training state, data state) under <workdir>/checkpoints.
 
-  def __init__(self, workdir, keep=2):
-    self.folder = pathlib.Path(workdir).resolve() / 'checkpoints'
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+  Args:
+    keep: newest saves that are kept; every: steps whose multiples are kept for good
+      (0: none); elsewhere: another folder than <workdir>/checkpoints, which may be
+      remote (gs://bucket/run).
+  """
+
+  def __init__(self, workdir, keep=2, every=0, elsewhere=''):
+    self.folder = _folder(workdir, elsewhere)
+    if keep < 1:
+      raise UserError(f'train.keep={keep}: 1 or more saves are kept')
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=keep, keep_period=every or None, create=True
+    )
     with _quiet():
-      self.manager = ocp.CheckpointManager(self.folder, options=options)
+      try:
+        self.manager = ocp.CheckpointManager(self.folder, options=options)
+      except (OSError, ValueError, RuntimeError, ImportError) as e:
+        text = ' '.join(str(e).split())[:300]
+        field = 'train.checkpoints' if elsewhere else '--workdir'
+        raise UserError(f'{field}: {self.folder} cannot be used ({text})')
 
   def save(self, step, state, data):
     """Start saving `state` and the JSON-able `data` as `step`; returns at once."""
     if step in self.manager.all_steps():
+      logging.info('step %d is saved already', step)
       return
     args = ocp.args.Composite(
       state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data)
@@ -74,6 +91,14 @@ class Checkpoints:
         raise _explain(e, self.folder / str(step))
     return found['state'], found['data']
 
+  def forget(self, after):
+    """Removes the saves of later steps than `after`: a rewind makes them anew."""
+    self.wait()
+    for step in self.steps():
+      if step > after:
+        self.manager.delete(step)
+    self.manager.wait_until_finished()
+
   def wait(self):
     """Block until the last save is on disk."""
     try:
@@ -84,6 +109,26 @@ class Checkpoints:
   def close(self):
     self.wait()
     self.manager.close()
+
+
+def _folder(workdir, elsewhere):
+  """The folder of the checkpoints; UserError for a kind of address none can read."""
+  if '://' not in elsewhere:
+    local = (
+      pathlib.Path(elsewhere) if elsewhere else pathlib.Path(workdir, 'checkpoints')
+    )
+    return epath.Path(local.resolve())
+  try:
+    return epath.Path(elsewhere)
+  except KeyError:
+    raise UserError(
+      f'train.checkpoints={elsewhere}: use a folder, gs://, s3:// or az://'
+    )
+
+
+def open_run(workdir, train):
+  """Checkpoints as the `train` part of a config wants them."""
+  return Checkpoints(workdir, train.keep, train.keep_every, train.checkpoints)
 
 
 def save_params(folder, params, model):
@@ -98,11 +143,11 @@ def save_params(folder, params, model):
       saver.wait_until_finished()
     except Exception as e:
       raise _explain(e, folder)
+  configs.write_json(fresh / 'model.json', configs.model_fields(model).to_dict())
   if jax.process_index() == 0:
-    fields = configs.model_fields(model).to_dict()
-    configs.write_json(fresh / 'model.json', fields)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
+  configs.meet('final')  # none reads it before it is there
 
 
 def final(workdir):

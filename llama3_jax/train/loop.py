@@ -1,117 +1,243 @@
 """The one training loop: the stages of 3 and 4 differ by loss and data only."""
 
-import contextlib
-import signal
-import threading
+import pathlib
+import time
 
 import jax
 from absl import logging
 
 from llama3_jax import axes
+from llama3_jax import config as configs
 from llama3_jax import mesh as meshes
 from llama3_jax.config import Preempted
+from llama3_jax.config import UserError
 from llama3_jax.train import checkpoint
+from llama3_jax.train import goodput
+from llama3_jax.train import guard as guards
+from llama3_jax.train import health
 from llama3_jax.train import metrics as reports
 from llama3_jax.train import optim
 from llama3_jax.train import schedule
+from llama3_jax.train import signals
 from llama3_jax.train import step as steps
+from llama3_jax.train import watchdog
 
 
 def run(config, workdir, model, loss, data, params, evaluate=None):
   """Train to `config.train.steps`, resuming from the newest checkpoint in `workdir`.
 
   Args:
-    config: ConfigDict with `optim` (OptimConfig) and `train`: steps, batch, length or
-      ramp, microbatches, save_every, keep, eval_every, log_every.
+    config: ConfigDict with `optim` (OptimConfig) and `train`, see configs/pretrain.py.
     model: ModelConfig, for the FLOPs of a token.
     loss: loss(params, batch) -> (sum, metric sums with 'count').
-    data: batch(size, length, shard), state(), restore(state), tokens: the consumed
+    data: batch(size, length, share), state(), restore(state), tokens: the consumed
       tokens, which key the batch and sequence ramp.
     params: function without arguments that gives the initial parameters.
     evaluate: evaluate(params) -> {name: float}, at step 0, every eval_every, the end.
 
-  Returns the final State. Raises Preempted after saving when SIGTERM came.
+  Returns the final State. Raises Preempted after saving when SIGTERM came, UserError
+  when it cannot go on (bad steps, a corrupt device, a full disk).
   """
-  t = config.train
-  optimizer = optim.create(optim.OptimConfig(**config.optim))
-  phases = check(config, model)
-  state = jax.jit(steps.create, static_argnums=1)(params(), optimizer)
-  checkpoints = checkpoint.Checkpoints(workdir, t.keep)
-  state, done = _resume(checkpoints, state, data)
-  writer = reports.Writer(workdir, done)
-  shard = (jax.process_index(), jax.process_count())
-
-  def save(step):
-    checkpoints.save(step, state, {'data': data.state(), 'tokens': data.tokens})
-
-  def measure(step):
-    if evaluate is not None:
-      found = evaluate(state.params)
-      writer.write(step, {'tokens': data.tokens, **found})
-      logging.info('step %d %s', step, _line(found))
-
-  if done == 0 and t.steps:
-    measure(0)
-  late = _Late(writer, model, config, done)
-  with _sigterm() as asked, reports.progress(t.steps, done, config.experiment) as bar:
-    for step in range(done + 1, t.steps + 1):
-      phase = schedule.phase(phases, data.tokens)
-      batch = axes.batch(data.batch(phase.batch, phase.length, shard))
-      state, found = steps.train_step(state, batch, loss, optimizer, t.microbatches)
-      late.put(step, found, data.tokens, phase)
-      bar.update()
-      last, stop = step == t.steps, asked.is_set()
-      look = last or (t.eval_every and step % t.eval_every == 0)
-      keep = last or stop or step % t.save_every == 0
-      # Rows first, then the save: a run that goes on from it lacks none of them.
-      if look or keep:
-        late.flush()
-      if look:
-        measure(step)
-      if keep:
-        save(step)
-      if stop:
-        checkpoints.close()
-        raise Preempted(f'stopped by SIGTERM after step {step}, which is saved')
-  late.flush()
-  writer.close()
-  checkpoints.close()
-  return state
+  return _Run(config, workdir, model, loss, data, params, evaluate).train()
 
 
 def check(config, model):
   """Phases of the ramp; UserError when they or the model do not fit the mesh."""
+  t = config.train
+  for name in ('log_every', 'save_every', 'microbatches', 'keep'):
+    if t[name] < 1:
+      raise UserError(f'train.{name}={t[name]}: a number of 1 or more is needed')
+  for name in ('eval_every', 'keep_every', 'replay_every', 'stats_every'):
+    if t[name] < 0:
+      raise UserError(f'train.{name}={t[name]}: 0 (never) or more is needed')
+  guards.create(t)
   m = axes.mesh()
   sizes = (1,) * len(axes.AXES) if m is None else m.axis_sizes
   meshes.check(sizes, model)
-  phases = schedule.ramp(config.train)
+  phases = schedule.ramp(t)
   for p in phases:
-    meshes.check_batch(sizes, p.batch, p.length, config.train.microbatches)
+    meshes.check_batch(sizes, p.batch, p.length, t.microbatches)
   return phases
 
 
-def _resume(checkpoints, state, data):
-  """(state, step) of the newest checkpoint, or the fresh state and 0."""
-  abstract = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-  )
-  found = checkpoints.restore(abstract)
-  if found is None:
-    return state, 0
-  state, saved = found
-  data.restore(saved['data'])
-  logging.info('resumed at step %d, %d tokens', int(state.step), data.tokens)
-  return state, int(state.step)
+class _Run:
+  """One start of a run: what it holds between steps."""
+
+  def __init__(self, config, workdir, model, loss, data, params, evaluate):
+    t = self.t = config.train
+    self.config, self.workdir, self.model = config, pathlib.Path(workdir), model
+    self.loss, self.data, self.params, self.evaluate = loss, data, params, evaluate
+    self.phases, self.guard = check(config, model), guards.create(t)
+    self.optimizer = optim.create(optim.OptimConfig(**config.optim))
+    self.clock = goodput.Clock(workdir)
+    self.checkpoints = checkpoint.open_run(workdir, t)
+    self.state = self._fresh()
+    self.step = self._restore(self.checkpoints.latest())
+    self.writer = reports.Writer(workdir, self.step)
+    self.late = _Late(self.writer, model, config, self.step, self.clock, self.guard)
+    self.late.bad = int(self.state.health.bad)
+    self.share, self.compiled = axes.share(), None
+    self.several = jax.process_count() > 1
+    self.stragglers = health.Stragglers()
+    self.dog = watchdog.Watchdog(workdir, t.watchdog_s, t.watchdog_exit)
+
+  def train(self):
+    """All steps that are left; returns the final state."""
+    self.clock.mark('start')
+    bar = reports.progress(self.t.steps, self.step, self.config.experiment)
+    try:
+      with signals.listen() as asked, self.dog, bar:
+        if not self.step and self.t.steps:
+          self._measure()
+        while self.step < self.t.steps:
+          self._advance()
+          bar.update()
+          self._after(asked)
+      self.late.flush()
+    finally:
+      self.writer.close()
+      self.checkpoints.close()
+      self.clock.mark('save')
+      self.clock.write()
+    return self.state
+
+  def _advance(self):
+    """One step: batch, dispatch, and the metrics of the step before."""
+    t, start = self.t, time.perf_counter()
+    self.step += 1
+    self.dog.beat(f'step {self.step}')
+    phase = schedule.phase(self.phases, self.data.tokens)
+    rows = self.data.batch(phase.batch, phase.length, self.share)
+    batch = axes.batch(rows, self.share)
+    arguments = self.loss, self.optimizer, t.microbatches, self.guard
+    if t.replay_every and self.step % t.replay_every == 0:
+      health.replay(self.state, batch, *arguments)
+      self.clock.mark('replay')
+    self.state, found = steps.train_step(self.state, batch, *arguments)
+    self.stragglers.put(time.perf_counter() - start)
+    if self.compiled != phase:
+      jax.block_until_ready(found)
+      self.compiled = phase
+      self.clock.mark('compile')
+    self.late.put(self.step, found, self.data.tokens, phase)
+    self.clock.mark('step')
+
+  def _after(self, asked):
+    """What is due after a step: statistics, held-out loss, save, stop."""
+    t, step = self.t, self.step
+    last, stop, wish = step == t.steps, asked.stop(), False
+    if not self.several:
+      wish = asked.save()
+    elif t.stats_every and step % t.stats_every == 0:
+      row, wish = self.stragglers.gather(asked.save())
+      self.writer.write(step, row)
+    look = last or bool(t.eval_every and step % t.eval_every == 0)
+    keep = last or stop or wish or step % t.save_every == 0
+    # Rows first, then the save: a run that goes on from it lacks none of them. A bad
+    # step is known before anything is saved, and a rewind at once, on every start.
+    if look or keep or (self.guard and self.guard.policy == 'rewind'):
+      self.late.flush()
+      self.clock.mark('step')
+    if self.late.rewind:
+      self._rewind()
+      look = keep = False
+    if look:
+      self._measure()
+    if keep:
+      self._save()
+    if stop:
+      self.checkpoints.wait()
+      raise Preempted(f'stopped by SIGTERM after step {self.step}, which is saved')
+
+  def _measure(self):
+    if self.evaluate is None:
+      return
+    self.dog.beat(f'the evaluation after step {self.step}')
+    found = self.evaluate(self.state.params)
+    self.writer.write(self.step, {'tokens': self.data.tokens, **found})
+    logging.info('step %d %s', self.step, _line(found))
+    self.clock.mark('evaluate')
+
+  def _save(self):
+    self.dog.beat(f'the save of step {self.step}')
+    data = {'data': self.data.state(), 'tokens': self.data.tokens}
+    data['useful_s'] = self.clock.useful
+    self.checkpoints.save(self.step, self.state, data)
+    self.clock.mark('save')
+
+  def _fresh(self):
+    return jax.jit(steps.create, static_argnums=1)(self.params(), self.optimizer)
+
+  def _restore(self, step):
+    """Takes the save of `step` (None: keeps the fresh state); returns its step."""
+    useful = 0.0
+    if step is not None:
+      like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+      abstract = jax.tree.map(like, self.state)
+      self.state, saved = self.checkpoints.restore(abstract, step)
+      self.data.restore(saved['data'])
+      useful = saved.get('useful_s', 0.0)
+      logging.info('resumed at step %d, %d tokens', step, self.data.tokens)
+    self.clock.back(useful)
+    for rewind in self._rewinds():
+      if rewind['to'] == (step or 0):
+        self.data.restore(rewind['data'])
+    return step or 0
+
+  def _rewinds(self):
+    path = self.workdir / 'rewinds.json'
+    return configs.read_json(path) if path.exists() else []
+
+  def _rewind(self):
+    """Back to a save of `rewind_steps` ago, and on with the data that is next now.
+
+    The saves after it are removed first: should the run die before rewinds.json is
+    written, it meets the same bad step again.
+    """
+    t, bad, data = self.t, self.step, self.data.state()
+    found, before = self._rewinds(), self.data.tokens
+    if len(found) >= t.max_rewinds:
+      raise UserError(
+        f'step {bad} is bad after {len(found)} rewinds (train.max_rewinds): look at '
+        'the data and at optim.peak, or go on with train.on_bad_step=skip'
+      )
+    self.dog.beat(f'the rewind from step {bad}')
+    self.checkpoints.wait()
+    kept = self.checkpoints.steps()
+    old = [s for s in kept if s <= bad - t.rewind_steps] or kept[:1] or [None]
+    target = old[-1]
+    self.checkpoints.forget(target or 0)
+    if target is None:
+      self.state = self._fresh()
+    found.append({'to': target or 0, 'from': bad, 'tokens': before, 'data': data})
+    configs.write_json(self.workdir / 'rewinds.json', found)
+    self.step = self._restore(target)
+    self.writer.close()
+    self.writer = self.late.writer = reports.Writer(self.workdir, self.step)
+    row = {'rewind_from': bad, 'rewinds': len(found), 'tokens': self.data.tokens}
+    self.writer.write(self.step, row)
+    self.late.back(self.step, int(self.state.health.bad))
+    logging.warning(
+      'step %d was bad: back to step %d, on with other data', bad, self.step
+    )
+    self.clock.mark('lost')
 
 
 class _Late:
   """Writes a step's metrics while the next one runs: fetching them would wait."""
 
-  def __init__(self, writer, model, config, done):
+  def __init__(self, writer, model, config, done, clock, guard):
     self.writer, self.schedule = writer, optim.OptimConfig(**config.optim).schedule
+    self.t, self.clock, self.guard = config.train, clock, guard
     self.every, self.steps = config.train.log_every, config.train.steps
     self.meter = reports.Meter(model)
     self.pending, self.tokens, self.done = None, 0, done
+    self.bad, self.rewind = 0, False
+
+  def back(self, done, bad):
+    """After a rewind to step `done`, where `bad` steps had been bad."""
+    self.pending, self.tokens, self.done = None, 0, done
+    self.bad, self.rewind = bad, False
 
   def put(self, step, found, tokens, phase):
     self.flush()
@@ -123,32 +249,46 @@ class _Late:
       return
     step, found, tokens, phase = self.pending
     self.pending = None
-    if step % self.every and step != self.steps and step != self.done + 1:
+    acts = self.guard and self.guard.policy in ('rewind', 'stop')
+    due = step % self.every == 0 or step in (self.steps, self.done + 1)
+    if acts or due:
+      self._judge(step, found)
+    if not due or self.rewind:
       return
     row = {k: float(v) for k, v in found.items()}
     row['tokens'] = tokens
     # optax reads the schedule before it counts the step
     row['lr'] = float(schedule.learning_rate(step - 1, self.schedule))
     row |= self.meter.rates(self.tokens, phase.length)
+    row['goodput'] = self.clock.goodput()
     self.tokens = 0
     self.writer.write(step, row)
     if step % (10 * self.every) == 0 or step in (1, self.steps):
       logging.info('step %d/%d %s', step, self.steps, _line(row))
 
+  def _judge(self, step, found):
+    """Says what the guard did until `step`; UserError where the run must end."""
+    if not self.guard or int(found['bad_steps']) == self.bad:
+      return
+    more, self.bad = int(found['bad_steps']) - self.bad, int(found['bad_steps'])
+    shown = ', '.join(f'{k} {float(found[k]):.4g}' for k in ('loss', 'grad_norm'))
+    policy = self.guard.policy
+    if policy == 'stop':
+      raise UserError(
+        f'step {step} is bad ({shown}) and train.on_bad_step=stop: look at its data, '
+        'or go on with --config.train.on_bad_step=skip'
+      )
+    streak = int(found['bad_streak'])
+    if policy != 'rewind' and streak >= self.t.max_bad_steps:
+      raise UserError(
+        f'{streak} bad steps in a row until step {step} ({shown}; train.max_bad_steps)'
+        ': look at the data and at optim.peak, or rewind with train.on_bad_step=rewind'
+      )
+    self.rewind = policy == 'rewind'
+    done = 'clipped or skipped' if policy == 'clip' else 'skipped'
+    if not self.rewind:
+      logging.warning('step %d: %d bad %s (%s)', step, more, done, shown)
+
 
 def _line(row):
   return ' '.join(f'{k} {v:.4g}' for k, v in row.items())
-
-
-@contextlib.contextmanager
-def _sigterm():
-  """Event that SIGTERM sets; the handler of before comes back at the end."""
-  asked = threading.Event()
-  if threading.current_thread() is not threading.main_thread():
-    yield asked
-    return
-  before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
-  try:
-    yield asked
-  finally:
-    signal.signal(signal.SIGTERM, before)

@@ -8,20 +8,23 @@ import optax
 from flax import struct
 
 from llama3_jax import axes
+from llama3_jax.train import guard as guards
 
 
 @struct.dataclass
 class State:
-  """All that training changes: step int32, params, optimizer state."""
+  """All that training changes: step int32, params, optimizer state, guard.Health."""
 
   step: jax.Array
   params: object
   opt: object
+  health: object = None
 
 
 def create(params, optimizer):
   """State at step 0; the optimizer's moments are laid out like the parameters."""
-  return State(step=jnp.int32(0), params=params, opt=optimizer.init(params))
+  opt = optimizer.init(params)
+  return State(step=jnp.int32(0), params=params, opt=opt, health=guards.fresh())
 
 
 def gradients(loss, params, batch, microbatches):
@@ -57,20 +60,27 @@ def normalise(tree, count):
   return jax.tree.map(lambda x: x / jnp.maximum(count, 1), tree)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4), donate_argnums=0)
-def train_step(state, batch, loss, optimizer, microbatches=1):
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5), donate_argnums=0)
+def train_step(state, batch, loss, optimizer, microbatches=1, guard=None):
   """One optimizer step.
 
   Args: loss(params, batch) -> (sum, metric sums with 'count'); static, so make it
-  once. Returns (state, metrics: means over the supervised items, grad_norm, count).
+  once; guard: what a bad step is, None looks at none. Returns (state, metrics: means
+  over the supervised items, grad_norm, count).
   """
   grads, sums = gradients(loss, state.params, batch, microbatches)
   grads = normalise(grads, sums['count'])
-  updates, opt = optimizer.update(grads, state.opt, state.params)
   metrics = normalise(sums, sums['count'])
   metrics |= {'count': sums['count'], 'grad_norm': optax.tree.norm(grads)}
+  health = state.health
+  if guard:
+    grads, bad, health = guards.judge(guard, health, grads, metrics)
+    metrics |= {'bad_steps': health.bad, 'bad_streak': health.streak}
+  updates, opt = optimizer.update(grads, state.opt, state.params)
   params = optax.apply_updates(state.params, updates)
-  return State(step=state.step + 1, params=params, opt=opt), metrics
+  if guard:
+    params, opt = guards.unless(bad, (params, opt), (state.params, state.opt))
+  return State(step=state.step + 1, params=params, opt=opt, health=health), metrics
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -33,7 +33,8 @@ def build(results: Mapping) -> str:
     'title', 'summary': str.
     'notes': [str], said under the title (e.g. generated text stood in for real text).
     'seconds': float; 'memory_bytes': int, peak, of the whole run.
-    'stages': [{'name', 'seconds', 'memory_bytes', 'objective'?: 'next token' |
+    'stages': [{'name', 'seconds', 'memory_bytes', 'goodput'?: of train/goodput.py,
+      'objective'?: 'next token' |
       'reward' | 'dpo' (else told from the name), 'metrics': [{'step', 'tokens', 'loss',
       'lr'?, 'grad_norm'?, 'eval_loss'?}]}], in order; tokens from the stage's start.
     'curation': [{'name', 'documents', 'tokens'?}], documents left after each rule.
@@ -341,4 +342,40 @@ def _cost(results: Mapping, plot: Callable) -> str:
       'Peak memory',
     ),
   ]
-  return f'<div class="pair">{"".join(cards)}</div>' if any(cards) else ''
+  pair = f'<div class="pair">{"".join(cards)}</div>' if any(cards) else ''
+  return pair + _card(_goodput(stages), 'Effective training time')
+
+
+# What the seconds of goodput.json are called here; the rest is left out where it is 0.
+SPENT = {
+  'step_s': 'steps',
+  'start_s': 'start',
+  'compile_s': 'compilation',
+  'evaluate_s': 'evaluation',
+  'save_s': 'saves',
+  'replay_s': 'replays',
+  'lost_s': 'undone steps',
+  'down_s': 'down',
+  'other_s': 'other',
+}
+
+
+def _goodput(stages: Sequence[Mapping]) -> str:
+  shown = [(stage['name'], stage['goodput']) for stage in stages if 'goodput' in stage]
+  kinds = [k for k in SPENT if any(found.get(k, 0) >= 0.05 for _, found in shown)]
+  rows = ''.join(
+    f'<tr><td>{html.escape(name)}</td><td>{found["goodput"]:.0%}</td>'
+    f'<td>{found["starts"]}</td>'
+    + ''.join(f'<td>{found.get(k, 0):.1f} s</td>' for k in kinds)
+    + '</tr>'
+    for name, found in shown
+  )
+  if not rows:
+    return ''
+  head = ''.join(f'<th>{name}</th>' for name in map(SPENT.get, kinds))
+  return (
+    '<div class="scroll"><table class="wide"><thead><tr><th>stage</th>'
+    '<th>goodput</th><th>starts</th>'
+    f'{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    + _note('Goodput: seconds of steps that count, over all since the first start.')
+  )

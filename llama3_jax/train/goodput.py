@@ -1,0 +1,102 @@
+"""Effective training time: useful seconds over seconds since the first start (3.3.4).
+
+The account is kept in <workdir>/goodput.json over all restarts. Steps that a crash or
+a rewind undid are taken out of the useful time, whose sum is saved with each
+checkpoint.
+"""
+
+import json
+import os
+import pathlib
+import time
+
+from llama3_jax import config as configs
+
+EVERY = 1.0  # seconds between two writes of the file
+STARTS = 300.0  # seconds that imports and data may take before training
+# start: imports, data and restore; down: between a death and the next start; lost:
+# steps that were undone; other: what the experiment does beside training
+KINDS = ('step', 'start', 'compile', 'evaluate', 'save', 'replay', 'lost', 'down')
+KINDS += ('other',)
+
+
+class Clock:
+  """Books the seconds of this process; the first of several keeps the file."""
+
+  def __init__(self, workdir):
+    self.path = pathlib.Path(workdir) / 'goodput.json'
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    now, process = time.time(), _process()
+    self.me = [process, os.getpid()]
+    # A notebook that was opened long ago did not start for this run.
+    began = process if now - process < STARTS else now
+    self.seconds = dict.fromkeys(KINDS, 0.0)
+    self.first, self.starts, self.at = began, 1, began
+    kind = 'start'
+    if old := _read(self.path):
+      self.first, self.starts = old['first'], old['starts']
+      self.seconds |= old['seconds']
+      if old['process'] == self.me:  # a second stage of training in one run
+        self.at, kind = old['last'], 'other'
+      else:
+        self.starts += 1
+        self.seconds['down'] += max(began - old['last'], 0.0)
+    self.written = 0.0
+    self.mark(kind)
+
+  @property
+  def useful(self):
+    return self.seconds['step']
+
+  def mark(self, kind):
+    """The time since the last mark was spent on `kind`."""
+    now = time.time()
+    self.seconds[kind] += max(now - self.at, 0.0)
+    self.at = now
+    if now - self.written > EVERY:
+      self.write()
+
+  def back(self, useful):
+    """Training goes on from a save that was made after `useful` seconds of steps."""
+    self.seconds['lost'] += max(self.seconds['step'] - useful, 0.0)
+    self.seconds['step'] = useful
+
+  def goodput(self):
+    return self.useful / max(self.at - self.first, 1e-9)
+
+  def write(self):
+    self.written = self.at
+    if configs.first():
+      found = {'first': self.first, 'last': self.at, 'process': self.me}
+      found |= {'starts': self.starts, 'seconds': self.seconds}
+      configs.replace(self.path, found)
+
+
+def report(workdir):
+  """{'goodput', 'elapsed_s', 'starts', '<kind>_s'} of a run until now, {} if none."""
+  found = _read(pathlib.Path(workdir) / 'goodput.json')
+  if not found:
+    return {}
+  elapsed = found['last'] - found['first']
+  return {
+    'goodput': found['seconds']['step'] / max(elapsed, 1e-9),
+    'elapsed_s': elapsed,
+    'starts': found['starts'],
+    **{f'{kind}_s': seconds for kind, seconds in found['seconds'].items()},
+  }
+
+
+def _read(path):
+  """The account, or None when there is none or it was cut off."""
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError):
+    return None
+
+
+def _process():
+  """When this process started, seconds since 1970; 0 where that is not known."""
+  try:
+    return os.stat('/proc/self').st_ctime
+  except OSError:
+    return 0.0

@@ -1,0 +1,133 @@
+"""Slow processes and corrupt devices, found while training goes on (section 3.3.4)."""
+
+import functools
+import socket
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+from llama3_jax import axes
+from llama3_jax.config import UserError
+from llama3_jax.train import step as steps
+
+SLOW = 0.2  # of a step's time, by which a host may be slower than the median one
+WEAK = 1.5  # times the median time of the probe, from which on a device is named
+
+
+class Stragglers:
+  """Which process holds the others up; in lock step all of them look equally slow.
+
+  So two things are measured that a process does alone: the time it spends on the host
+  in a step (data, dispatch), and a matmul on each of its devices.
+  """
+
+  def __init__(self):
+    self.host, self.steps, self.since = 0.0, 0, time.perf_counter()
+    self.hosts = _names() if jax.process_count() > 1 else [socket.gethostname()]
+
+  def put(self, seconds):
+    """A step of which `seconds` were spent on the host."""
+    self.host, self.steps = self.host + seconds, self.steps + 1
+
+  def gather(self, asked=False):
+    """(row for the metrics, whether any process was `asked`); all processes call it.
+
+    The row: seconds a step on the host and of the probe of each process, and the
+    slowest one if there is one.
+    """
+    seconds = (time.perf_counter() - self.since) / max(self.steps, 1)
+    mine = [self.host / max(self.steps, 1), _probe(), float(asked)]
+    found = multihost_utils.process_allgather(np.array(mine, np.float32))
+    host, probe, wishes = np.asarray(found, np.float64).T.tolist()
+    row = {'host_seconds': host, 'probe_seconds': probe}
+    self.host, self.steps, self.since = 0.0, 0, time.perf_counter()
+    index = int(np.argmax(host))
+    if host[index] - statistics.median_low(host) > SLOW * seconds:
+      row['slowest_process'] = index
+      self._warn(index, 'is slow outside its devices', host)
+    index = int(np.argmax(probe))
+    if probe[index] > WEAK * statistics.median_low(probe):
+      row['slowest_device_of'] = index
+      self._warn(index, 'has a slow device', probe)
+    return row, any(wishes)
+
+  def _warn(self, index, what, times):
+    usual = statistics.median_low(times)
+    logging.warning(
+      'process %d (%s) %s: %.3g s, the others %.3g s',
+      *(index, self.hosts[index], what, times[index], usual),
+    )
+
+
+def _names():
+  """The host name of every process."""
+  name = socket.gethostname().encode()[:64].ljust(64)
+  found = multihost_utils.process_allgather(np.frombuffer(name, np.uint8))
+  return [bytes(row).decode().strip() for row in np.asarray(found, np.uint8)]
+
+
+def _probe():
+  """Seconds of a matmul, best of three, on the slowest device of this process."""
+  slowest = 0.0
+  n = 256 if jax.default_backend() == 'cpu' else 4096
+  for device in jax.local_devices():
+    with jax.set_mesh(jax.sharding.Mesh([device], ('here',))):
+      x = jax.device_put(np.ones((n, n), np.float32), device)
+      _square(x).block_until_ready()
+      times = []
+      for _ in range(3):
+        start = time.perf_counter()
+        _square(x).block_until_ready()
+        times.append(time.perf_counter() - start)
+    slowest = max(slowest, min(times))
+  return slowest
+
+
+@jax.jit
+def _square(x):
+  return x @ x
+
+
+def replay(state, batch, loss, optimizer, microbatches=1, guard=None):
+  """Runs one step twice from the same values and compares every bit of the results.
+
+  Nothing of the results is kept but a sum on every device, so it needs the memory of a
+  step. Raises UserError that names the devices that differ.
+  """
+  arguments = state, batch, loss, optimizer, microbatches, guard
+  once, again = (np.asarray(sums(*arguments)) for _ in range(2))
+  if (once == again).all():
+    return
+  wrong = np.flatnonzero((once != again).any(1))
+  mesh = jax.sharding.get_mesh()
+  devices = list(mesh.devices.flat) if not mesh.empty else jax.devices()[:1]
+  owners = sorted({devices[i].process_index for i in wrong})
+  raise UserError(
+    f'step {int(state.step) + 1} gave other bits when it was run again, on '
+    f'{len(wrong)} of {len(devices)} devices ({_few([devices[i].id for i in wrong])}, '
+    f'of process {_few(owners)}): take that machine out and run the same command'
+  )
+
+
+def _few(values):
+  values = list(map(str, values))
+  return ', '.join(values[:8]) + (', ...' if len(values) > 8 else '')
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def sums(state, batch, loss, optimizer, microbatches=1, guard=None):
+  """Sums of the bits of all arrays after a step: uint32 [devices, arrays]."""
+  return axes.each(
+    _bits, steps.train_step(state, batch, loss, optimizer, microbatches, guard)
+  )
+
+
+def _bits(x):
+  width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+  bits = jax.lax.bitcast_convert_type(x, width)
+  return jnp.sum(bits, dtype=jnp.uint32)

@@ -1,0 +1,160 @@
+"""Several processes: any number, any mesh, the same data; none outlives a lost one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import faulty
+import numpy as np
+import pytest
+
+from llama3_jax.data import pipeline
+from llama3_jax.data import shards
+from llama3_jax.train import checkpoint
+from llama3_jax.train import metrics
+
+STEPS = 36
+
+
+class Group:
+  """Processes of one run, on a port of their own; their outputs are files."""
+
+  def __init__(self, launcher, folder, config, workdir, faults=None, devices=1):
+    self.launcher, self.folder = launcher, folder
+    self.faults = json.dumps(faults or {})
+    self.flags = [f'--config={config}', f'--workdir={workdir}', f'--devices={devices}']
+    self.processes, self.number = [], 0
+
+  def start(self, count, *fields):
+    """Starts `count` processes; one alone needs no coordinator."""
+    with socket.socket() as s:
+      s.bind(('localhost', 0))
+      port = s.getsockname()[1]
+    self.number += 1
+    self.processes = []
+    for i in range(count):
+      several = [f'--coordinator=localhost:{port}', f'--processes={count}']
+      several.append(f'--process={i}')
+      flags = os.environ['XLA_FLAGS'].partition('--xla_force')[0]
+      env = {'LLAMA3_CACHE': self.launcher.cache, 'JAX_PLATFORMS': 'cpu'}
+      with open(self.output(i), 'w') as out:
+        process = subprocess.Popen(
+          [sys.executable, 'tests/faulty.py', self.faults, *self.flags]
+          + [*fields, *(several if count > 1 else ())],
+          cwd=faulty.ROOT,
+          env={**os.environ, **env, 'XLA_FLAGS': flags},
+          stdout=out,
+          stderr=subprocess.STDOUT,
+        )
+      self.processes.append(process)
+    return self
+
+  def output(self, i):
+    return self.folder / f'{self.number}.{i}.txt'
+
+  def wait(self, seconds=240):
+    """Exit statuses and outputs, after all have ended."""
+    end = time.monotonic() + seconds
+    try:
+      for p in self.processes:
+        p.wait(max(end - time.monotonic(), 0.1))
+    finally:
+      self.kill()
+    texts = [self.output(i).read_text() for i in range(len(self.processes))]
+    return [p.returncode for p in self.processes], texts
+
+  def kill(self):
+    for p in self.processes:
+      p.kill()
+
+  def until(self, workdir, step, seconds=240):
+    """Waits until a row of `step` is written."""
+    end = time.monotonic() + seconds
+    while not any(r['step'] >= step for r in metrics.read(workdir)):
+      ended = [p.poll() for p in self.processes]
+      assert time.monotonic() < end and ended == [None] * len(ended), self.wait(1)
+      time.sleep(0.02)
+
+
+@pytest.fixture
+def group(launcher, toy, tmp_path):
+  groups = []
+
+  def create(workdir, faults=None, devices=1, steps=STEPS):
+    config = f'{toy}/toy.py:{steps}'
+    groups.append(Group(launcher, tmp_path, config, workdir, faults, devices))
+    return groups[-1]
+
+  yield create
+  for g in groups:
+    g.kill()
+
+
+def expected(toy, steps=STEPS):
+  """Checksums of the batches as one process reads them."""
+  source = shards.open_source(toy / 'web', split='train')
+  rows = pipeline.Rows({'web': source}, [(0, {'web': 1.0})], 0, 'row', 64)
+  return {i: faulty.checksum(rows.batch(8, 32)) for i in range(1, steps + 1)}
+
+
+def found(path, count):
+  """Checksums by step, of the last `count` processes' files; and removes these."""
+  totals = {}
+  for i in range(count):
+    rows = {}
+    for line in open(f'{path}.{i}', encoding='utf-8'):
+      row = json.loads(line)
+      rows[row['step']] = row['sum']
+    os.remove(f'{path}.{i}')
+    for step, value in rows.items():
+      totals[step] = totals.get(step, 0) + value
+  return totals
+
+
+def test_killed_and_stopped_on_any_number_of_processes(group, toy, tmp_path):
+  """Two processes on one row each, one killed; four, one told to stop; then one."""
+  workdir, sums = tmp_path / 'run', tmp_path / 'sums'
+  data = expected(toy)
+  run = group(workdir, {'sums': str(sums), 'slow': [3, 0.2]})
+
+  run.start(2, '--config.mesh.fsdp=1', '--config.mesh.context=2')
+  run.until(workdir, 12)
+  run.processes[1].kill()
+  began = time.monotonic()
+  (first, _), texts = run.wait(60)
+  assert time.monotonic() - began < 60 and first not in (0, None), texts
+  line = texts[0].rstrip('\n').split('\n')[-1]
+  assert line.startswith('experiment: process 1 (') and 'died' in line, texts[0]
+  assert 'Traceback' not in texts[0], texts[0]
+  seen = {s: v for s, v in found(sums, 2).items() if s <= 12}
+  assert seen == {s: data[s] for s in range(1, 13)}
+
+  fields = '--config.mesh.fsdp=2', '--config.mesh.tensor=2', '--config.train.keep=9'
+  run.start(4, *fields, '--config.train.stats_every=3')
+  run.until(workdir, 17)
+  run.processes[2].send_signal(signal.SIGTERM)
+  statuses, texts = run.wait()
+  assert statuses == [0] * 4, texts
+  assert 'resumed at step 10' in texts[0]
+  assert 'process 3 (' in texts[0] and 'slow outside its devices' in texts[0]
+  lines = {t.rstrip('\n').split('\n')[-1] for t in texts}
+  assert len(lines) == 1 and 'stopped by SIGTERM after step' in lines.pop()
+  last = max(r['step'] for r in metrics.read(workdir))
+  assert last < STEPS and (workdir / 'checkpoints' / str(last)).is_dir()
+  assert found(sums, 4) == {s: data[s] for s in range(11, last + 1)}
+
+  run.start(1)
+  (status,), (text,) = run.wait()
+  assert status == 0 and f'resumed at step {last}' in text, text
+  assert found(sums, 1) == {s: data[s] for s in range(last + 1, STEPS + 1)}
+  rows = [r['step'] for r in metrics.read(workdir) if 'loss' in r]
+  assert rows == list(range(1, STEPS + 1))
+  account = json.loads((workdir / 'results.json').read_text())['goodput']
+  assert account['starts'] == 3 and 0 < account['goodput'] < 1
+  assert account['down_s'] > 0 and account['lost_s'] >= 0
+  params, _ = checkpoint.load(workdir)
+  assert np.isfinite(params.embed).all()
