@@ -32,11 +32,18 @@ def shape(config, n_devices):
   return tuple(sizes)
 
 
-def check(sizes, model):
-  """UserError when a model dim does not divide over the mesh axis it lives on."""
+def check(sizes, model, pipelined=False):
+  """UserError when a model dim does not divide over the mesh axis it lives on.
+
+  `pipelined`: the caller runs its layers over `stage`; without, a larger `stage` would
+  only repeat the work.
+  """
   size = dict(zip(axes.AXES, sizes))
-  if size['stage'] != 1:
-    raise UserError('mesh.stage must be 1: pipeline stages are not built yet')
+  if size['stage'] != 1 and not pipelined:
+    raise UserError(
+      f'mesh.stage={size["stage"]}: this experiment has no pipeline; set mesh.stage=1 '
+      'and give the devices to mesh.fsdp'
+    )
   for dim, n in model.sizes.items():
     parts = math.prod(size[a] for a in axes.RULES.get(dim, ()))
     if n % parts:

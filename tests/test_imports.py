@@ -9,10 +9,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'llama3_jax'
 # A module imports its own layer and the layers before it.
 LAYERS = (
-  ('axes', 'mesh', 'config', 'show'),
+  ('axes', 'mesh', 'config', 'show', 'quant'),
   ('vocabulary', 'tokenizer', 'chat', 'model', 'kernels'),
   ('curate', 'data'),
-  ('train', 'scaling', 'plan'),
+  ('train', 'pipeline', 'scaling', 'plan'),
   ('generate', 'tasks', 'tools'),
   ('post',),
   ('synth',),

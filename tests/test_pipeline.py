@@ -1,0 +1,235 @@
+"""The pipeline executor: gradients of one device on every mesh, memory by schedule."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llama3_jax import axes
+from llama3_jax import mesh as meshes
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import UserError
+from llama3_jax.model import llama
+from llama3_jax.pipeline import layout as layouts
+from llama3_jax.pipeline import run
+from llama3_jax.pipeline import schedule as schedules
+from llama3_jax.train import checkpoint
+from llama3_jax.train import loss as losses
+from llama3_jax.train import optim
+from llama3_jax.train import step
+
+C = ModelConfig(
+  6, 32, 4, 4, 8, 48, vocab_size=64, rope_theta=1e4, dtype='float32', attention='dense'
+)
+B, T = 12, 16
+# name: mesh, microbatches, further fields of the model, the pipeline
+CASES = {
+  'alone, uneven': (dict(stage=4), 6, dict(remat='full'), dict(group=4)),
+  'tied, bare ends, few microbatches': (
+    dict(stage=4),
+    2,
+    dict(tie_embeddings=True),
+    dict(chunks=2, bare=True),
+  ),
+  'fsdp': (dict(fsdp=4, stage=2), 3, dict(remat='qkvo'), dict(chunks=3)),
+  'tensor': (dict(stage=2, tensor=4), 3, dict(tie_embeddings=True), {}),
+  'context': (dict(stage=2, context=4), 6, {}, dict(chunks=3, group=4)),
+  'mixed': (dict(fsdp=2, stage=2, tensor=2), 3, {}, dict(form='1f1b')),
+  'mixed, no branch differs': (
+    dict(replica=2, stage=2, context=2),
+    3,
+    {},
+    dict(chunks=2, form='1f1b', together=True),
+  ),
+}
+
+
+def packed(seed=0):
+  """A batch of packed documents with padding and uneven weights."""
+  rng = np.random.default_rng(seed)
+  tokens, targets = rng.integers(0, 64, (2, B, T)).astype(np.int32)
+  segment = np.sort(rng.integers(1, 4, (B, T)), 1).astype(np.int32)
+  segment[1, 11:] = 0
+  segment[5] = 0
+  position = np.tile(np.arange(T, dtype=np.int32), (B, 1))
+  weight = (rng.random((B, T)) * (segment > 0)).astype(np.float32)
+  return dict(
+    tokens=tokens, targets=targets, segment=segment, position=position, weight=weight
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def init(config):
+  return llama.init(jax.random.key(0), config)
+
+
+arrange = jax.jit(layouts.arrange, static_argnums=1)
+restore = jax.jit(layouts.restore, static_argnums=1)
+gradients = jax.jit(run.gradients, static_argnums=2)
+
+
+@functools.lru_cache
+def expected(config):
+  """(gradients, metrics) of one device without a mesh, numpy."""
+  loss = functools.partial(losses.next_token, config=config, z_loss=1e-3)
+  sequential = jax.jit(lambda p, b: step.gradients(loss, p, b, 1))
+  batch = jax.tree.map(jnp.asarray, packed())
+  return jax.tree.map(np.asarray, sequential(init(config), batch))
+
+
+def plan_of(config, stages, microbatches, pipeline, form=None):
+  tail = functools.partial(losses.head_loss, config=config, z_loss=1e-3)
+  c = run.PipelineConfig(**pipeline)
+  return run.create(config, stages, microbatches, c, tail, form)
+
+
+def close(found, wanted, tolerance=2e-5):
+  """Every leaf equal within `tolerance` of the leaf's largest value."""
+  names = jax.tree_util.tree_leaves_with_path(wanted)
+  for (path, b), a in zip(names, jax.tree.leaves(found), strict=True):
+    a, b = np.asarray(a), np.asarray(b)
+    worst = np.abs(a - b).max() / max(np.abs(b).max(), 1e-6)
+    assert worst < tolerance, (jax.tree_util.keystr(path), worst)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_gradients_are_those_of_one_device(mesh, name):
+  sizes, microbatches, fields, pipeline = CASES[name]
+  config = dataclasses.replace(C, **fields)
+  plan = plan_of(config, sizes['stage'], microbatches, pipeline)
+  with jax.set_mesh(mesh(**sizes)):
+    params = arrange(init(config), plan.layout)
+    found, metrics = gradients(params, axes.batch(packed()), plan)
+    for p, g in zip(jax.tree.leaves(params), jax.tree.leaves(found)):
+      assert g.dtype == jnp.float32 and g.sharding.is_equivalent_to(p.sharding, p.ndim)
+    padding = plan.layout.source < 0
+    for g in jax.tree.leaves(found.layers):
+      assert not np.asarray(g)[padding].any()  # so the optimizer leaves it at zero
+    found = restore(found, plan.layout)
+  close((found, metrics), expected(dataclasses.replace(config, remat='none')))
+
+
+def test_measured_loss_is_that_of_one_device(mesh):
+  plan = plan_of(C, 2, 3, dict(chunks=2), form='forward')
+  with jax.set_mesh(mesh(stage=2, context=2)):
+    params = arrange(init(C), plan.layout)
+    found = jax.jit(run.measure, static_argnums=2)(params, axes.batch(packed()), plan)
+  close(found, expected(C)[1])
+
+
+def test_storage_order_is_undone_exactly(mesh):
+  """Parameters and optimizer state, onto another number of stages too."""
+  config = dataclasses.replace(C, n_layers=5)
+  optimizer = optim.create(optim.OptimConfig())
+  first, second = layouts.Layout(5, 4), layouts.Layout(5, 2, 2)
+  with jax.set_mesh(mesh(stage=4, tensor=2)):
+    state = jax.jit(step.create, static_argnums=1)(init(config), optimizer)
+    state = state.replace(opt=jax.tree.map(lambda x: x + 1, state.opt))
+    stored = arrange(state, first)
+    leaf = stored.params.layers.w_gate
+    assert leaf.shape == (4, 2, 32, 48)
+    assert leaf.sharding.shard_shape(leaf.shape) == (1, 2, 32, 24)
+    wanted = layouts.abstract(
+      llama.abstract(config, mesh=jax.sharding.get_mesh()), first
+    )
+    assert wanted.layers.w_gate.shape == leaf.shape
+    back = jax.tree.map(np.asarray, restore(stored, first))
+  with jax.set_mesh(mesh(stage=2, fsdp=2)):
+    again = jax.tree.map(np.asarray, restore(arrange(back, second), second))
+  for a, b, c in zip(*map(jax.tree.leaves, (state, back, again)), strict=True):
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(a, c)
+
+
+def test_checkpoint_of_another_stage_count_is_read(mesh, tmp_path):
+  """Saved by four stages, read by two with two chunks each."""
+  config = dataclasses.replace(C, n_layers=5)
+  then, now = layouts.Layout(5, 4), layouts.Layout(5, 2, 2)
+  with jax.set_mesh(mesh(stage=4, fsdp=2)):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save(1, arrange(init(config), then), {})
+    checkpoints.close()
+  with jax.set_mesh(mesh(stage=2)):
+    fresh = arrange(init(config), now)
+    wanted = layouts.saved(fresh, now, then, jax.sharding.get_mesh())
+    read, _ = checkpoint.Checkpoints(tmp_path).restore(wanted)
+    found = jax.jit(layouts.convert, static_argnums=(1, 2))(read, then, now)
+    plain = layouts.saved(fresh, now, None, jax.sharding.get_mesh())
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(fresh), strict=True):
+    np.testing.assert_array_equal(a, b)
+    assert a.sharding.is_equivalent_to(b.sharding, a.ndim)
+  shapes = [x.shape for x in jax.tree.leaves(init(config))]
+  assert [x.shape for x in jax.tree.leaves(plain)] == shapes
+
+
+def test_abstract_parameters_are_laid_out_like_real_ones(mesh):
+  config = dataclasses.replace(C, n_layers=5)
+  layout = layouts.Layout(5, 2, 2)
+  with jax.set_mesh(mesh(fsdp=2, stage=2, tensor=2)):
+    real = arrange(init(config), layout)
+    here = jax.sharding.get_mesh()
+    wanted = layouts.abstract(llama.abstract(config, mesh=here), layout, here)
+  for a, b in zip(jax.tree.leaves(real), jax.tree.leaves(wanted), strict=True):
+    assert (a.shape, a.dtype) == (b.shape, b.dtype)
+    assert a.sharding.is_equivalent_to(b.sharding, a.ndim)
+
+
+def test_small_gradients_do_not_vanish_under_bfloat16(mesh):
+  """Sums over microbatches are float32: 12 equal rows give 12 times one row."""
+  config = dataclasses.replace(C, n_layers=2, dtype='bfloat16')
+
+  def equal(n):
+    plan = plan_of(config, 2, n, {})
+    batch = axes.batch({name: np.repeat(x[:1], n, 0) for name, x in packed().items()})
+    found, _ = gradients(arrange(init(config), plan.layout), batch, plan)
+    return jax.tree.map(np.asarray, found)
+
+  with jax.set_mesh(mesh(stage=2)):
+    one, twelve = equal(1), equal(12)
+  close(twelve, jax.tree.map(lambda x: 12 * x, one), 1e-5)
+
+
+FORMS = ('aligned', 'gpipe')
+
+
+def temporary(mesh, form, microbatches):
+  """Bytes of temporaries, with two rows a microbatch."""
+  config = dataclasses.replace(C, n_layers=4, remat='full')
+  plan = plan_of(config, 4, microbatches, dict(form=form, group=4))
+  with jax.set_mesh(mesh(stage=4)):
+    here = jax.sharding.get_mesh()
+    params = layouts.abstract(llama.abstract(config, mesh=here), plan.layout, here)
+    place = jax.sharding.NamedSharding(here, axes.spec('BT'))
+    shape = (2 * microbatches, 128)
+    batch = {
+      name: jax.ShapeDtypeStruct(
+        shape, jnp.float32 if name == 'weight' else jnp.int32, sharding=place
+      )
+      for name in axes.TOKENS
+    }
+    compiled = gradients.lower(params, batch, plan).compile()
+  return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_memory_is_bounded_by_the_schedule(mesh):
+  """1F1B is flat in the microbatches; all forwards first keeps every input."""
+  kept, rows = 2 * 128 * 32 * 4, 5 * 2 * 128 * 4  # bytes a microbatch: input, batch
+  aligned, gpipe = ([temporary(mesh, f, m) for m in (8, 16)] for f in FORMS)
+  assert aligned[1] - aligned[0] < 8 * rows * 1.5
+  assert gpipe[1] - gpipe[0] > 8 * kept * 0.9
+
+
+def test_stage_without_a_pipeline_is_refused(mesh):
+  sizes = (1, 1, 2, 1, 1)
+  with pytest.raises(UserError, match='mesh.stage=2'):
+    meshes.check(sizes, C)
+  meshes.check(sizes, C, pipelined=True)
+
+
+def test_unknown_form_is_one_line():
+  with pytest.raises(UserError, match="pipeline.form='forward'"):
+    plan_of(C, 2, 2, dict(form='forward'))
+  assert set(schedules.FORMS) == {'aligned', '1f1b', 'gpipe'}
