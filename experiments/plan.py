@@ -1,0 +1,183 @@
+"""Compile the real step for hardware that is not here; say what it will need (3.3).
+
+  python -m experiment --config=configs/plan.py:405b,v5p:8x8x16 --workdir=runs/plan
+
+Takes 10 to 20 seconds on any CPU with the extra `plan-tpu` (or `plan-gpu`). Writes
+results.json, plan.txt and report.html: memory a chip by kind, the largest buffers and
+the field that shrinks each, FLOPs, collectives, a roofline step time and MFU bound.
+"""
+
+import functools
+import sys
+import tempfile
+
+import jax
+from absl import logging
+from plotly import offline
+
+from llama3_jax import config as configs
+from llama3_jax import mesh as meshes
+from llama3_jax.config import UserError
+from llama3_jax.eval.report import style
+from llama3_jax.generate import sample
+from llama3_jax.model import llama
+from llama3_jax.plan import analyse
+from llama3_jax.plan import compile as compiler
+from llama3_jax.plan import flags
+from llama3_jax.plan import programs
+from llama3_jax.plan import report
+from llama3_jax.plan import search
+from llama3_jax.plan import topology
+from llama3_jax.post import dpo
+from llama3_jax.post import reward
+from llama3_jax.post import sft
+from llama3_jax.train import loss as losses
+from llama3_jax.train import optim
+
+STEPS = ('train', 'prefill', 'decode', 'sft', 'dpo', 'reward')
+
+
+def main(config, workdir):
+  """Plan one step, or search; returns the numbers of results.json."""
+  config = check(config)
+  folder = configs.open_workdir(config, workdir)
+  if config.plan.search:
+    found, text = explore(config)
+  else:
+    found = plan(config)
+    text = report.text(found)
+    page = report.page(found, style.CSS, style.SCRIPT, offline.get_plotlyjs())
+    (folder / 'report.html').write_text(page, encoding='utf-8')
+  (folder / 'plan.txt').write_text(text, encoding='utf-8')
+  configs.write_json(folder / 'results.json', found)
+  sys.stdout.write(text)
+  if not config.plan.search and not found['memory']['fits']:
+    raise UserError(report.verdict(found))
+  return found
+
+
+def check(config):
+  """`config` with its batch filled in; UserError before anything is compiled."""
+  config = config.copy_and_resolve_references()
+  p = config.plan
+  if p.step not in STEPS:
+    raise UserError(f'plan.step={p.step!r} is none of {", ".join(STEPS)}')
+  target = topology.parse(p.target)
+  flags.flags(target.chip.name, flags.names(target.chip.name, p.flags))
+  model = configs.model_config(config.model)
+  shape = topology.check(config.mesh, target)
+  meshes.check(shape, model)
+  t = config.train
+  t.batch = t.batch or shape[0] * shape[1] * t.microbatches
+  meshes.check_batch(shape, t.batch, t.length, t.microbatches)
+  if not topology.installed(target.chip):
+    topology.devices(target)  # says which extra is missing
+  return config
+
+
+def plan(config):
+  """Compile and read one program: the numbers of a report."""
+  target = topology.parse(config.plan.target)
+  chip, t, p = target.chip, config.train, config.plan
+  options = flags.flags(chip.name, flags.names(chip.name, p.flags))
+  full = p.full or chip.platform == 'cuda'  # seconds there, and it says more
+  with tempfile.TemporaryDirectory() as folder:
+    try:
+      compiled = compiler.run(
+        'experiments.plan:lower', config, folder, options, full, p.timeout_s
+      )
+    except compiler.OutOfMemory as e:
+      needed = f'{report.size(e.needed)} of {report.size(e.available or chip.limit)}'
+      raise UserError(
+        f'does not fit: {needed} a device; change train.batch (fewer rows a chip), '
+        'model.remat, mesh.context or the slice in plan.target'
+      ) from None
+  request = {
+    'model': config.plan.size,
+    'step': p.step,
+    'batch': t.batch,
+    'length': t.length,
+    'microbatches': t.microbatches,
+    'loss_chunk': t.loss_chunk,
+    'remat': config.model.remat,
+    'flags': options,
+    'limit': int(p.memory_gib * 2**30) or chip.limit,
+  }
+  return analyse.run(compiled, configs.model_config(config.model), target, request)
+
+
+def explore(config):
+  """Search: ({'ranking': [...], 'left_out': [...]}, text)."""
+  target = topology.parse(config.plan.target)
+  limit = int(config.plan.memory_gib * 2**30) or target.chip.limit
+  model = configs.model_config(config.model)
+  space = config.search.to_dict()
+  possible, left = search.candidates(
+    model, config.mesh.to_dict(), target, config.train.length, space, limit
+  )
+  tried = possible[: config.plan.candidates]
+  left += [(str(c), 'beyond plan.candidates') for c in possible[len(tried) :]]
+  results = []
+  for candidate in tried:
+    try:
+      found = plan(configs.edit(config, candidate.changes))
+      used, fits, time = found['memory']['used'], found['memory']['fits'], found['time']
+    except UserError:
+      used, fits, time = (
+        candidate.floor,
+        False,
+        {'tokens_per_s_chip': 0, 'mfu_bound': 0},
+      )
+    row = {'candidate': str(candidate), 'used': used, 'fits': fits, **time}
+    results.append(row)
+    logging.info('%s: %s', candidate, report.size(used))
+  results = search.ranked(results)
+  return {'ranking': results, 'left_out': left}, search.text(results, left)
+
+
+def lower(config):
+  """(lowered program, mesh) of a config; runs in the child process."""
+  model = configs.model_config(config.model)
+  mesh = topology.mesh(config.mesh, topology.parse(config.plan.target))
+  batch, length = config.train.batch, config.train.length
+  kind = config.plan.step
+  if kind in ('prefill', 'decode'):
+    params = llama.abstract(model, model.dtype, mesh)
+    return _generate(kind, mesh, params, model, batch, length), mesh
+  params = llama.abstract(model, mesh=mesh)
+  rows = programs.rows(mesh, batch, length)
+  chunk = config.train.loss_chunk
+  if kind == 'train':
+    loss = functools.partial(
+      losses.next_token, config=model, z_loss=config.train.z_loss, chunk=chunk
+    )
+  elif kind == 'sft':
+    loss = functools.partial(sft.loss, config=model, chunk=chunk)
+  elif kind == 'dpo':
+    rows = programs.pairs(mesh, batch, length)
+    loss = functools.partial(dpo.loss, config=model, chunk=chunk)
+  else:
+    params = reward.abstract(model, mesh=mesh)
+    rows = programs.ranked(mesh, batch, length)
+    loss = functools.partial(reward.loss, config=model)
+  optimizer = optim.create(optim.OptimConfig(**config.optim))
+  lowered = programs.train(
+    mesh, params, rows, loss, optimizer, config.train.microbatches
+  )
+  return lowered, mesh
+
+
+def _generate(kind, mesh, params, model, batch, length):
+  """Prefill of prompts of `length`, or one token of rows whose cache has it."""
+  with jax.set_mesh(mesh):
+    if kind == 'prefill':
+      tokens = programs.array(mesh, (batch, length), 'BT')
+      real = programs.array(mesh, (batch,), 'B')
+      return sample.prefill.lower(params, tokens, real, model, length)
+    cache = programs.cache(mesh, model, batch, length)
+    logits = programs.array(mesh, (batch, model.vocab_size), 'B_', 'float32')
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+    keys = programs.array(mesh, (batch,), 'B', keys.dtype)
+    step = programs.array(mesh, (), '')
+    settings = sample.Settings()
+    return sample.one.lower(params, cache, logits, keys, step, model, settings)

@@ -1,0 +1,184 @@
+"""Compile for absent hardware in a child process; stop it once memory is assigned.
+
+Buffer assignment gives the scheduled program, its memory and its collectives after a
+few seconds; the code generation that follows takes minutes and adds the compiler's
+cycle estimates (`full`).
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import pickle
+import re
+import resource
+import subprocess
+import sys
+import time
+
+from llama3_jax.config import UserError
+
+# Keeps libtpu from looking for a machine, and from locking others out of it.
+ENVIRONMENT = {
+  'JAX_PLATFORMS': 'cpu',
+  'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+  'TPU_MIN_LOG_LEVEL': '0',
+  'TPU_STDERR_LOG_LEVEL': '0',
+  'TF_CPP_MIN_LOG_LEVEL': '0',
+}
+SCHEDULED = 'after_optimizations.txt'
+MEMORY = 'memory-usage-report.txt'
+BUFFERS = 'after_optimizations-buffer-assignment.txt'
+LIVE = 'live-range.txt'
+
+
+class OutOfMemory(Exception):
+  """The compiler refused the program: needed and available bytes where it says so."""
+
+  def __init__(self, text, needed=0, available=0):
+    super().__init__(text)
+    self.needed, self.available = needed, available
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+  """What the compiler said: texts (empty where it did not get so far) and costs."""
+
+  program: dict  # axis sizes and device places, see child.describe
+  hlo: str
+  memory: str  # the memory-usage report
+  buffers: str  # the buffer assignment
+  live: str  # live ranges at the peak
+  stats: dict  # compiled.memory_analysis(), of a full compile
+  log: str
+  full: bool
+  seconds: float
+  child_memory: int  # bytes of host memory the compiling process used at most
+
+
+def run(build, config, folder, options, full=False, timeout=900, env=()):
+  """Compile build(config) -> (lowered, mesh) under compiler `options`.
+
+  Args: build: 'module:function', importable; config: picklable; folder: for the files
+  in between; options: {name: bool, int or str}. Raises UserError (from `build`),
+  OutOfMemory, or RuntimeError with the compiler's own words.
+  """
+  folder = pathlib.Path(folder)
+  dump = folder / 'dump'
+  dump.mkdir(parents=True, exist_ok=True)
+  options = {**options, 'xla_dump_to': str(dump), 'xla_dump_hlo_as_text': True}
+  request = {'build': build, 'config': config, 'options': options}
+  (folder / 'request.pkl').write_bytes(pickle.dumps(request))
+  start = time.monotonic()
+  process = _start(folder, dict(env))
+  try:
+    memory = _wait(process, folder, dump, full, start + timeout)
+  finally:
+    if process.poll() is None:
+      process.kill()
+    process.wait()
+  seconds = time.monotonic() - start
+  log = (folder / 'log.txt').read_text(errors='replace')
+  hlo = _read(folder, 'hlo.txt') if full else ''
+  hlo = hlo or _read(dump, SCHEDULED) or _read(folder, 'hlo.txt')
+  error = _read(folder, 'error.json')
+  # A program that is too large has been laid out all the same, and can be read.
+  if error and not (hlo and 'RESOURCE_EXHAUSTED' in error and _read(dump, MEMORY)):
+    _raise(json.loads(error))
+  if not hlo:
+    raise RuntimeError(f'the compiler ended without an answer: {_last(log)}')
+  stats = _read(folder, 'compiled.json')
+  return Compiled(
+    program=json.loads(_read(folder, 'program.json')),
+    hlo=hlo,
+    memory=_read(dump, MEMORY),
+    buffers=_read(dump, BUFFERS),
+    live=_read(dump, LIVE),
+    stats=json.loads(stats) if stats else {},
+    log=log,
+    full=bool(stats),
+    seconds=seconds,
+    child_memory=memory,
+  )
+
+
+def _start(folder, env):
+  path = os.pathsep.join([os.getcwd(), *[p for p in sys.path if p]])
+  with open(folder / 'log.txt', 'w') as log:
+    return subprocess.Popen(
+      [sys.executable, '-m', 'llama3_jax.plan.child', str(folder)],
+      env={**os.environ, **ENVIRONMENT, **env, 'PYTHONPATH': path},
+      stdin=subprocess.DEVNULL,
+      stdout=log,
+      stderr=log,
+    )
+
+
+def _wait(process, folder, dump, full, deadline):
+  """Until the child ends or, unless `full`, has assigned its buffers."""
+  most = 0
+  while process.poll() is None:
+    most = max(most, _resident(process.pid))
+    if not full and _finished(dump):
+      break
+    if time.monotonic() > deadline:
+      raise UserError(
+        'the compiler took too long (plan.timeout_s): raise it, or leave out plan.full'
+      )
+    time.sleep(0.1)
+  usage = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+  return most or usage
+
+
+def _resident(pid):
+  try:
+    text = pathlib.Path(f'/proc/{pid}/status').read_text()
+  except OSError:
+    return 0
+  found = re.search(r'VmHWM:\s+(\d+) kB', text)
+  return int(found.group(1)) * 1024 if found else 0
+
+
+def _finished(dump):
+  """The memory report, written after the program, is whole: it grows no more."""
+  files = list(dump.glob(f'*{MEMORY}'))
+  if not files:
+    return False
+  size = files[0].stat().st_size
+  time.sleep(0.1)
+  return bool(size) and files[0].stat().st_size == size
+
+
+def _read(folder, end):
+  files = sorted(pathlib.Path(folder).glob(f'*{end}'))
+  return files[0].read_text(errors='replace') if files else ''
+
+
+def _last(log):
+  lines = [line for line in log.splitlines() if line.strip()]
+  return lines[-1][:300] if lines else 'no output'
+
+
+SIZE = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+
+
+def _raise(error):
+  if error['kind'] == 'user':
+    raise UserError(error['text'])
+  if error['kind'] == 'memory':
+    found = re.search(
+      r'\(([\d.]+)([KMGT]?)\) exceeds available \w+ \(([\d.]+)([KMGT]?)\)',
+      error['text'],
+    )
+    found = found or re.search(
+      r'Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm', error['text']
+    )
+    if found:
+      needed, a, available, b = found.groups()
+      needed, available = float(needed) * SIZE[a], float(available) * SIZE[b]
+      raise OutOfMemory(error['text'], needed, available)
+    raise OutOfMemory(error['text'])
+  raise RuntimeError(error['trace'])

@@ -1,0 +1,325 @@
+"""Memory of one device by kind; the largest buffers and what shrinks each."""
+
+import dataclasses
+import math
+import re
+
+from llama3_jax.plan import hlo
+
+GIB = 2**30
+VALUE = re.compile(
+  r'value: <\d+ ([\w.\-]+(?:\{[\d,]*\})?)(?: \(phi\))? @\d+> '
+  r'\(size=(\d+),offset=(\d+)\): (\S+)'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Buffer:
+  """A temporary: bytes, array, where it is made, what it is and what shrinks it."""
+
+  bytes: int
+  name: str
+  array: str
+  path: str
+  source: str
+  what: str
+  knob: str
+  held: str  # the loops it is kept through
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """What one device holds of each dim: the numbers that tell buffers apart."""
+
+  layers: int
+  width: int  # D
+  hidden: int  # F
+  heads: int  # N x H
+  kv: int  # K x H
+  vocabulary: int  # V
+  tokens: int  # B x T of one microbatch
+  chunk: int  # tokens of a chunk of the loss
+  kernel: int  # what fsdp leaves of D
+
+
+def sizes(model, axes, batch, length, microbatches=1, chunk=0):
+  """Sizes of a ModelConfig on a mesh {axis: size}."""
+  tensor, context = axes['tensor'], axes['context']
+  rows = axes['replica'] * axes['fsdp'] * microbatches
+  tokens = max(batch // rows, 1) * max(length // context, 1)
+  return Sizes(
+    layers=model.n_layers,
+    width=model.d_model,
+    hidden=model.d_ff // tensor,
+    heads=model.n_heads * model.d_head // tensor,
+    kv=model.n_kv_heads * model.d_head // tensor,
+    vocabulary=model.vocab_size // tensor,
+    tokens=tokens,
+    chunk=min(chunk or tokens, tokens),
+    kernel=model.d_model // axes['fsdp'],
+  )
+
+
+def kind(path):
+  """'parameters', 'optimizer', 'batch' or 'cache' of an argument's name."""
+  if re.search(r'\bopt\b', path):
+    return 'optimizer'
+  if re.search(r'\bparams\b', path):
+    return 'parameters'
+  return 'cache' if re.search(r'\bcache\b', path) else 'batch'
+
+
+def arguments(module, buffers=''):
+  """({kind: device bytes}, host bytes) of the program's inputs; padded sizes where the
+  buffer assignment says them."""
+  padded = {}
+  for size, color, number in re.findall(
+    r'^allocation \d+: size (\d+),(?: color (\d+),)? parameter (\d+)', buffers, re.M
+  ):
+    padded[int(number)] = (int(size), int(color or 0))
+  found, host = {}, 0
+  for op in module.computations[module.entry].values():
+    if op.kind != 'parameter':
+      continue
+    number = int(re.match(r'number=(\d+)', op.rest)[1])
+    space = max((a.space for a in op.arrays), default=0)
+    size, color = padded.get(number, (op.bytes, space))
+    if color == hlo.HOST or space == hlo.HOST:
+      host += size
+    else:
+      name = kind(op.path)
+      found[name] = found.get(name, 0) + size
+  return found, host
+
+
+def total(report):
+  """{number of a memory space: bytes} of the compiler's memory-usage report, whose
+  names are those of another chip."""
+  found = re.findall(
+    r'Memory Space: [\w ]+? \(color=(\d+)\)\s*Total bytes: (\d+)', report
+  )
+  return {int(color): int(n) for color, n in found}
+
+
+def by_kind(module, compiled, peak, chip):
+  """{'parameters', 'optimizer', 'batch', 'temporaries', 'reserved', ...} in bytes of
+  one device, the total charge, and bytes of host memory.
+
+  `peak`: bytes of temporaries at the fullest moment; what they take beyond it is lost
+  to packing.
+  """
+  kinds, host = arguments(module, compiled.buffers)
+  spaces = total(compiled.memory)
+  stats = compiled.stats
+  used = spaces.get(0, 0)
+  if not used:  # GPUs: no report, the compiled program itself says it
+    used = sum(kinds.values()) + stats.get('temp_size_in_bytes', 0)
+    used += stats.get('output_size_in_bytes', 0) - stats.get('alias_size_in_bytes', 0)
+  rest = max(used - sum(kinds.values()), 0)
+  lost = max(rest - peak, 0) if peak else 0
+  kinds |= {'temporaries': rest - lost, 'packing': lost, 'reserved': chip.reserved}
+  exact = re.search(r'Total hbm usage >= ([\d.]+)([KMGT])', compiled.log)
+  if compiled.full and exact:  # the code itself is on the device too
+    charged = (
+      float(exact[1]) * {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}[exact[2]]
+    )
+    kinds['code'] = max(int(charged) - sum(kinds.values()), 0)
+  spilled = spaces.get(hlo.HOST, 0) - host
+  return kinds, sum(kinds.values()), host + max(spilled, 0)
+
+
+def fullest(module, compiled, loops, s, count=16):
+  """(list of Buffer, bytes): the temporaries alive at the fullest moment of the step,
+  largest first, and how much all of them take together."""
+  ops = {n: op for c in module.computations.values() for n, op in c.items()}
+  ranges, spans = _ranges(compiled.live), _spans(module, compiled.live, loops)
+  places = _values(compiled.buffers)
+  alive = sorted(_fullest(places, ranges), reverse=True)
+  found = []
+  for size, offset in alive[:count]:
+    if size >= 2**16:
+      values = places[size, offset]
+      found.append(_buffer(module, ops, size, values, ranges, spans, s))
+  return found, sum(size for size, _ in alive)
+
+
+def _fullest(places, ranges):
+  """The places (size, offset) in use at the moment when they take most."""
+  changes = {}
+  for place, values in places.items():
+    for name, _ in values:
+      if name in ranges:
+        begin, end = ranges[name]
+        changes.setdefault(begin, []).append((place, 1))
+        changes.setdefault(end + 1, []).append((place, -1))
+  users, total, most, best = dict.fromkeys(places, 0), 0, 0, []
+  for moment in sorted(changes):
+    for place, change in changes[moment]:
+      before = users[place] > 0
+      users[place] += change
+      total += place[0] * ((users[place] > 0) - before)
+    if total > most:
+      most, best = total, [place for place, n in users.items() if n]
+  return best
+
+
+def _buffer(module, ops, size, values, ranges, spans, s):
+  """Buffer of the `values` (name, shape) that stand in one place one after another."""
+
+  def life(value):
+    begin, end = ranges.get(value[0], (0, 0))
+    return end - begin
+
+  name, shape = max(values, key=life)
+  made = [ops[n.partition('{')[0]] for n, _ in values if n.partition('{')[0] in ops]
+  named = [op for op in made if module.source(op)] or made
+  own = ops.get(name.partition('{')[0])
+  op = own if own is not None and module.source(own) else named[0] if named else None
+  array = hlo.arrays(shape)
+  what, field = explain(array[0], op.path if op else '', s) if array else ('', '')
+  kept = []
+  for label, begin, end in spans:
+    if any(
+      a < begin and b > end for a, b in (ranges.get(n, (0, 0)) for n, _ in values)
+    ):
+      kept.append(label)
+  return Buffer(
+    bytes=size,
+    name=name,
+    array=str(array[0]) if array else shape,
+    path=op.path if op else '',
+    source=module.source(op) if op else '',
+    what=what,
+    knob=field,
+    held=', '.join(dict.fromkeys(kept)),
+  )
+
+
+def _values(text):
+  """{(size, offset): [(name, shape)]} of the device's temporary heap."""
+  found, inside = {}, False
+  for line in text.splitlines():
+    if line.startswith('allocation'):
+      inside = 'preallocated-temp' in line and 'color' not in line
+    elif inside and (value := VALUE.search(line)):
+      name, size, offset, shape = value.groups()
+      found.setdefault((int(size), int(offset)), []).append((name, shape))
+  return found
+
+
+def _ranges(text):
+  """{value: (first, last)} in places of the schedule."""
+  text = text.partition('BufferLiveRange')[2].partition('Live ranges at')[0]
+  found = {}
+  for name, begin, end in re.findall(r'^\s+(\S+?):(\d+)-(\d+)$', text, re.M):
+    found[name.removesuffix('{}')] = (int(begin), int(end))
+  return found
+
+
+def _spans(module, text, loops):
+  """[(label, first, last)] of the outermost loops, in places of the schedule."""
+  text = text.partition('BufferLiveRange')[0]
+  at = {n: int(i) for i, n in re.findall(r'^\s+(\d+):(\S+)$', text, re.M)}
+  found = []
+  for loop in loops.values():
+    inside = [at[n] for n in module.computations.get(loop.body, {}) if n in at]
+    if inside and not loop.inside:
+      way = 'backward' if 'transpose(' in loop.path else 'forward'
+      found.append((f'{loop.source} ({way}, {loop.trips})', min(inside), max(inside)))
+  return found
+
+
+LESS_ROWS = 'train.batch (fewer rows a chip) or mesh.context'
+INPUTS = f'model.remat (offload the layer input), {LESS_ROWS}'
+TABLE = 'mesh.tensor, model.tie_embeddings'
+
+
+def explain(array, path, s):
+  """(what the buffer is, the field that shrinks it) by its number of elements."""
+  n, tokens, gradient = array.size, s.tokens, array.dtype == 'f32'
+  if s.vocabulary in array.dims or n % s.vocabulary == 0:
+    if n % (s.vocabulary * s.width) == 0 and gradient:
+      return 'whole gradient of the embedding or head (V x D)', (
+        'model.reduce_dtype=bfloat16, mesh.tensor'
+      )
+    if n % (s.vocabulary * s.width) == 0:
+      return 'embedding or head, gathered (V x D)', TABLE
+    if n == s.vocabulary * s.kernel:
+      return "this chip's part of the embedding or head", 'mesh.fsdp'
+    return 'logits of a chunk', 'train.loss_chunk (smaller) or mesh.tensor'
+  for elements, what, knob in (
+    (s.width, 'layer inputs', INPUTS),
+    (s.heads, 'queries or attention outputs', 'model.remat (save fewer names)'),
+    (s.kv, 'keys or values', 'model.remat (save fewer names)'),
+    (s.hidden, 'feed-forward activations', 'model.remat (save fewer names)'),
+  ):
+    if array.dims[:1] == (s.layers,) and n == s.layers * tokens * elements:
+      return f'{what} of all layers', knob
+  sides = (s.hidden, s.heads, s.kv)
+  if array.dims[:1] == (s.layers,) and n in {s.layers * s.kernel * x for x in sides}:
+    return "this chip's part of a stacked weight", ('mesh.fsdp (more chips)')
+  if n in {s.width * x for x in sides} and not _activation(array, s):
+    if gradient:
+      return 'whole gradient of one weight', 'model.reduce_dtype=bfloat16, mesh.tensor'
+    return 'one weight, gathered', 'mesh.tensor'
+  rows = [
+    (s.hidden, 'feed-forward activations', f'mesh.tensor, {LESS_ROWS}'),
+    (s.width, 'residual stream', LESS_ROWS),
+    (s.heads, 'queries, attention outputs or gradients', f'mesh.tensor, {LESS_ROWS}'),
+    (s.kv, 'keys or values', LESS_ROWS),
+  ]
+  if 'attention' in path:
+    rows.sort(key=lambda row: 'residual' in row[1] or 'feed' in row[1])
+  for elements, what, field in rows:
+    if n == tokens * elements:
+      return what, field
+  if 'attention' in path and n % (tokens * s.heads) == 0:
+    return f'attention, {n // (tokens * s.heads)} copies of the queries', (
+      'model.block (larger: fewer copies of dq), mesh.context'
+    )
+  if 'attention' in path:
+    return 'inside attention', 'model.attention, model.block, mesh.context'
+  return '', LESS_ROWS if n % tokens == 0 else ''
+
+
+def _activation(array, s):
+  """Whether an array that has the size of a weight is one of activations."""
+  return s.tokens in array.dims and s.width not in array.dims
+
+
+def knob(kinds, buffers):
+  """The field to change first when memory is short, by the largest kind or buffer."""
+  stateful = kinds.get('parameters', 0) + kinds.get('optimizer', 0)
+  temporary = kinds.get('temporaries', 0) + kinds.get('packing', 0)
+  if stateful > temporary:
+    return 'mesh.fsdp (more chips), or optim moments in bfloat16 or on the host'
+  named = [b for b in buffers if b.knob]
+  if not named:
+    return LESS_ROWS
+  first = named[0]
+  return f'{first.knob}: {first.bytes / GIB:.2f} GiB of {first.what} {first.array}'
+
+
+def estimate(model, axes, batch, length, remat='full', microbatches=1, state=12):
+  """Least device bytes that a training step can take, in closed form.
+
+  State of `state` bytes a parameter cut over fsdp x tensor, the layer inputs that remat
+  keeps, one layer's gathered weights and the whole head twice. A lower bound for
+  search, which leaves out what is above the limit already here.
+  """
+  s = sizes(model, axes, batch, length, microbatches)
+  cut = axes['fsdp'] * axes['tensor'] * axes['stage']
+  count = 2 * model.vocab_size * model.d_model + model.n_layers * model.d_model * (
+    (2 * model.n_heads + 2 * model.n_kv_heads) * model.d_head + 3 * model.d_ff
+  )
+  saved = {'q': s.heads, 'k': s.kv, 'v': s.kv, 'attention': s.heads}
+  saved |= {'gate': s.hidden, 'up': s.hidden}
+  kept = s.width
+  if remat == 'none':
+    kept += sum(saved.values()) + s.hidden + s.width
+  elif remat != 'full':
+    kept += sum(saved.get(n, 0) for n in remat.split(','))
+  layers = 2 * s.layers * s.tokens * kept
+  weights = 2 * s.width * (3 * s.hidden + 2 * s.heads + 2 * s.kv)
+  head = 2 * s.vocabulary * s.width
+  return math.ceil(count * state / cut) + layers + min(weights, head) + head

@@ -1,0 +1,52 @@
+"""The programs that are compiled: the real steps, on arguments that are only shapes."""
+
+import jax
+import jax.numpy as jnp
+
+from llama3_jax import axes
+from llama3_jax.model import cache as kv
+from llama3_jax.train import step
+
+
+def array(mesh, shape, dims, dtype=jnp.int32):
+  """Abstract array of `shape`, laid out by its letters."""
+  place = jax.sharding.NamedSharding(mesh, axes.spec(dims))
+  return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=place)
+
+
+def rows(mesh, batch, length):
+  """Abstract training batch: the fields of data.pipeline and post.sft."""
+  shape = (batch, length)
+  fields = {n: array(mesh, shape, 'BT') for n in axes.TOKENS}
+  return fields | {'weight': array(mesh, shape, 'BT', jnp.float32)}
+
+
+def pairs(mesh, batch, length):
+  """Abstract batch of preference pairs: the fields of `preference.dpo_rows`."""
+  shape = (batch, 2, length)
+  names = ('tokens', 'targets', 'segment', 'position')
+  fields = {n: array(mesh, shape, 'B') for n in names}
+  fields |= {n: array(mesh, shape, 'B', jnp.float32) for n in ('weight', 'contrast')}
+  return fields | {'ref_logp': array(mesh, (batch, 2), 'B', jnp.float32)}
+
+
+def ranked(mesh, batch, length):
+  """Abstract batch of ranked responses in one row each: `preference.reward_rows`."""
+  names = ('tokens', 'targets', 'segment', 'position')
+  fields = {n: array(mesh, (batch, length), 'BT') for n in names}
+  fields['ends'] = array(mesh, (batch, 3), 'B')
+  return fields | {'margin': array(mesh, (batch,), 'B', jnp.float32)}
+
+
+def train(mesh, params, batch, loss, optimizer, microbatches):
+  """Lowered `train.step.train_step` of abstract params and batch."""
+  with jax.set_mesh(mesh):
+    state = jax.eval_shape(lambda p: step.create(p, optimizer), params)
+    return step.train_step.lower(state, batch, loss, optimizer, microbatches)
+
+
+def cache(mesh, model, batch, slots):
+  """Abstract key/value cache of `batch` rows of `slots` tokens."""
+  made = jax.eval_shape(lambda: kv.create(model, batch, slots))
+  dims = kv.Cache('LBSKH', 'LBSKH', 'BS', 'BS', 'B')
+  return jax.tree.map(lambda x, d: array(mesh, x.shape, d, x.dtype), made, dims)

@@ -1,0 +1,190 @@
+"""A step's least time on a chip: matrix products, memory traffic, collectives.
+
+step = max(compute + synchronous collectives, all collectives); compute is, over all
+instructions, the larger of FLOPs / peak and bytes / bandwidth, times their runs. With
+the compiler's own cycle estimates (a full compile) compute is cycles / clock instead,
+and attention kernels, which have no estimate, run at KERNEL of the peak.
+"""
+
+import dataclasses
+import re
+
+from llama3_jax.model import flops as counts
+from llama3_jax.plan import collectives
+from llama3_jax.plan import hlo
+
+FLOATS = ('bf16', 'f16', 'f32')
+KERNEL = 0.6  # of the peak: published splash and flash kernels at long lengths
+FORMULA = (
+  'MFU bound = model FLOPs / (devices x peak x step); model FLOPs a token = 6 x matmul '
+  'parameters + 6 L N H T (causal); step = max(compute + synchronous collectives, '
+  'all collectives)'
+)
+# Not work of their own: what they run is counted where it stands.
+FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while')
+FREE += ('conditional', 'call', 'after-all', 'partition-id', 'replica-id', 'iota')
+FREE += ('copy-done', 'async-start', 'async-done', 'async-update', 'send', 'recv')
+FREE += ('send-done', 'recv-done', 'opt-barrier', 'domain', 'broadcast')
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What one device does in a step."""
+
+  flops: float  # of matrix products, attention kernels included
+  kernels: float  # of them in kernels
+  traffic: float  # bytes to and from device memory
+  seconds: float  # the roofline of the instructions
+  cycles: float  # the compiler's estimate; 0 in a fast plan
+  branches: bool  # whether some FLOPs are in branches that may not be taken
+
+
+def work(module, found, model, chip):
+  """Work of all visits."""
+  own = hlo.flops(module, found)
+  deep = {}
+
+  def inside(name):
+    if name not in deep:
+      ops = module.computations.get(name, {}).values()
+      called = sum(inside(c) for op in ops if op.kind != 'while' for c in op.called)
+      deep[name] = own.get(name, 0) + called
+    return deep[name]
+
+  total = dict(flops=0.0, kernels=0.0, traffic=0.0, seconds=0.0, cycles=0.0)
+  branches = False
+  for visit in found:
+    total['flops'] += own.get(visit.computation, 0) * visit.times
+    if visit.fused:
+      continue
+    ops = module.computations.get(visit.computation, {})
+    for op in ops.values():
+      branches |= op.kind == 'conditional' and any(inside(c) for c in op.called)
+      if op.kind in FREE or op.kind.removesuffix('-start') in collectives.KINDS:
+        continue
+      if op.kind.endswith('-done'):
+        continue
+      kernel = _kernel(op, model, chip.platform)
+      n = kernel + sum(inside(c) for c in op.called if op.kind == 'fusion')
+      n += own_flops(op, ops)
+      moved = _traffic(module, op, ops)
+      seconds = max(n / chip.peak, moved / chip.bandwidth)
+      for name, value in (
+        ('kernels', kernel),
+        ('traffic', moved),
+        ('seconds', seconds),
+        ('cycles', hlo.cycles(op)),
+      ):
+        total[name] += value * visit.times
+  total['flops'] += total['kernels']
+  return Work(**total, branches=bool(branches))
+
+
+def own_flops(op, ops):
+  """FLOPs of a matrix product that stands outside any fusion."""
+  if op.kind not in ('dot', 'convolution'):
+    return 0
+  return hlo.product(op, ops)
+
+
+def _kernel(op, model, platform):
+  """FLOPs of a causal attention kernel, by its name and its operands' shapes."""
+  name = f'{op.name} {op.path} {op.rest[:200]}'.lower()
+  if op.kind != 'custom-call' or not re.search('splash|mha|flash', name):
+    return 0
+  if not re.search('tpu_custom_call|triton|mosaic|fmha', name) or 'preproc' in name:
+    return 0
+  said = op.rest.partition('operand_layout_constraints=')[2].partition('},')
+  heads = [
+    a
+    for a in hlo.arrays(''.join(said[:2]) + op.rest.partition('api_version')[0])
+    if len(a.dims) >= 3 and a.dims[-1] == model.d_head and a.dtype in FLOATS
+  ]
+  if len(heads) < 2:
+    return 0
+  # TPU kernels take [.., heads, T, H], GPU kernels [B, T, heads, H].
+  column = 1 if platform == 'cuda' else -2
+  q, length = heads[0], max(a.dims[column] for a in heads[:3])
+  products = 2  # scores and output
+  if re.search('dkv|bwd|backward', name):  # one kernel, or another one makes dq
+    alone = any(a.size >= q.size and a.dims[-2:] == q.dims[-2:] for a in op.arrays)
+    products = 5 if alone else 4
+  elif '_dq' in name:
+    products = 3
+  return products * q.size * length  # 2 FLOPs x half of the scores
+
+
+def _traffic(module, op, ops):
+  """Bytes an instruction reads and writes in device memory; slices count as slices."""
+  on_device = lambda a: a.space in (0, hlo.HOST)
+  body = module.computations.get(op.called[0], {}) if op.kind == 'fusion' else {}
+  parameters = {}
+  for inner in body.values():
+    if inner.kind == 'parameter':
+      parameters[int(re.match(r'number=(\d+)', inner.rest)[1])] = inner.name
+  moved, updated = 0, 0
+  for i, name in enumerate(op.operands):
+    if name not in ops:
+      continue
+    whole = sum(a.bytes for a in ops[name].arrays if on_device(a))
+    users = [x for x in body.values() if parameters.get(i) in x.operands]
+    if users and whole and all(x.kind == 'dynamic-slice' for x in users):
+      whole = min(whole, sum(x.bytes for x in users))
+    if users and whole and all(_updates(x, parameters.get(i)) for x in users):
+      updated += whole
+      whole = sum(body[x.operands[1]].bytes for x in users if x.operands[1] in body)
+    moved += whole
+  if op.kind == 'dynamic-update-slice' and op.operands[1] in ops:
+    return 2 * ops[op.operands[1]].bytes
+  if op.kind == 'dynamic-slice':
+    return 2 * sum(a.bytes for a in op.arrays if on_device(a))
+  written = sum(a.bytes for a in op.arrays if on_device(a))
+  return moved + max(written - updated, 0)
+
+
+def _updates(op, name):
+  return op.kind == 'dynamic-update-slice' and op.operands[0] == name
+
+
+def model_flops(model, step, batch, length):
+  """(FLOPs the model needs for a step over all devices, tokens of the step)."""
+  token = counts.per_token(model, length)
+  if step == 'prefill':  # logits of the last token only
+    head = 2 * model.vocab_size * model.d_model
+    return (token / 3 * length - head * (length - 1)) * batch, batch * length
+  if step == 'decode':  # one token against a full cache: no half of a triangle
+    attention = 2 * model.n_layers * model.n_heads * model.d_head * length
+    return (token / 3 + attention) * batch, batch
+  rows = 2 * batch if step == 'dpo' else batch
+  if step == 'reward':
+    token -= 6 * model.vocab_size * model.d_model
+  return token * rows * length, rows * length
+
+
+def step(done, found, needed, tokens, target):
+  """Seconds of a step and what follows from them, as a dict of numbers.
+
+  Args: done: Work; found: list of Collective; needed, tokens: of model_flops; target.
+  """
+  chip = target.chip
+  compute = done.seconds
+  if done.cycles:
+    compute = done.cycles / chip.clock + done.kernels / chip.peak / KERNEL
+  waiting = sum(c.seconds * c.times for c in found if not c.asynchronous)
+  network = sum(c.seconds * c.times for c in found)
+  seconds = max(compute + waiting, network, 1e-12)
+  share = needed / target.n_devices / chip.peak
+  return {
+    'compute_s': compute,
+    'synchronous_s': waiting,
+    'collectives_s': network,
+    'step_s': seconds,
+    'ideal_s': share,
+    'mfu_bound': share / seconds,
+    'tokens_per_s_chip': tokens / target.n_chips / seconds,
+    'flops': done.flops,
+    'flops_needed': needed / target.n_devices,
+    'traffic_bytes': done.traffic,
+    'estimate': 'compiler cycles' if done.cycles else 'roofline of each instruction',
+    'formula': FORMULA,
+  }
