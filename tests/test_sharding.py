@@ -103,9 +103,9 @@ def test_blockwise_without_a_mesh(expected):
 def test_parameters_are_cut_as_the_alphabet_says(mesh):
   with jax.set_mesh(mesh(fsdp=2, context=2, tensor=2)):
     p = init()
-  assert p.layers.wq.sharding.shard_shape(p.layers.wq.shape) == (2, 16, 4, 8)
-  assert p.layers.w_down.sharding.shard_shape(p.layers.w_down.shape) == (2, 32, 16)
-  assert p.embed.sharding.shard_shape(p.embed.shape) == (32, 16)
+  assert p.layers.wq.sharding.shard_shape(p.layers.wq.shape) == (2, 8, 4, 8)
+  assert p.layers.w_down.sharding.shard_shape(p.layers.w_down.shape) == (2, 32, 8)
+  assert p.embed.sharding.shard_shape(p.embed.shape) == (32, 8)
 
 
 def test_initial_parameters_do_not_depend_on_the_mesh(mesh):

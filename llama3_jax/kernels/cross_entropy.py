@@ -24,13 +24,15 @@ def total(hidden, head, targets, weight, how):
   w (log Z - logit[target]) + z_loss w (log Z)^2, summed. Args: hidden [B,T,D]; head: a
   weight; targets int32 [B,T]; weight float32 [B,T]; how: (letters of the head, 'DV' or
   'VD'; z_loss; tokens a device whose logits exist at one time, 0: all; dtype in which
-  the head's gradient is summed over devices). Only the first result has a gradient.
+  the head's gradient is summed over chunks and devices). Only the first result has a gradient.
   """
   return _sums(hidden, head, targets, weight, how, False)[:2]
 
 
 def _total_forward(hidden, head, targets, weight, how):
   loss, plain, dx, dw = _sums(hidden, head, targets, weight, how, True)
+  # The whole gradient of the head is summed and gone before the layers' turn.
+  dx, dw = jax.lax.optimization_barrier((dx, dw))
   return (loss, plain), (dx, dw.astype(head.dtype))
 
 
@@ -48,7 +50,7 @@ def _sums(hidden, head, targets, weight, how, differentiate):
 
   def local(hidden, head, targets, weight):
     parts, shape = _parts((hidden, targets, weight), chunk), hidden.shape
-    zero = jnp.zeros(head.shape if differentiate else (), jnp.float32)
+    zero = jnp.zeros(head.shape if differentiate else (), reduce)
 
     def one(carry, part):
       loss, plain, dw = carry
@@ -61,7 +63,7 @@ def _sums(hidden, head, targets, weight, how, differentiate):
         p = jnp.exp(logits - logz[:, None]) * (1 + 2 * z_loss * logz)[:, None]
         slope = ((p - hit) * w[:, None]).astype(x.dtype)
         dx, more = _back(x, head, dims, slope)
-        dw = dw + more
+        dw = dw + more.astype(reduce)
       return (loss + loss_part, plain + plain_part, dw), dx
 
     start = (jnp.float32(0), jnp.float32(0), zero)
@@ -69,7 +71,7 @@ def _sums(hidden, head, targets, weight, how, differentiate):
     loss, plain = axes.device_sum((loss, plain), TOKENS)
     if not differentiate:
       return loss, plain
-    dw = axes.device_scatter(dw.astype(reduce), dims, TOKENS)
+    dw = axes.device_scatter(dw, dims, TOKENS)
     return loss, plain, _whole(dx, shape), dw
 
   letters = ('BTD', dims, 'BT', 'BT')
@@ -116,11 +118,11 @@ def _logprobs_backward(how, saved, g):
       p = jnp.exp(logits - logz[:, None])
       slope = hit * dlogp[:, None] + p * (dlogz - dlogp)[:, None]
       dx, more = _back(x, head, dims, slope.astype(x.dtype))
-      return dw + more, dx
+      return dw + more.astype(reduce), dx
 
     parts = _parts((hidden, targets, *g), chunk)
-    dw, dx = jax.lax.scan(one, jnp.zeros(head.shape, jnp.float32), parts)
-    dw = axes.device_scatter(dw.astype(reduce), dims, TOKENS)
+    dw, dx = jax.lax.scan(one, jnp.zeros(head.shape, reduce), parts)
+    dw = axes.device_scatter(dw, dims, TOKENS)
     return _whole(dx, hidden.shape), dw
 
   used = axes.gather(head, dims, hidden.dtype)

@@ -76,7 +76,7 @@ def attend(q, k, v, query, key, block=0, interpret=False):
 
 def _block(t, s, largest):
   """The largest multiple of LANES up to `largest` that divides both lengths."""
-  block = min(largest, t, s) // LANES * LANES
+  block = max(min(largest, t, s) // LANES, 1) * LANES
   while t % block or s % block:
     block -= LANES
   return block

@@ -38,6 +38,9 @@ SIZES = {
 }
 
 
+NORMS = ('attn_norm', 'ff_norm')
+
+
 @struct.dataclass
 class Layer:
   attn_norm: jax.Array = axes.weight('D', 'ones')
@@ -111,13 +114,19 @@ def _linear(expression, x, w, config, place=None):
   )
 
 
+def _queries_keys_values(p, y, config):
+  """q [B,T,N,H], k, v [B,T,K,H]; k and v are one product: their weights are small."""
+  w = jnp.stack([p.wk.astype(y.dtype), p.wv.astype(y.dtype)], 2)
+  kv = _linear('BTD,DKGH->BTKGH', y, w, config)
+  q = _linear('BTD,DNH->BTNH', y, p.wq, config)
+  return q, kv[..., 0, :], kv[..., 1, :]
+
+
 def _attention(p, x, angles, side, slots, config):
   """Attention branch. `slots`: this layer's (k, v), the places to write, what stands
   there; None in training."""
   y = axes.shard(rms_norm(x, p.attn_norm, config.norm_eps), 'BTD')
-  q = _linear('BTD,DNH->BTNH', y, p.wq, config)
-  k = _linear('BTD,DKH->BTKH', y, p.wk, config)
-  v = _linear('BTD,DKH->BTKH', y, p.wv, config)
+  q, k, v = _queries_keys_values(p, y, config)
   q, k = rope.rotate(q, *angles), rope.rotate(k, *angles)
   q, k, v = (checkpoint_name(a, n) for a, n in ((q, 'q'), (k, 'k'), (v, 'v')))
   keys, stored = side, None
@@ -186,7 +195,11 @@ def forward(params, tokens, position, segment, config, cache=None):
     slots = old and (old, start, (cache.position, cache.segment))
     return layer(p, x, angles, side, slots, config)
 
-  x, stored = jax.lax.scan(remat.remat(body, config), x, (params.layers, stored))
+  # The scales of all norms are gathered at once, not in every layer.
+  norms = {n: getattr(params.layers, n).astype(config.dtype) for n in NORMS}
+  norms = {n: axes.shard(x, 'L_') for n, x in norms.items()}
+  layers = params.layers.replace(**norms)
+  x, stored = jax.lax.scan(remat.remat(body, config), x, (layers, stored))
   if cache is not None:
     cache = cache.replace(k=stored[0], v=stored[1])
   return axes.shard(rms_norm(x, params.norm, config.norm_eps), 'BTD'), cache
