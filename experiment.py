@@ -7,6 +7,7 @@
 --sweep                    runs all members of the config's sweep(), each in DIR/<index>
 --sweep_index=I            runs member I only (array jobs)
 --devices=N                N virtual CPU devices (to try a mesh on a laptop)
+--chip=v5p --flags=A,B     the compiler's flag sets for a chip; without --flags its own
 --coordinator=HOST:PORT --processes=N --process=I   several hosts; TPU pods need none
 """
 
@@ -97,7 +98,7 @@ def parse(arguments):
 
   flags, overrides = {}, {}
   names = ('config', 'workdir', 'sweep', 'sweep_index', 'devices', 'help')
-  names += ('coordinator', 'processes', 'process')
+  names += ('coordinator', 'processes', 'process', 'chip', 'flags')
   for argument in arguments:
     match = re.fullmatch(r'--?([\w.\-]+)(?:=(.*))?', argument, re.S)
     name, value = match.groups() if match else (argument, None)
@@ -147,13 +148,31 @@ def run(config, workdir, several=False):
   if several and ('mesh' not in config or config.experiment == 'herd'):
     raise UserError(f'--processes: {config.experiment} runs in one process')
   main = importlib.import_module(f'experiments.{config.experiment}').main
-  if 'mesh' not in config:
+  if 'mesh' not in config or config.experiment == 'plan':  # its chips are not here
     return main(config, workdir)
   with jax.set_mesh(mesh.create(config.mesh)):
     return main(config, workdir)
 
 
+def _compiler(flags):
+  """Puts the flag sets of --chip where the compiler reads them, before jax starts."""
+  from llama3_jax.config import UserError
+  from llama3_jax.plan import flags as sets
+
+  if 'chip' not in flags:
+    if 'flags' in flags:
+      raise UserError('--flags needs --chip: flag sets are of one generation')
+    return
+  if flags['chip'] not in sets.DEFAULT:
+    raise UserError(f'--chip={flags["chip"]} is none of {", ".join(sets.DEFAULT)}')
+  chosen = sets.names(flags['chip'], flags.get('flags', 'auto'))
+  for name, value in sets.environment(flags['chip'], chosen).items():
+    before = os.environ.get(name)  # what the user set comes last and wins
+    os.environ[name] = f'{value} {before}' if before else value
+
+
 def _devices(flags):
+  _compiler(flags)
   if 'devices' in flags:
     count = f'--xla_force_host_platform_device_count={_number(flags, "devices")}'
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {count}'

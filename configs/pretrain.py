@@ -30,6 +30,16 @@ def base():
   c.mesh = ml_collections.ConfigDict(
     dict(replica=1, fsdp=-1, stage=1, context=1, tensor=1)
   )
+  # Of mesh.stage stages (3.3.2, docs/parallelism.md); train.microbatches go through.
+  c.pipeline = ml_collections.ConfigDict(
+    dict(
+      chunks=1,  # of the model a stage has, V
+      group=0,  # consecutive microbatches of a chunk, N; 0: as many as stages
+      form='aligned',  # aligned | 1f1b | gpipe
+      bare=False,  # the first chunk is the embedding only, the last the head only
+      together=False,  # no branch differs between stages
+    )
+  )
   c.optim = ml_collections.ConfigDict(
     dict(
       peak=3e-3,

@@ -29,6 +29,7 @@ from llama3_jax.data import pipeline as rows
 from llama3_jax.data import shards
 from llama3_jax.model import llama
 from llama3_jax.pipeline import layout as layouts
+from llama3_jax.pipeline import plans
 from llama3_jax.pipeline import run as pipelines
 from llama3_jax.train import loss as losses
 from llama3_jax.train import optim
@@ -89,9 +90,9 @@ def train(config, side):
   plan = None
   tail = dict(config=model, z_loss=config.z_loss)
   if sizes['stage'] > 1:
-    c = pipelines.PipelineConfig(**side.pipeline)
+    c = plans.PipelineConfig(**side.pipeline)
     loss = functools.partial(losses.head_loss, **tail)
-    plan = pipelines.create(model, sizes['stage'], side.microbatches, c, loss)
+    plan = plans.create(model, sizes['stage'], side.microbatches, c, loss)
   else:
     loss = functools.partial(losses.next_token, **tail)
   sizes = tuple(sizes.values())

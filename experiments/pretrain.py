@@ -23,6 +23,7 @@ from llama3_jax.data import pipeline
 from llama3_jax.data import shards
 from llama3_jax.eval import gate
 from llama3_jax.model import llama
+from llama3_jax.pipeline import plans
 from llama3_jax.train import average
 from llama3_jax.train import checkpoint
 from llama3_jax.train import goodput
@@ -37,7 +38,9 @@ def main(config, workdir):
   if (folder / 'results.json').exists():
     return configs.read_json(folder / 'results.json')
   model = configs.model_config(config.model)
-  loop.check(config, model)
+  tail = _loss(config, model, losses.head_loss)
+  plan = plans.of(config, model, tail)
+  loop.check(config, model, plan)
   loss = _loss(config, model)
   data = pipeline.Rows(
     _sources(config, 'train'),
@@ -47,11 +50,14 @@ def main(config, workdir):
     config.data.lanes,
   )
   evaluate = evaluator(config, loss)
+  forward = plans.of(config, model, tail, 'forward')
+  during = evaluator(config, forward) if plan else evaluate
   begin = functools.partial(start, config, model)
 
   def train_to(steps):
     c = configs.edit(config, {'train.steps': steps})
-    return loop.run(c, folder, model, loss, data, begin, evaluate)
+    state = loop.run(c, folder, model, plan or loss, data, begin, during)
+    return plans.natural(state, plan)
 
   extended = {}
   if config.needle.lengths:
@@ -71,9 +77,9 @@ def main(config, workdir):
   return results
 
 
-def _loss(config, model):
+def _loss(config, model, function=losses.next_token):
   return functools.partial(
-    losses.next_token,
+    function,
     config=model,
     z_loss=config.train.z_loss,
     chunk=config.train.loss_chunk,
@@ -159,11 +165,8 @@ def evaluator(config, loss):
 def _polyak(config, folder, state, evaluate):
   """Mean of the last saves, and the held-out losses of it and of its members."""
   saves = checkpoint.open_run(folder, config.train)
-  abstract = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-  )
   steps = saves.steps()[-config.train.average :]
-  members = [saves.restore(abstract, s)[0].params for s in steps]
+  members = [loop.restore(saves, state, s, None)[0].params for s in steps]
   saves.close()
   params = average.mean(members)
   report = {

@@ -21,7 +21,7 @@ from jax.ad_checkpoint import checkpoint_name
 from llama3_jax import quant
 
 AXES = ('replica', 'fsdp', 'stage', 'context', 'tensor')
-# L is scanned, so it is on no axis: `stage` waits for the pipeline (section 3.3.2).
+# L is scanned, so it is on no axis; C, the chunks of a pipeline, is on `stage`.
 # D of a weight is also cut over `context`, as in the paper: its ranks see one batch.
 # U is T in the residual stream: under tensor parallelism its rows are cut further.
 # T is on `context` and S is not: resharding K and V from 'BTKH' to 'BSKH' *is* the
@@ -35,6 +35,7 @@ RULES = dict(
   K=('tensor',),
   F=('tensor',),
   D=('fsdp', 'context'),
+  C=('stage',),
 )
 
 
@@ -119,11 +120,15 @@ def share():
 def batch(arrays, share=(0, 1)):
   """One global batch on the ambient mesh.
 
-  `arrays`: numpy rows; part i of n equal parts of the rows when share=(i, n).
+  `arrays`: numpy rows; part i of n equal parts of the rows when share=(i, n). The
+  columns of those that are as long as the tokens are put in the mesh's `order`.
   """
   i, n = share
   placed = {}
+  columns = order(arrays['tokens'].shape[-1]) if 'tokens' in arrays else None
   for name, x in arrays.items():
+    if columns is not None and x.ndim > 1 and x.shape[-1] == len(columns):
+      x = x[..., columns]
     dims = 'BT' if x.ndim == 2 and name in TOKENS else 'B'
     if mesh() is None:
       placed[name] = jnp.asarray(x)

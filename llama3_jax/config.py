@@ -166,6 +166,7 @@ def _plain(value, beside):
 FREE = ('train.log_every', 'data.root', 'init_from')
 # A checkpoint restores onto any mesh.
 FREE += ('mesh.replica', 'mesh.fsdp', 'mesh.stage', 'mesh.context', 'mesh.tensor')
+FREE += tuple(f'pipeline.{n}' for n in ('chunks', 'group', 'form', 'bare', 'together'))
 # How a run is kept alive; a run that was stopped by one of these goes on with another.
 FREE += ('train.on_bad_step', 'train.spike_sigma', 'train.max_bad_steps')
 FREE += ('train.rewind_steps', 'train.max_rewinds', 'train.keep', 'train.keep_every')

@@ -62,31 +62,51 @@ def check_batch(sizes, batch, length, microbatches=1):
       f'train.batch={batch} in train.microbatches={microbatches} parts does not divide '
       f'over mesh replica x fsdp = {rows}: change one of them (or train.ramp)'
     )
-  if length % columns:
+  if columns > 1 and length % (2 * columns):
     raise UserError(
-      f'train.length={length} does not divide over mesh.context={columns}: '
-      'change one of them (or train.ramp)'
+      f'train.length={length} does not divide into the 2 x {columns} chunks of '
+      f'mesh.context={columns}: change one of them (or train.ramp)'
     )
 
 
 def create(config, devices=None):
   """jax Mesh with explicit axes over `devices` (default: all)."""
   devices = jax.devices() if devices is None else devices
-  sizes = shape(config, len(devices))
-  if len({getattr(d, 'slice_index', 0) for d in devices}) > 1:
-    return _hybrid(sizes, devices)
-  return jax.make_mesh(
-    sizes, axes.AXES, axis_types=_explicit(), devices=np.asarray(devices)
-  )
+  grid = arrange(shape(config, len(devices)), devices)
+  return jax.sharding.Mesh(grid, axes.AXES, axis_types=_explicit())
 
 
-def _hybrid(sizes, devices):
-  """Several slices: `replica` crosses the slow network, the rest stays inside."""
+def arrange(shape, found):
+  """Devices as an array of `shape` (the five axes): an axis runs along whole dims of
+  the torus where that is possible, and every slice has the same order inside.
+
+  Only `replica`, the outermost axis, crosses slices.
+  """
   from jax.experimental import mesh_utils
 
-  inside, between = (1, *sizes[1:]), (sizes[0], 1, 1, 1, 1)
-  grid = mesh_utils.create_hybrid_device_mesh(inside, between, devices)
-  return jax.sharding.Mesh(grid, axes.AXES, axis_types=_explicit())
+  found = list(found)
+  if found[0].platform != 'tpu':
+    return np.array(found, dtype=object).reshape(shape)
+  place = lambda d: (*d.coords, d.core_on_chip)
+  parts = {}
+  for d in found:  # a single slice has no index
+    parts.setdefault(getattr(d, 'slice_index', 0), []).append(d)
+  parts = [parts[s] for s in sorted(parts)]
+  inside = (shape[0] // len(parts), *shape[1:])
+  try:
+    first = mesh_utils.create_device_mesh(inside, parts[0])
+  except (NotImplementedError, ValueError):
+    first = mesh_utils.create_device_mesh(
+      inside, parts[0], allow_split_physical_axes=True
+    )
+  grids = []
+  for part in parts:
+    at = {place(d): d for d in part}
+    grid = np.empty(first.shape, dtype=object)
+    for i in np.ndindex(first.shape):
+      grid[i] = at[place(first[i])]
+    grids.append(grid)
+  return np.concatenate(grids, axis=0)
 
 
 def abstract(sizes):

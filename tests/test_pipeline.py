@@ -14,6 +14,7 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.pipeline import layout as layouts
+from llama3_jax.pipeline import plans
 from llama3_jax.pipeline import run
 from llama3_jax.pipeline import schedule as schedules
 from llama3_jax.train import checkpoint
@@ -82,8 +83,8 @@ def expected(config):
 
 def plan_of(config, stages, microbatches, pipeline, form=None):
   tail = functools.partial(losses.head_loss, config=config, z_loss=1e-3)
-  c = run.PipelineConfig(**pipeline)
-  return run.create(config, stages, microbatches, c, tail, form)
+  c = plans.PipelineConfig(**pipeline)
+  return plans.create(config, stages, microbatches, c, tail, form)
 
 
 def close(found, wanted, tolerance=2e-5):

@@ -24,7 +24,7 @@ def total(hidden, head, targets, weight, how):
   w (log Z - logit[target]) + z_loss w (log Z)^2, summed. Args: hidden [B,T,D]; head: a
   weight; targets int32 [B,T]; weight float32 [B,T]; how: (letters of the head, 'DV' or
   'VD'; z_loss; tokens a device whose logits exist at one time, 0: all; dtype in which
-  the head's gradient is summed over chunks and devices). Only the first result has a gradient.
+  the head's gradient is summed). Only the first result has a gradient.
   """
   return _sums(hidden, head, targets, weight, how, False)[:2]
 

@@ -83,12 +83,6 @@ class Layout:
     return rows[by_layer], slots[by_layer]
 
 
-def spec(dims):
-  """PartitionSpec of dims that begin with `C`, chunks on `stage`."""
-  rest = axes.spec(dims[1:])
-  return type(rest)('stage', *rest)
-
-
 def arrange(tree, layout):
   """Every Params in `tree` (parameters, or a State) from [L, ...] to stored order.
 
@@ -97,7 +91,7 @@ def arrange(tree, layout):
   source = jnp.asarray(layout.source)
 
   def leaf(x, dims):
-    place = {} if axes.mesh() is None else dict(out_sharding=spec('C' + dims))
+    place = {} if axes.mesh() is None else dict(out_sharding=axes.spec('C' + dims))
     out = jnp.where(source < 0, layout.n_layers, source)
     return x.at[out].get(mode='fill', fill_value=0, **place)
 
@@ -122,7 +116,7 @@ def abstract(params, layout, mesh=None):
 
   def leaf(x, dims):
     shape = (layout.depth, layout.slots, *x.shape[1:])
-    place = mesh and jax.sharding.NamedSharding(mesh, spec('C' + dims))
+    place = mesh and jax.sharding.NamedSharding(mesh, axes.spec('C' + dims))
     return jax.ShapeDtypeStruct(shape, x.dtype, sharding=place or None)
 
   return _each(params, leaf)

@@ -7,7 +7,6 @@ the memory of activations is what the schedule bounds it to, whatever the number
 microbatches. Gradients are added in float32.
 """
 
-import dataclasses
 import functools
 
 import jax
@@ -16,56 +15,11 @@ import numpy as np
 from flax import struct
 
 from llama3_jax import axes
-from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.model import remat
 from llama3_jax.model import rope
-from llama3_jax.pipeline import layout as layouts
 from llama3_jax.pipeline import schedule as schedules
 from llama3_jax.pipeline import slots
-
-
-@dataclasses.dataclass(frozen=True)
-class PipelineConfig:
-  """The `pipeline` part of a config; beside `mesh.stage` and `train.microbatches`."""
-
-  chunks: int = 1  # a stage has, V
-  group: int = 0  # consecutive microbatches of a chunk, N; 0: as many as stages
-  form: str = 'aligned'  # aligned | 1f1b | gpipe
-  bare: bool = False  # the first chunk is the embedding only, the last the head only
-  together: bool = False  # no branch differs between stages
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
-  """What an executor is made of; static under jit, so make it once.
-
-  `tail(params, hidden, batch) -> (sum, metric sums)` is the loss of a microbatch from
-  hidden states after the final norm, as `losses.head_loss`; its params have no layers.
-
-  `together`: no branch differs between the stages. Idle stages then compute and throw
-  away, which costs energy and no time (they would wait for their neighbours), and no
-  collective stands in a branch that some devices do not take.
-  """
-
-  config: object  # ModelConfig
-  layout: layouts.Layout
-  schedule: schedules.Schedule
-  tail: object
-  together: bool = False
-
-
-def create(model, stages, microbatches, c, tail, form=None):
-  """The Plan of a ModelConfig and a PipelineConfig; UserError for what cannot be.
-
-  `form`: instead of the config's; 'forward' for `measure`.
-  """
-  if form is None and c.form not in schedules.FORMS:
-    known = ', '.join(schedules.FORMS)
-    raise UserError(f'pipeline.form={c.form!r} is none of {known}')
-  layout = layouts.Layout(model.n_layers, stages, c.chunks, c.bare)
-  table = schedules.build(stages, c.chunks, microbatches, c.group, form or c.form)
-  return Plan(model, layout, table, tail, c.together)
 
 
 @struct.dataclass
@@ -122,7 +76,7 @@ def measure(params, batch, plan):
 def _over_stages(function, params, batch, plan):
   """function(layers, outer, parts) on every stage: (layers, outer, metrics)."""
   parts = {name: _split(name, x, plan) for name, x in batch.items()}
-  staged, whole = layouts.spec('C'), axes.spec('')
+  staged, whole = axes.spec('C'), axes.spec('')
   mapped = jax.shard_map(
     functools.partial(function, plan=plan),
     in_specs=(staged, whole, whole),

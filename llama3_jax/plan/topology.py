@@ -5,7 +5,6 @@ import itertools
 import math
 
 import jax
-import numpy as np
 
 from llama3_jax import axes
 from llama3_jax import mesh as meshes
@@ -157,7 +156,7 @@ def installed(chip):
 def mesh(config, target, found=None):
   """Explicit jax Mesh of config's axis sizes over the absent devices of `target`."""
   shape = check(config, target)
-  grid = arrange(shape, devices(target) if found is None else found)
+  grid = meshes.arrange(shape, devices(target) if found is None else found)
   kinds = (jax.sharding.AxisType.Explicit,) * len(axes.AXES)
   return jax.sharding.Mesh(grid, axes.AXES, axis_types=kinds)
 
@@ -171,36 +170,3 @@ def check(config, target):
       f'replica may cross them: set mesh.replica={target.slices} or a multiple'
     )
   return shape
-
-
-def arrange(shape, found):
-  """Devices as an array of `shape` (the five axes): an axis runs along whole dims of
-  the torus where that is possible, and every slice has the same order inside.
-
-  Only `replica`, the outermost axis, crosses slices.
-  """
-  from jax.experimental import mesh_utils
-
-  found = list(found)
-  if found[0].platform != 'tpu':
-    return np.array(found, dtype=object).reshape(shape)
-  place = lambda d: (*d.coords, d.core_on_chip)
-  parts = {}
-  for d in found:  # a single slice has no index
-    parts.setdefault(getattr(d, 'slice_index', 0), []).append(d)
-  parts = [parts[s] for s in sorted(parts)]
-  inside = (shape[0] // len(parts), *shape[1:])
-  try:
-    first = mesh_utils.create_device_mesh(inside, parts[0])
-  except (NotImplementedError, ValueError):
-    first = mesh_utils.create_device_mesh(
-      inside, parts[0], allow_split_physical_axes=True
-    )
-  grids = []
-  for part in parts:
-    at = {place(d): d for d in part}
-    grid = np.empty(first.shape, dtype=object)
-    for i in np.ndindex(first.shape):
-      grid[i] = at[place(first[i])]
-    grids.append(grid)
-  return np.concatenate(grids, axis=0)

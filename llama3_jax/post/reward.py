@@ -75,7 +75,9 @@ def response_rewards(params: Reward, batch: Mapping, config: ModelConfig) -> jax
     rewards = rewards[:, None]
   ends = axes.shard(batch['ends'], 'B_')
   # A mask instead of a gather: T may be sharded.
-  at_end = jnp.arange(tokens.shape[-1]) == ends[..., None]
+  columns = axes.order(tokens.shape[-1])
+  columns = jnp.arange(tokens.shape[-1]) if columns is None else jnp.asarray(columns)
+  at_end = columns == ends[..., None]
   return jnp.sum(jnp.where(axes.shard(at_end, 'B_T'), rewards, 0), -1)
 
 

@@ -91,6 +91,15 @@ class Checkpoints:
         raise _explain(e, self.folder / str(step))
     return found['state'], found['data']
 
+  def data(self, step):
+    """The JSON part of a save."""
+    try:
+      args = ocp.args.Composite(data=ocp.args.JsonRestore())
+      with _quiet():
+        return self.manager.restore(step, args=args)['data']
+    except Exception as e:
+      raise _explain(e, self.folder / str(step))
+
   def forget(self, after):
     """Removes the saves of later steps than `after`: a rewind makes them anew."""
     self.wait()

@@ -1,5 +1,6 @@
 """The one training loop: the stages of 3 and 4 differ by loss and data only."""
 
+import dataclasses
 import pathlib
 import time
 
@@ -11,6 +12,8 @@ from llama3_jax import config as configs
 from llama3_jax import mesh as meshes
 from llama3_jax.config import Preempted
 from llama3_jax.config import UserError
+from llama3_jax.pipeline import layout as layouts
+from llama3_jax.pipeline import plans
 from llama3_jax.train import checkpoint
 from llama3_jax.train import goodput
 from llama3_jax.train import guard as guards
@@ -29,7 +32,8 @@ def run(config, workdir, model, loss, data, params, evaluate=None):
   Args:
     config: ConfigDict with `optim` (OptimConfig) and `train`, see configs/pretrain.py.
     model: ModelConfig, for the FLOPs of a token.
-    loss: loss(params, batch) -> (sum, metric sums with 'count').
+    loss: loss(params, batch) -> (sum, metric sums with 'count'), or the Plan of a
+      pipeline: the parameters of the state are then in the order of its layout.
     data: batch(size, length, share), state(), restore(state), tokens: the consumed
       tokens, which key the batch and sequence ramp.
     params: function without arguments that gives the initial parameters.
@@ -41,7 +45,7 @@ def run(config, workdir, model, loss, data, params, evaluate=None):
   return _Run(config, workdir, model, loss, data, params, evaluate).train()
 
 
-def check(config, model):
+def check(config, model, plan=None):
   """Phases of the ramp; UserError when they or the model do not fit the mesh."""
   t = config.train
   for name in ('log_every', 'save_every', 'microbatches', 'keep'):
@@ -53,11 +57,26 @@ def check(config, model):
   guards.create(t)
   m = axes.mesh()
   sizes = (1,) * len(axes.AXES) if m is None else m.axis_sizes
-  meshes.check(sizes, model)
+  meshes.check(sizes, model, plan is not None)
   phases = schedule.ramp(t)
   for p in phases:
     meshes.check_batch(sizes, p.batch, p.length, t.microbatches)
   return phases
+
+
+def restore(checkpoints, state, step, layout):
+  """(state, data) of a save, in the order of `layout` whatever it was saved in.
+
+  `state`: arrays in that order; layout: of a pipeline, None: the model's own.
+  """
+  then = checkpoints.data(step).get('layout')
+  then = then and layouts.Layout(**then)
+  if then == layout:
+    like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+    return checkpoints.restore(jax.tree.map(like, state), step)
+  mesh = jax.sharding.get_mesh()
+  found, data = checkpoints.restore(layouts.saved(state, layout, then, mesh), step)
+  return jax.jit(layouts.convert, static_argnums=(1, 2))(found, then, layout), data
 
 
 class _Run:
@@ -67,7 +86,8 @@ class _Run:
     t = self.t = config.train
     self.config, self.workdir, self.model = config, pathlib.Path(workdir), model
     self.loss, self.data, self.params, self.evaluate = loss, data, params, evaluate
-    self.phases, self.guard = check(config, model), guards.create(t)
+    self.plan = loss if isinstance(loss, plans.Plan) else None
+    self.phases, self.guard = check(config, model, self.plan), guards.create(t)
     self.optimizer = optim.create(optim.OptimConfig(**config.optim))
     self.clock = goodput.Clock(workdir)
     self.checkpoints = checkpoint.open_run(workdir, t)
@@ -162,19 +182,22 @@ class _Run:
     self.dog.beat(f'the save of step {self.step}')
     data = {'data': self.data.state(), 'tokens': self.data.tokens}
     data['useful_s'] = self.clock.useful
+    data['layout'] = self.plan and dataclasses.asdict(self.plan.layout)
     self.checkpoints.save(self.step, self.state, data)
     self.clock.mark('save')
 
   def _fresh(self):
-    return jax.jit(steps.create, static_argnums=1)(self.params(), self.optimizer)
+    params = self.params()
+    if self.plan:
+      params = jax.jit(layouts.arrange, static_argnums=1)(params, self.plan.layout)
+    return jax.jit(steps.create, static_argnums=1)(params, self.optimizer)
 
   def _restore(self, step):
     """Takes the save of `step` (None: keeps the fresh state); returns its step."""
     useful = 0.0
     if step is not None:
-      like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-      abstract = jax.tree.map(like, self.state)
-      self.state, saved = self.checkpoints.restore(abstract, step)
+      now = self.plan and self.plan.layout
+      self.state, saved = restore(self.checkpoints, self.state, step, now)
       self.data.restore(saved['data'])
       useful = saved.get('useful_s', 0.0)
       logging.info('resumed at step %d, %d tokens', step, self.data.tokens)

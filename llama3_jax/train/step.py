@@ -8,6 +8,8 @@ import optax
 from flax import struct
 
 from llama3_jax import axes
+from llama3_jax.pipeline import plans
+from llama3_jax.pipeline import run as pipelines
 from llama3_jax.train import guard as guards
 
 
@@ -33,6 +35,8 @@ def gradients(loss, params, batch, microbatches):
   Microbatches take strided rows, so that each keeps the batch's layout over devices;
   their gradients are added in float32 (section 3.3.2).
   """
+  if isinstance(loss, plans.Plan):
+    return pipelines.gradients(params, batch, loss)
   grad = jax.grad(lambda p, b: loss(p, b), has_aux=True)
   if microbatches == 1:
     return grad(params, batch)
@@ -64,9 +68,9 @@ def normalise(tree, count):
 def train_step(state, batch, loss, optimizer, microbatches=1, guard=None):
   """One optimizer step.
 
-  Args: loss(params, batch) -> (sum, metric sums with 'count'); static, so make it
-  once; guard: what a bad step is, None looks at none. Returns (state, metrics: means
-  over the supervised items, grad_norm, count).
+  Args: loss(params, batch) -> (sum, metric sums with 'count'), or the Plan of a
+  pipeline; static, so make it once; guard: what a bad step is, None looks at none.
+  Returns (state, metrics: means over the supervised items, grad_norm, count).
   """
   grads, sums = gradients(loss, state.params, batch, microbatches)
   grads = normalise(grads, sums['count'])
@@ -86,6 +90,8 @@ def train_step(state, batch, loss, optimizer, microbatches=1, guard=None):
 @functools.partial(jax.jit, static_argnums=2)
 def eval_step(params, batch, loss):
   """Metric sums of one batch."""
+  if isinstance(loss, plans.Plan):
+    return pipelines.measure(params, batch, loss)
   return loss(params, batch)[1]
 
 

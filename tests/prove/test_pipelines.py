@@ -77,7 +77,7 @@ c = ModelConfig(8, 1024, 8, 8, 128, 4096, vocab_size=32000, attention='dense',
                 remat='full')
 tail = functools.partial(loss.head_loss, config=c)
 with jax.set_mesh(mesh):
-  plan = run.create(c, 4, 8, run.PipelineConfig(together=TOGETHER), tail)
+  plan = plans.create(c, 4, 8, plans.PipelineConfig(together=TOGETHER), tail)
   params = layout.abstract(llama.abstract(c, mesh=mesh), plan.layout, mesh)
   place = jax.sharding.NamedSharding(mesh, axes.spec('BT'))
   batch = {n: jax.ShapeDtypeStruct((32, 1024), jnp.float32 if n == 'weight' else
