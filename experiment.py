@@ -8,7 +8,9 @@
 --sweep_index=I            runs member I only (array jobs)
 --devices=N                N virtual CPU devices (to try a mesh on a laptop)
 --chip=v5p --flags=A,B     the compiler's flag sets for a chip; without --flags its own
---coordinator=HOST:PORT --processes=N --process=I   several hosts; TPU pods need none
+--coordinator=HOST:PORT --processes=N --process=I   several hosts; or
+--coordinator=auto         the cluster says (TPU slices, Slurm); Slurm and GKE need none
+--stopped=STATUS           status after SIGTERM instead of 0, where a job must go on
 """
 
 import fractions
@@ -98,7 +100,7 @@ def parse(arguments):
 
   flags, overrides = {}, {}
   names = ('config', 'workdir', 'sweep', 'sweep_index', 'devices', 'help')
-  names += ('coordinator', 'processes', 'process', 'chip', 'flags')
+  names += ('coordinator', 'processes', 'process', 'chip', 'flags', 'stopped')
   for argument in arguments:
     match = re.fullmatch(r'--?([\w.\-]+)(?:=(.*))?', argument, re.S)
     name, value = match.groups() if match else (argument, None)
@@ -167,8 +169,9 @@ def _compiler(flags):
     raise UserError(f'--chip={flags["chip"]} is none of {", ".join(sets.DEFAULT)}')
   chosen = sets.names(flags['chip'], flags.get('flags', 'auto'))
   for name, value in sets.environment(flags['chip'], chosen).items():
-    before = os.environ.get(name)  # what the user set comes last and wins
-    os.environ[name] = f'{value} {before}' if before else value
+    before = os.environ.get(name, '')  # what the user set comes last and wins
+    joined = f'{value} {before}'.strip() if value.startswith('--') else before or value
+    os.environ[name] = joined
 
 
 def _devices(flags):
@@ -193,17 +196,21 @@ def _join(flags):
   for name in ('processes', 'process'):
     if name in flags and 'coordinator' not in flags:
       raise UserError(f'--{name} needs --coordinator=HOST:PORT, the same on all')
-  several = os.environ.get('TPU_WORKER_HOSTNAMES', '').count(',') or (
-    int(os.environ.get('SLURM_NTASKS', 1)) > 1
-  )
-  if 'coordinator' in flags:
-    count, index = _number(flags, 'processes'), _number(flags, 'process')
-    peers.join(flags['coordinator'], count, index)
-  elif several:
+  address = flags.get('coordinator', 'auto' if _several() else None)
+  if address == 'auto':
     peers.join()
+  elif address is not None:
+    count, index = _number(flags, 'processes'), _number(flags, 'process')
+    peers.join(address, count, index)
   if not jax.distributed.is_initialized() or jax.process_count() == 1:
     return None
   return peers.Peers(_lost).watch()
+
+
+def _several():
+  """Whether the environment names other processes; on TPU VMs it does not."""
+  counts = (os.environ.get(n, 1) for n in ('SLURM_NTASKS', 'MEGASCALE_NUM_SLICES'))
+  return ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '') or max(map(int, counts)) > 1
 
 
 def _lost(line):
@@ -250,8 +257,12 @@ def main(arguments, peers):
   for name in ('config', 'workdir'):
     if name not in flags:
       raise UserError(f'--{name} is missing; see python -m experiment --help')
+  if 'stopped' in flags:
+    _number(flags, 'stopped')
   module, config = load_config(flags['config'])
   runs = members(module, config, flags, overrides, flags['workdir'])
+  if config.experiment == 'plan':  # else jax looks for the TPU its compiler is here for
+    os.environ.setdefault('JAX_PLATFORMS', 'cpu')
   _devices(flags)
   peers += filter(None, [_join(flags)])
   logging.set_verbosity(logging.WARNING if peers and peers[0].index else logging.INFO)
@@ -291,11 +302,13 @@ def launch(arguments):
   signal.signal(signal.SIGTERM, _interrupt)
   # Threads and coroutines of libraries whose error is raised to us anyway.
   threading.excepthook = sys.unraisablehook = lambda _: None
-  peers, reason = [], None
+  peers, reason, stopped = [], None, 0
   try:
     status, message = main(arguments, peers), None
   except Exception as e:
     status, message = _ending(e)
+    if type(e).__name__ == 'Preempted':
+      stopped = int(parse(arguments)[0].get('stopped', 0))
     if peers and status:
       # Where a peer died we fail as well, in some collective: its name comes first.
       peers[0].wait(50 if type(e).__name__ == 'JaxRuntimeError' else 5)
@@ -314,7 +327,7 @@ def launch(arguments):
     peers[0].leave(reason if status else None)
   if peers and status:
     os._exit(status)  # the exit of jax waits for all processes
-  return status
+  return status or stopped
 
 
 def _ending(error):

@@ -53,6 +53,8 @@ def base():
       eps=1e-8,
       weight_decay=0.1,
       clip=1.0,
+      mu_dtype='float32',  # of the stored moments: or bfloat16, int8
+      nu_dtype='float32',
     )
   )
   c.train = ml_collections.ConfigDict(

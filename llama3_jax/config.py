@@ -163,7 +163,7 @@ def _plain(value, beside):
 
 
 # What may change between two starts of one run without making it another run.
-FREE = ('train.log_every', 'data.root', 'init_from')
+FREE = ('train.log_every', 'train.microbatches', 'data.root', 'init_from')
 # A checkpoint restores onto any mesh.
 FREE += ('mesh.replica', 'mesh.fsdp', 'mesh.stage', 'mesh.context', 'mesh.tensor')
 FREE += tuple(f'pipeline.{n}' for n in ('chunks', 'group', 'form', 'bare', 'together'))

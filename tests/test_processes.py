@@ -94,11 +94,18 @@ def group(launcher, toy, tmp_path):
     g.kill()
 
 
-def expected(toy, steps=STEPS):
-  """Checksums of the batches as one process reads them."""
+def expected(toy, steps=STEPS, context=1):
+  """Checksums of the batches as one process reads them, columns in the mesh's order."""
   source = shards.open_source(toy / 'web', split='train')
   rows = pipeline.Rows({'web': source}, [(0, {'web': 1.0})], 0, 'row', 64)
-  return {i: faulty.checksum(rows.batch(8, 32)) for i in range(1, steps + 1)}
+  chunks = np.arange(32).reshape(2 * context, -1)
+  order = np.concatenate([chunks[[i, -1 - i]].ravel() for i in range(context)])
+  order = order if context > 1 else np.arange(32)
+
+  def batch():
+    return {name: x[:, order] for name, x in rows.batch(8, 32).items()}
+
+  return {i: faulty.checksum(batch()) for i in range(1, steps + 1)}
 
 
 def found(path, count):
@@ -131,7 +138,8 @@ def test_killed_and_stopped_on_any_number_of_processes(group, toy, tmp_path):
   assert line.startswith('experiment: process 1 (') and 'died' in line, texts[0]
   assert 'Traceback' not in texts[0], texts[0]
   seen = {s: v for s, v in found(sums, 2).items() if s <= 12}
-  assert seen == {s: data[s] for s in range(1, 13)}
+  mixed = expected(toy, context=2)
+  assert seen == {s: mixed[s] for s in range(1, 13)}
 
   fields = '--config.mesh.fsdp=2', '--config.mesh.tensor=2', '--config.train.keep=9'
   run.start(4, *fields, '--config.train.stats_every=3')

@@ -40,9 +40,10 @@ def join(address=None, count=None, index=None):
       jax.distributed.initialize(address, count, index)
   except Exception as e:  # of many kinds, for a wrong address or number
     reason = ' '.join(str(e).split())[:200]
+    said = f'--coordinator={address} --processes={count} --process={index}'
     raise UserError(
-      f'--coordinator={address} --processes={count} --process={index}: the '
-      f'processes did not find each other ({reason})'
+      f'{said if address else "--coordinator=auto"}: the processes did not find each '
+      f'other ({reason})'
     )
 
 
