@@ -7,7 +7,8 @@ from llama3_jax.model import llama
 
 # Peak learning rates of table 3; ramp, warm-up and decay are those of the 405B.
 PEAK = {'8b': 3e-4, '70b': 1.5e-4, '405b': 8e-5}
-# [TP, CP, PP, DP] of table 4 without its pipeline: this code has FSDP take its place.
+# [TP, CP, PP, DP] of table 4 with FSDP in the place of its pipeline; docs/parallelism.md
+# has the layout with 16 stages.
 MESH = {'8b': dict(tensor=1), '70b': dict(tensor=8), '405b': dict(tensor=8)}
 # General knowledge, maths and reasoning, code, multilingual (section 3.1.2).
 PAPER_MIX = dict(general=0.5, math=0.25, code=0.17, multilingual=0.08)
@@ -30,33 +31,8 @@ def base():
   c.mesh = ml_collections.ConfigDict(
     dict(replica=1, fsdp=-1, stage=1, context=1, tensor=1)
   )
-  # Of mesh.stage stages (3.3.2, docs/parallelism.md); train.microbatches go through.
-  c.pipeline = ml_collections.ConfigDict(
-    dict(
-      chunks=1,  # of the model a stage has, V
-      group=0,  # consecutive microbatches of a chunk, N; 0: as many as stages
-      form='aligned',  # aligned | 1f1b | gpipe
-      bare=False,  # the first chunk is the embedding only, the last the head only
-      together=False,  # no branch differs between stages
-    )
-  )
-  c.optim = ml_collections.ConfigDict(
-    dict(
-      peak=3e-3,
-      warmup=50,
-      decay=1300,
-      floor=0.3,
-      anneal_start=0,
-      anneal_steps=0,
-      b1=0.9,
-      b2=0.95,
-      eps=1e-8,
-      weight_decay=0.1,
-      clip=1.0,
-      mu_dtype='float32',  # of the stored moments: or bfloat16, int8
-      nu_dtype='float32',
-    )
-  )
+  _pipeline(c)
+  _optim(c)
   c.train = ml_collections.ConfigDict(
     dict(
       steps=1300,
@@ -103,6 +79,40 @@ def _reliability(c):
       watchdog_exit=False,  # and the process ends
       replay_every=0,  # steps between two that are run again, to compare every bit
       stats_every=50,  # steps between statistics of slow processes
+    )
+  )
+
+
+def _pipeline(c):
+  """How mesh.stage stages share the model (3.3.2)."""
+  c.pipeline = ml_collections.ConfigDict(
+    dict(
+      chunks=1,  # of the model a stage has, V
+      group=0,  # consecutive microbatches of a chunk, N; 0: as many as stages
+      form='aligned',  # aligned | 1f1b | gpipe
+      bare=False,  # the first chunk is the embedding only, the last the head only
+      together=False,  # no branch differs between stages
+    )
+  )
+
+
+def _optim(c):
+  """AdamW and its schedule (3.4.1)."""
+  c.optim = ml_collections.ConfigDict(
+    dict(
+      peak=3e-3,
+      warmup=50,
+      decay=1300,
+      floor=0.3,
+      anneal_start=0,
+      anneal_steps=0,
+      b1=0.9,
+      b2=0.95,
+      eps=1e-8,
+      weight_decay=0.1,
+      clip=1.0,
+      mu_dtype='float32',  # of the stored moments: or bfloat16, int8
+      nu_dtype='float32',
     )
   )
 
