@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import pretrain
 from llama3_jax import axes
+from llama3_jax import config as configs
 from llama3_jax import mesh as meshes
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import UserError
@@ -18,6 +20,7 @@ from llama3_jax.pipeline import plans
 from llama3_jax.pipeline import run
 from llama3_jax.pipeline import schedule as schedules
 from llama3_jax.train import checkpoint
+from llama3_jax.train import loop
 from llama3_jax.train import loss as losses
 from llama3_jax.train import optim
 from llama3_jax.train import step
@@ -234,3 +237,32 @@ def test_unknown_form_is_one_line():
   with pytest.raises(UserError, match="pipeline.form='forward'"):
     plan_of(C, 2, 2, dict(form='forward'))
   assert set(schedules.FORMS) == {'aligned', '1f1b', 'gpipe'}
+
+
+def test_the_paper_s_layout_of_the_405b():
+  """16,384 devices: TP 8, PP 16, DP 128, one layer a chunk, 16 microbatches."""
+  c = pretrain.get_config('405b')
+  c.mesh.update(dict(tensor=8, stage=16))
+  c.pipeline.update(dict(chunks=8, bare=True))
+  c.train.update(dict(microbatches=16, ramp=((0, 2048, 8192),)))
+  c.model.update(dict(remat='none', reshard=False))
+  model = configs.model_config(c.model)
+  devices = meshes.abstract(meshes.shape(c.mesh, 16_384))
+  with jax.sharding.use_abstract_mesh(devices):
+    tail = functools.partial(losses.head_loss, config=model)
+    plan = plans.of(c, model, tail)
+    loop.check(c, model, plan)
+    assert schedules.bubble(plan.schedule) == 15 / (8 * 16)
+    params = layouts.abstract(llama.abstract(model, mesh=devices), plan.layout, devices)
+    place = jax.sharding.NamedSharding(devices, axes.spec('BT'))
+    kind = lambda name: jnp.float32 if name == 'weight' else jnp.int32
+    batch = {
+      name: jax.ShapeDtypeStruct((2048, 8192), kind(name), sharding=place)
+      for name in axes.TOKENS
+    }
+    grads, found = jax.eval_shape(
+      lambda p, b: step.gradients(plan, p, b, 16), params, batch
+    )
+  assert found['loss'].shape == ()
+  for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(params)):
+    assert (a.shape, a.sharding.spec) == (b.shape, b.sharding.spec)
