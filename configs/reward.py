@@ -29,8 +29,8 @@ def get_config(size='tiny'):
   c.init_from = 'runs/herd/anneal'  # the pre-trained model (4.1.2)
   c.data.mode = 'paper'  # all responses in one row; or 'exact', a row each
   if size == 'tiny':
-    c.optim.update(dict(peak=2e-3, warmup=10, decay=400, floor=0.1))
-    c.train.update(dict(steps=400, batch=32, length=88))
+    c.optim.update(dict(peak=2e-3, warmup=10, decay=480, floor=0.1))
+    c.train.update(dict(steps=480, batch=32, length=88))
     c.data.tasks = 12_000
   else:
     # Not in the paper; Llama 2: 1e-5 (5e-6 for 70B), warm-up 3%, cosine to 10%.
