@@ -15,12 +15,11 @@ import pathlib
 import sys
 import tempfile
 
-HERE = pathlib.Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE / 'sides')]
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from aot_cases import CASES
-from aot_cases import MODEL
-from aot_cases import TOPOLOGY
+from sides.aot_cases import CASES
+from sides.aot_cases import MODEL
+from sides.aot_cases import TOPOLOGY
 
 from configs import plan as plan_config
 from experiments import plan
@@ -64,7 +63,9 @@ def maxtext(case, full, names):
   options = flags.flags(chip, flags.names(chip, names))
   with tempfile.TemporaryDirectory() as folder:
     arguments.append(f'base_output_directory={folder}')
-    found = compiler.run('maxtext_aot:lower', arguments, folder, options, full, 1800)
+    found = compiler.run(
+      'sides.maxtext_aot:lower', arguments, folder, options, full, 1800
+    )
   text = found.hlo.replace(THEIR_ATTENTION, '/attention' + THEIR_ATTENTION)
   found = dataclasses.replace(found, hlo=text)
   config = plan_config.get_config(f'{case.size},{case.target}')
@@ -106,7 +107,7 @@ def gathers(found, weights=True, waiting=False):
     r
     for r in found['collectives']
     if r['kind'] == 'all-gather'
-    and r['where'] == 'layers'
+    and r['where'] != 'once'  # the compiler may unroll a run of the layer loop
     and ('fsdp' in r['axes'].split('+')) == weights
     and not (waiting and r['asynchronous'])
   ]
@@ -144,6 +145,8 @@ def lines(case, found):
     yield 'keys and values gathered, GiB', *both, f'<= {case.kv:g}', both[0] <= case.kv
   if case.time:
     yield 'HBM, GiB a chip', *memory, '', None
+    host = [f['memory']['host'] / GIB for f in sides]
+    yield 'memory of the host, GiB a chip', *host, '', None
   yield (
     f'estimate, us a token and chip ({sides[0]["time"]["estimate"]})',
     *[s * 1e6 for s in seconds],
@@ -156,7 +159,8 @@ def row(case, line):
   measure, mine, theirs, bar, holds = line
   ratio = f'{mine / theirs:.3f}' if theirs else ''
   said = {True: 'yes', False: 'no', None: ''}[holds]
-  return f'| {case.name} | {measure} | {mine:.2f} | {theirs:.2f} | {ratio} | {bar} | {said} |'
+  cells = (case.name, measure, f'{mine:.2f}', f'{theirs:.2f}', ratio, bar, said)
+  return f'| {" | ".join(cells)} |'
 
 
 def main():

@@ -43,6 +43,7 @@ class Case:
 
 FULL = ('remat_policy=full',)
 INPUT_QKV = ('decoder_layer_input', 'query_proj', 'key_proj', 'value_proj')
+LARGE = {'train.loss_chunk': 4096, 'model.block': 2048}
 LONG = ('ici_context_parallelism=16', 'ici_fsdp_parallelism=4', 'packing=false')
 CASES = (
   Case('8b', '8b', 'v5p:4x4x4', 1, {}, FULL, gathers=26.0),
@@ -64,16 +65,17 @@ CASES = (
     '8b',
     'v6e:16x16',
     4,
-    {'model.remat': 'offload_qkvo'},
+    {'model.remat': 'offload_qkvo', **LARGE},
     (*offload(*INPUT_QKV, 'out_proj'), *RECIPE),
   ),
-  # MaxText's best published configurations, and the best of ours for the same chips.
+  # MaxText's best published configurations, and the best of ours for the same chips
+  # that needs no more memory of the host than such a machine has.
   Case(
     'best-8b-v6e',
     '8b',
     'v6e:16x16',
     4,
-    {'model.remat': 'offload_qkvo'},
+    {'model.remat': 'input@host,q,k,v,attention@host,out@host', **LARGE},
     (*offload(*INPUT_QKV, 'out_proj'), *RECIPE),
     memory=False,
     time=True,
@@ -83,8 +85,13 @@ CASES = (
     '70b',
     'v6e:16x16',
     5,
-    {'model.remat': 'input@host,q@host,k@host,v@host'},
+    {
+      'model.remat': 'input@host,q@host,k@host,v@host,attention@host,out@host',
+      'mesh.replica': 2,
+    }
+    | LARGE,
     (*offload(*INPUT_QKV), *RECIPE),
+    our_rows=4,
     memory=False,
     time=True,
   ),
@@ -93,8 +100,10 @@ CASES = (
     '405b',
     'v5p:8x8x8',
     2,
-    {'model.remat': 'attention@host'},
+    {'model.remat': 'input@host,q,k,v,attention@host,out@host', 'mesh.replica': 2}
+    | {'train.loss_chunk': 4096},
     (*offload('context', 'mlpwo'), *RECIPE, 'num_vocab_tiling=4'),
+    our_rows=1,
     memory=False,
     time=True,
   ),

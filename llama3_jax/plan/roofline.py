@@ -27,6 +27,9 @@ FREE += ('copy-done', 'async-start', 'async-done', 'async-update', 'send', 'recv
 FREE += ('send-done', 'recv-done', 'opt-barrier', 'domain', 'broadcast')
 
 
+SLICES = ('slice', 'dynamic-slice')
+
+
 @dataclasses.dataclass(frozen=True)
 class Work:
   """What one device does in a step."""
@@ -116,34 +119,74 @@ def _kernel(op, model, platform):
 
 def _traffic(module, op, ops):
   """Bytes an instruction reads and writes in device memory; slices count as slices."""
-  on_device = lambda a: a.space in (0, hlo.HOST)
   body = module.computations.get(op.called[0], {}) if op.kind == 'fusion' else {}
-  parameters = {}
-  for inner in body.values():
-    if inner.kind == 'parameter':
-      parameters[int(re.match(r'number=(\d+)', inner.rest)[1])] = inner.name
-  moved, updated = 0, 0
+  if op.kind == 'dynamic-update-slice' and op.operands[1] in ops:
+    return 2 * ops[op.operands[1]].bytes
+  if op.kind in SLICES:
+    return 2 * sum(a.bytes for a in op.arrays if _on_device(a))
+  parameters = _parameters(body)
+  moved = 0
   for i, name in enumerate(op.operands):
     if name not in ops:
       continue
-    whole = sum(a.bytes for a in ops[name].arrays if on_device(a))
-    users = [x for x in body.values() if parameters.get(i) in x.operands]
-    if users and whole and all(x.kind == 'dynamic-slice' for x in users):
-      whole = min(whole, sum(x.bytes for x in users))
-    if users and whole and all(_updates(x, parameters.get(i)) for x in users):
-      updated += whole
-      whole = sum(body[x.operands[1]].bytes for x in users if x.operands[1] in body)
+    whole = sum(a.bytes for a in ops[name].arrays if _on_device(a))
+    if whole and i in parameters:
+      whole = min(whole, _read(module, body, parameters[i]))
     moved += whole
-  if op.kind == 'dynamic-update-slice' and op.operands[1] in ops:
-    return 2 * ops[op.operands[1]].bytes
-  if op.kind == 'dynamic-slice':
-    return 2 * sum(a.bytes for a in op.arrays if on_device(a))
-  written = sum(a.bytes for a in op.arrays if on_device(a))
-  return moved + max(written - updated, 0)
+  return moved + sum(_written(body, op))
 
 
-def _updates(op, name):
-  return op.kind == 'dynamic-update-slice' and op.operands[0] == name
+def _on_device(array):
+  return array.space in (0, hlo.HOST)
+
+
+def _parameters(body):
+  """{number: name} of a computation's parameters."""
+  return {
+    int(re.match(r'number=(\d+)', x.rest)[1]): x.name
+    for x in body.values()
+    if x.kind == 'parameter'
+  }
+
+
+def _read(module, body, name):
+  """Bytes of the value `name` that a fused computation reads: of a slice, the slice."""
+  total = 0
+  for user in (x for x in body.values() if name in x.operands):
+    if user.kind in SLICES:
+      total += user.bytes
+    elif user.kind == 'bitcast':
+      total += _read(module, body, user.name)
+    elif user.kind == 'dynamic-update-slice' and user.operands[0] == name:
+      pass  # kept as it is where nothing is written
+    elif user.kind == 'fusion':
+      inner = module.computations.get(user.called[0], {})
+      names = _parameters(inner)
+      for i, operand in enumerate(user.operands):
+        total += _read(module, inner, names[i]) if operand == name else 0
+    else:
+      total += body[name].bytes
+  return total
+
+
+def _written(body, op):
+  """Bytes of each array that an instruction writes: of an update, the part written."""
+  root = next((x for x in body.values() if x.root), None)
+  made = [root]
+  if root is not None and root.kind == 'tuple':
+    made = [body.get(n) for n in root.operands]
+  arrays = [a for a in op.arrays]
+  if len(made) != len(arrays):
+    made = [None] * len(arrays)
+  for x, array in zip(made, arrays):
+    while x is not None and x.kind == 'bitcast':
+      x = body.get(x.operands[0])
+    if not _on_device(array):
+      continue
+    if x is not None and x.kind == 'dynamic-update-slice' and x.operands[1] in body:
+      yield body[x.operands[1]].bytes
+    else:
+      yield array.bytes
 
 
 def model_flops(model, step, batch, length):
