@@ -7,8 +7,8 @@ from llama3_jax.model import llama
 
 # Peak learning rates of table 3; ramp, warm-up and decay are those of the 405B.
 PEAK = {'8b': 3e-4, '70b': 1.5e-4, '405b': 8e-5}
-# [TP, CP, PP, DP] of table 4 with FSDP in the place of its pipeline; docs/parallelism.md
-# has the layout with 16 stages.
+# [TP, CP, PP, DP] of table 4 with FSDP in the place of its pipeline;
+# docs/parallelism.md has the layout with 16 stages.
 MESH = {'8b': dict(tensor=1), '70b': dict(tensor=8), '405b': dict(tensor=8)}
 # General knowledge, maths and reasoning, code, multilingual (section 3.1.2).
 PAPER_MIX = dict(general=0.5, math=0.25, code=0.17, multilingual=0.08)

@@ -10,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import (
   splash_attention_kernel as kernel_lib,
 )
@@ -65,6 +66,9 @@ def attend(q, k, v, query, key, block=0, interpret=False):
   table = kernel.manual_sharding_spec(place)
   kernel = jax.tree.map(jax.reshard, kernel, table)
   arrays = tuple(map(axes.shard, arrays, dims))
+  # Gathered over `context`: kept (on the host) they are gathered once, not twice.
+  gathered = (checkpoint_name(arrays[i], n) for i, n in ((1, 'keys'), (2, 'values')))
+  arrays = (arrays[0], *gathered, *arrays[3:])
   return jax.shard_map(
     local,
     in_specs=(table, *map(axes.spec, dims)),

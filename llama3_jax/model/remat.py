@@ -9,8 +9,8 @@ import jax
 from llama3_jax.config import UserError
 
 # Of one token in one layer: input D, q N*H, k and v K*H, attention N*H, out D,
-# gate and up F.
-NAMES = ('input', 'q', 'k', 'v', 'attention', 'out', 'gate', 'up')
+# gate and up F; keys and values are k and v gathered over `context` (TPU).
+NAMES = ('input', 'q', 'k', 'v', 'keys', 'values', 'attention', 'out', 'gate', 'up')
 PRESETS = {
   'full': '',  # all is computed again; the layer's input is the scan's own
   'attention': 'attention',
