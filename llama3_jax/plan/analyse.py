@@ -37,6 +37,8 @@ def run(compiled, model, target, request):
     model, request['step'], request['batch'], request['length']
   )
   done = roofline.work(module, found, model, chip)
+  if not compiled.full:  # a compiler may leave values without meaning there
+    done = dataclasses.replace(done, cycles=0.0)
   limit = int(request.get('limit') or chip.limit)
   unknown = [loop.path for loop in loops.values() if loop.trips is None]
   return {

@@ -73,6 +73,7 @@ def run(build, config, folder, options, full=False, timeout=900, env=()):
   request = {'build': build, 'config': config, 'options': options}
   (folder / 'request.pkl').write_bytes(pickle.dumps(request))
   start = time.monotonic()
+  (folder / 'error.json').unlink(missing_ok=True)  # of an earlier plan
   process = _start(folder, dict(env))
   try:
     memory = _wait(process, folder, dump, full, start + timeout)
