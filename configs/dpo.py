@@ -11,7 +11,7 @@ def get_config(size='tiny'):
   c.beta = 0.1
   c.nll = 0.2
   if size == 'tiny':
-    c.optim.update(dict(peak=2e-5, warmup=10, decay=80, floor=0.1))
+    c.optim.update(dict(peak=3e-5, warmup=10, decay=80, floor=0.1))
     c.train.update(dict(steps=80, batch=16, length=72))
   else:
     # 1e-5, beta 0.1 (4.1.4); batch and steps are not given.
