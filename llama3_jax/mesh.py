@@ -47,9 +47,12 @@ def check(sizes, model, pipelined=False):
   for dim, n in model.sizes.items():
     parts = math.prod(size[a] for a in axes.RULES.get(dim, ()))
     if n % parts:
+      names = ' x '.join(f'{a}={size[a]}' for a in axes.RULES[dim] if size[a] > 1)
+      fit = [d for d in range(1, n + 1) if n % d == 0]
+      near = sorted(sorted(fit, key=lambda d: abs(d - parts))[:2])
       raise UserError(
-        f'dim {dim}={n} of the model does not divide over mesh '
-        f'{"/".join(axes.RULES[dim])}={parts}: change mesh.* or the model size'
+        f'dim {dim}={n} of the model does not divide over mesh {names}: {parts} parts; '
+        f'{" or ".join(map(str, near))} would do: change mesh.* or the model size'
       )
 
 
