@@ -1,5 +1,6 @@
 """Eight virtual CPU devices, the shared assets, meshes, and a cache of compilations."""
 
+import gc
 import os
 import pathlib
 import subprocess
@@ -23,6 +24,15 @@ from llama3_jax.data import shards  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 jax.config.update('jax_compilation_cache_dir', str(ROOT / '.pytest_cache/compiled'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def forget():
+  """Compiled programs of a file end with it: a process may map only so many of them
+  (vm.max_map_count), and the one too many is a segmentation fault."""
+  yield
+  jax.clear_caches()
+  gc.collect()
 
 
 @pytest.fixture(scope='session')
