@@ -172,7 +172,8 @@ def einsum(
     quant,
     weights[0].dtype.name,
   )
-  return _linear(x, weights[0], how)
+  letters = expression.split('->')[0].split(',')[1]
+  return _linear(x, shard(weights[0], letters), how)
 
 
 class _How(typing.NamedTuple):

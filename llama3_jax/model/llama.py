@@ -207,7 +207,10 @@ def forward(params, tokens, position, segment, config, cache=None):
 
 def head(params):
   """(the output projection, its letters): the embedding where the two are tied."""
-  return (params.embed, 'VD') if params.head is None else (params.head, 'DV')
+  weight, letters = params.embed, 'VD'
+  if params.head is not None:
+    weight, letters = params.head, 'DV'
+  return axes.shard(weight, letters), letters
 
 
 def logits(params, hidden, config):
