@@ -26,6 +26,7 @@ def check(kind):
 
 
 def _library():
+  """Qwix, which is an extra."""
   try:
     import qwix
   except ImportError:

@@ -12,6 +12,7 @@ from llama3_jax.config import UserError
 # gate and up F; keys and values are k and v gathered over `context` (TPU).
 NAMES = ('input', 'q', 'k', 'v', 'keys', 'values', 'attention', 'out', 'gate', 'up')
 PRESETS = {
+  'none': '',  # no recomputation at all: `remat` leaves the function as it is
   'full': '',  # all is computed again; the layer's input is the scan's own
   'attention': 'attention',
   'qkvo': 'q,k,v,attention,out',
@@ -29,7 +30,7 @@ def names(remat):
   listed = [n.strip() for n in PRESETS.get(remat, remat).split(',') if n.strip()]
   if wrong := [n for n in listed if n.removesuffix('@host') not in NAMES]:
     raise UserError(
-      f'model.remat={remat!r}: {wrong[0]!r} is none of none, {", ".join(PRESETS)} or a '
+      f'model.remat={remat!r}: {wrong[0]!r} is none of {", ".join(PRESETS)} or a '
       f'list of {", ".join(NAMES)} (each also as NAME@host)'
     )
   host = [n.removesuffix('@host') for n in listed if n.endswith('@host')]

@@ -4,9 +4,6 @@ import dataclasses
 import itertools
 import math
 
-import jax
-
-from llama3_jax import axes
 from llama3_jax import mesh as meshes
 from llama3_jax.config import UserError
 from llama3_jax.plan import chips
@@ -155,10 +152,8 @@ def installed(chip):
 
 def mesh(config, target, found=None):
   """Explicit jax Mesh of config's axis sizes over the absent devices of `target`."""
-  shape = check(config, target)
-  grid = meshes.arrange(shape, devices(target) if found is None else found)
-  kinds = (jax.sharding.AxisType.Explicit,) * len(axes.AXES)
-  return jax.sharding.Mesh(grid, axes.AXES, axis_types=kinds)
+  check(config, target)
+  return meshes.create(config, devices(target) if found is None else found)
 
 
 def check(config, target):

@@ -10,8 +10,10 @@ from absl import logging
 from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import mesh as meshes
+from llama3_jax import quant
 from llama3_jax.config import Preempted
 from llama3_jax.config import UserError
+from llama3_jax.model import remat
 from llama3_jax.pipeline import layout as layouts
 from llama3_jax.pipeline import plans
 from llama3_jax.train import checkpoint
@@ -55,6 +57,8 @@ def check(config, model, plan=None):
     if t[name] < 0:
       raise UserError(f'train.{name}={t[name]}: 0 (never) or more is needed')
   guards.create(t)
+  quant.check(model.quant)
+  remat.names(model.remat)
   m = axes.mesh()
   sizes = (1,) * len(axes.AXES) if m is None else m.axis_sizes
   meshes.check(sizes, model, plan is not None)
