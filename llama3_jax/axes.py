@@ -145,35 +145,26 @@ def batch(arrays, share=(0, 1)):
 
 
 def einsum(
-  expression, x, *weights, dtype=None, place=None, keep=False, reduce=None, quant=''
+  expression, x, w, dtype=None, place=None, keep=False, reduce='float32', quant=''
 ):
-  """Einsum of an activation with weights: casts and gathers them, places the result.
+  """Einsum of an activation with a weight: casts and gathers it, places the result.
 
-  The first operand is an activation. A further operand without a B is a weight: it is
-  cast to the activation's dtype while sharded, then gathered over `fsdp`, so that the
-  gather moves the small dtype. `dtype` is the result's, for float32 logits.
+  The weight is cast to the activation's dtype while it is cut, then gathered over the
+  axes of D, so that the gather moves the small dtype.
 
   Args:
+    dtype: of the result; None: as `x`. float32 for logits.
     place: letters the result is laid out by; those of the expression when None.
     keep: whether the gathered weight is kept for the backward pass (the paper's FSDP,
       section 3.3.2); else it is gathered a second time.
-    reduce: dtype in which a weight's gradient is made and summed over devices;
-      float32 as in section 3.3.2 when None.
+    reduce: dtype in which the weight's gradient is made and summed over devices;
+      float32 in section 3.3.2.
     quant: '', or the small type the products run in (quant.py).
   """
-  if len(weights) > 1 or 'B' in expression.split('->')[0].split(',')[-1]:
-    return _plain(expression, x, *weights, dtype=dtype)
-  how = _How(
-    expression,
-    place or expression.split('->')[1],
-    dtype or x.dtype.name,
-    keep,
-    reduce or 'float32',
-    quant,
-    weights[0].dtype.name,
-  )
-  letters = expression.split('->')[0].split(',')[1]
-  return _linear(x, shard(weights[0], letters), how)
+  inputs, output = expression.split('->')
+  dtype = dtype or x.dtype.name
+  how = _How(expression, place or output, dtype, keep, reduce, quant, w.dtype.name)
+  return _linear(x, shard(w, inputs.split(',')[1]), how)
 
 
 class _How(typing.NamedTuple):
@@ -186,13 +177,6 @@ class _How(typing.NamedTuple):
   reduce: str
   quant: str
   kind: str  # dtype of the parameter
-
-
-def _plain(expression, x, *others, dtype=None):
-  """Einsum of activations; `others` are cast to the first one's dtype."""
-  place = {} if mesh() is None else dict(out_sharding=spec(expression.split('->')[1]))
-  others = [y.astype(x.dtype) for y in others]
-  return jnp.einsum(expression, x, *others, preferred_element_type=dtype, **place)
 
 
 def _dot(inputs, output, x, w, dtype, place, kind, gradient=False):
@@ -215,7 +199,7 @@ def _dot(inputs, output, x, w, dtype, place, kind, gradient=False):
 
 
 def gather(w, dims, dtype):
-  """A weight as it is used: cast while sharded, then whole over `fsdp`."""
+  """A weight as it is used: cast while it is cut, then whole over the axes of D."""
   return checkpoint_name(shard(w.astype(dtype), dims, gathered=True), 'weight')
 
 
@@ -268,7 +252,7 @@ def local(function, inputs, outputs, weights=()):
 
   Used where the algorithm is written for one device (attention blocks, cache writes,
   the loss). Arguments are first laid out by their dims; `weights`: which of them come
-  whole over `fsdp`. Axes that are manual already (pipeline stages) stay so.
+  gathered. Axes that are manual already (pipeline stages) stay so.
   """
   m = mesh()
   if m is None:
