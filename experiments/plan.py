@@ -112,8 +112,10 @@ def explore(config):
   limit = int(config.plan.memory_gib * 2**30) or target.chip.limit
   model = configs.model_config(config.model)
   space = config.search.to_dict()
+  small = optim.OptimConfig(**config.optim)
+  state = 4 + optim.BYTES[small.mu_dtype] + optim.BYTES[small.nu_dtype]
   possible, left = search.candidates(
-    model, config.mesh.to_dict(), target, config.train.length, space, limit
+    model, config.mesh.to_dict(), target, config.train.length, space, limit, state
   )
   tried = possible[: config.plan.candidates]
   left += [(str(c), 'beyond plan.candidates') for c in possible[len(tried) :]]

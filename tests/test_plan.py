@@ -312,6 +312,27 @@ def test_flag_sets_become_the_environment_of_a_run():
     assert flags.flags(chip, flags.DEFAULT[chip]) is not None
 
 
+def test_search_knows_that_context_cuts_rows_and_state():
+  """Whatever the order of the mesh's fields is: a config sorts them by name."""
+  target = topology.parse('v5p:4x4x4')
+  sizes = dict(context=1, fsdp=-1, replica=1, stage=1, tensor=1)
+  space = dict(per_chip=(1,), context=(1, 16), tensor=(1,), remat=('qkvo', 'offload'))
+  arguments = (B8, sizes, target, 131_072, space)
+  whole, _ = search.candidates(*arguments, 2**50)
+  floors = {(c.context, c.remat): c.floor for c in whole}
+  assert floors[16, 'qkvo'] < floors[1, 'qkvo'] / 8
+  assert floors[16, 'offload'] < floors[16, 'qkvo'] / 2
+  small, _ = search.candidates(*arguments, 2**50, state=6)
+  assert {c.floor for c in small} != {c.floor for c in whole}
+  fit, left = search.candidates(*arguments, 95 * 2**30)
+  assert {(c.context, c.remat) for c in fit} == {
+    (16, 'qkvo'),
+    (16, 'offload'),
+    (1, 'offload'),
+  }
+  assert len(left) == 1 and 'GiB' in left[0][1]
+
+
 def test_search_leaves_out_what_cannot_be():
   target = topology.parse('v5p:4x4x4')
   space = dict(per_chip=(1, 64), context=(1, 3), tensor=(1, 16), remat=('full', 'none'))

@@ -17,6 +17,7 @@ import sys
 import time
 
 from llama3_jax.config import UserError
+from llama3_jax.plan import hlo
 
 # Keeps libtpu from looking for a machine, and from locking others out of it.
 ENVIRONMENT = {
@@ -163,9 +164,6 @@ def _last(log):
   return lines[-1][:300] if lines else 'no output'
 
 
-SIZE = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
-
-
 def _raise(error):
   if error['kind'] == 'user':
     raise UserError(error['text'])
@@ -179,7 +177,7 @@ def _raise(error):
     )
     if found:
       needed, a, available, b = found.groups()
-      needed, available = float(needed) * SIZE[a], float(available) * SIZE[b]
+      needed, available = float(needed) * hlo.UNITS[a], float(available) * hlo.UNITS[b]
       raise OutOfMemory(error['text'], needed, available)
     raise OutOfMemory(error['text'])
   raise RuntimeError(error['trace'])

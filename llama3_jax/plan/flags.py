@@ -117,11 +117,13 @@ def flags(chip, chosen):
   for name in chosen:
     if name not in SETS:
       known = ', '.join(n for n, by in SETS.items() if chip in by)
-      raise UserError(f'plan.flags: no set {name!r}; for {chip} there are {known}')
+      raise UserError(
+        f'plan.flags (--flags): no set {name!r}; for {chip} there are {known}'
+      )
     if chip not in SETS[name]:
       known = ', '.join(n for n, by in SETS.items() if chip in by)
       raise UserError(
-        f'plan.flags={name} is for {", ".join(SETS[name])}, not for {chip}; '
+        f'plan.flags (--flags)={name} is for {", ".join(SETS[name])}, not for {chip}; '
         f'for {chip} there are {known}'
       )
     found |= SETS[name][chip]

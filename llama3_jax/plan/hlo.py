@@ -16,6 +16,8 @@ BYTES = {
   **dict.fromkeys(('s32', 'u32', 'f32'), 4),
   **dict.fromkeys(('s64', 'u64', 'f64', 'c64'), 8),
 }
+# Letters of sizes in the compiler's messages.
+UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 ARRAY = re.compile(r'\b([a-z]+\d*[a-z\d]*)\[([\d,]*)\](?:\{([^}]*)\})?')
 HEAD = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$')
 LINE = re.compile(r'^\s+(ROOT )?%?([\w.\-]+) = (.*)$')

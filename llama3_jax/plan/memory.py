@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 
+from llama3_jax.model import remat as policies
 from llama3_jax.plan import hlo
 
 GIB = 2**30
@@ -39,7 +40,7 @@ class Sizes:
   vocabulary: int  # V
   tokens: int  # B x T of one microbatch
   chunk: int  # tokens of a chunk of the loss
-  kernel: int  # what fsdp leaves of D
+  kernel: int  # what fsdp x context leave of D
 
 
 def sizes(model, axes, batch, length, microbatches=1, chunk=0):
@@ -56,7 +57,7 @@ def sizes(model, axes, batch, length, microbatches=1, chunk=0):
     vocabulary=model.vocab_size // tensor,
     tokens=tokens,
     chunk=min(chunk or tokens, tokens),
-    kernel=model.d_model // axes['fsdp'],
+    kernel=model.d_model // (axes['fsdp'] * context),
   )
 
 
@@ -120,9 +121,7 @@ def by_kind(module, compiled, peak, chip):
   kinds |= {'temporaries': rest - lost, 'packing': lost, 'reserved': chip.reserved}
   exact = re.search(r'Total hbm usage >= ([\d.]+)([KMGT])', compiled.log)
   if compiled.full and exact:  # the code itself is on the device too
-    charged = (
-      float(exact[1]) * {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}[exact[2]]
-    )
+    charged = float(exact[1]) * hlo.UNITS[exact[2]]
     kinds['code'] = max(int(charged) - sum(kinds.values()), 0)
   spilled = spaces.get(hlo.HOST, 0) - host
   return kinds, sum(kinds.values()), host + max(spilled, 0)
@@ -292,7 +291,7 @@ def knob(kinds, buffers):
   stateful = kinds.get('parameters', 0) + kinds.get('optimizer', 0)
   temporary = kinds.get('temporaries', 0) + kinds.get('packing', 0)
   if stateful > temporary:
-    return 'mesh.fsdp (more chips), or optim moments in bfloat16 or on the host'
+    return 'mesh.fsdp (more chips), or optim.mu_dtype and nu_dtype (bfloat16, int8)'
   named = [b for b in buffers if b.knob]
   if not named:
     return LESS_ROWS
@@ -303,22 +302,22 @@ def knob(kinds, buffers):
 def estimate(model, axes, batch, length, remat='full', microbatches=1, state=12):
   """Least device bytes that a training step can take, in closed form.
 
-  State of `state` bytes a parameter cut over fsdp x tensor, the layer inputs that remat
-  keeps, one layer's gathered weights and the whole head twice. A lower bound for
+  State of `state` bytes a parameter cut over all axes but replica, the arrays that
+  remat keeps, one layer's gathered weights and the whole head twice. A lower bound for
   search, which leaves out what is above the limit already here.
   """
   s = sizes(model, axes, batch, length, microbatches)
-  cut = axes['fsdp'] * axes['tensor'] * axes['stage']
+  cut = axes['fsdp'] * axes['context'] * axes['tensor'] * axes['stage']
   count = 2 * model.vocab_size * model.d_model + model.n_layers * model.d_model * (
     (2 * model.n_heads + 2 * model.n_kv_heads) * model.d_head + 3 * model.d_ff
   )
-  saved = {'q': s.heads, 'k': s.kv, 'v': s.kv, 'attention': s.heads}
+  saved = {'q': s.heads, 'k': s.kv, 'v': s.kv, 'attention': s.heads, 'out': s.width}
   saved |= {'gate': s.hidden, 'up': s.hidden}
-  kept = s.width
+  device, host = policies.names(remat)
+  kept = 0 if 'input' in host else s.width
   if remat == 'none':
-    kept += sum(saved.values()) + s.hidden + s.width
-  elif remat != 'full':
-    kept += sum(saved.get(n, 0) for n in remat.split(','))
+    kept += sum(saved.values()) + s.hidden
+  kept += sum(saved.get(n, 0) for n in device)
   layers = 2 * s.layers * s.tokens * kept
   weights = 2 * s.width * (3 * s.hidden + 2 * s.heads + 2 * s.kv)
   head = 2 * s.vocabulary * s.width

@@ -25,8 +25,6 @@ FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while
 FREE += ('conditional', 'call', 'after-all', 'partition-id', 'replica-id', 'iota')
 FREE += ('copy-done', 'async-start', 'async-done', 'async-update', 'send', 'recv')
 FREE += ('send-done', 'recv-done', 'opt-barrier', 'domain', 'broadcast')
-
-
 SLICES = ('slice', 'dynamic-slice')
 
 
@@ -175,10 +173,9 @@ def _written(body, op):
   made = [root]
   if root is not None and root.kind == 'tuple':
     made = [body.get(n) for n in root.operands]
-  arrays = [a for a in op.arrays]
-  if len(made) != len(arrays):
-    made = [None] * len(arrays)
-  for x, array in zip(made, arrays):
+  if len(made) != len(op.arrays):
+    made = [None] * len(op.arrays)
+  for x, array in zip(made, op.arrays):
     while x is not None and x.kind == 'bitcast':
       x = body.get(x.operands[0])
     if not _on_device(array):

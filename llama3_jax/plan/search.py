@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+from llama3_jax import axes
 from llama3_jax import mesh as meshes
 from llama3_jax.config import UserError
 from llama3_jax.plan import memory
@@ -34,19 +35,20 @@ class Candidate:
     return ' '.join([*parts, f'train.batch={self.batch}', f'model.remat={self.remat}'])
 
 
-def candidates(model, axes, target, length, space, limit):
+def candidates(model, mesh, target, length, space, limit, state=12):
   """(possible, left out): every layout of `space` that divides, cheapest floor last.
 
   Args: ModelConfig; config's mesh sizes {axis: size}; Target; tokens; {'per_chip',
-  'context', 'tensor', 'remat'}: values to try; limit: bytes. Left out with a reason:
-  what does not divide, and what cannot fit by `memory.estimate`.
+  'context', 'tensor', 'remat'}: values to try; limit: bytes; state: bytes a parameter.
+  Left out with a reason: what does not divide, and what cannot fit by
+  `memory.estimate`.
   """
   possible, left = [], []
   order = itertools.product(
     space['context'], space['tensor'], space['per_chip'], space['remat']
   )
   for context, tensor, rows, remat in order:
-    sizes = {**axes, 'fsdp': -1, 'context': context, 'tensor': tensor}
+    sizes = {**mesh, 'fsdp': -1, 'context': context, 'tensor': tensor}
     name = f'context={context} tensor={tensor} rows={rows} remat={remat}'
     try:
       shape = meshes.shape(sizes, target.n_devices)
@@ -55,9 +57,9 @@ def candidates(model, axes, target, length, space, limit):
     except UserError as e:
       left.append((name, str(e)))
       continue
-    whole = dict(zip(sizes, shape))
+    whole = dict(zip(axes.AXES, shape))
     batch = rows * shape[0] * shape[1]
-    floor = memory.estimate(model, whole, batch, length, remat)
+    floor = memory.estimate(model, whole, batch, length, remat, state=state)
     if floor > limit:
       left.append(
         (name, f'needs at least {floor / 2**30:.1f} of {limit / 2**30:.1f} GiB')

@@ -10,7 +10,7 @@ from flax import struct
 from llama3_jax.config import UserError
 from llama3_jax.train import schedule
 
-DTYPES = ('float32', 'bfloat16', 'int8')
+BYTES = dict(float32=4, bfloat16=2, int8=1)  # of a stored moment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +132,9 @@ def scale_by_adam(c):
 def create(c):
   """optax transformation: clip by global norm, AdamW, learning rate of the schedule."""
   for field in ('mu_dtype', 'nu_dtype'):
-    if getattr(c, field) not in DTYPES:
+    if getattr(c, field) not in BYTES:
       raise UserError(
-        f'optim.{field}={getattr(c, field)!r} is none of {", ".join(DTYPES)}'
+        f'optim.{field}={getattr(c, field)!r} is none of {", ".join(BYTES)}'
       )
   return optax.chain(
     optax.clip_by_global_norm(c.clip),
