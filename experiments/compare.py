@@ -16,7 +16,6 @@ import pathlib
 
 import jax
 import numpy as np
-import optax
 from absl import logging
 from plotly import graph_objects
 from plotly import subplots
@@ -30,7 +29,6 @@ from llama3_jax.data import shards
 from llama3_jax.model import llama
 from llama3_jax.pipeline import layout as layouts
 from llama3_jax.pipeline import plans
-from llama3_jax.pipeline import run as pipelines
 from llama3_jax.train import loss as losses
 from llama3_jax.train import optim
 from llama3_jax.train import step as steps
@@ -87,27 +85,27 @@ def train(config, side):
   """{'loss': [float], 'grad_norm': [float]} of a run under one layout."""
   model = configs.model_config({**config.model.to_dict(), **_own(side)})
   sizes = _sizes(side.mesh)
-  plan = None
-  tail = dict(config=model, z_loss=config.z_loss)
+  how = dict(config=model, z_loss=config.z_loss)
+  loss, layout = functools.partial(losses.next_token, **how), None
   if sizes['stage'] > 1:
     c = plans.PipelineConfig(**side.pipeline)
-    loss = functools.partial(losses.head_loss, **tail)
-    plan = plans.create(model, sizes['stage'], side.microbatches, c, loss)
-  else:
-    loss = functools.partial(losses.next_token, **tail)
+    tail = functools.partial(losses.head_loss, **how)
+    loss = plans.create(model, sizes['stage'], side.microbatches, c, tail)
+    layout = loss.layout
   sizes = tuple(sizes.values())
-  meshes.check(sizes, model, plan is not None)
+  meshes.check(sizes, model, layout is not None)
   meshes.check_batch(sizes, config.batch, config.length, side.microbatches)
   optimizer = optim.create(optim.OptimConfig(**config.optim))
   devices = jax.devices()[: math.prod(sizes)]
   curves = {name: [] for name in CURVES}
   with jax.set_mesh(meshes.create(side.mesh, devices)):
     state = jax.jit(_start, static_argnums=(1, 2, 3))(
-      jax.random.key(config.seed), model, optimizer, plan and plan.layout
+      jax.random.key(config.seed), model, optimizer, layout
     )
     for arrays in data(config):
       batch = axes.batch(arrays)
-      state, found = _step(state, batch, loss, optimizer, side.microbatches, plan)
+      arguments = loss, optimizer, side.microbatches
+      state, found = steps.train_step(state, batch, *arguments)
       for name in CURVES:
         curves[name].append(float(found[name]))
   return curves
@@ -134,20 +132,6 @@ def _start(key, model, optimizer, layout):
   if layout is not None:
     params = layouts.arrange(params, layout)
   return steps.create(params, optimizer)
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5), donate_argnums=0)
-def _step(state, batch, loss, optimizer, microbatches, plan):
-  """(state, {'loss': mean, 'grad_norm'}) after one step."""
-  if plan is None:
-    grads, sums = steps.gradients(loss, state.params, batch, microbatches)
-  else:
-    grads, sums = pipelines.gradients(state.params, batch, plan)
-  grads = steps.normalise(grads, sums['count'])
-  updates, opt = optimizer.update(grads, state.opt, state.params)
-  params = optax.apply_updates(state.params, updates)
-  found = {'loss': sums['loss'] / sums['count'], 'grad_norm': optax.tree.norm(grads)}
-  return state.replace(step=state.step + 1, params=params, opt=opt), found
 
 
 def data(config):

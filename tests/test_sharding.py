@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import rows
 
 from llama3_jax import axes
 from llama3_jax.config import ModelConfig
@@ -34,18 +35,7 @@ MESHES = {
 B, T = 8, 32
 
 
-def packed(seed=0):
-  """A batch of packed documents with padding and uneven weights."""
-  rng = np.random.default_rng(seed)
-  tokens, targets = rng.integers(0, 64, (2, B, T)).astype(np.int32)
-  segment = np.sort(rng.integers(1, 5, (B, T)), 1).astype(np.int32)
-  segment[1, 20:] = 0
-  segment[5] = 0
-  position = np.tile(np.arange(T, dtype=np.int32), (B, 1))
-  weight = (rng.random((B, T)) * (segment > 0)).astype(np.float32)
-  return dict(
-    tokens=tokens, targets=targets, segment=segment, position=position, weight=weight
-  )
+packed = functools.partial(rows.packed, B, T)
 
 
 def init():
