@@ -60,14 +60,15 @@ def platform():
 
 
 def order(length):
-  """Order of a row's columns in a batch, int [length]; None: their own.
+  """Which column of its row each column of a batch is, int [length].
 
   Under context parallelism a row is cut into 2 x CP chunks and rank i has chunks i and
-  2 x CP - 1 - i (section 3.3.2): every rank sees the same area of the causal mask.
+  2 x CP - 1 - i (section 3.3.2): every rank sees the same area of the causal mask. The
+  kernels rely on it, so every array of rows goes through `batch`.
   """
   parts = size('context')
   if parts == 1:
-    return None
+    return np.arange(length)
   chunks = np.arange(length).reshape(2 * parts, -1)
   pairs = [chunks[[i, 2 * parts - 1 - i]] for i in range(parts)]
   return np.concatenate(pairs).reshape(-1)
@@ -125,9 +126,9 @@ def batch(arrays, share=(0, 1)):
   """
   i, n = share
   placed = {}
-  columns = order(arrays['tokens'].shape[-1]) if 'tokens' in arrays else None
+  columns = order(arrays['tokens'].shape[-1])
   for name, x in arrays.items():
-    if columns is not None and x.ndim > 1 and x.shape[-1] == len(columns):
+    if size('context') > 1 and x.ndim > 1 and x.shape[-1] == len(columns):
       x = x[..., columns]
     dims = 'BT' if x.ndim == 2 and name in TOKENS else 'B'
     if mesh() is None:

@@ -1,5 +1,6 @@
 """Every attention path and the fused loss equal their references, gradients too."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from llama3_jax import axes
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import UserError
 from llama3_jax.kernels import blockwise
 from llama3_jax.kernels import cross_entropy
 from llama3_jax.kernels import flash
@@ -171,3 +174,19 @@ def test_fused_loss_equals_the_naive_one(mesh, sizes, chunk, letters):
     with jax.set_mesh(mesh(**sizes)):
       found = measure()
   close(jax.tree.leaves(found), jax.tree.leaves(expected), 1e-4)
+
+
+def test_a_cache_never_takes_a_kernel_that_reads_order_from_columns():
+  for name in ('splash', 'flash', 'auto'):
+    config = ModelConfig(1, 8, 2, 1, 8, 8, attention=name)
+    assert attention.method(128, 128, False, config) == 'blockwise'
+    assert attention.method(1, 128, False, config) == 'dense'
+  assert attention.method(128, 128, True, config) == 'blockwise'
+  splash_ = dataclasses.replace(config, attention='splash')
+  assert attention.method(128, 128, True, splash_) == 'splash'
+
+
+def test_the_gpu_kernel_is_refused_where_rows_are_cut(mesh):
+  config = ModelConfig(1, 8, 2, 1, 8, 8, attention='flash')
+  with jax.set_mesh(mesh(context=2)), pytest.raises(UserError, match='mesh.context'):
+    attention.method(128, 128, True, config)

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from llama3_jax import axes
+from llama3_jax.config import UserError
 from llama3_jax.kernels import blockwise
 from llama3_jax.kernels import flash
 from llama3_jax.kernels import splash
 
+KERNELS = ('splash', 'flash')
 LONG = 64  # from here on blocks cost less CPU time than the dense form
 
 
@@ -44,12 +46,15 @@ def method(t, s, own, config):
   keys are those of the queries' tokens.
 
   The kernels take causality from the order of columns, so they serve rows that attend
-  to themselves; a cache, whose slots stand in any order, takes the other two.
+  to themselves; a cache, whose slots stand in any order, takes the other two. Raises
+  UserError for a kernel that cannot run on the mesh.
   """
-  if config.attention != 'auto':
+  parts = axes.size('context')
+  if config.attention == 'flash' and own and parts > 1:
+    raise UserError('model.attention=flash needs mesh.context=1: use blockwise')
+  if config.attention != 'auto' and (own or config.attention not in KERNELS):
     return 'dense' if t == 1 else config.attention
   platform = axes.platform()
-  parts = axes.size('context')
   if platform == 'tpu' and own and splash.fits(t // parts, s):
     return 'splash'
   if platform == 'gpu' and own and parts == 1 and flash.fits(t, s):

@@ -81,7 +81,7 @@ def reference(
   """`rows` with `ref_logp` f32 [pairs,2]: log-probabilities under the SFT model."""
   size = len(rows['tokens'])
   found = [
-    np.asarray(_pair_logp(params, batch, config, chunk))
+    np.asarray(_pair_logp(params, axes.batch(batch), config, chunk))
     for batch in rows_lib.batches(rows, batch_size)
   ]
   logp = np.concatenate([np.zeros((0, 2), np.float32), *found])[:size]

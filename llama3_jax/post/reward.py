@@ -75,9 +75,7 @@ def response_rewards(params: Reward, batch: Mapping, config: ModelConfig) -> jax
     rewards = rewards[:, None]
   ends = axes.shard(batch['ends'], 'B_')
   # A mask instead of a gather: T may be sharded.
-  columns = axes.order(tokens.shape[-1])
-  columns = jnp.arange(tokens.shape[-1]) if columns is None else jnp.asarray(columns)
-  at_end = columns == ends[..., None]
+  at_end = axes.order(tokens.shape[-1]) == ends[..., None]
   return jnp.sum(jnp.where(axes.shard(at_end, 'B_T'), rewards, 0), -1)
 
 
@@ -110,8 +108,9 @@ def loss(
 
 @functools.partial(jax.jit, static_argnames='config')
 def _last(params, tokens, length, config):
-  """Reward at the last token of each right-padded row, float32 [B]."""
-  place = jnp.arange(tokens.shape[1])
+  """Reward at the last token of each right-padded row, float32 [B]; columns in the
+  order of the mesh."""
+  place = jnp.asarray(axes.order(tokens.shape[1]))
   position = axes.shard(jnp.broadcast_to(place, tokens.shape), 'BT')
   segment = axes.shard((place < length[:, None]).astype(jnp.int32), 'BT')
   batch = {'tokens': axes.shard(tokens, 'BT'), 'position': position, 'segment': segment}
@@ -141,6 +140,7 @@ def score(
     for row, i in enumerate(picked):
       tokens[row, : len(dialogs[i])] = dialogs[i]
       length[row] = len(dialogs[i])
+    tokens = tokens[:, axes.order(longest)]
     rewards[picked] = np.asarray(_last(params, tokens, length, config))[: len(picked)]
   return rewards
 
