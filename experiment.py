@@ -179,6 +179,7 @@ def _devices(flags):
   if 'devices' in flags:
     count = f'--xla_force_host_platform_device_count={_number(flags, "devices")}'
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {count}'
+    os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # the compiler for TPUs may be here
   import jax
 
   cache = os.environ.get('LLAMA3_CACHE', os.path.expanduser('~/.cache/llama3_jax'))

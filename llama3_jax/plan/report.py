@@ -107,13 +107,14 @@ def several(n, b):
 
 def table(header, rows, wrapped=()):
   """A table of text; columns named in `wrapped` are sentences."""
-  head = ''.join(f'<th>{html.escape(h)}</th>' for h in header)
+  mark = {h: ' class="wrap" style="text-align:left"' for h in wrapped}
+  head = ''.join(f'<th{mark.get(h, "")}>{html.escape(h)}</th>' for h in header)
   body = ''
   for row in rows:
-    body += '<tr>'
-    for name, value in zip(header, row):
-      mark = ' class="wrap" style="text-align:left"' if name in wrapped else ''
-      body += f'<td{mark}>{html.escape(str(value))}</td>'
+    cells = zip(header, row)
+    body += '<tr>' + ''.join(
+      f'<td{mark.get(h, "")}>{html.escape(str(x))}</td>' for h, x in cells
+    )
     body += '</tr>'
   return (
     f'<div class="card scroll"><table><thead><tr>{head}</tr></thead>'
@@ -256,9 +257,9 @@ def page(r, css, script, library):
 
 
 def _buffers(r):
-  header = ('bytes', 'array', 'what it is', 'made at', 'kept through', 'shrinks by')
+  header = ('bytes', 'array', 'what it is', 'shrinks by', 'made at', 'kept through')
   rows = [
-    (several(n, b), b['array'], b['what'], made(b), b['held'], b['knob'])
+    (several(n, b), b['array'], b['what'], b['knob'], made(b), b['held'])
     for n, b in grouped(r['buffers'])
   ]
   return table(header, rows, header[2:])
