@@ -337,3 +337,17 @@ def test_stop_in_a_rewinding_run_loses_nothing(documents, tmp_path):
   again, found = train(tmp_path / 'b', documents, bad, **fields)
   toy.equal(whole, again)
   assert found == rows
+
+
+def test_a_stage_does_not_count_what_its_process_did_before(tmp_path):
+  """A herd trains one stage after another in one process."""
+  config = tmp_path / 'config.json'
+  process, now = 1000.0, 1200.0
+  config.write_text('{}')
+  os.utime(config, (1190.0, 1190.0))
+  assert goodput._began(config, process, now) == 1190.0
+  os.utime(config, (1005.0, 1005.0))  # the first stage, or a run of one
+  assert goodput._began(config, process, now) == process
+  os.utime(config, (10.0, 10.0))  # a restart
+  assert goodput._began(config, process, now) == process
+  assert goodput._began(config, process, 90_000.0) == 90_000.0  # an old notebook

@@ -13,6 +13,7 @@ import time
 from llama3_jax import config as configs
 
 EVERY = 1.0  # seconds between two writes of the file
+IMPORTS = 20.0  # seconds from the start of a process to its first workdir, at most
 STARTS = 300.0  # seconds that imports and data may take before training
 # start: imports, data and restore; down: between a death and the next start; lost:
 # steps that were undone; other: what the experiment does beside training
@@ -28,8 +29,7 @@ class Clock:
     self.path.parent.mkdir(parents=True, exist_ok=True)
     now, process = time.time(), _process()
     self.me = [process, os.getpid()]
-    # A notebook that was opened long ago did not start for this run.
-    began = process if now - process < STARTS else now
+    began = _began(self.path.with_name('config.json'), process, now)
     self.seconds = dict.fromkeys(KINDS, 0.0)
     self.first, self.starts, self.at = began, 1, began
     kind = 'start'
@@ -84,6 +84,15 @@ def report(workdir):
     'starts': found['starts'],
     **{f'{kind}_s': seconds for kind, seconds in found['seconds'].items()},
   }
+
+
+def _began(config, process, now):
+  """When this run began: with its process, unless that did something else before (an
+  earlier stage, a notebook), and then with the workdir, whose config.json tells."""
+  claimed = config.stat().st_mtime if config.exists() else now
+  if claimed < process + IMPORTS and now - process < STARTS:
+    return process
+  return claimed if claimed > process else now
 
 
 def _read(path):
