@@ -13,12 +13,10 @@ import tempfile
 
 import jax
 from absl import logging
-from plotly import offline
 
 from llama3_jax import config as configs
 from llama3_jax import mesh as meshes
 from llama3_jax.config import UserError
-from llama3_jax.eval.report import style
 from llama3_jax.generate import sample
 from llama3_jax.model import llama
 from llama3_jax.plan import analyse
@@ -46,7 +44,7 @@ def main(config, workdir):
   else:
     found = plan(config)
     text = report.text(found)
-    page = report.page(found, style.CSS, style.SCRIPT, offline.get_plotlyjs())
+    page = report.page(found)
     (folder / 'report.html').write_text(page, encoding='utf-8')
   (folder / 'plan.txt').write_text(text, encoding='utf-8')
   configs.write_json(folder / 'results.json', found)

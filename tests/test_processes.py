@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -147,13 +148,15 @@ def test_killed_and_stopped_on_any_number_of_processes(group, toy, tmp_path):
   run.processes[2].send_signal(signal.SIGTERM)
   statuses, texts = run.wait()
   assert statuses == [0] * 4, texts
-  assert 'resumed at step 10' in texts[0]
+  # The save of step 10 may not have been complete when the process was killed.
+  begun = int(re.search(r'resumed at step (\d+)', texts[0])[1])
+  assert begun in (5, 10, 15), texts[0]
   assert 'process 3 (' in texts[0] and 'slow outside its devices' in texts[0]
   lines = {t.rstrip('\n').split('\n')[-1] for t in texts}
   assert len(lines) == 1 and 'stopped by SIGTERM after step' in lines.pop()
   last = max(r['step'] for r in metrics.read(workdir))
   assert last < STEPS and (workdir / 'checkpoints' / str(last)).is_dir()
-  assert found(sums, 4) == {s: data[s] for s in range(11, last + 1)}
+  assert found(sums, 4) == {s: data[s] for s in range(begun + 1, last + 1)}
 
   run.start(1)
   (status,), (text,) = run.wait()

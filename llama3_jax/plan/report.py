@@ -1,8 +1,8 @@
 """A plan as text and as a page."""
 
 import html
-import json
 
+from llama3_jax import page as pages
 from llama3_jax.plan import roofline
 
 GIB = 2**30
@@ -211,8 +211,8 @@ def figures(r):
   }
 
 
-def page(r, css, script, library):
-  """A self-contained page. Args: style sheet, script and plotly's own source."""
+def page(r):
+  """A self-contained page."""
   t = r['time']
   tiles = (
     (size(r['memory']['used']), f'a device of {size(r["memory"]["limit"])}'),
@@ -245,15 +245,7 @@ def page(r, css, script, library):
     f'<section><h2>Notes</h2>{notes}</section>'
     '<footer>Made by llama3_jax; every figure is computed from results.json.</footer>'
   )
-  data = json.dumps(drawn).replace('<', '\\u003c')
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f'<title>{html.escape(title(r))}</title><style>{css}</style></head>'
-    f'<body><main>{body}</main><script>{library}</script>'
-    f'<script type="application/json" id="figures">{data}</script>'
-    f'<script>{script}</script></body></html>\n'
-  )
+  return pages.document(title(r), body, drawn)
 
 
 def _buffers(r):

@@ -1,8 +1,4 @@
-"""Plotly figures of the report, one function a figure.
-
-A colour is a name (`role:0`, `ink:`, `line:`, `scale:`) that the page's script replaces
-by the colour of the reader's light or dark mode.
-"""
+"""Plotly figures of the report, one function a figure."""
 
 import math
 import textwrap
@@ -11,20 +7,8 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly import subplots
 
-BASE = {
-  'template': None,
-  'paper_bgcolor': 'rgba(0,0,0,0)',
-  'plot_bgcolor': 'rgba(0,0,0,0)',
-  'margin': {'l': 56, 'r': 16, 't': 28, 'b': 44},
-  'hoverlabel': {'namelength': -1},
-  'legend': {
-    'orientation': 'h',
-    'x': 0,
-    'xanchor': 'left',
-    'y': -0.2,
-    'yanchor': 'top',
-  },
-}
+from llama3_jax import page
+
 POST = ('reward', 'dpo', 'ppo')  # their losses are not next-token losses
 
 
@@ -32,33 +16,6 @@ def is_preference(stage: dict) -> bool:
   """Whether a stage's loss compares responses, by `objective` or else its name."""
   objective = stage.get('objective', stage['name'])
   return any(word in objective for word in POST)
-
-
-def _finish(figure: go.Figure, height: int, **layout) -> dict:
-  spec = figure.to_plotly_json()
-  spec['layout'] = {**BASE, **spec['layout'], **layout, 'height': height}
-  # Named colours are not valid plotly colours, so they are set on the plain dict.
-  spec['layout']['font'] = {
-    'family': 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif',
-    'size': 12.5,
-    'color': 'ink:',
-  }
-  for name, axis in spec['layout'].items():
-    if name.startswith(('xaxis', 'yaxis')):
-      axis.setdefault('gridcolor', 'line:')
-      axis.update(linecolor='line:', zeroline=False, fixedrange=True)
-      axis.setdefault('automargin', True)
-  return spec
-
-
-def _paint(spec: dict, roles: Sequence[str]) -> dict:
-  """Sets the colour of each trace of `spec` (line, marker and fill)."""
-  for trace, role in zip(spec['data'], roles, strict=True):
-    # Bars have no line, and plotly drops an empty marker.
-    parts = ('line', 'marker') if trace['type'] == 'scatter' else ('marker',)
-    for part in parts:
-      trace[part] = {**trace.get(part, {}), 'color': role}
-  return spec
 
 
 def _x(stages: Sequence[dict]) -> tuple[str, list[list[float]], list[float]]:
@@ -121,8 +78,8 @@ def loss(stages: Sequence[dict]) -> dict | None:
         marker={'size': 7, 'symbol': 'circle-open'} if held_out else None,
       )
       roles.append(f'role:{i}')
-  spec = _paint(
-    _finish(
+  spec = page.paint(
+    page.figure(
       figure,
       380,
       xaxis={'title': {'text': title}},
@@ -163,9 +120,9 @@ def preference_loss(stages: Sequence[dict]) -> dict | None:
     roles.append(f'role:{list(dict.fromkeys(seen)).index(turn)}')
   figure.update_xaxes(title_text='step', nticks=4)
   figure.update_yaxes(nticks=5)
-  spec = _finish(figure, 300)
-  spec['layout']['legend'] = {**BASE['legend'], 'y': -0.32}
-  return _paint(spec, roles)
+  spec = page.figure(figure, 300)
+  spec['layout']['legend'] = {**page.BASE['legend'], 'y': -0.32}
+  return page.paint(spec, roles)
 
 
 def rate(stages: Sequence[dict]) -> dict | None:
@@ -185,7 +142,7 @@ def rate(stages: Sequence[dict]) -> dict | None:
       line={'width': 1.8},
       showlegend=False,
     )
-  spec = _finish(
+  spec = page.figure(
     figure,
     300,
     xaxis={'title': {'text': title}, 'nticks': 5},
@@ -196,7 +153,7 @@ def rate(stages: Sequence[dict]) -> dict | None:
       'tickformat': '.0e',
     },
   )
-  _paint(spec, [f'role:{i}' for i in range(len(stages))])
+  page.paint(spec, [f'role:{i}' for i in range(len(stages))])
   return _boundaries(spec, ends)
 
 
@@ -218,7 +175,7 @@ def funnel(steps: Sequence[dict]) -> dict | None:
       hovertemplate='%{x:,} documents, %{customdata:.0%} of the input<extra></extra>',
     )
   )
-  spec = _finish(
+  spec = page.figure(
     figure,
     80 + 36 * len(steps),
     bargap=0.25,
@@ -229,7 +186,7 @@ def funnel(steps: Sequence[dict]) -> dict | None:
       'range': [0, 1.25 * max(counts)],
     },
   )
-  return _paint(spec, ['role:0'])
+  return page.paint(spec, ['role:0'])
 
 
 def needle(
@@ -250,7 +207,7 @@ def needle(
       colorbar={'thickness': 10, 'tickformat': '.0%', 'outlinewidth': 0, 'nticks': 3},
     )
   )
-  spec = _finish(
+  spec = page.figure(
     figure,
     320,
     xaxis={
@@ -280,7 +237,7 @@ def margins(values: Sequence[float]) -> dict | None:
       hovertemplate='margin %{x}: %{y} pairs<extra></extra>',
     )
   )
-  spec = _finish(
+  spec = page.figure(
     figure,
     300,
     bargap=0.06,
@@ -298,7 +255,7 @@ def margins(values: Sequence[float]) -> dict | None:
       'line': {'color': 'soft:', 'width': 1.5, 'dash': 'dot'},
     }
   ]
-  return _paint(spec, ['role:2'])
+  return page.paint(spec, ['role:2'])
 
 
 def best_of_k(points: Sequence[dict]) -> dict | None:
@@ -343,7 +300,7 @@ def best_of_k(points: Sequence[dict]) -> dict | None:
       'tickmode': 'auto',
       'nticks': 6,
     }
-  spec = _finish(
+  spec = page.figure(
     figure,
     300,
     xaxis={
@@ -356,8 +313,8 @@ def best_of_k(points: Sequence[dict]) -> dict | None:
     **layout,
   )
   spec['data'][0]['error_y']['color'] = 'role:0'
-  spec['layout']['legend'] = {**BASE['legend'], 'y': -0.28}
-  return _paint(spec, roles)
+  spec['layout']['legend'] = {**page.BASE['legend'], 'y': -0.28}
+  return page.paint(spec, roles)
 
 
 def cost(stages: Sequence[dict], field: str, scale: float, unit: str) -> dict | None:
@@ -377,11 +334,11 @@ def cost(stages: Sequence[dict], field: str, scale: float, unit: str) -> dict | 
       cliponaxis=False,
     )
   )
-  spec = _finish(
+  spec = page.figure(
     figure,
     70 + 28 * len(kept),
     bargap=0.3,
     yaxis={'autorange': 'reversed', 'gridcolor': 'rgba(0,0,0,0)'},
     xaxis={'title': {'text': unit}, 'nticks': 5, 'range': [0, 1.2 * max(values)]},
   )
-  return _paint(spec, ['role:5' if field == 'memory_bytes' else 'role:4'])
+  return page.paint(spec, ['role:5' if field == 'memory_bytes' else 'role:4'])

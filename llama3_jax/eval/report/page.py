@@ -1,29 +1,20 @@
 """The report of a run: one self-contained page with figures and tables."""
 
 import html
-import json
-import math
 import os
-import pathlib
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-from plotly import offline
-
+from llama3_jax import page
 from llama3_jax.eval.report import figures
-from llama3_jax.eval.report import style
 
 MINUTE, MEGABYTE = 60, 1e6
 
 
 def write(results: Mapping, path: str | os.PathLike) -> None:
   """Writes `build(results)` to `path`, atomically."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(build(results), encoding='utf-8')
-  os.replace(temporary, path)
+  page.write(path, build(results))
 
 
 def build(results: Mapping) -> str:
@@ -52,8 +43,7 @@ def build(results: Mapping) -> str:
     if spec is None:
       return ''
     drawn[name] = spec
-    height = spec['layout']['height']
-    return f'<div class="plot" id="{name}" style="height:{height}px"></div>'
+    return page.place(name, spec)
 
   parts = [
     ('checks', 'Checks', _checks(results)),
@@ -67,9 +57,9 @@ def build(results: Mapping) -> str:
   ]
   parts = [part for part in parts if part[2]]
   links = ''.join(f'<a href="#{name}">{title}</a>' for name, title, _ in parts)
-  title = html.escape(results.get('title', 'llama3_jax report'))
+  title = results.get('title', 'llama3_jax report')
   body = [
-    f'<header><h1>{title}</h1>',
+    f'<header><h1>{html.escape(title)}</h1>',
     *(
       f'<p>{html.escape(text)}</p>'
       for text in [results.get('summary', ''), *results.get('notes', ())]
@@ -83,32 +73,7 @@ def build(results: Mapping) -> str:
     ),
     '<footer>Made by llama3_jax; every figure is computed from results.json.</footer>',
   ]
-  return _page(title, ''.join(body), drawn)
-
-
-def _page(title: str, body: str, drawn: dict[str, dict]) -> str:
-  # `<` inside JSON would let a model's text close the script element.
-  data = json.dumps(_plain(drawn), allow_nan=False).replace('<', '\\u003c')
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f'<title>{title}</title><style>{style.CSS}</style></head>'
-    f'<body><main>{body}</main>'
-    f'<script>{offline.get_plotlyjs()}</script>'
-    f'<script type="application/json" id="figures">{data}</script>'
-    f'<script>{style.SCRIPT}</script></body></html>\n'
-  )
-
-
-def _plain(value):
-  """`value` as JSON has it: lists for arrays, null for what is not finite."""
-  if isinstance(value, Mapping):
-    return {name: _plain(item) for name, item in value.items()}
-  if hasattr(value, 'tolist'):
-    value = value.tolist()
-  if isinstance(value, (list, tuple)):
-    return [_plain(item) for item in value]
-  return None if isinstance(value, float) and not math.isfinite(value) else value
+  return page.document(title, ''.join(body), drawn)
 
 
 def _note(text: str) -> str:

@@ -1,4 +1,17 @@
-"""Style sheet and script of the report: one page, light and dark, phone to desktop."""
+"""A self-contained page of a report: light and dark, phone to desktop, with figures.
+
+A figure's colour is a name (`role:0`, `ink:`, `line:`, `scale:`) that the page's script
+replaces by the colour of the reader's light or dark mode.
+"""
+
+import html
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+
+from plotly import offline
 
 CSS = """
 :root {
@@ -131,3 +144,110 @@ function draw() {
 draw();
 dark.addEventListener('change', draw);
 """
+
+BASE = {
+  'template': None,
+  'paper_bgcolor': 'rgba(0,0,0,0)',
+  'plot_bgcolor': 'rgba(0,0,0,0)',
+  'margin': {'l': 56, 'r': 16, 't': 28, 'b': 44},
+  'hoverlabel': {'namelength': -1},
+  'legend': {
+    'orientation': 'h',
+    'x': 0,
+    'xanchor': 'left',
+    'y': -0.2,
+    'yanchor': 'top',
+  },
+}
+
+
+def figure(drawn, height, **layout):
+  """The JSON of a plotly figure in the page's style, `height` pixels high."""
+  spec = drawn.to_plotly_json()
+  spec['layout'] = {**BASE, **spec['layout'], **layout, 'height': height}
+  # Named colours are not valid plotly colours, so they are set on the plain dict.
+  spec['layout']['font'] = {
+    'family': 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif',
+    'size': 12.5,
+    'color': 'ink:',
+  }
+  for name, axis in spec['layout'].items():
+    if name.startswith(('xaxis', 'yaxis')):
+      axis.setdefault('gridcolor', 'line:')
+      axis.update(linecolor='line:', zeroline=False, fixedrange=True)
+      axis.setdefault('automargin', True)
+  return spec
+
+
+def paint(spec, roles):
+  """Sets the colour of each trace of a figure (line, marker and fill)."""
+  for trace, role in zip(spec['data'], roles, strict=True):
+    # Bars have no line, and plotly drops an empty marker.
+    parts = ('line', 'marker') if trace['type'] == 'scatter' else ('marker',)
+    for part in parts:
+      trace[part] = {**trace.get(part, {}), 'color': role}
+  return spec
+
+
+def place(name, spec):
+  """The element in which the figure `name` is drawn."""
+  height = spec['layout']['height']
+  return f'<div class="plot" id="{name}" style="height:{height}px"></div>'
+
+
+def document(title, body, figures):
+  """The page. Args: plain title, HTML of the body, {name: figure}."""
+  # `<` inside JSON would let a text close the script element.
+  data = json.dumps(_plain(figures), allow_nan=False).replace('<', '\\u003c')
+  return (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    f'<title>{html.escape(title)}</title><style>{CSS}</style></head>'
+    f'<body><main>{body}</main>'
+    f'<script>{offline.get_plotlyjs()}</script>'
+    f'<script type="application/json" id="figures">{data}</script>'
+    f'<script>{SCRIPT}</script></body></html>\n'
+  )
+
+
+def write(path, text):
+  """Writes a page atomically."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_text(text, encoding='utf-8')
+  os.replace(temporary, path)
+
+
+def table(header, rows):
+  """An HTML table of plain values; numbers stand to the right."""
+  head = ''.join(f'<th>{html.escape(str(h))}</th>' for h in header)
+  body = ''.join(
+    '<tr>' + ''.join(f'<td>{html.escape(str(x))}</td>' for x in row) + '</tr>'
+    for row in rows
+  )
+  return (
+    f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+    f'<tbody>{body}</tbody></table></div>'
+  )
+
+
+def tiles(pairs):
+  """Headline figures: (value, label) each."""
+  cells = ''.join(
+    f'<div class="card tile"><b>{html.escape(value)}</b>'
+    f'<span>{html.escape(label)}</span></div>'
+    for value, label in pairs
+  )
+  return f'<div class="tiles">{cells}</div>' if cells else ''
+
+
+def _plain(value):
+  """`value` as JSON has it: lists for arrays, null for what is not finite."""
+  if isinstance(value, Mapping):
+    return {name: _plain(item) for name, item in value.items()}
+  if hasattr(value, 'tolist'):
+    value = value.tolist()
+  if isinstance(value, (list, tuple)):
+    return [_plain(item) for item in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
