@@ -13,13 +13,14 @@ def get_config(size='tiny'):
   c = pretrain.get_config(size)
   c.init_from = 'runs/herd/pretrain'
   c.optim.update(dict(decay=0, warmup=10))
+  c.data.changes = ()
   if size == 'tiny':
     c.model.rope_scaling.update(dict(factor=4.0, original=256))
     c.optim.peak = 1e-3
     c.data.mix.update(
       dict(general=0.17, math=0.25, drill=0.0, needle=0.0, needle_long=0.47)
     )
-    c.data.update(dict(changes=(), eval_batches=2))
+    c.data.eval_batches = 2
     c.train.update(dict(steps=100, batch=4, length=1280, eval_every=0, save_every=50))
     c.needle.lengths = (256, 512, 768, 1024)
     c.gate.perfect = 0.75  # of 8 haystacks

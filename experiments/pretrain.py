@@ -19,6 +19,7 @@ from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import show
 from llama3_jax.config import UserError
+from llama3_jax.data import mix as mixes
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards
 from llama3_jax.eval import gate
@@ -43,7 +44,7 @@ def main(config, workdir):
   loop.check(config, model, plan)
   loss = _loss(config, model)
   data = pipeline.Rows(
-    _sources(config, 'train'),
+    sources(config, 'train'),
     phases(config.data),
     config.seed,
     config.data.positions,
@@ -124,16 +125,23 @@ def start(config, model):
 
 
 def phases(data):
-  """The mix as [(start_tokens, {source: weight})], of `data.mix` and `data.changes`."""
+  """The mix as [(start_tokens, {source: weight})], of `data.mix` and `data.changes`.
+
+  A name is a folder of `data.root`: a source, or a category with a folder a source.
+  """
   found = [(0, data.mix.to_dict())]
   for tokens, source, weight in sorted(data.changes):
     if tokens != found[-1][0]:
       found.append((tokens, dict(found[-1][1])))
     found[-1][1][source] = weight
+  names = {name for _, weights in found for name in weights}
+  members = {n: shards.members(pathlib.Path(data.root, n)) for n in sorted(names)}
+  found = mixes.expand(found, {n: m for n, m in members.items() if m})
   return [(t, {n: w for n, w in mix.items() if w > 0}) for t, mix in found]
 
 
-def _sources(config, split):
+def sources(config, split):
+  """{name: one split of every source that the mix ever uses}."""
   root = pathlib.Path(config.data.root)
   names = {n for _, mix in phases(config.data) for n in mix}
   return {n: shards.open_source(root / n, split=split) for n in sorted(names)}
@@ -143,7 +151,7 @@ def evaluator(config, loss):
   """evaluate(params) -> held-out loss of every source and of the mix, nats a token."""
   t, mix = config.train, phases(config.data)[-1][1]
   batches = {}
-  for name, source in _sources(config, 'heldout').items():
+  for name, source in sources(config, 'heldout').items():
     rows = pipeline.heldout(
       {name: source}, t.batch, t.length, config.data.eval_batches, config.data.positions
     )

@@ -97,3 +97,19 @@ def test_a_phase_may_begin_exactly_at_the_drawn_tokens():
   phases = mix.schedule([(0, {'math': 1}), (100, {'code': 1})], PAPER)
   assert mix.choose(phases, {'math': 99}) == 'math'
   assert mix.choose(phases, {'math': 100}) == 'code'
+
+
+def test_category_weights_are_divided_by_tokens_or_as_said():
+  members = {'general': {'general/books': 100, 'general/web': 300, 'general/wiki': 5}}
+  phases = [(0, {'general': 0.5, 'code': 0.5, 'general/wiki': 0.1})]
+  ((start, weights),) = mix.expand(phases, members)
+  assert start == 0
+  assert weights == pytest.approx(
+    {'code': 0.5, 'general/books': 0.1, 'general/web': 0.3, 'general/wiki': 0.1}
+  )
+
+
+def test_sources_heavier_than_their_category_are_named():
+  members = {'general': {'general/web': 3, 'general/wiki': 5}}
+  with pytest.raises(UserError, match="'general' has weight 0.1"):
+    mix.expand([(0, {'general': 0.1, 'general/wiki': 0.2})], members)

@@ -163,3 +163,35 @@ def test_a_file_in_the_way_is_one_clear_line(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='shards cannot be written'):
     write(tmp_path / 'file' / 'a')
+
+
+def test_shuffled_shards_hold_the_same_documents_in_another_order(tmp_path):
+  def texts(folder):
+    source = shards.open_source(folder)
+    return [
+      bytes(source[i][1:-1].astype(np.uint8)).decode() for i in range(len(source))
+    ]
+
+  plain = write(tmp_path / 'a', heldout=0.1)
+  mixed = write(tmp_path / 'b', heldout=0.1, cells=7)
+  again = write(tmp_path / 'c', heldout=0.1, cells=7)
+  for name in ('documents', 'tokens', 'languages', 'sources'):
+    assert plain[name] == mixed[name]
+  a, b = texts(tmp_path / 'a'), texts(tmp_path / 'b')
+  assert sorted(a) == sorted(b)
+  # Neighbours of the input are no neighbours any more.
+  place = {text: i for i, text in enumerate(b)}
+  near = sum(abs(place[x] - place[y]) == 1 for x, y in zip(a, a[1:]))
+  assert near < 12
+  assert mixed['splits'] == again['splits']
+  assert not (tmp_path / 'b/cells').exists()
+
+
+def test_members_of_a_category_are_its_sources(tmp_path):
+  write(tmp_path / 'general/web', n=50)
+  write(tmp_path / 'general/wiki', n=20)
+  found = shards.members(tmp_path / 'general')
+  assert list(found) == ['general/web', 'general/wiki']
+  assert found['general/web'] > found['general/wiki'] > 0
+  assert shards.members(tmp_path / 'general/web') == {}
+  assert shards.members(tmp_path / 'absent') == {}

@@ -23,6 +23,38 @@ class Phase:
   weights: tuple[float, ...]
 
 
+def expand(phases, members):
+  """Weights of sources from those of categories.
+
+  A category has a share of the tokens, and so may a source in it ('code/stack' beside
+  'code'); the category's other sources divide the rest by their tokens.
+
+  Args:
+    phases: list of (start_tokens, {category or source: weight}).
+    members: dict category -> {source 'category/name': tokens}.
+
+  Returns:
+    list of (start_tokens, {source: weight}).
+  """
+  result = []
+  for i, (start, weights) in enumerate(phases):
+    found = {name: w for name, w in weights.items() if name not in members}
+    for category in weights.keys() & members.keys():
+      sources = members[category]
+      own = sum(weights.get(source, 0.0) for source in sources)
+      rest = weights[category] - own
+      others = {n: tokens for n, tokens in sources.items() if n not in weights}
+      if rest < -1e-9 or (rest > 1e-9 and not sum(others.values())):
+        raise UserError(
+          f'data.phases[{i}]: {category!r} has weight {weights[category]:g} and its '
+          f'sources {own:g} together; give it more, or none of them'
+        )
+      total = sum(others.values())
+      found |= {n: max(rest, 0.0) * tokens / total for n, tokens in others.items()}
+    result.append((start, dict(sorted(found.items()))))
+  return result
+
+
 def schedule(phases, names):
   """Checks and normalises a schedule.
 

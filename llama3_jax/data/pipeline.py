@@ -46,6 +46,7 @@ class Rows:
     self._drawn = {name: 0 for name in used}  # pairs of those documents
     self._open = [None] * lanes  # of each lane [source, record, first pair not given]
     self._rows = 0  # given so far
+    self.plan = []  # of the last batch: (source, record, offset, count), row after row
 
   @property
   def tokens(self):
@@ -71,15 +72,19 @@ class Rows:
     if batch_size % n:
       raise UserError(f'batch size {batch_size} is not a multiple of {n} processes')
     rows = batch_size // n
-    plan = self._plan(batch_size, seq_len)
+    self.plan = self._plan(batch_size, seq_len)
     return _read(
       self.sources,
-      plan,
+      self.plan,
       i * rows * seq_len,
       (i + 1) * rows * seq_len,
       seq_len,
       self.positions,
     )
+
+  def skip(self, batch_size, seq_len):
+    """Goes past the next global batch; nothing is read."""
+    self.plan = self._plan(batch_size, seq_len)
 
   def state(self):
     """A small JSON-able dict, the same on every process."""

@@ -15,6 +15,7 @@ from absl import logging
 from array_record.python import array_record_module
 
 from llama3_jax.config import UserError
+from llama3_jax.data import shuffle
 
 # One record a group, so that a random read decompresses one document; zstd saves 63%.
 WRITER_OPTIONS = 'group_size:1,zstd:3'
@@ -74,7 +75,9 @@ class Source:
     return np.frombuffer(record, np.uint32)
 
 
-def write(documents, tokenizer, folder, *, heldout=0.01, shard_tokens=1 << 27, seed=0):
+def write(
+  documents, tokenizer, folder, *, heldout=0.01, shard_tokens=1 << 27, seed=0, cells=0
+):
   """Tokenises documents and writes shards and index.json (atomic: all or nothing).
 
   A document is held out by the hash of its text, so the same text is always on the
@@ -86,7 +89,9 @@ def write(documents, tokenizer, folder, *, heldout=0.01, shard_tokens=1 << 27, s
     folder: path; an earlier folder of the same name is replaced at the end.
     heldout: fraction of documents kept for evaluation, in [0, 1).
     shard_tokens: tokens after which a new file begins (2^27 is 0.5 GB of uint32).
-    seed: changes which documents are held out.
+    seed: changes which documents are held out, and the order of the shuffle.
+    cells: above 0, documents are shuffled over the whole input through so many files
+      (see shuffle.py), so that a reader may go from front to back.
 
   Returns:
     The index: documents, tokens, heldout counts, per language and per source counts,
@@ -97,7 +102,18 @@ def write(documents, tokenizer, folder, *, heldout=0.01, shard_tokens=1 << 27, s
   shutil.rmtree(partial, ignore_errors=True)
   try:
     partial.mkdir(parents=True)
-    index = _write_all(documents, tokenizer, partial, heldout, shard_tokens, seed)
+    writers = {split: _Writer(partial, split, shard_tokens) for split in SPLITS}
+    counts = {
+      kind: collections.defaultdict(_count) for kind in ('languages', 'sources')
+    }
+    pairs = _split(documents, tokenizer, heldout, seed, counts)
+    if cells:
+      with shuffle.cells(partial / 'cells', cells, seed) as shuffled:
+        _fill(writers, shuffled(pairs))
+    else:
+      _fill(writers, pairs)
+    about = {'vocabulary': tokenizer.fingerprint, 'seed': seed, 'heldout': heldout}
+    index = _index(partial, writers, counts, {**about, 'cells': cells})
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
   except OSError as error:
@@ -146,25 +162,42 @@ def open_source(folder, fingerprint=None, split='train'):
   return Source(folder, index, split)
 
 
-def _write_all(documents, tokenizer, folder, heldout, shard_tokens, seed):
-  """Writes every shard, the lengths and the index into folder; returns the index."""
-  writers = {split: _Writer(folder, split, shard_tokens) for split in SPLITS}
-  counts = {
-    'languages': collections.defaultdict(_count),
-    'sources': collections.defaultdict(_count),
-  }
+def members(folder):
+  """Sources of a category: {'category/name': tokens}; {} when the folder is a source.
+
+  Args:
+    folder: of a category: its sub-folders are sources.
+  """
+  folder = pathlib.Path(folder)
+  if (folder / 'index.json').exists() or not folder.is_dir():
+    return {}
+  found = {}
+  for path in sorted(folder.glob('*/index.json')):
+    source = open_source(path.parent)
+    found[f'{folder.name}/{path.parent.name}'] = source.tokens
+  return found
+
+
+def _split(documents, tokenizer, heldout, seed, counts):
+  """Yields (split, np.uint32 [n]) of every document; counts what it sees."""
   for document, ids in _tokenise(documents, tokenizer):
-    split = SPLITS[_is_heldout(document['text'], heldout, seed)]
-    writers[split].add(ids)
     for kind, field in (('languages', 'lang'), ('sources', 'source')):
       count = counts[kind][document.get(field) or 'unknown']
       count['documents'] += 1
       count['tokens'] += len(ids)
+    yield SPLITS[_is_heldout(document['text'], heldout, seed)], ids
+
+
+def _fill(writers, pairs):
+  for split, ids in pairs:
+    writers[split].add(ids)
+
+
+def _index(folder, writers, counts, about):
+  """Closes the writers and writes index.json; returns it."""
   index = {
     'version': 1,
-    'vocabulary': tokenizer.fingerprint,
-    'seed': seed,
-    'heldout': heldout,
+    **about,
     'documents': sum(w.documents for w in writers.values()),
     'tokens': sum(w.tokens for w in writers.values()),
     **{kind: dict(sorted(count.items())) for kind, count in counts.items()},
