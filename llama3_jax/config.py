@@ -235,13 +235,14 @@ def _claim(config, workdir, folder, free):
 
 
 def _compare(path, flat, workdir, free):
-  """UserError when the config of `path` is another one."""
+  """UserError when the config of `path` is another one; notes what may change."""
   try:
-    old = json.loads(path.read_text())['config']
+    found = json.loads(path.read_text())
+    old = found['config']
   except (ValueError, KeyError):
     raise UserError(f'{path} is not readable: remove it or choose another --workdir')
-  different = [k for k in sorted(old | flat) if old.get(k) != flat.get(k)]
-  different = [k for k in different if k not in free]
+  changed = [k for k in sorted(old | flat) if old.get(k) != flat.get(k)]
+  different = [k for k in changed if k not in free]
   if different:
     shown = ', '.join(f'{k} {old.get(k)} -> {flat.get(k)}' for k in different[:4])
     more = f' and {len(different) - 4} more' if len(different) > 4 else ''
@@ -249,6 +250,8 @@ def _compare(path, flat, workdir, free):
       f'--workdir={workdir} holds a run of another config ({shown}{more}): '
       'choose another --workdir or remove this one'
     )
+  if changed:
+    replace(path, {**found, 'config': flat})
 
 
 def write_json(path, value):

@@ -1,24 +1,38 @@
 """Heuristic filters: each rule on both sides of its threshold."""
 
 import dataclasses
-import random
+import re
 
+import global_steps
 import numpy as np
 import pytest
 
+from llama3_jax.config import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import heuristics
+from llama3_jax.curate import repetition
+from llama3_jax.curate import words
 
-LIMITS = heuristics.Limits()
-
-
-def table(*texts, lang='en', category='general'):
-  return documents.table(
-    [{'text': t, 'lang': lang, 'category': category} for t in texts]
-  )
+CONFIG = heuristics.Config()
 
 
-def reasons(found):
+def only(**limits):
+  """A config in which no rule is on but these, for every category."""
+  limits = dataclasses.replace(heuristics.OFF, **limits)
+  return heuristics.Config(prose=limits, math=limits, code=limits, overrides=())
+
+
+def measured(*texts, config=CONFIG, **fields):
+  batch = global_steps.batch([{'text': text, **fields} for text in texts])
+  return heuristics.measure(batch, config)
+
+
+def column(name, *texts, **fields):
+  return measured(*texts, **fields)[name].to_pylist()
+
+
+def reasons(config, *texts, **fields):
+  found = heuristics.step(measured(*texts, config=config, **fields), config)
   return found['drop_reason'].to_pylist()
 
 
@@ -28,191 +42,237 @@ def unique(n, start=0):
   return [''.join(letters[int(d)] for d in f'{i:04d}') for i in range(start, start + n)]
 
 
-def test_49_words_are_too_short_and_50_are_not():
-  found = heuristics.step_length(
-    table(*[' '.join(unique(n)) for n in (49, 50)]), LIMITS
-  )
-  assert reasons(found) == ['length.words', None]
-  assert found['drop_value'][0].as_py() == 49
-
-
-def test_code_is_measured_in_characters():
-  found = heuristics.step_length(table('x' * 99, 'x' * 100, category='code'), LIMITS)
-  assert reasons(found) == ['length.code', None]
-
-
-def test_scripts_without_spaces_count_characters():
-  thai = 'ภาษาไทยไม่มีช่องว่างระหว่างคำ' * 3
-  assert len(heuristics.words(thai, 'th')) > 50
-  assert reasons(heuristics.step_length(table(thai, lang='th'), LIMITS)) == [None]
-
-
-def test_vowel_signs_do_not_split_words():
-  assert heuristics.words('हिन्दी भाषा', 'hi') == ['हिन्दी', 'भाषा']
+def repeats(tokens, every_copy=False):
+  values = repetition.measures(words.of([' '.join(tokens)]), every_copy)[0]
+  return dict(zip((name.split('.')[1] for name in repetition.COLUMNS), values))
 
 
 def test_duplicate_ngrams_are_measured_as_the_share_of_later_copies():
-  words = unique(100)
-  values = heuristics.repetition('', words + words[:25])
+  tokens = unique(100)
   for n in range(5, 11):
-    assert values[f'duplicate_{n}gram'] == pytest.approx(25 / 125)
+    name = f'duplicate_{n}gram'
+    assert repeats(tokens + tokens[:25])[name] == pytest.approx(25 / 125)
+    assert repeats(tokens + tokens[:25], True)[name] == pytest.approx(50 / 125)
 
 
 def test_top_ngram_is_measured_as_the_share_of_all_copies():
-  words = unique(80)
-  text = []
+  tokens, text = unique(80), []
   for i in range(10):
-    text += [*words[i * 8 : i * 8 + 8], 'xxxx', 'yyyy']
-  values = heuristics.repetition('', text)
+    text += [*tokens[i * 8 : i * 8 + 8], 'xxxx', 'yyyy']
+  values = repeats(text)
   assert values['top_2gram'] == pytest.approx(20 / 100)
   assert values['top_3gram'] == 0 and values['duplicate_5gram'] == 0
 
 
 def test_overlapping_copies_count_once():
-  values = heuristics.repetition('', ['aaaa'] * 50)
+  values = repeats(['aaaa'] * 50)
   assert all(0 <= value <= 1 for value in values.values())
   assert values['top_2gram'] == 1
 
 
-def test_duplicate_lines_and_paragraphs():
-  text = '\n\n'.join(['one a', 'two b', 'one a', 'three c'])
-  values = heuristics.repetition(text, heuristics.words(text))
-  assert values['duplicate_lines'] == values['duplicate_paragraphs'] == 0.25
+def reference(tokens, n, every_copy):
+  """Share of characters of repeated n-grams, by a dict of tuples."""
+  grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+  starts = {gram: grams.index(gram) for gram in set(grams)}
+  covered = set()
+  for i, gram in enumerate(grams):
+    if i != starts[gram] or (every_copy and grams.count(gram) > 1):
+      covered |= set(range(i, i + n))
+  return sum(len(tokens[i]) for i in covered) / sum(map(len, tokens))
+
+
+@pytest.mark.parametrize('every_copy', [False, True])
+def test_coverage_is_that_of_the_plain_definition(every_copy):
+  rng = np.random.default_rng(0)
+  for _ in range(20):
+    phrases = [['w' + 'x' * k for k in rng.integers(1, 40, 9)] for _ in range(3)]
+    tokens = [
+      w for i in rng.integers(0, 3, 6) for w in phrases[i][: rng.integers(3, 10)]
+    ]
+    values = repeats(tokens, every_copy)
+    for n in range(5, 11):
+      expected = reference(tokens, n, every_copy)
+      assert values[f'duplicate_{n}gram'] == pytest.approx(expected, abs=1e-6)
+
+
+def test_duplicate_lines_and_paragraphs_by_number_and_by_characters():
+  text = 'one a\n\ntwo\nb\n\none a\n\nthree c'
+  values = dict(zip(repetition.COLUMNS, repetition.measures(words.of([text]))[0]))
+  assert values['repetition.duplicate_lines'] == pytest.approx(1 / 5)
+  assert values['repetition.duplicate_paragraphs'] == pytest.approx(1 / 4)
+  assert values['repetition.duplicate_line_characters'] == pytest.approx(5 / 21)
+  assert values['repetition.duplicate_paragraph_characters'] == pytest.approx(5 / 21)
 
 
 @pytest.mark.parametrize('n', range(5, 11))
-def test_duplicate_ngram_coverage_at_the_threshold_stays_and_above_goes(n):
-  limit = LIMITS.duplicate_grams[n - 5]
-  # all other rules off, so that this n decides
-  grams = tuple(limit if k == n else 2.0 for k in range(5, 11))
-  limits = dataclasses.replace(LIMITS, duplicate_grams=grams, top_grams=(2.0,) * 3)
+def test_duplicate_coverage_at_the_threshold_stays_and_above_goes(n):
+  limit = getattr(CONFIG.prose, f'max_duplicate_{n}gram')
+  config = only(**{f'max_duplicate_{n}gram': limit})
   copies = round(limit * 100)
-  at = unique(100 - copies)
-  at = ' '.join(at + at[:copies])
-  above = unique(99 - copies)
-  above = ' '.join(above + above[: copies + 1])
-  found = heuristics.step_repetition(table(at, above), limits)
-  assert reasons(found) == [None, f'repetition.duplicate_{n}gram']
+  texts = []
+  for more in (0, 1):
+    tokens = unique(100 - copies - more)
+    texts.append(' '.join(tokens + tokens[: copies + more]))
+  assert reasons(config, *texts) == [None, f'repetition.duplicate_{n}gram']
 
 
-@pytest.mark.parametrize('n', range(2, 5))
-def test_top_ngram_coverage_at_the_threshold_stays_and_above_goes(n):
-  limits = dataclasses.replace(
-    LIMITS,
-    top_grams=tuple(0.2 if k == n else 2.0 for k in range(2, 5)),
-    duplicate_grams=(2.0,) * 6,
-  )
-  gram, texts = unique(n, 9000), []
-  for copies in (4, 5):
-    total = 4 * n * 5
-    filler = unique(total - copies * n)
-    step = len(filler) // copies
-    words = []
+@pytest.mark.parametrize('n', [2, 3, 4])
+def test_top_ngram_at_the_threshold_stays_and_above_goes(n):
+  config = only(**{f'max_top_{n}gram': 0.24})
+  texts = []
+  for copies in (24 // n, 24 // n + 1):
+    tokens, gram = unique(100 - n * copies), ['xxxx', 'yyyy', 'zzzz', 'vvvv'][:n]
     for i in range(copies):
-      words += [*filler[i * step : (i + 1) * step], *gram]
-    texts.append(' '.join(words + filler[copies * step :]))
-  found = heuristics.step_repetition(table(*texts), limits)
-  assert reasons(found) == [None, f'repetition.top_{n}gram']
+      tokens[i * (n + 2) : i * (n + 2)] = gram
+    texts.append(' '.join(tokens))
+  assert reasons(config, *texts) == [None, f'repetition.top_{n}gram']
 
 
-def test_three_of_ten_duplicate_lines_stay_and_four_go():
-  def page(copies):
-    kept = [' '.join(unique(20, 100 * i)) for i in range(10 - copies)]
-    return '\n'.join(kept + kept[:copies])
-
-  limits = dataclasses.replace(LIMITS, duplicate_grams=(2.0,) * 6)
-  found = heuristics.step_repetition(table(page(3), page(4)), limits)
-  assert reasons(found) == [None, 'repetition.duplicate_lines']
-
-
-def test_logs_are_repetition():
-  log = '\n'.join(f'{i} error the disk of worker {i} is full' for i in range(200))
-  (reason,) = reasons(heuristics.step_repetition(table(log), LIMITS))
-  assert reason.startswith('repetition.')
-
-
-def test_prose_rules_leave_code_alone():
-  code = table('porn porn\n' * 100, category='code')
-  for step in (heuristics.step_repetition, heuristics.step_dirty):
-    assert reasons(step(code, LIMITS)) == [None]
+def test_logs_and_spam_go_and_prose_stays():
+  log = '\n'.join(
+    f'Error {i}: the connection to the server was lost' for i in range(60)
+  )
+  (reason,) = reasons(CONFIG, log)
+  assert reason.startswith(('repetition.', 'fineweb.'))
+  prose = (
+    'The mill stands by the river, and it has stood there for two hundred years. '
+    'My grandfather worked in it when he was a boy. He told us that the wheel had '
+    'been made of oak, with iron bands around it. In winter the ice stopped it. Then '
+    'all of the men had to climb down with axes and break what they could before the '
+    'frost came back in the evening. Nobody was ever paid for that work.'
+  )
+  assert reasons(CONFIG, prose) == [None]
 
 
-def test_thai_is_not_repetitive_for_its_alphabet():
+SIDES = [
+  ('min_words', 50, ' '.join(unique(50)), ' '.join(unique(49)), 'length.words'),
+  ('max_words', 60, ' '.join(unique(60)), ' '.join(unique(61)), 'length.many_words'),
+  ('min_characters', 100, 'x' * 99 + '\n', 'x' * 99, 'length.characters'),
+  ('min_mean_word', 3, 'abc de fghi', 'abc de fgh', 'gopher.short_words'),
+  ('max_mean_word', 10, f'{"x" * 10} a{"y" * 9}', 'x' * 11, 'gopher.long_words'),
+  ('max_symbols_per_word', 0.5, '# a b... c d', '# a b... c', 'gopher.symbols'),
+  ('max_bullet_lines', 0.5, '- a\nb\n\n• c\nd', '- a\nb\n• c', 'gopher.bullet_lines'),
+  ('max_ellipsis_lines', 0.5, 'a…\nb', 'a...\nb…\nc', 'gopher.ellipsis_lines'),
+  ('min_letter_words', 0.5, 'a 1 b 2', 'a 1 b 2 3', 'gopher.letter_words'),
+  ('min_stop_words', 2, 'The end of it', 'the the the', 'gopher.stop_words'),
+  ('min_sentences', 2, 'One. Two!', 'One, 2.5 e.g', 'c4.sentences'),
+  ('max_lorem_ipsum', 0, 'lorem and ipsum', 'Lorem ipsum.', 'c4.lorem_ipsum'),
+  ('max_braces', 1, 'a { b }', 'a {{ b }}', 'c4.braces'),
+  ('min_ended_lines', 0.5, 'a.\nb', 'a.\nb\nc', 'fineweb.ended_lines'),
+  ('max_short_lines', 0.5, f'{"x" * 31}\na', 'x' * 30, 'fineweb.short_lines'),
+  ('max_newlines_per_word', 0.5, 'a b\nc d\n', 'a\nb\nc', 'fineweb.newlines'),
+  ('max_mean_line', 10, f'{"x" * 10}\n\ny', 'x' * 11, 'code.mean_line'),
+  ('max_longest_line', 10, f'{"x" * 10}\ny', f'{"x" * 11}\ny', 'code.longest_line'),
+  ('min_alphanumeric', 0.5, 'a1 (;', 'a1 (;)', 'code.alphanumeric'),
+  ('min_letters', 0.5, 'ab 12', 'ab 123', 'code.letters'),
+  ('max_signs', 0.5, 'ab +;', 'ab +;;', 'code.signs'),
+  ('min_code_lines', 0.5, 'if x {\n  y', 'if x {\ny\nz', 'code.code_lines'),
+  ('min_tex', 100, '$x^2$ or 3', '$x^2 or 3 more', 'math.tex'),
+]
+
+
+@pytest.mark.parametrize('field, limit, inside, outside, reason', SIDES)
+def test_a_value_at_the_threshold_stays_and_beyond_goes(
+  field, limit, inside, outside, reason
+):
+  assert reasons(only(**{field: limit}), inside, outside) == [None, reason]
+
+
+def test_every_threshold_has_a_rule_and_every_rule_is_tested_or_repetition():
+  fields = {field.name for field in dataclasses.fields(heuristics.Limits)}
+  assert {field for field, _, _ in heuristics.RULES} == fields
+  tested = {side[0] for side in SIDES} | {'max_dirty_words'}
+  assert all(re.match('max_(dup|top)', field) for field in fields - tested)
+
+
+def test_5_dirty_words_in_1000_stay_and_6_go():
+  texts = [' '.join(unique(1000 - n) + ['xxx'] * n) for n in (5, 6)]
+  batch = measured(*texts)
+  assert batch['dirty.words'].to_pylist() == pytest.approx([5, 6])
+  assert reasons(only(max_dirty_words=5), *texts) == [None, 'dirty.words']
+
+
+def test_dirty_words_are_whole_words_and_phrases_of_the_users_list(tmp_path):
+  path = tmp_path / 'list.txt'
+  path.write_text('two words\n\n', 'utf-8')
+  config = heuristics.Config(dirty_words=('badWORD',), dirty_path=str(path))
+  text = ' '.join(unique(96) + ['Badword', 'badwords', 'Two', 'words'])
+  assert measured(text, config=config)['dirty.words'].to_pylist() == [20]
+  with pytest.raises(UserError, match='nothing.txt'):
+    measured(text, config=heuristics.Config(dirty_path='nothing.txt'))
+
+
+def test_measuring_drops_nothing_and_the_step_needs_no_text():
+  batch = measured('short', ' '.join(unique(80)))
+  assert batch['drop_reason'].null_count == 2
+  batch = batch.drop_columns(['text'])
+  config = only(min_words=50)
+  found = heuristics.step(batch, config)
+  assert found['drop_reason'].to_pylist() == ['length.words', None]
+  assert found['drop_value'].to_pylist() == [1, None]
+  other = only(min_words=81)
+  assert heuristics.step(batch, other)['drop_reason'].null_count == 0
+
+
+def test_documents_that_are_dropped_have_no_measures_and_keep_their_reason():
+  batch = documents.drop(global_steps.batch([{'text': 'a'}]), {0: ('x.y', 7.0)})
+  found = heuristics.step(heuristics.measure(batch, CONFIG), CONFIG)
+  assert found['gopher.words'].to_pylist() == [None]
+  assert found['drop_reason'].to_pylist() == ['x.y']
+
+
+def test_prose_rules_leave_code_alone_and_formulas_are_no_symbols():
+  code = 'for x in porn { ... }\n' * 30
+  assert reasons(CONFIG, code, category='code') == [None]
+  formula = ' '.join(
+    f'\\frac{{{a}}}{{{b}}} # x_{a} {b}'
+    for a, b in zip('abcdefghijklmnop' * 2, 'zyxwvut' * 5)
+  )
+  rules = {rule.reason for rule in heuristics.rules(CONFIG, 'math')}
+  assert 'gopher.symbols' not in rules and 'dirty.words' in rules
+  assert 'gopher.symbols' in reasons(only(max_symbols_per_word=0.1), formula)
+  assert 'gopher.symbols' not in reasons(CONFIG, formula, category='math')
+
+
+def test_minified_code_and_data_go():
+  minified = 'function f(x){return x+1};' * 60
+  table = '\n'.join('+-+-+-+-+-+-+' for _ in range(30))
+  found = reasons(CONFIG, minified, table, category='code')
+  assert found == ['code.mean_line', 'code.alphanumeric']
+
+
+def test_languages_have_their_own_limits():
+  config = dataclasses.replace(only(), overrides=(('de', 'min_words', 5.0),))
+  assert reasons(config, 'ein Satz', lang='de') == ['length.words']
+  assert reasons(config, 'one sentence', lang='en') == [None]
+  assert reasons(config, 'x = 1', lang='de', category='code') == [None]
+  english = {rule.reason for rule in heuristics.rules(CONFIG, 'general', 'en')}
+  german = {rule.reason for rule in heuristics.rules(CONFIG, 'multilingual', 'de')}
+  assert english - german == {
+    'gopher.stop_words',
+    'c4.sentences',
+    'fineweb.ended_lines',
+    'fineweb.short_lines',
+    'fineweb.newlines',
+  }
+  with pytest.raises(UserError, match="'min_wrods'"):
+    heuristics.rules(heuristics.Config(overrides=(('de', 'min_wrods', 1.0),)))
+
+
+def test_thai_is_not_repetitive_for_its_alphabet_and_not_short():
   thai = (
     'ประเทศไทยเป็นประเทศที่ตั้งอยู่ในเอเชียตะวันออกเฉียงใต้ มีพรมแดนติดกับลาว กัมพูชา '
     'มาเลเซีย และพม่า เมืองหลวงคือกรุงเทพมหานคร ประชาชนส่วนใหญ่นับถือศาสนาพุทธ '
     'อาหารไทยมีชื่อเสียงทั่วโลก โดยเฉพาะต้มยำกุ้งและผัดไทย'
   )
-  assert reasons(heuristics.step_repetition(table(thai, lang='th'), LIMITS)) == [None]
+  assert column('gopher.words', thai, lang='th')[0] >= 50
+  assert reasons(CONFIG, thai, lang='th') == [None]
 
 
-def test_5_dirty_words_in_1000_stay_and_6_go():
-  texts = [' '.join(unique(1000 - n) + ['xxx'] * n) for n in (5, 6)]
-  found = heuristics.step_dirty(table(*texts), LIMITS)
-  assert reasons(found) == [None, 'dirty.words']
-  assert found['drop_value'][1].as_py() == 6
-
-
-def test_dirty_words_are_whole_words_of_the_users_list():
-  text = ' '.join(unique(50) + ['Badword'] * 5 + ['badwords'] * 5)
-  assert reasons(heuristics.step_dirty(table(text), LIMITS)) == [None]
-  assert reasons(heuristics.step_dirty(table(text), LIMITS, ('badWORD',))) == [
-    'dirty.words'
-  ]
-
-
-def corpus(documents_, seed=0):
-  """Documents whose words follow Zipf's law over one vocabulary."""
-  rng = np.random.default_rng(seed)
-  words = unique(2000)
-  share = 1 / np.arange(1, 2001)
-  share /= share.sum()
-  return [
-    ' '.join(rng.choice(words, p=share, size=rng.integers(50, 400)))
-    for _ in range(documents_)
-  ]
-
-
-def test_divergence_equals_its_definition():
-  lists = [list('aabc'), list('abbbd'), list('ccccccca')]
-  found = heuristics.divergences(lists, prior_words=3.0)
-  every = [w for words in lists for w in words]
-  q = {w: every.count(w) / len(every) for w in every}
-  for words, value in zip(lists, found):
-    p = {w: (words.count(w) + 3 * q[w]) / (len(words) + 3) for w in q}
-    assert value == pytest.approx(sum(p[w] * np.log(p[w] / q[w]) for w in q))
-
-
-def test_documents_of_outlier_words_are_dropped_and_the_percentile_is_strict():
-  salad = ' '.join(random.Random(0).choices(unique(5000, 3000), k=300))
-  texts = corpus(199) + [salad]
-  found = heuristics.step_outliers(table(*texts), LIMITS)
-  assert reasons(found)[-1] == 'outlier.kl'
-  # 99th percentile of 200 values: two lie above it
-  assert sum(r is not None for r in reasons(found)) == 2
-  everything = dataclasses.replace(LIMITS, kl_percentile=100.0)
-  assert set(reasons(heuristics.step_outliers(table(*texts), everything))) == {None}
-
-
-def test_a_short_document_is_no_outlier_for_being_short():
-  words = corpus(300)
-  lists = [text.split() for text in words] + [words[0].split()[:20]]
-  values = heuristics.divergences(lists, LIMITS.kl_prior_words)
-  assert values[-1] < np.percentile(values, 90)
-
-
-def test_few_documents_of_a_language_give_no_distribution():
-  salad = ' '.join(unique(300, 3000))
-  for count, dropped in ((98, False), (99, True)):
-    found = heuristics.step_outliers(table(*corpus(count), salad), LIMITS)
-    assert (reasons(found)[-1] is not None) is dropped
-
-
-def test_languages_have_their_own_distribution():
-  rows = [{'text': t, 'lang': 'en', 'category': 'general'} for t in corpus(150)]
-  foreign = [
-    ' '.join(random.Random(i).choices(unique(900, 5000), k=200)) for i in range(50)
-  ]
-  rows += [{'text': t, 'lang': 'de', 'category': 'multilingual'} for t in foreign]
-  found = heuristics.step_outliers(documents.table(rows), LIMITS)
-  assert set(reasons(found)[150:]) == {None}
+def test_batches_do_not_change_the_measures():
+  texts = ['One two three. ' * 5, '', 'a\n\nb', ' '.join(unique(300) * 2)]
+  together = measured(*texts)
+  for i, text in enumerate(texts):
+    alone = measured(text)
+    for name in alone.schema.names[13:]:
+      assert alone[name][0].as_py() == together[name][i].as_py(), name

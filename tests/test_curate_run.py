@@ -1,8 +1,12 @@
-"""Curation of files: outputs, funnel, damaged input, determinism."""
+"""Curation of files: outputs, funnel, resume, engines, determinism."""
 
+import concurrent.futures
+import dataclasses
 import gzip
 import json
 import random
+import signal
+import time
 
 import pytest
 
@@ -11,21 +15,33 @@ from experiments import curate
 from llama3_jax.config import UserError
 from llama3_jax.curate import heuristics
 from llama3_jax.curate import run
+from llama3_jax.curate import stages
 from llama3_jax.curate import warc
 from llama3_jax.data import sample_pages
 
-CONFIG = run.Config(limits=heuristics.Limits(min_words=5))
+LOOSE = dataclasses.replace(heuristics.OFF, min_words=5)
+CONFIG = stages.Config(
+  workers=1, heuristics=heuristics.Config(prose=LOOSE, overrides=()), skip=('outlier',)
+)
+OUTPUTS = ('documents/general.jsonl.gz', 'documents/code.jsonl.gz', 'dropped.jsonl.gz')
 
 
 def article(i):
-  words = ' '.join(f'The cat number {i} of house {k * i} sat down.' for k in range(8))
+  rng = random.Random(i)
+  nouns = 'house river teacher window garden winter letter boat apple stone'.split()
+  verbs = 'finds carries paints forgets repairs follows remembers'.split()
+  words = ' '.join(
+    f'The {rng.choice(nouns)} of number {i} {rng.choice(verbs)} a {rng.choice(nouns)} '
+    f'near the {rng.choice(nouns)} while it {rng.choice(verbs)} {k} days.'
+    for k in range(12)
+  )
   return f'<html><body><main><article><p>{words}</p></article></main></body></html>'
 
 
-def write_inputs(folder):
+def write_inputs(folder, count=5):
   pages = [
     {'url': f'https://a.example/{i}', 'date': '2024-02-01', 'html': article(i)}
-    for i in range(5)
+    for i in range(count)
   ]
   old = {'url': 'https://a.example/1#x', 'date': '2020-01-01', 'html': article(99)}
   warc.write(folder / 'web.warc.gz', [*pages, old])
@@ -37,25 +53,32 @@ def write_inputs(folder):
   ]
 
 
+def curated(inputs, config, folder):
+  return run.run(run.open_store(inputs, config, folder), config)
+
+
 def read(path):
   with gzip.open(path, 'rb') as f:
     return [json.loads(line) for line in f]
 
 
+def bytes_of(folder):
+  return {name: (folder / name).read_bytes() for name in OUTPUTS}
+
+
 def test_survivors_and_dropped_documents_are_written_with_their_reasons(tmp_path):
-  config = run.Config(limits=heuristics.Limits(min_words=5, duplicate_grams=(2.0,) * 6))
-  result = run.run(write_inputs(tmp_path), config, tmp_path / 'out')
+  curated(write_inputs(tmp_path), CONFIG, tmp_path / 'out')
   code = read(tmp_path / 'out/documents/code.jsonl.gz')
   assert code[0]['source'] == 'mine' and code[0]['lang'] == 'code'
   assert set(code[0]) == {'text', 'url', 'date', 'source', 'lang', 'category'}
+  assert len(read(tmp_path / 'out/documents/general.jsonl.gz')) == 5
   dropped = read(tmp_path / 'out/dropped.jsonl.gz')
   older = [row for row in dropped if row['reason'] == 'url.older']
   assert [row['url'] for row in older] == ['https://a.example/1#x']
-  assert json.loads((tmp_path / 'out/funnel.json').read_text('utf-8')) == result
 
 
 def test_every_document_is_either_written_or_dropped_once(tmp_path):
-  result = run.run(write_inputs(tmp_path), CONFIG, tmp_path / 'out')
+  result = curated(write_inputs(tmp_path), CONFIG, tmp_path / 'out')
   kept = sum(c['documents'] for c in result['categories'].values())
   gone = sum(d['documents'] for s in result['steps'] for d in s['dropped'].values())
   assert kept + gone == 7
@@ -66,44 +89,117 @@ def test_every_document_is_either_written_or_dropped_once(tmp_path):
     assert sum(after['languages'].values()) == after['documents']
 
 
-def test_the_same_input_gives_the_same_bytes(tmp_path):
+def test_pool_and_hosts_give_the_bytes_of_one_process(tmp_path):
+  inputs = write_inputs(tmp_path, 9)
+  total = curated(inputs, CONFIG, tmp_path / 'one')
+  pool = dataclasses.replace(CONFIG, workers=2, memory_bytes=400)
+  assert curated(inputs, pool, tmp_path / 'pool') == total
+  hosts = [dataclasses.replace(CONFIG, hosts=2, host=i) for i in range(2)]
+  with concurrent.futures.ThreadPoolExecutor(2) as threads:
+    found = list(
+      threads.map(lambda c: curated(inputs, c, tmp_path / 'hosts'), hosts, timeout=60)
+    )
+  assert found == [total, total]
+  for name in ('pool', 'hosts'):
+    assert bytes_of(tmp_path / name) == bytes_of(tmp_path / 'one'), name
+
+
+def test_ray_gives_the_bytes_of_one_process(tmp_path):
+  pytest.importorskip('ray', reason="needs the extra: pip install 'llama3_jax[ray]'")
+  pytest.importorskip('daft', reason="needs the extra: pip install 'llama3_jax[ray]'")
+  inputs = write_inputs(tmp_path, 9)
+  total = curated(inputs, CONFIG, tmp_path / 'one')
+  ray = dataclasses.replace(CONFIG, engine='ray', workers=2)
+  assert curated(inputs, ray, tmp_path / 'ray') == total
+  assert bytes_of(tmp_path / 'ray') == bytes_of(tmp_path / 'one')
+
+
+def test_another_threshold_runs_only_the_stages_from_there_on(tmp_path):
   inputs = write_inputs(tmp_path)
-  for name in 'ab':
-    run.run(inputs, CONFIG, tmp_path / name)
-  for path in [
-    'documents/general.jsonl.gz',
-    'documents/code.jsonl.gz',
-    'dropped.jsonl.gz',
-  ]:
-    assert (tmp_path / 'a' / path).read_bytes() == (tmp_path / 'b' / path).read_bytes()
+  curated(inputs, CONFIG, tmp_path / 'out')
+  before = {p: p.stat().st_mtime_ns for p in (tmp_path / 'out/work').rglob('*.*')}
+  strict = heuristics.Config(
+    prose=dataclasses.replace(LOOSE, min_words=10_000), overrides=()
+  )
+  config = dataclasses.replace(CONFIG, heuristics=strict)
+  result = curated(inputs, config, tmp_path / 'out')
+  assert result['categories'] == {'code': {'documents': 1}}
+  changed = {p for p in (tmp_path / 'out/work').rglob('*.*') if p not in before}
+  assert all(p.stat().st_mtime_ns == t for p, t in before.items())
+  rerun = {p.relative_to(tmp_path / 'out/work').parts[0] for p in changed}
+  names = {part.split('-')[1] for part in rerun}
+  assert 'heuristics' in names
+  assert not names & {'extract', 'language', 'document', 'line', 'c4_lines'}
+
+
+def test_a_new_input_is_added_without_reading_the_others_again(tmp_path):
+  inputs = write_inputs(tmp_path)
+  curated(inputs, CONFIG, tmp_path / 'out')
+  first = next((tmp_path / 'out/work').glob('00-extract-*'))
+  then = (first / '00000.parquet').stat().st_mtime_ns
+  warc.write_jsonl(tmp_path / 'more.jsonl.gz', [{'text': article(77), 'url': 'm'}])
+  inputs.append({'path': str(tmp_path / 'more.jsonl.gz')})
+  result = curated(inputs, CONFIG, tmp_path / 'out')
+  assert result['steps'][0]['documents'] == 8
+  assert (first / '00000.parquet').stat().st_mtime_ns == then
+  fresh = curated(inputs, CONFIG, tmp_path / 'fresh')
+  assert fresh == result and bytes_of(tmp_path / 'out') == bytes_of(tmp_path / 'fresh')
+
+
+def test_killed_run_goes_on_to_the_same_bytes(tmp_path, launcher):
+  inputs = write_inputs(tmp_path, 40)
+  fields = [
+    '--config=configs/curate.py:files',
+    f"--config.inputs=('{inputs[0]['path']}', 'code={inputs[1]['path']}')",
+    '--config.workers=1',
+  ]
+  whole = tmp_path / 'whole'
+  began = time.monotonic()
+  status, text = launcher.run(*fields, f'--workdir={whole}')
+  assert status == 0, text
+  time_s, rng = time.monotonic() - began, random.Random(0)
+  for _ in range(2):
+    process = launcher.start(*fields, f'--workdir={tmp_path / "killed"}')
+    time.sleep(rng.uniform(0.5, 0.95) * time_s)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+  status, text = launcher.run(*fields, f'--workdir={tmp_path / "killed"}')
+  assert status == 0, text
+  assert bytes_of(tmp_path / 'killed') == bytes_of(whole)
+  funnels = [(f / 'funnel.json').read_text() for f in (whole, tmp_path / 'killed')]
+  assert funnels[0] == funnels[1]
+  assert not list((tmp_path / 'killed/work').rglob('*.partial'))
 
 
 def test_bad_records_are_counted_and_named(tmp_path):
   inputs = write_inputs(tmp_path)
   (tmp_path / 'bad.jsonl').write_text('{"text": 1}\nnot json\n', 'utf-8')
   inputs.append({'path': str(tmp_path / 'bad.jsonl')})
-  result = run.run(inputs, CONFIG, tmp_path / 'out')
+  result = curated(inputs, CONFIG, tmp_path / 'out')
   assert len(result['problems']) == 2
-  assert all('bad.jsonl: line' in problem for problem in result['problems'])
+  assert all('bad.jsonl' in problem for problem in result['problems'])
 
 
-def test_a_skipped_step_does_not_run_and_an_unknown_one_is_named(tmp_path):
+def test_a_skipped_stage_does_not_run_and_an_unknown_one_is_named(tmp_path):
   inputs = write_inputs(tmp_path)
-  result = run.run(inputs, run.Config(skip=('url', 'line')), tmp_path / 'out')
+  config = dataclasses.replace(CONFIG, skip=('url', 'line', 'outlier'))
+  result = curated(inputs, config, tmp_path / 'out')
   assert not {'url', 'line'} & {step['step'] for step in result['steps']}
   with pytest.raises(UserError, match="'ur'"):
-    run.run(inputs, run.Config(skip=('ur',)), tmp_path / 'out')
+    stages.stages(dataclasses.replace(CONFIG, skip=('ur',)))
 
 
 def test_missing_input_empty_input_and_unknown_category_are_named(tmp_path):
   with pytest.raises(UserError, match='nothing.warc.gz'):
-    run.run([{'path': str(tmp_path / 'nothing.warc.gz')}], CONFIG, tmp_path / 'out')
+    run.open_store([{'path': str(tmp_path / 'nothing.warc.gz')}], CONFIG, tmp_path)
   (tmp_path / 'empty.jsonl').write_text('')
   with pytest.raises(UserError, match='no document'):
-    run.run([{'path': str(tmp_path / 'empty.jsonl')}], CONFIG, tmp_path / 'out')
+    curated([{'path': str(tmp_path / 'empty.jsonl')}], CONFIG, tmp_path / 'out')
   inputs = write_inputs(tmp_path)
   with pytest.raises(UserError, match="'poems'"):
-    run.run([{**inputs[0], 'category': 'poems'}], CONFIG, tmp_path / 'out')
+    run.open_store([{**inputs[0], 'category': 'poems'}], CONFIG, tmp_path)
+  with pytest.raises(UserError, match="'spark'"):
+    curated(inputs, dataclasses.replace(CONFIG, engine='spark'), tmp_path / 'out')
 
 
 def test_every_rule_finds_the_defect_made_for_it(tmp_path):
@@ -117,15 +213,20 @@ def test_every_rule_finds_the_defect_made_for_it(tmp_path):
     for i in range(150)
   ]
   warc.write(tmp_path / 'web.warc.gz', sample_pages.site(pages, [], []))
-  config = run.Config(
-    blocked_hosts=(sample_pages.BLOCKED_HOST,),
-    limits=heuristics.Limits(top_grams=(2.0,) * 3, duplicate_grams=(2.0,) * 6),
-  )
-  result = run.run([{'path': str(tmp_path / 'web.warc.gz')}], config, tmp_path / 'out')
+  config = curate_config.get_config('files')
+  config.inputs = (str(tmp_path / 'web.warc.gz'),)
+  config.workers = 1
+  config.curate.urls.hosts = (sample_pages.BLOCKED_HOST,)
+  config.curate.heuristics.overrides = ()
+  for n in range(2, 5):
+    config.curate.heuristics.prose[f'max_top_{n}gram'] = 2.0
+  for n in range(5, 11):
+    config.curate.heuristics.prose[f'max_duplicate_{n}gram'] = 2.0
+  result = curate.main(config, str(tmp_path / 'out'))
   rows = read(tmp_path / 'out/dropped.jsonl.gz')
   found = {(row['reason'], row['url'].split('/')[2]) for row in rows}
   for reason, host in [
-    ('url.blocked', f'www.{sample_pages.BLOCKED_HOST}'),
+    ('urls.host', f'www.{sample_pages.BLOCKED_HOST}'),
     ('url.older', 'book.example'),
     ('document.duplicate', 'book.mirror.example'),
     ('dirty.words', 'spam.example'),
@@ -138,6 +239,8 @@ def test_every_rule_finds_the_defect_made_for_it(tmp_path):
   assert not any('logs.example' in row['url'] for row in kept)
   book = [row['text'] for row in kept if 'book.example' in row['url']]
   assert not any('newsletter' in text or 'cookies' in text for text in book)
+  page = (tmp_path / 'out/report.html').read_text('utf-8')
+  assert 'dirty.words' in page and 'salad.example' in page and 'book.example' in page
 
 
 def _sentence(i, k):
@@ -151,23 +254,51 @@ def _sentence(i, k):
   )
 
 
+def test_a_sweep_says_what_the_rule_would_drop(tmp_path):
+  web, _ = write_inputs(tmp_path, 8)
+  config = curate_config.get_config('files')
+  config.inputs, config.workers = (web['path'],), 1
+  config.sweep = (('length.words', 10.0, 10_000.0),)
+  curate.main(config, str(tmp_path / 'work'))
+  (found,) = json.loads((tmp_path / 'work/sweep.json').read_text())
+  assert found['rule'] == 'prose/length.words'
+  strict = config.copy_and_resolve_references()
+  strict.sweep, strict.curate.heuristics.prose.min_words = (), 10_000
+  result = curate.main(strict, str(tmp_path / 'work'))
+  rule = next(s for s in result['steps'] if s['step'] == 'heuristics')['dropped']
+  assert found['counts'][0] == [0, 0]
+  assert found['counts'][1][0] == rule['length.words']['documents'] == 8
+  config.sweep = (('length.word', 1.0),)
+  with pytest.raises(UserError, match='did you mean'):
+    curate.main(config, str(tmp_path / 'work'))
+
+
 def test_experiment_runs_on_files_and_skips_when_finished(tmp_path):
   web, code = write_inputs(tmp_path)
   config = curate_config.get_config('files')
   config.inputs = (web['path'], f'code={code["path"]}')
+  config.workers = 1
   result = curate.main(config, str(tmp_path / 'work'))
   assert result['categories']['code']['documents'] == 1
   assert (tmp_path / 'work/documents/general.jsonl.gz').exists()
   (tmp_path / 'web.warc.gz').unlink()
   assert curate.main(config, str(tmp_path / 'work')) == result
+  config.curate.language.min_score = 0.9
+  with pytest.raises(UserError, match='web.warc.gz'):
+    curate.main(config, str(tmp_path / 'work'))
 
 
 def test_experiment_names_what_is_wrong_in_the_config(tmp_path):
   config = curate_config.get_config('files')
   with pytest.raises(UserError, match='inputs'):
     curate.main(config, str(tmp_path / 'a'))
-  config.limits.top_grams = (0.1,)
-  with pytest.raises(UserError, match='limits.top_grams: 1 values, give 3'):
+  config.host = 3
+  config.inputs = ('x',)
+  with pytest.raises(UserError, match='host=3'):
     curate.main(config, str(tmp_path / 'b'))
-  with pytest.raises(UserError, match='herd or files'):
+  config.host = 0
+  config.curate.heuristics.code.min_words = 'many'
+  with pytest.raises(UserError, match="min_words='many'"):
+    curate.main(config, str(tmp_path / 'c'))
+  with pytest.raises(UserError, match='herd, files'):
     curate_config.get_config('all')

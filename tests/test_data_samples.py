@@ -4,7 +4,7 @@ import hashlib
 import struct
 import zipfile
 
-from llama3_jax.curate import warc
+from llama3_jax.curate import read
 from llama3_jax.data import sample_pages
 from llama3_jax.data import sample_text
 from llama3_jax.data import samples
@@ -50,7 +50,7 @@ def test_offline_samples_say_so_and_hold_five_languages(tmp_path):
   assert result['offline'] and result['reason'] and result['packages'] == {}
   rows = {}
   for entry in result['inputs']:
-    found, problems = warc.read(**entry)
+    found, problems = read.rows(**entry)
     assert problems == []
     rows[entry['path'].rsplit('/', 1)[1]] = found
   languages = {row['url'].split('/')[0] for row in rows['multilingual.jsonl.gz']}

@@ -1,20 +1,23 @@
 """The table of documents that every curation step reads and extends (3.1.1).
 
-A step is a function Table -> Table. Rows are never removed: a step writes why it drops
-a document (`drop_reason`, 'step.rule') and the measured value, so thresholds can be
-studied later without running again.
+A batch is a pyarrow.RecordBatch of documents. A step is a function batch -> batch that
+adds columns. Rows are never removed: a step writes why it drops a document
+(`drop_reason`, 'step.rule') and the measured value, so thresholds can be studied later
+without running again.
 """
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 SCHEMA = pa.schema(
   [
-    ('id', pa.int64()),  # input order
+    ('id', pa.uint64()),  # number of the shard << 32 | row in it
     ('url', pa.large_string()),
+    ('host', pa.string()),
     ('date', pa.string()),  # ISO; compares as text
     ('source', pa.string()),
-    ('category', pa.string()),  # general | code | math | multilingual
+    ('category', pa.string()),  # one of CATEGORIES
     ('html', pa.large_string()),  # null once extracted, or for plain text
     ('text', pa.large_string()),
     ('lang', pa.string()),
@@ -25,44 +28,75 @@ SCHEMA = pa.schema(
 )
 
 CATEGORIES = ('general', 'code', 'math', 'multilingual')
+SCOPES = ('bucket', 'language')
 
 
-def table(rows):
-  """Makes the table from dicts (missing fields are null); ids are positions."""
+def batch(rows, first=0):
+  """A batch of dicts; missing fields are null; ids count from `first`."""
   columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
-  columns['id'] = range(len(rows))
-  return pa.table(columns, schema=SCHEMA)
+  columns['id'] = range(first, first + len(rows))
+  return pa.record_batch(columns, schema=SCHEMA)
 
 
-def alive(table):
+def alive(batch):
   """np.int64 [n]: positions of the documents that no step has dropped."""
-  return np.flatnonzero(table['drop_reason'].is_null().to_numpy())
+  return np.flatnonzero(np.asarray(batch['drop_reason'].is_null()))
 
 
-def take(table, name, rows):
+def take(batch, name, rows):
   """Values of a column at positions `rows`, as a list of Python objects."""
-  return table[name].take(pa.array(rows, pa.int64())).to_pylist()
+  return batch[name].take(pa.array(rows, pa.int64())).to_pylist()
 
 
-def put(table, name, rows, values):
-  """A table in which column `name` has `values` at positions `rows`."""
-  column = np.array(table[name].to_pylist(), object)
+def put(batch, name, rows, values):
+  """A batch in which column `name` has `values` at positions `rows`."""
+  column = np.array(batch[name].to_pylist(), object)
   for row, value in zip(rows, values):
     column[row] = value
-  i = table.schema.get_field_index(name)
-  return table.set_column(
-    i, SCHEMA.field(name), pa.array(column, SCHEMA.field(name).type)
-  )
+  i = batch.schema.get_field_index(name)
+  field = batch.schema.field(name)
+  return batch.set_column(i, field, pa.array(column, field.type))
 
 
-def drop(table, drops):
+def add(batch, name, rows, values, type=pa.float32()):
+  """A batch with a measured column: `values` at positions `rows`, null elsewhere."""
+  column = np.full(batch.num_rows, None, object)
+  for row, value in zip(rows, values):
+    column[row] = value
+  array = pa.array(column, type)
+  i = batch.schema.get_field_index(name)
+  if i >= 0:
+    return batch.set_column(i, pa.field(name, type), array)
+  return batch.append_column(pa.field(name, type), array)
+
+
+def drop(batch, drops):
   """Marks documents as dropped.
 
   Args:
     drops: dict position -> (reason 'step.rule', measured value or None).
   """
   if not drops:
-    return table
+    return batch
   rows = sorted(drops)
-  table = put(table, 'drop_reason', rows, [drops[row][0] for row in rows])
-  return put(table, 'drop_value', rows, [drops[row][1] for row in rows])
+  batch = put(batch, 'drop_reason', rows, [drops[row][0] for row in rows])
+  return put(batch, 'drop_value', rows, [drops[row][1] for row in rows])
+
+
+def scope(batch, kinds, bucket):
+  """np.uint64 [documents]: equal where two documents are compared.
+
+  Args:
+    kinds: out of SCOPES; none is the whole corpus.
+    bucket: documents a bucket, by the column `ordinal` (number in the whole input).
+  """
+  result = np.zeros(batch.num_rows, np.uint64)
+  if 'bucket' in kinds:
+    result += np.asarray(batch['ordinal']).astype(np.uint64) // np.uint64(bucket)
+  if 'language' in kinds:
+    names = batch['lang'].to_pylist()
+    hashes = {
+      name: xxhash.xxh3_64_intdigest((name or '').encode()) for name in set(names)
+    }
+    result ^= np.array([hashes[name] for name in names], np.uint64)
+  return result

@@ -1,34 +1,23 @@
-"""Heuristic filters: repetition, dirty words, outlier tokens, length (3.1.1).
+"""Heuristic filters: length, repetition, Gopher, C4, FineWeb, dirty words (3.1.1).
 
-Prose rules do not judge code. Every rule measures first and compares after, so a value
-at the threshold stays and one above it goes.
+`measure` reads the text once and adds a column for every measure; `step` compares the
+columns with thresholds and needs no text, so thresholds can be tried again without
+reading. A value at its threshold stays. `rules` gives the thresholds as data.
 """
 
-import collections
 import dataclasses
+import functools
+import pathlib
 
 import numpy as np
-import regex
-import xxhash
+import pyarrow as pa
 
+from llama3_jax.config import UserError
 from llama3_jax.curate import documents
+from llama3_jax.curate import phrases
+from llama3_jax.curate import repetition
+from llama3_jax.curate import words as texts
 
-# Marks belong to words: a Hindi or Thai vowel sign is one.
-WORD = regex.compile(r'[\w\p{M}]+')
-PARAGRAPH = regex.compile(r'\n\s*\n')
-# Scripts without spaces between words: a character counts as a word, and an n-gram of
-# words is one of n times so many characters (rough lengths of a word).
-UNSPACED = {
-  'zh': 2,
-  'wuu': 2,
-  'yue': 2,
-  'ja': 2,
-  'th': 4,
-  'lo': 4,
-  'km': 4,
-  'my': 4,
-  'bo': 4,
-}
 # A stand-in for the user's list (config.dirty_words): plain, unambiguous English.
 DIRTY_WORDS = (
   'porn',
@@ -44,189 +33,310 @@ DIRTY_WORDS = (
   'cumshot',
   'upskirt',
 )
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+STOP_WORDS = ('the', 'be', 'to', 'of', 'and', 'that', 'have', 'with')
+SHORT_LINE = 30  # characters (FineWeb)
+# (field of Limits, reason, measured column); min_ and max_ say which side is dropped.
+RULES = (
+  ('min_words', 'length.words', 'gopher.words'),
+  ('max_words', 'length.many_words', 'gopher.words'),
+  ('min_characters', 'length.characters', 'text.characters'),
+  ('max_duplicate_lines', *['repetition.duplicate_lines'] * 2),
+  ('max_duplicate_paragraphs', *['repetition.duplicate_paragraphs'] * 2),
+  ('max_duplicate_line_characters', *['repetition.duplicate_line_characters'] * 2),
+  (
+    'max_duplicate_paragraph_characters',
+    *['repetition.duplicate_paragraph_characters'] * 2,
+  ),
+  *((f'max_top_{n}gram', *[f'repetition.top_{n}gram'] * 2) for n in repetition.TOP),
+  *(
+    (f'max_duplicate_{n}gram', *[f'repetition.duplicate_{n}gram'] * 2)
+    for n in repetition.DUPLICATE
+  ),
+  ('min_mean_word', 'gopher.short_words', 'gopher.mean_word'),
+  ('max_mean_word', 'gopher.long_words', 'gopher.mean_word'),
+  ('max_symbols_per_word', 'gopher.symbols', 'gopher.symbols_per_word'),
+  ('max_bullet_lines', *['gopher.bullet_lines'] * 2),
+  ('max_ellipsis_lines', *['gopher.ellipsis_lines'] * 2),
+  ('min_letter_words', *['gopher.letter_words'] * 2),
+  ('min_stop_words', *['gopher.stop_words'] * 2),
+  ('min_sentences', *['c4.sentences'] * 2),
+  ('max_lorem_ipsum', *['c4.lorem_ipsum'] * 2),
+  ('max_braces', *['c4.braces'] * 2),
+  ('min_ended_lines', *['fineweb.ended_lines'] * 2),
+  ('max_short_lines', *['fineweb.short_lines'] * 2),
+  ('max_newlines_per_word', 'fineweb.newlines', 'fineweb.newlines_per_word'),
+  ('max_dirty_words', 'dirty.words', 'dirty.words'),
+  ('max_mean_line', *['code.mean_line'] * 2),
+  ('max_longest_line', *['code.longest_line'] * 2),
+  ('min_alphanumeric', *['code.alphanumeric'] * 2),
+  ('min_letters', *['code.letters'] * 2),
+  ('max_signs', *['code.signs'] * 2),
+  ('min_code_lines', *['code.code_lines'] * 2),
+  ('min_tex', *['math.tex'] * 2),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """Thresholds: Rae et al. 2021 table A1 for repetition, our defaults for the rest."""
+  """Thresholds of a kind of documents; None switches a rule off.
 
-  min_words: int = 50
-  min_code_characters: int = 100
-  duplicate_lines: float = 0.30
-  duplicate_paragraphs: float = 0.30
-  top_grams: tuple[float, ...] = (0.20, 0.18, 0.16)  # n = 2, 3, 4
-  duplicate_grams: tuple[float, ...] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.10)  # 5 .. 10
-  dirty_per_1000_words: float = 5.0
-  kl_percentile: float = 99.0
-  kl_min_documents: int = 100  # of a language; fewer give no distribution
-  kl_prior_words: float = 200.0  # weight of the corpus in a document's distribution
-
-
-def words(text, lang=''):
-  """Lower-cased words; characters in scripts without spaces."""
-  found = WORD.findall(text.lower())
-  return [c for word in found for c in word] if lang in UNSPACED else found
-
-
-def repetition(text, tokens, scale=1):
-  """Shares of the document that repeat (Rae et al. 2021).
-
-  Args:
-    text: the document.
-    tokens: words(text).
-    scale: tokens a word; above 1 where tokens are characters.
-
-  Returns:
-    dict rule -> value: duplicate_lines, duplicate_paragraphs (shares of their number);
-    top_2gram.. top_4gram: share of word characters inside the most frequent n-gram;
-    duplicate_5gram.. duplicate_10gram: share inside n-grams that were there before
-    (second and later copies, as open pipelines count, whose thresholds these are).
-    A character counts once, however many n-grams cover it.
+  Shares are 0 to 1. Repetition and Gopher: Rae et al. 2021, table A1 and A.1.1.
   """
-  result = {
-    'duplicate_lines': _duplicates(text.split('\n')),
-    'duplicate_paragraphs': _duplicates(PARAGRAPH.split(text)),
-  }
-  lengths = np.array([len(token) for token in tokens], np.int64)
-  ids = np.array(
-    [xxhash.xxh64_intdigest(token.encode()) for token in tokens], np.uint64
-  )
-  for n in range(2, 11):
-    name = f'top_{n}gram' if n <= 4 else f'duplicate_{n}gram'
-    result[name] = _coverage(ids, lengths, n * scale, top=n <= 4)
-  return result
+
+  min_words: float | None = 50  # characters / words.UNSPACED, without spaces
+  max_words: float | None = 100_000
+  min_characters: float | None = None
+  max_duplicate_lines: float | None = 0.30
+  max_duplicate_paragraphs: float | None = 0.30
+  max_duplicate_line_characters: float | None = 0.20
+  max_duplicate_paragraph_characters: float | None = 0.20
+  max_top_2gram: float | None = 0.20
+  max_top_3gram: float | None = 0.18
+  max_top_4gram: float | None = 0.16
+  max_duplicate_5gram: float | None = 0.15
+  max_duplicate_6gram: float | None = 0.14
+  max_duplicate_7gram: float | None = 0.13
+  max_duplicate_8gram: float | None = 0.12
+  max_duplicate_9gram: float | None = 0.11
+  max_duplicate_10gram: float | None = 0.10
+  min_mean_word: float | None = 3  # characters
+  max_mean_word: float | None = 10
+  max_symbols_per_word: float | None = 0.1  # hashes and ellipses
+  max_bullet_lines: float | None = 0.9
+  max_ellipsis_lines: float | None = 0.3
+  min_letter_words: float | None = 0.8  # of what is between spaces: '--' is a word
+  min_stop_words: float | None = None  # different ones of STOP_WORDS
+  min_sentences: float | None = None
+  max_lorem_ipsum: float | None = 0
+  max_braces: float | None = None
+  min_ended_lines: float | None = None  # lines that end with punctuation
+  max_short_lines: float | None = None
+  max_newlines_per_word: float | None = None
+  max_dirty_words: float | None = 5.0  # in 1,000 words
+  max_mean_line: float | None = None  # characters
+  max_longest_line: float | None = None
+  min_alphanumeric: float | None = None  # of the characters that are no space
+  min_letters: float | None = None  # of the same
+  max_signs: float | None = None  # punctuation and symbols, of the same
+  min_code_lines: float | None = None  # indented, or ended by a brace or semicolon
+  min_tex: float | None = None  # backslashes and dollars in 1,000 characters
 
 
-def dirty(tokens, vocabulary):
-  """Words of `vocabulary` (a set) in 1,000 words."""
-  return 1000 * sum(token in vocabulary for token in tokens) / max(len(tokens), 1)
+OFF = Limits(*[None] * len(dataclasses.fields(Limits)))
+# Formulas repeat, are short words and symbols, and end no sentence.
+MATH = dataclasses.replace(
+  Limits(),
+  max_top_2gram=0.30,
+  max_top_3gram=0.27,
+  max_top_4gram=0.24,
+  max_duplicate_5gram=0.30,
+  max_duplicate_6gram=0.28,
+  max_duplicate_7gram=0.26,
+  max_duplicate_8gram=0.24,
+  max_duplicate_9gram=0.22,
+  max_duplicate_10gram=0.20,
+  min_mean_word=1.5,
+  max_symbols_per_word=None,
+  min_letter_words=0.4,
+)
+# Prose rules do not judge code: usual limits of code curation do (lines that a program
+# wrote, data in place of code).
+CODE = dataclasses.replace(
+  OFF,
+  min_characters=100,
+  max_mean_line=100,
+  max_longest_line=1000,
+  min_alphanumeric=0.25,
+)
+# FineWeb's and C4's limits were chosen for English.
+OVERRIDES = (
+  ('en', 'min_stop_words', 2),
+  ('en', 'min_sentences', 3),
+  ('en', 'min_ended_lines', 0.12),
+  ('en', 'max_short_lines', 0.67),
+  ('en', 'max_newlines_per_word', 0.3),
+  *((lang, 'min_mean_word', None) for lang in texts.UNSPACED),
+)
 
 
-def divergences(token_lists, prior_words):
-  """KL(document || corpus) in nats of each document's word distribution.
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Everything about the heuristics.
 
-  The document's distribution is smoothed towards the corpus with `prior_words`
-  pseudo-words, so that a short document is not an outlier for being short.
-
-  Args:
-    token_lists: list of lists of words: together they are the corpus.
-
-  Returns:
-    np.float64 [documents].
+  Attributes:
+    prose, math, code: thresholds by category; prose is general and multilingual.
+    overrides: (language, field of Limits, value): thresholds of a language's prose.
+    every_copy: repeated n-grams count from their first copy (see repetition).
+    dirty_words: words and phrases; with dirty_path, those of a file (one a line) too.
+    max_characters: of a document that are measured.
   """
-  corpus = collections.Counter(token for tokens in token_lists for token in tokens)
-  total = max(sum(corpus.values()), 1)
-  result = []
-  for tokens in token_lists:
-    n = len(tokens)
-    counts = collections.Counter(tokens)
-    q = np.array([corpus[token] for token in counts], np.float64) / total
-    p = (np.array(list(counts.values())) + prior_words * q) / (n + prior_words)
-    unseen = 1 - q.sum()  # corpus mass of words that the document lacks
-    ratio = prior_words / (n + prior_words)
-    rest = unseen * ratio * np.log(ratio) if unseen > 0 else 0.0
-    result.append(float(np.sum(p * np.log(p / q)) + rest) if n else 0.0)
-  return np.array(result)
+
+  prose: Limits = Limits()
+  math: Limits = MATH
+  code: Limits = CODE
+  overrides: tuple[tuple[str, str, float | None], ...] = OVERRIDES
+  every_copy: bool = False
+  dirty_words: tuple[str, ...] = DIRTY_WORDS
+  dirty_path: str = ''
+  max_characters: int = 1_000_000
 
 
-def step_length(table, limits):
-  """Drops documents that are too short to teach anything."""
-  drops = {}
-  for row, text, lang, category in _alive(table):
-    if category == 'code':
-      if len(text) < limits.min_code_characters:
-        drops[row] = ('length.code', float(len(text)))
-    elif (count := len(words(text, lang))) < limits.min_words:
-      drops[row] = ('length.words', float(count))
-  return documents.drop(table, drops)
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """A document goes for `reason` if `column` is above (high) or below `limit`."""
+
+  reason: str
+  column: str
+  high: bool
+  limit: float
 
 
-def step_repetition(table, limits):
-  """Drops prose that repeats itself: logs, error messages, spam."""
-  highest = {
-    'duplicate_lines': limits.duplicate_lines,
-    'duplicate_paragraphs': limits.duplicate_paragraphs,
-    **{f'top_{n}gram': limits.top_grams[n - 2] for n in range(2, 5)},
-    **{f'duplicate_{n}gram': limits.duplicate_grams[n - 5] for n in range(5, 11)},
+def rules(config, category='general', lang=''):
+  """The thresholds of a category's documents in a language: list of Rule, in order.
+
+  Raises:
+    UserError: an override names an unknown field.
+  """
+  limits = {'math': config.math, 'code': config.code}.get(category, config.prose)
+  values = dataclasses.asdict(limits)
+  for where, field, value in config.overrides:
+    if field not in values:
+      raise UserError(f'config.overrides: no limit {field!r}; see heuristics.Limits')
+    if where == lang and category not in ('math', 'code'):
+      values[field] = value
+  return [
+    Rule(reason, column, field.startswith('max_'), values[field])
+    for field, reason, column in RULES
+    if values[field] is not None
+  ]
+
+
+def measure(batch, config, state=None):
+  """Adds every measured column; drops nothing.
+
+  Columns are float32, null for documents that are dropped already or have no text.
+  """
+  words = texts.analyse(batch, limit=config.max_characters)
+  values = {**measures(words, config), **_repetition(words, config)}
+  missing = ~np.asarray(batch['drop_reason'].is_null())
+  missing |= np.asarray(batch['text'].is_null())
+  for name, value in values.items():
+    batch = put(batch, name, value.astype(np.float32), missing)
+  return batch
+
+
+def step(batch, config, state=None):
+  """Drops documents by the measured columns; the first rule that hits is written."""
+  alive = documents.alive(batch)
+  groups = {}
+  columns = (documents.take(batch, name, alive) for name in ('category', 'lang'))
+  for row, category, lang in zip(alive.tolist(), *columns):
+    groups.setdefault((category, lang), []).append(row)
+  values, drops = {}, {}
+  for (category, lang), rows in groups.items():
+    rows = np.array(rows)
+    for rule in rules(config, category, lang or ''):
+      if rule.column not in values:
+        values[rule.column] = floats(batch, rule.column)
+      value, limit = values[rule.column][rows], np.float32(rule.limit)
+      for row in rows[value > limit if rule.high else value < limit].tolist():
+        drops.setdefault(row, (rule.reason, float(values[rule.column][row])))
+  return documents.drop(batch, drops)
+
+
+def floats(batch, name):
+  """float32 [documents] of a measured column; NaN where it is null."""
+  return batch[name].to_numpy(zero_copy_only=False).astype(np.float32)
+
+
+def put(batch, name, values, missing):
+  """A batch with a measured column; null where `missing`."""
+  array = pa.array(values, mask=missing)
+  i = batch.schema.get_field_index(name)
+  if i >= 0:
+    return batch.set_column(i, pa.field(name, array.type), array)
+  return batch.append_column(pa.field(name, array.type), array)
+
+
+def measures(words, config):
+  """dict column -> float64 [documents] of all measures but repetition."""
+  kinds = words.counts[:, : texts.SYMBOL + 1]
+  count = np.diff(words.first)
+  per_word = 1 / np.maximum(count, 1)
+  characters, spaces = kinds.sum(1), kinds[:, texts.SPACE]
+  ink = np.maximum(characters - spaces, 1)
+  letters = kinds[:, : texts.MARK + 1].sum(1)
+  inside = np.append(0, np.cumsum(words.sizes, dtype=np.int64))[words.first]
+  marks = kinds[:, texts.SENTENCE : texts.SYMBOL + 1].sum(1)
+  marks -= kinds[:, texts.CONTROL]
+  symbols = words.counts[:, [texts.HASH, texts.ELLIPSIS, texts.DOTS]].sum(1)
+  dirty = phrases.count(words, words.first, vocabulary(config))[0]
+  return {
+    'text.characters': characters + words.counts[:, texts.NEWLINES],
+    'gopher.words': count / words.scale,
+    'gopher.mean_word': np.diff(inside) * per_word,
+    'gopher.symbols_per_word': symbols * per_word * words.scale,
+    'gopher.letter_words': words.counts[:, texts.LETTER_RUNS]
+    / np.maximum(words.counts[:, texts.RUNS], 1),
+    'gopher.stop_words': phrases.count(words, words.first, _table(STOP_WORDS))[1],
+    'c4.sentences': words.counts[:, texts.SENTENCES],
+    'c4.lorem_ipsum': phrases.count(words, words.first, _table(('lorem ipsum',)))[0],
+    'c4.braces': kinds[:, texts.OPEN],
+    'fineweb.newlines_per_word': words.counts[:, texts.NEWLINES]
+    * per_word
+    * words.scale,
+    'dirty.words': 1000 * dirty * per_word * words.scale,
+    'code.alphanumeric': (letters + kinds[:, texts.DIGIT]) / ink,
+    'code.letters': letters / ink,
+    'code.signs': marks / ink,
+    'math.tex': 1000
+    * kinds[:, [texts.BACKSLASH, texts.DOLLAR]].sum(1)
+    / np.maximum(characters, 1),
+    **_lines(words),
   }
-  drops = {}
-  for row, text, lang, category in _alive(table):
-    if category == 'code':
-      continue
-    values = repetition(text, words(text, lang), UNSPACED.get(lang, 1))
-    for rule, value in values.items():
-      if value > highest[rule]:
-        drops[row] = (f'repetition.{rule}', value)
-        break
-  return documents.drop(table, drops)
 
 
-def step_dirty(table, limits, vocabulary=DIRTY_WORDS):
-  """Drops adult pages that no block list knows (Raffel et al. 2020)."""
-  vocabulary = frozenset(word.lower() for word in vocabulary)
-  drops = {}
-  for row, text, lang, category in _alive(table):
-    if category != 'code':
-      value = dirty(words(text, lang), vocabulary)
-      if value > limits.dirty_per_1000_words:
-        drops[row] = ('dirty.words', value)
-  return documents.drop(table, drops)
+def vocabulary(config):
+  """phrases.Table of the dirty words of a config."""
+  return _table(tuple(config.dirty_words), config.dirty_path)
 
 
-def step_outliers(table, limits):
-  """Drops prose whose words are far from its language's distribution (KL)."""
-  groups = collections.defaultdict(list)
-  for row, text, lang, category in _alive(table):
-    if category != 'code':
-      groups[lang].append((row, words(text, lang)))
-  drops = {}
-  for lang in sorted(groups):
-    rows, tokens = zip(*groups[lang])
-    if len(rows) < limits.kl_min_documents:
-      continue
-    values = divergences(tokens, limits.kl_prior_words)
-    limit = np.percentile(values, limits.kl_percentile)
-    for row, value in zip(rows, values):
-      if value > limit:
-        drops[row] = ('outlier.kl', float(value))
-  return documents.drop(table, drops)
+def _repetition(words, config):
+  values = repetition.measures(words, config.every_copy)
+  return dict(zip(repetition.COLUMNS, values.T))
 
 
-def _alive(table):
-  """(position, text, lang, category) of the documents still in."""
-  rows = documents.alive(table)
-  return zip(
-    rows.tolist(),
-    *(documents.take(table, name, rows) for name in ('text', 'lang', 'category')),
-  )
+def _lines(words):
+  """Measures of the lines that are not blank."""
+  filled = words.lines['hash'] != 0
+  first = np.append(0, np.cumsum(filled))[words.line_first]
+  flags, size = words.lines['flags'][filled], words.lines['size'][filled]
+  count = np.maximum(np.diff(first), 1)
+
+  def share(values):
+    return np.diff(np.append(0, np.cumsum(values, dtype=np.int64))[first]) / count
+
+  longest = np.zeros(len(first) - 1)
+  full = np.flatnonzero(np.diff(first))
+  if len(full):
+    longest[full] = np.maximum.reduceat(size, first[full])
+  return {
+    'gopher.bullet_lines': share(flags & texts.STARTS_BULLET != 0),
+    'gopher.ellipsis_lines': share(flags & texts.ENDS_ELLIPSIS != 0),
+    'fineweb.ended_lines': share(flags & texts.ENDS_SENTENCE != 0),
+    'fineweb.short_lines': share(size <= SHORT_LINE),
+    'code.code_lines': share(flags & texts.LOOKS_CODE != 0),
+    'code.mean_line': share(size),
+    'code.longest_line': longest,
+  }
 
 
-def _duplicates(parts):
-  """Share of the non-empty parts that are not the first of their kind."""
-  parts = [part.strip() for part in parts if part.strip()]
-  return (len(parts) - len(set(parts))) / max(len(parts), 1)
-
-
-def _coverage(ids, lengths, n, top):
-  """Share of characters inside the top n-gram, or inside later copies of any."""
-  count = len(ids) - n + 1
-  if count < 2:
-    return 0.0
-  grams = np.zeros(count, np.uint64)
-  for i in range(n):
-    grams = grams * MULTIPLIER + ids[i : i + count]
-  _, first, inverse, times = np.unique(
-    grams, return_index=True, return_inverse=True, return_counts=True
-  )
-  if top:
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    weight = np.where(times > 1, times * (ends[first + n] - ends[first]), 0)
-    best = int(np.argmax(weight))
-    starts = np.flatnonzero(inverse == best) if times[best] > 1 else first[:0]
-  else:
-    starts = np.setdiff1d(np.arange(count), first)
-  covered = np.zeros(len(ids) + 1, np.int64)
-  np.add.at(covered, starts, 1)
-  np.add.at(covered, starts + n, -1)
-  return float(lengths[np.cumsum(covered)[:-1] > 0].sum() / max(lengths.sum(), 1))
+@functools.lru_cache(maxsize=8)
+def _table(entries, path=''):
+  if path:
+    try:
+      lines = pathlib.Path(path).read_text('utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+      raise UserError(f'{path}: list of dirty words cannot be read: {error}') from error
+    entries = (*entries, *(line.strip() for line in lines if line.strip()))
+  return phrases.table(list(entries))

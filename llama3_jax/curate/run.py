@@ -1,201 +1,166 @@
-"""Curation: crawled pages to clean documents, with a count for every rule (3.1.1)."""
+"""Curation: crawled pages to clean documents, with a count for every rule (3.1.1).
 
-import collections
-import dataclasses
+run() goes through the stages in the paper's order. A stage that looks at the whole
+corpus first emits narrow keys for every shard, reduces one range of keys at a time, and
+resolves what was found into a state; then its step is mapped over the shards.
+"""
+
 import pathlib
-import time
 
-import pyarrow.compute as pc
+import fsspec
 from absl import logging
 
 from llama3_jax import config as configs
 from llama3_jax.config import UserError
-from llama3_jax.curate import dedup
 from llama3_jax.curate import documents
-from llama3_jax.curate import extract
-from llama3_jax.curate import heuristics
-from llama3_jax.curate import language
-from llama3_jax.curate import urls
-from llama3_jax.curate import warc
-
-EXCERPT = 300  # characters of a dropped document that are kept for the reader
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-  """The switches of every step; see each step for what they mean."""
-
-  blocked_hosts: tuple[str, ...] = ()
-  dirty_words: tuple[str, ...] = heuristics.DIRTY_WORDS
-  min_lang_score: float = 0.3
-  minhash_bands: int = 14
-  minhash_rows: int = 8
-  line_limit: int = 6
-  line_bucket_documents: int = 30_000_000
-  limits: heuristics.Limits = heuristics.Limits()
-  skip: tuple[str, ...] = ()  # names of steps to leave out
+from llama3_jax.curate import engine as engines
+from llama3_jax.curate import funnel
+from llama3_jax.curate import output
+from llama3_jax.curate import stages
+from llama3_jax.curate import store as stores
+from llama3_jax.curate import tasks
 
 
-def steps(config):
-  """The steps in the paper's order: list of (name, function Table -> Table)."""
-  c = config
-  return [
-    ('block', lambda t: urls.step_block(t, c.blocked_hosts)),
-    ('extract', extract.step),
-    ('language', lambda t: language.step(t, c.min_lang_score)),
-    ('url', urls.step_newest),
-    ('document', lambda t: dedup.step_documents(t, c.minhash_bands, c.minhash_rows)),
-    ('line', lambda t: dedup.step_lines(t, c.line_limit, c.line_bucket_documents)),
-    ('length', lambda t: heuristics.step_length(t, c.limits)),
-    ('repetition', lambda t: heuristics.step_repetition(t, c.limits)),
-    ('dirty', lambda t: heuristics.step_dirty(t, c.limits, c.dirty_words)),
-    ('outlier', lambda t: heuristics.step_outliers(t, c.limits)),
-  ]
-
-
-def curate(table, config):
-  """Runs the steps over a table of documents.
-
-  Returns:
-    (table, funnel): the same rows with drop_reason filled in; and for each step a dict
-    step, documents, bytes (both of what is left), seconds, dropped {reason: {documents,
-    bytes}}, languages {lang: documents left}. The first entry is the input.
-  """
-  names = [name for name, _ in steps(config)]
-  unknown = sorted(set(config.skip) - set(names))
-  if unknown:
-    raise UserError(
-      f'config.skip: no step {unknown[0]!r}; steps are {", ".join(names)}'
-    )
-  funnel = [_entry('input', table, table, 0.0)]
-  for name, step in steps(config):
-    if name in config.skip:
-      continue
-    start, before = time.monotonic(), table
-    table = step(table)
-    funnel.append(_entry(name, before, table, time.monotonic() - start))
-    logging.info('curate %s: %d documents left', name, funnel[-1]['documents'])
-  return table, funnel
-
-
-def run(inputs, config, folder):
-  """Curates files into a folder; funnel.json is written last.
+def open_store(inputs, config, folder):
+  """The Store of a run in `folder`/work.
 
   Args:
-    inputs: list of dicts with path and, optionally, category and source.
-    config: Config.
-    folder: gets documents/<category>.jsonl.gz, dropped.jsonl.gz and funnel.json.
+    inputs: list of dicts with path (a file, a pattern or an fsspec URL) and,
+      optionally, category and source.
+    config: stages.Config.
+  """
+  shards = _shards(inputs)
+  found = stages.stages(config)
+  prints = stores.prints(found, [s.identity for s in shards])
+  names = tuple((s.name, p) for s, p in zip(found, prints))
+  return stores.Store(str(pathlib.Path(folder, 'work')), tuple(shards), names)
+
+
+def run(store, config):
+  """Curates the files of a store; the same call again goes on where it stopped.
+
+  Writes documents/<category>.jsonl.gz and dropped.jsonl.gz beside work/.
 
   Returns:
-    What funnel.json holds: steps (see curate), problems (unreadable records), and
-    documents, bytes and languages of each category of the result.
+    What funnel.json holds: see funnel.total.
   """
-  folder = pathlib.Path(folder)
-  rows, problems = [], []
-  for entry in inputs:
-    found, bad = warc.read(
-      entry['path'], entry.get('category', 'general'), entry.get('source')
-    )
-    rows.extend(found)
-    problems.extend(bad)
-  unknown = {row['category'] for row in rows} - set(documents.CATEGORIES)
+  found = stages.stages(config)
+  with engines.start(config.engine, config.workers) as each:
+    for number, stage in enumerate(found):
+      _stage(store, config, number, stage, each)
+      if not number:
+        _begin(store, config)
+    output.write(store, config, len(found), each)
+  return funnel.total(store)
+
+
+def _stage(store, config, number, stage, each):
+  """All tasks of one stage that are not done."""
+  every = range(len(store.shards))
+  sizes = [s.bytes for s in store.shards]
+  if stage.emit:
+    todo = [i for i in every if not store.emit_done(number, i)]
+    _do(store, config, each, 'emit', number, todo, sizes, store.emit_done)
+  count = 0
+  if stage.reduce and not store.state_done(number):
+    count = tasks.partitions(store, number, config.memory_bytes)
+    ranges = {p: (p, count) for p in range(count)}
+    todo = [p for p in ranges if not store.reduce_done(number, p, count)]
+    done = lambda n, p: store.reduce_done(n, p, count)
+    _do(store, config, each, 'reduce', number, todo, [1] * count, done, ranges)
+  if stage.resolve and not store.state_done(number):
+    if config.host == 0:
+      job = (store, config, 'resolve', number, count)
+      list(each(tasks.work, [job]))
+    _wait(config, stage.name, lambda: [] if store.state_done(number) else ['resolve'])
+  todo = [i for i in every if not store.map_done(number, i)]
+  _do(store, config, each, 'map', number, todo, sizes, store.map_done)
+  last = [store.map_done(number, i) for i in every]
+  left = sum(facts['documents'] for facts in last)
+  logging.info('curate %s: %d documents left', stage.name, left)
+
+
+def _do(store, config, each, kind, number, todo, weights, done, arguments=None):
+  """Runs this host's part of some tasks; returns when all hosts are done.
+
+  Args:
+    todo: numbers of the tasks.
+    weights: of every task, for the progress bar.
+    done: done(stage, number).
+    arguments: dict number -> what the task is given instead of its number.
+  """
+  name = f'{store.stages[number][0]} {kind}'
+  jobs = [
+    (store, config, kind, number, arguments[i] if arguments else i)
+    for i in todo
+    if i % config.hosts == config.host
+  ]
+  place = lambda job: job[4][0] if arguments else job[4]
+  weight = lambda job: weights[place(job)]
+  if jobs:
+    pairs = each(tasks.work, jobs)
+    for _ in engines.watch(name, pairs, sum(map(weight, jobs)), weight):
+      pass
+  _wait(config, name, lambda: [f'{kind} {i}' for i in todo if not done(number, i)])
+
+
+def _wait(config, name, left):
+  if config.hosts > 1:
+    engines.wait(name, left)
+
+
+def _begin(store, config):
+  """What is known once every input was read: bad inputs, and where shards start."""
+  facts = [store.map_done(0, i) for i in range(len(store.shards))]
+  problems = [line for f in facts for line in f['problems']]
+  for line in problems[:20]:
+    logging.warning('%s', line)
+  if not sum(f['rows'] for f in facts):
+    raise UserError('inputs: no document could be read from them')
+  unknown = {c for f in facts for c in f['categories']} - set(documents.CATEGORIES)
   if unknown:
     raise UserError(
-      f'config.inputs: category {sorted(unknown)[0]!r}; it is one of '
+      f'inputs: category {sorted(unknown)[0]!r}; it is one of '
       f'{", ".join(documents.CATEGORIES)}'
     )
-  if not rows:
-    raise UserError('config.inputs: no document could be read from them')
-  for problem in problems:
-    logging.warning('%s', problem)
-  table, funnel = curate(documents.table(rows), config)
-  result = {'steps': funnel, 'problems': problems, 'categories': _categories(table)}
+  path, starts = store.at(0, 'starts.json'), stores.starts(store).tolist()
+  same = lambda: path.exists() and configs.read_json(path) == starts
+  if config.host == 0 and not same():
+    configs.replace(path, starts)
+  _wait(config, 'extract', lambda: [] if same() else ['starts.json'])
+
+
+def _shards(inputs):
+  """One Shard a file; UserError for a pattern that matches none."""
+  result = []
+  for entry in inputs:
+    category = entry.get('category') or 'general'
+    if category not in documents.CATEGORIES:
+      raise UserError(
+        f'inputs: category {category!r} of {entry["path"]}; it is one of '
+        f'{", ".join(documents.CATEGORIES)}'
+      )
+    for path, facts in _files(entry['path']):
+      changed = facts.get('mtime') or facts.get('ETag') or facts.get('created') or ''
+      identity = f'{path} {facts["size"]} {changed} {category} {entry.get("source")}'
+      shard = stores.Shard(
+        path, category, entry.get('source'), facts['size'] or 0, identity
+      )
+      result.append(shard)
+  return result
+
+
+def _files(pattern):
+  """(path, facts) of the files of a path, a pattern or an fsspec URL, by name."""
   try:
-    _write(table, result, folder)
-  except OSError as error:
-    raise UserError(f'{folder}: cannot be written: {error.strerror}') from error
-  return result
-
-
-def _write(table, result, folder):
-  (folder / 'documents').mkdir(parents=True, exist_ok=True)
-  for category in documents.CATEGORIES:
-    keep = pc.and_(
-      table['drop_reason'].is_null(), pc.equal(table['category'], category)
-    )
-    fields = ['text', 'url', 'date', 'source', 'lang', 'category']
-    rows = table.filter(keep).select(fields).to_pylist()
-    warc.write_jsonl(
-      folder / 'documents' / f'{category}.jsonl.gz',
-      ({**row, 'date': (row['date'] or '')[:10]} for row in rows),
-    )
-  gone = table.filter(pc.is_valid(table['drop_reason'])).select(
-    ['drop_reason', 'drop_value', 'url', 'date', 'source', 'lang', 'category', 'text']
-  )
-  warc.write_jsonl(
-    folder / 'dropped.jsonl.gz',
-    (
-      {
-        'reason': row.pop('drop_reason'),
-        'value': row.pop('drop_value'),
-        **row,
-        'text': (row['text'] or '')[:EXCERPT],
-      }
-      for row in gone.to_pylist()
-    ),
-  )
-  configs.write_json(folder / 'funnel.json', result)
-
-
-def _sizes(table):
-  """Bytes of each document: of its text, or of its html before extraction."""
-  return pc.fill_null(
-    pc.binary_length(pc.coalesce(table['text'], table['html'])), 0
-  ).to_pylist()
-
-
-def _entry(name, before, after, seconds):
-  """One line of the funnel."""
-  sizes, was = _sizes(after), _sizes(before)
-  dropped = collections.defaultdict(lambda: {'documents': 0, 'bytes': 0})
-  languages, count, total = collections.Counter(), 0, 0
-  columns = zip(
-    before['drop_reason'].to_pylist(),
-    after['drop_reason'].to_pylist(),
-    after['lang'].to_pylist(),
-    sizes,
-    was,
-  )
-  for old, reason, lang, size, size_before in columns:
-    if reason is None:
-      count += 1
-      total += size
-      languages[lang or 'unknown'] += 1
-    elif old is None or name == 'input':
-      dropped[reason]['documents'] += 1
-      dropped[reason]['bytes'] += size_before
-  return {
-    'step': name,
-    'documents': count,
-    'bytes': total,
-    'seconds': round(seconds, 3),
-    'dropped': dict(sorted(dropped.items())),
-    'languages': dict(sorted(languages.items())),
-  }
-
-
-def _categories(table):
-  """Documents, bytes and languages of each category that are left."""
-  result = {}
-  rows = documents.alive(table)
-  sizes = _sizes(table)
-  for row, category, lang in zip(
-    rows, documents.take(table, 'category', rows), documents.take(table, 'lang', rows)
-  ):
-    entry = result.setdefault(category, {'documents': 0, 'bytes': 0, 'languages': {}})
-    entry['documents'] += 1
-    entry['bytes'] += sizes[row]
-    count = entry['languages'].setdefault(lang, {'documents': 0, 'bytes': 0})
-    count['documents'] += 1
-    count['bytes'] += sizes[row]
-  return result
+    files, path = fsspec.core.url_to_fs(pattern)
+    found = files.glob(path, detail=True) if any(c in path for c in '*?[') else {}
+    if files.isfile(path):
+      found = {path: files.info(path)}
+  except (ImportError, OSError, ValueError) as error:
+    raise UserError(f'inputs: {pattern}: cannot be read: {error}') from None
+  found = {p: f for p, f in found.items() if f['type'] == 'file'}
+  if not found:
+    raise UserError(f'{pattern}: no such input file; correct config.inputs')
+  local = '://' not in pattern
+  return [(p if local else files.unstrip_protocol(p), found[p]) for p in sorted(found)]

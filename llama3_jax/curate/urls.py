@@ -1,11 +1,51 @@
-"""URL rules: blocked hosts, and one document a URL, the newest (3.1.1)."""
+"""URLs: their normal form, and pages that are not wanted because of them (3.1.1).
 
+Block lists are files of one host (or URL) a line, any number of millions: they are kept
+as sorted 64-bit hashes (8 bytes a line), cached and mapped from disk.
+"""
+
+import dataclasses
+import functools
+import gzip
+import os
+import pathlib
+import re
+import tarfile
 import urllib.parse
 
+import numpy as np
+import xxhash
+
+from llama3_jax.config import UserError
 from llama3_jax.curate import documents
 
 TRACKING = ('utm_', 'fbclid', 'gclid', 'sessionid')
 PORTS = {'http': ':80', 'https': ':443'}
+WORD = re.compile(r'[^a-z0-9]+')
+LINES = 1_000_000  # hashed at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """What is blocked, in the order in which it is looked for.
+
+  Fields:
+    hosts: hosts; their subdomains go too.
+    host_lists: files of hosts, one a line, may be .gz; of a .tar.gz its `domains`.
+    url_lists: files of URLs, one a line (of a .tar.gz the files `urls`).
+    hard_words: one of them between signs of the URL is enough.
+    soft_words: two different ones are enough.
+    substrings: anywhere in the URL.
+    cache: folder of the hashed lists; '' is llama3_jax in the user's cache folder.
+  """
+
+  hosts: tuple[str, ...] = ()
+  host_lists: tuple[str, ...] = ()
+  url_lists: tuple[str, ...] = ()
+  hard_words: tuple[str, ...] = ()
+  soft_words: tuple[str, ...] = ()
+  substrings: tuple[str, ...] = ()
+  cache: str = ''
 
 
 def normalise(url):
@@ -18,45 +58,145 @@ def normalise(url):
     parts = urllib.parse.urlsplit(url.strip())
   except ValueError:
     return url
-  host = parts.netloc.lower().removesuffix(PORTS.get(parts.scheme.lower(), ':'))
+  name = parts.netloc.lower().removesuffix(PORTS.get(parts.scheme.lower(), ':'))
   query = sorted(
     pair for pair in parts.query.split('&') if pair and not pair.startswith(TRACKING)
   )
   path = parts.path.rstrip('/')
-  return f'{host}{path}{"?" if query else ""}{"&".join(query)}'
+  return f'{name}{path}{"?" if query else ""}{"&".join(query)}'
 
 
-def step_block(table, hosts):
-  """Drops pages of blocked hosts and of their subdomains."""
-  blocked = {host.lower() for host in hosts}
-  drops = {}
-  rows = documents.alive(table) if blocked else []
-  for row, url in zip(rows, documents.take(table, 'url', rows)):
-    labels = _host(url).split('.')
-    if any('.'.join(labels[i:]) in blocked for i in range(len(labels))):
-      drops[row] = ('url.blocked', None)
-  return documents.drop(table, drops)
-
-
-def step_newest(table):
-  """Keeps the newest document of each URL; of equal dates the first."""
-  rows = documents.alive(table)
-  best, drops = {}, {}
-  dates = documents.take(table, 'date', rows)
-  for row, url, date in zip(rows, documents.take(table, 'url', rows), dates):
-    key = normalise(url)
-    if key in best and (date or '') <= best[key][0]:
-      drops[row] = ('url.older', None)
-      continue
-    if key in best:
-      drops[best[key][1]] = ('url.older', None)
-    best[key] = (date or '', row)
-  return documents.drop(table, drops)
-
-
-def _host(url):
-  """The host name; '' when there is none or the URL is broken."""
+def host(url):
+  """The host name, lower case; '' when there is none or the URL is broken."""
   try:
-    return urllib.parse.urlsplit(url or '').hostname or ''
+    return (urllib.parse.urlsplit(url or '').hostname or '').rstrip('.')
   except ValueError:
     return ''
+
+
+def step(batch, config=Config(), state=None):
+  """Drops pages whose host, URL or words in the URL are blocked."""
+  rows = documents.alive(batch)
+  found = [url or '' for url in documents.take(batch, 'url', rows)]
+  bad_host = _blocked_hosts(found, config)
+  bad_url = _listed(
+    [normalise(url).lower() for url in found], config.url_lists, config, 'urls'
+  )
+  drops = {}
+  for row, url, by_host, by_url in zip(rows, found, bad_host, bad_url):
+    if by_host:
+      drops[row] = ('urls.host', None)
+    elif by_url:
+      drops[row] = ('urls.url', None)
+    elif reason := _words(url.lower(), config):
+      drops[row] = reason
+  return documents.drop(batch, drops)
+
+
+def _blocked_hosts(found, config):
+  """bool [URLs]: the host, or a domain that it belongs to, is blocked."""
+  named = {name.lower() for name in config.hosts}
+  names, owner = [], []
+  for i, url in enumerate(found):
+    labels = host(url).split('.')
+    for k in range(len(labels)):
+      names.append('.'.join(labels[k:]))
+      owner.append(i)
+  bad = _listed(names, config.host_lists, config, 'domains')
+  bad |= np.array([name in named for name in names], bool)
+  result = np.zeros(len(found), bool)
+  result[np.array(owner, int)[bad]] = True
+  return result
+
+
+def _listed(keys, paths, config, member):
+  """bool [keys]: whether one of the lists holds it."""
+  result = np.zeros(len(keys), bool)
+  hashes = hash_keys(keys) if paths and keys else None
+  for path in paths:
+    listed = load_list(path, config.cache, member)
+    if len(listed) and keys:
+      at = np.minimum(np.searchsorted(listed, hashes), len(listed) - 1)
+      result |= listed[at] == hashes
+  return result
+
+
+def _words(url, config):
+  """(reason, how many) for a URL (lower case) with blocked words; else None."""
+  if config.hard_words or config.soft_words:
+    words = set(WORD.split(url))
+    hard = words.intersection(config.hard_words)
+    if hard:
+      return 'urls.hard_word', float(len(hard))
+    soft = words.intersection(config.soft_words)
+    if len(soft) >= 2:
+      return 'urls.soft_words', float(len(soft))
+  if any(part in url for part in config.substrings):
+    return 'urls.substring', None
+  return None
+
+
+def hash_keys(keys):
+  """np.uint64 [keys]."""
+  digest = xxhash.xxh3_64_intdigest
+  return np.array([digest(key.encode('utf-8', 'replace')) for key in keys], np.uint64)
+
+
+@functools.cache
+def load_list(path, cache='', member='domains'):
+  """Sorted hashes (np.uint64, mapped) of a block list.
+
+  Args:
+    path: the list, see Config.
+    cache: folder of the .npy file that is made the first time.
+    member: name of the files inside a .tar.gz; 'urls' are normalised.
+  """
+  path = pathlib.Path(path)
+  try:
+    stat = path.stat()
+  except OSError:
+    raise UserError(f'{path}: no such block list; correct urls.{member}_lists')
+  folder = pathlib.Path(
+    cache or os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  ).expanduser()
+  folder = folder if cache else folder / 'llama3_jax'
+  name = f'{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {member}'
+  file = folder / f'{path.name}.{xxhash.xxh3_64_hexdigest(name.encode())}.npy'
+  if not file.exists():
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f'.{os.getpid()}.partial')
+    with open(partial, 'wb') as f:
+      np.save(f, _hash_file(path, member))
+    os.replace(partial, file)
+  return np.load(file, mmap_mode='r')
+
+
+def _hash_file(path, member):
+  parts, some = [], []
+  for line in _lines(path, member):
+    key = line.decode('utf-8', 'replace').strip().lower()
+    if key and not key.startswith('#'):
+      if member == 'urls':
+        some.append(normalise(key if '//' in key else f'//{key}'))
+      else:
+        some.append(host(key) if '//' in key else key)
+    if len(some) == LINES:
+      parts.append(hash_keys(some))
+      some = []
+  parts.append(hash_keys(some))
+  return np.unique(np.concatenate(parts))
+
+
+def _lines(path, member):
+  """Lines (bytes) of a list, of each list in an archive."""
+  try:
+    if path.name.endswith(('.tar.gz', '.tgz')):
+      with tarfile.open(path) as archive:
+        for entry in archive:
+          if entry.isfile() and pathlib.PurePath(entry.name).name == member:
+            yield from archive.extractfile(entry)
+    else:
+      with gzip.open(path) if path.name.endswith('.gz') else open(path, 'rb') as f:
+        yield from f
+  except (OSError, EOFError, tarfile.TarError) as error:
+    raise UserError(f'{path}: cannot be read: {error}')

@@ -1,49 +1,148 @@
-"""Reads and writes crawled pages (WARC) and documents (JSONL), gzip or plain."""
+"""Crawled pages in WARC files: reading past damage, and writing.
+
+A damaged record (of a gzip or zstd member, or of plain text) is named and left out;
+reading goes on at the next member. Bodies are never held above the limit of a page.
+"""
 
 import gzip
 import json
 import os
 import pathlib
+import re
 import uuid
+import zlib
 
 from fastwarc.warc import ArchiveIterator
 from fastwarc.warc import WarcRecordType
 from resiliparse.parse.encoding import bytes_to_str
 from resiliparse.parse.encoding import detect_encoding
 
-from llama3_jax.config import UserError
-
-GZIP_MEMBER = b'\x1f\x8b\x08'
+MARKERS = {'.gz': b'\x1f\x8b\x08', '.zst': b'\x28\xb5\x2f\xfd', '': b'WARC/1.'}
 HTML_TYPES = ('text/html', 'application/xhtml+xml')
+CHUNKED = re.compile(rb'([0-9a-fA-F]{1,8})[^\r\n]{0,99}\r\n')
+CHUNK = 1 << 20  # bytes read at a time
 
 
-def read(path, category='general', source=None):
-  """Reads a .warc[.gz] or .jsonl[.gz] file.
+def pages(f, compression, max_bytes):
+  """Pages of a WARC file, and what is wrong with it.
 
   Args:
-    path: the file.
-    category, source: for rows that do not say.
+    f: seekable binary file.
+    compression: '.gz', '.zst' or ''.
+    max_bytes: larger pages come without html, with drop_reason 'read.too_large'.
 
-  Returns:
-    (rows, problems): dicts with url, date, source, category and html or text; and one
-    line of text for each record that could not be read. A page that the crawler cut
-    short has a drop_reason.
+  Yields:
+    dicts with url, date, html (a page that the crawler cut short has a drop_reason), or
+    str: one line a run of records that could not be read.
   """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise UserError(f'{path}: no such input file; correct config.inputs')
-  name = path.name.removesuffix('.gz')
-  if name.endswith('.warc'):
-    rows, problems = _read_warc(path)
-  elif name.endswith('.jsonl'):
-    rows, problems = _read_jsonl(path)
-  else:
-    raise UserError(f'{path}: inputs are .warc, .warc.gz, .jsonl or .jsonl.gz')
-  stem = name.rsplit('.', 1)[0]
-  for row in rows:
-    row['category'] = row.get('category') or category
-    row['source'] = row.get('source') or source or stem
-  return rows, problems
+  marker = MARKERS[compression]
+  size, start, whole = f.seek(0, os.SEEK_END), 0, True
+  while start < size:
+    last = None  # offset of the last good record of this pass
+    f.seek(start)
+    try:
+      for record in ArchiveIterator(
+        f, record_types=WarcRecordType.response, parse_http=True
+      ):
+        page = _page(record, max_bytes)
+        last, whole = start + record.stream_pos, True
+        if page:
+          yield page
+      if last is None and start == 0 and not _find(f, marker, 0, len(marker) + 8) == 0:
+        yield 'no WARC record at the beginning'
+      return
+    except Exception as error:  # fastwarc raises several kinds for damaged input
+      bad = _find(f, marker, (start if last is None else last) + 1)
+      # After good records the pass begins again at the next marker: at the bad record,
+      # which fails again, or behind it. One run of damage is one problem.
+      if whole:
+        where = start if last is None else last
+        yield f'record at or after byte {where} unreadable ({error})'
+        whole = False
+      start = bad
+
+
+def _page(record, max_bytes):
+  """A response record as a dict; None when it is not an HTML page."""
+  http = record.http_headers
+  if http is None or http.status_code not in (200, None):
+    return None
+  kind = (record.http_content_type or '').lower()
+  if kind and kind not in HTML_TYPES:
+    return None
+  page = {
+    # Wget writes <URL>, as the first WARC standard could be read.
+    'url': (record.headers.get('WARC-Target-URI') or '').strip('<> '),
+    'date': (record.headers.get('WARC-Date') or '')[:19],
+  }
+  size = record.content_length
+  if size > max_bytes:
+    left = size  # read through, so that a length that lies is found out
+    while left > 0 and (part := record.reader.read(min(left, CHUNK))):
+      left -= len(part)
+    if left > 0:
+      raise ValueError(f'{size - left} of {size} bytes')
+    return {**page, 'drop_reason': 'read.too_large', 'drop_value': float(size)}
+  body = record.reader.read()
+  if record.headers.get('Content-Length') is None or len(body) < size:
+    raise ValueError(f'{len(body)} of {size} bytes')
+  body = _unpack(body, http, max_bytes)
+  if len(body) > max_bytes:
+    return {**page, 'drop_reason': 'read.too_large', 'drop_value': float(len(body))}
+  page['html'] = decode(body, record.http_charset)
+  if record.headers.get('WARC-Truncated'):
+    page.update(drop_reason='warc.truncated', drop_value=float(len(body)))
+  return page
+
+
+def _unpack(body, http, max_bytes):
+  """A body without the codings of its transfer; at most max_bytes + 1 of it.
+
+  Many crawlers undo the codings and leave the headers, so the bytes decide.
+  """
+  if 'chunked' in (http.get('Transfer-Encoding') or '').lower():
+    parts, at = [], 0
+    while (chunk := CHUNKED.match(body, at)) and (size := int(chunk[1], 16)):
+      parts.append(body[chunk.end() : chunk.end() + size])
+      at = chunk.end() + size + 2
+    body = b''.join(parts) or body
+  coding = (http.get('Content-Encoding') or '').lower()
+  if 'gzip' in coding and body.startswith(MARKERS['.gz']):
+    return zlib.decompressobj(31).decompress(body, max_bytes + 1)
+  if 'deflate' in coding and body[:1] == b'\x78':
+    return zlib.decompressobj().decompress(body, max_bytes + 1)
+  return body
+
+
+def decode(body, charset=None):
+  """bytes as text: by the declared charset if there is such a one, else detected.
+
+  What is not valid becomes U+FFFD.
+  """
+  try:
+    if charset:
+      return bytes_to_str(body, charset, errors='replace')
+  except (LookupError, ValueError):
+    pass
+  try:
+    return bytes_to_str(body, detect_encoding(body), errors='replace')
+  except (LookupError, ValueError):
+    return body.decode('utf-8', 'replace')
+
+
+def _find(f, marker, start, within=None):
+  """Offset of the next `marker` at or after `start`; the file's size if none."""
+  f.seek(start)
+  at, tail = start, b''
+  while part := f.read(min(CHUNK, within or CHUNK)):
+    found = (tail + part).find(marker)
+    if found >= 0:
+      return at - len(tail) + found
+    at += len(part)
+    tail = (tail + part)[-len(marker) + 1 :]
+    if within:
+      break
+  return f.seek(0, os.SEEK_END)
 
 
 def write(path, pages):
@@ -85,96 +184,7 @@ def _record(page):
     f'WARC-Target-URI: {page["url"]}',
     f'WARC-Date: {page["date"]}T00:00:00Z',
     'Content-Type: application/http; msgtype=response',
+    'WARC-Identified-Payload-Type: text/html',
     f'Content-Length: {len(payload)}',
   ]
   return '\r\n'.join(lines).encode() + b'\r\n\r\n' + payload + b'\r\n\r\n'
-
-
-def _read_warc(path):
-  """Reads response records; after a corrupt one goes on at the next record."""
-  rows, problems, start = [], [], 0
-  size = path.stat().st_size
-  marker = GZIP_MEMBER if path.name.endswith('.gz') else b'WARC/1.'
-  while start < size:
-    last = None  # offset of the last good record of this pass
-    try:
-      with open(path, 'rb') as f:
-        f.seek(start)
-        for record in ArchiveIterator(
-          f, record_types=WarcRecordType.response, parse_http=True
-        ):
-          rows.extend(_page(record))
-          last = start + record.stream_pos
-      break
-    except Exception as error:  # fastwarc raises several kinds for damaged input
-      bad = _find(path, marker, (start if last is None else last) + 1)
-      # After good records the pass begins again at the bad one, to see that it is.
-      if last is None or bad == size:
-        where = start if last is None else last
-        problems.append(f'{path}: record at or after byte {where} unreadable ({error})')
-      start = bad
-  return rows, problems
-
-
-def _page(record):
-  """[row] of a response record, or [] when it is not an HTML page."""
-  http = record.http_headers
-  if http is None or http.status_code not in (200, None):
-    return []
-  kind = (record.http_content_type or '').lower()
-  if kind and kind not in HTML_TYPES:
-    return []
-  size = record.content_length
-  body = record.reader.read()
-  if record.headers.get('Content-Length') is None or len(body) < size:
-    raise ValueError(f'{len(body)} of {size} bytes')
-  encoding = record.http_charset or detect_encoding(body)
-  row = {
-    'url': record.headers.get('WARC-Target-URI', ''),
-    'date': (record.headers.get('WARC-Date') or '')[:19],
-    'html': bytes_to_str(body, encoding),
-  }
-  if record.headers.get('WARC-Truncated'):
-    row.update(drop_reason='warc.truncated', drop_value=float(len(body)))
-  return [row]
-
-
-def _find(path, marker, start):
-  """Offset of the next `marker` at or after `start`; the file's size if none."""
-  with open(path, 'rb') as f:
-    f.seek(start)
-    rest = f.read()
-  at = rest.find(marker)
-  return start + (at if at >= 0 else len(rest))
-
-
-def _read_jsonl(path):
-  """Reads JSONL; a bad line, or a damaged end of the file, is named and left out."""
-  rows, problems = [], []
-  opener = gzip.open if path.name.endswith('.gz') else open
-  number = 0
-  try:
-    with opener(path, 'rb') as f:
-      for number, line in enumerate(f, 1):  # bytes: lines end at b'\n' only
-        if line.strip():
-          _append_line(rows, problems, path, number, line)
-  except (OSError, EOFError) as error:
-    problems.append(f'{path}: unreadable after line {number} ({error})')
-  return rows, problems
-
-
-def _append_line(rows, problems, path, number, line):
-  try:
-    row = json.loads(line)
-    if not isinstance(row, dict) or not isinstance(
-      row.get('text', row.get('html')), str
-    ):
-      raise ValueError('no text')
-  except ValueError as error:
-    problems.append(f'{path}: line {number} is not a document ({error})')
-    return
-  keep = ('url', 'date', 'source', 'category', 'html', 'text', 'lang')
-  row = {name: row[name] for name in keep if isinstance(row.get(name), str)}
-  row.setdefault('url', f'{path.name}/{number}')
-  row.setdefault('date', '')
-  rows.append(row)

@@ -1,0 +1,177 @@
+"""Model-based filters: a sample is judged, a classifier learns it (3.1.1).
+
+The paper asks Llama 2 whether documents meet written requirements and trains a small
+model on the answers. Here the judge is a rule (judge.RULES), or a file of labels, which
+`experiments/judge.py` makes with a chat model. Code pages and reasoning pages have
+classifiers of their own, with their own judges.
+"""
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from absl import logging
+
+from llama3_jax.config import UserError
+from llama3_jax.curate import classifier
+from llama3_jax.curate import documents
+from llama3_jax.curate import judge
+from llama3_jax.curate import words
+
+HELD_OUT = 5  # every fifth labelled document measures the classifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One classifier; its columns are <name>.<class> for every class but the first."""
+
+  name: str = 'quality'
+  categories: tuple[str, ...] = ('general', 'multilingual')  # that it judges
+  judge: str = ''  # '' = off; a name of judge.RULES; or file:PATH
+  sample: int = 20_000  # documents a judge sees, at most
+  min_labels: int = 20  # of every class, else there is no classifier
+  model: classifier.Config = classifier.Config()
+
+
+def classes(config):
+  """Names of the classes; the first is the rest."""
+  if config.judge.startswith('file:'):
+    return _labels(config.judge[5:])[1]
+  return judge.CLASSES[config.judge]
+
+
+def emit(batches, config):
+  """side: hash of the text, label (-1: none), hashed words of the judged sample."""
+  if not config.judge:
+    return {}
+  known = _labels(config.judge[5:])[0] if config.judge.startswith('file:') else None
+  hashes, labels, lists = [], [], []
+  for batch in batches:
+    rows, texts = _candidates(batch, config)
+    keys = [text_hash(text) for text in texts]
+    if known is None:
+      found = judge.RULES[config.judge](batch.take(pa.array(rows, pa.int64())))
+    else:
+      found = np.array([known.get(key, -1) for key in keys], np.int64)
+    picked = np.flatnonzero(found >= 0)
+    seen = words.analyse(batch)
+    ids, offsets = classifier.features(seen, rows[picked], config.model)
+    hashes += [keys[i] for i in picked]
+    labels += found[picked].tolist()
+    lists += [ids[a:b] for a, b in zip(offsets[:-1], offsets[1:])]
+  order = np.argsort(np.array(hashes, np.uint64), kind='stable')[: config.sample]
+  side = pa.table(
+    {
+      'hash': pa.array([hashes[i] for i in order], pa.uint64()),
+      'label': pa.array([labels[i] for i in order], pa.int32()),
+      'ids': pa.array([lists[i] for i in order], pa.list_(pa.int32())),
+    }
+  )
+  return {'side': side}
+
+
+def resolve(reduced, sides, config):
+  """Trains on the judged sample; the state holds parameters and `report`.
+
+  report: float64 [labelled, held out, accuracy, AUC of the last class].
+  """
+  from llama3_jax.curate import train_classifier  # JAX only where it trains
+
+  del reduced
+  table = pa.concat_tables(sides) if config.judge else None
+  if table is None or not table.num_rows:
+    return {}
+  order = np.argsort(np.asarray(table['hash']), kind='stable')[: config.sample]
+  table = table.take(pa.array(order)).combine_chunks()
+  labels = np.asarray(table['label'])
+  names = classes(config)
+  counts = np.bincount(labels, minlength=len(names))
+  if counts.min() < config.min_labels:
+    shown = ', '.join(f'{c} {name}' for name, c in zip(names, counts))
+    logging.warning('%s: no classifier: labels %s', config.name, shown)
+    return {}
+  lists = table['ids'].to_pylist()
+  offsets = np.concatenate([[0], np.cumsum([len(x) for x in lists])])
+  flat = np.concatenate([np.array(x, np.int32) for x in lists])
+  rows = classifier.padded(flat, offsets, config.model)
+  held = np.arange(len(rows)) % HELD_OUT == 0
+  params = train_classifier.fit(rows[~held], labels[~held], len(names), config.model)
+  parts = [lists[i] for i in np.flatnonzero(held)]
+  offsets = np.concatenate([[0], np.cumsum([len(x) for x in parts])])
+  flat = np.concatenate([np.array(x, np.int32) for x in parts])
+  scores = _score(params, flat, offsets, config.model)
+  accuracy = float((scores.argmax(1) == labels[held]).mean())
+  area = classifier.auc(scores[:, -1], labels[held] == len(names) - 1)
+  logging.info(
+    '%s: %d labels, held-out accuracy %.3f, AUC %.3f',
+    config.name,
+    len(labels),
+    accuracy,
+    area,
+  )
+  params = {name.replace('/', '.'): value for name, value in params.items()}
+  return {**params, 'report': np.array([len(labels), held.sum(), accuracy, area])}
+
+
+def step(batch, config, state=None):
+  """Adds the probability of every class but the first; without a state, nulls."""
+  if not config.judge:
+    return batch
+  rows, _ = _candidates(batch, config)
+  names = classes(config)[1:]
+  scores = np.zeros((0, len(names) + 1))
+  if state:
+    params = {n.replace('.', '/'): v for n, v in state.items() if n != 'report'}
+    seen = words.analyse(batch)
+    ids, offsets = classifier.features(seen, rows, config.model)
+    scores = _score(params, ids, offsets, config.model)
+  else:
+    rows = rows[:0]
+  for i, name in enumerate(names, 1):
+    batch = documents.add(batch, f'{config.name}.{name}', rows, scores[:, i].tolist())
+  return batch
+
+
+def text_hash(text):
+  """The name of a document in a file of labels: xxh3 of its text, 64 bits."""
+  return xxhash.xxh3_64_intdigest(text.encode('utf-8', 'replace'))
+
+
+def _score(params, ids, offsets, model):
+  """np.float32 [n, classes]: probabilities; ragged features as features() gives."""
+  if model.kind == 'linear':
+    return classifier.score(params, ids, offsets)
+  from llama3_jax.curate import train_classifier  # JAX, for the encoder only
+
+  return train_classifier.score(params, classifier.padded(ids, offsets, model), model)
+
+
+def _candidates(batch, config):
+  """(positions, texts) of the documents that the classifier is for."""
+  rows = documents.alive(batch)
+  categories = documents.take(batch, 'category', rows)
+  keep = [c in config.categories for c in categories]
+  rows = rows[np.array(keep, bool)] if len(rows) else rows
+  return rows, documents.take(batch, 'text', rows)
+
+
+def _labels(path):
+  """({text hash: class number}, class names) of a JSONL file of labels."""
+  found, names, number = {}, [], 0
+  try:
+    with open(path, encoding='utf-8', newline='\n') as f:
+      for line in f:
+        number += 1
+        row = json.loads(line)
+        if row['label'] not in names:
+          names.append(row['label'])
+        found[int(row['text_hash'], 16)] = row['label']
+  except OSError as error:
+    raise UserError(f'judge: {path}: {error.strerror}; make it with experiments/judge')
+  except (ValueError, KeyError, TypeError) as error:
+    raise UserError(f'{path}, line {number}: {error!r}; needed: text_hash, label')
+  # 'no' or 'reject' come first: the columns are those of the other classes.
+  names.sort(key=lambda name: (name not in ('no', 'reject', 'other'), name))
+  return {key: names.index(label) for key, label in found.items()}, names

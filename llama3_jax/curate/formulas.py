@@ -1,0 +1,186 @@
+"""Formulas of a page as TeX or, where it has none, as readable text; each once (3.1.1).
+
+Collections of resiliparse are sliced, [:]: iteration over one takes quadratic time.
+
+Handles MathML, KaTeX, MathJax 2 and 3, TeX scripts, Wikipedia's images and images whose
+alt text is TeX. Every formula becomes a mark in the DOM, so that nothing that follows
+(white space, boilerplate rules, markdown) touches its source.
+"""
+
+import re
+
+from resiliparse.parse.html import HTMLTree
+
+TEX = re.compile(r'\\[a-zA-Z]+|[_^]\{|^\$.*\$$', re.DOTALL)
+TEX_CLASS = re.compile(r'(^|[\s_-])(tex|latex|math)([\s_-]|$)', re.IGNORECASE)
+CONTAINERS = (  # outermost first: what is inside one goes with it
+  '.mwe-math-element, .katex-display, .katex, mjx-container, .MathJax_Display, '
+  '.MathJax, .MathJax_SVG, .MathJax_CHTML, .MathJax_SVG_Display'
+)
+IMAGES = ', '.join(
+  f'img[alt][{name}*="{sign}"{case}]'
+  for name, signs, case in (
+    ('alt', ('\\\\', '_{', '^{', '$'), ''),
+    ('class', ('tex', 'math'), ' i'),
+  )
+  for sign in signs
+)
+DISPLAY = re.compile(r'display|block', re.IGNORECASE)
+MAX_DEPTH = 200  # of MathML inside a formula; deeper is taken as text
+
+FENCED = {
+  'msqrt': 'sqrt({})',
+  'mfrac': '({})/({})',
+  'msup': '{}^{}',
+  'msub': '{}_{}',
+  'msubsup': '{}_{}^{}',
+  'munder': '{}_{}',
+  'mover': '{}^{}',
+  'munderover': '{}_{}^{}',
+  'mroot': 'root({}, {})',
+}
+SKIP = ('annotation', 'annotation-xml', 'mphantom', 'script', 'style')
+
+
+def replace(tree, mark):
+  """Puts a mark in the place of every formula of the page.
+
+  Args:
+    tree: HTMLTree, changed.
+    mark: function (source, display: bool) -> text that stands for the formula.
+
+  Returns:
+    How many formulas there are.
+  """
+  count = 0
+  scripts = tree.body.query_selector_all('script[type^="math/tex"]')[:]
+  named = {(node.getattr('id') or '') for node in scripts} - {''}
+  for node in tree.body.query_selector_all('.MathJax_Preview')[:]:
+    node.parent.remove_child(node)  # decompose() would free what we may still hold
+  for node in tree.body.query_selector_all(CONTAINERS)[:]:
+    if not _attached(tree, node):
+      continue
+    if _source_is_a_script(node, named):
+      node.parent.remove_child(node)
+    else:
+      count += _put(tree, node, _container(node), _displayed(node), mark)
+  for node in scripts:
+    display = 'mode=display' in (node.getattr('type') or '').replace(' ', '')
+    count += _put(tree, node, node.text, display, mark)
+  for node in tree.body.query_selector_all('math')[:]:
+    if _attached(tree, node):
+      display = (node.getattr('display') or '') == 'block'
+      count += _put(tree, node, source(node), display, mark)
+  for node in tree.body.query_selector_all(IMAGES)[:]:
+    alt = node.getattr('alt') or ''
+    if TEX.search(alt) or (alt and TEX_CLASS.search(node.getattr('class') or '')):
+      count += _put(tree, node, alt, False, mark)
+  return count
+
+
+def source(node):
+  """TeX (annotation, else alttext) or readable text of a <math> element."""
+  note = node.query_selector('annotation[encoding*="tex" i]')
+  text = note.text if note else ''
+  text = text.strip() or (node.getattr('alttext') or '').strip()
+  return text or _tidy(readable(node))
+
+
+def readable(node, depth=0):
+  """Presentation MathML as a line of text: (a)/(b), x^2, sqrt(y)."""
+  if node.tag in (None, '', '#text'):
+    return node.text
+  if node.tag in SKIP:
+    return ''
+  if depth > MAX_DEPTH:
+    return node.text
+  parts = [readable(child, depth + 1) for child in node.child_nodes[:]]
+  if node.tag in ('mtr', 'mlabeledtr'):
+    return ' '.join(part.strip() for part in parts if part.strip()) + '; '
+  if node.tag == 'mfenced':
+    inside = ', '.join(part.strip() for part in parts if part.strip())
+    return f'{node.getattr("open") or "("}{inside}{node.getattr("close") or ")"}'
+  form = FENCED.get(node.tag)
+  parts = [part.strip() for part in parts if part.strip()] if form else parts
+  if not form:
+    return ''.join(parts)
+  if node.tag == 'msqrt':
+    return form.format(''.join(parts))
+  if form.count('{}') != len(parts):
+    return ' '.join(parts)
+  if node.tag in ('mfrac', 'mroot'):
+    return form.format(*parts)
+  return form.format(parts[0], *(_group(part) for part in parts[1:]))
+
+
+def _group(text):
+  return text if len(text) == 1 or text.isdigit() else f'({text})'
+
+
+def _tidy(text):
+  """One line, without the invisible operators."""
+  for sign in '\u2061\u2062\u2063\u2064':
+    text = text.replace(sign, '')
+  return ' '.join(text.split()).removesuffix(';')
+
+
+def _attached(tree, node):
+  """Whether a node is still in the page, not inside one that was replaced."""
+  return node.parent is not None and tree.body.contains(node)
+
+
+def _source_is_a_script(node, named):
+  """MathJax 2 writes its output beside the script that holds the TeX."""
+  frame = node if (node.getattr('id') or '').endswith('-Frame') else None
+  frame = frame or node.query_selector('[id$="-Frame"]')
+  return bool(frame) and frame.getattr('id').removesuffix('-Frame') in named
+
+
+def _displayed(node):
+  if DISPLAY.search(node.getattr('class') or '') or node.getattr('display') == 'true':
+    return True
+  inner = node.query_selector('math')
+  return bool(inner) and inner.getattr('display') == 'block'
+
+
+def _container(node):
+  """The source of the formula that a renderer's container shows."""
+  inner = node.query_selector('math')
+  if inner:
+    return source(inner)
+  framed = node if node.getattr('data-mathml') else None
+  framed = framed or node.query_selector('[data-mathml]')
+  if framed:
+    inner = HTMLTree.parse(framed.getattr('data-mathml')).body.query_selector('math')
+    if inner:
+      return source(inner)
+  image = node.query_selector('img[alt]')
+  if image:
+    return image.getattr('alt') or ''
+  return _glyphs(node) or node.text
+
+
+def _glyphs(node):
+  """MathJax 3 without assistive MathML names its characters only in attributes."""
+  found = []
+  for glyph in node.query_selector_all('mjx-c, [data-c]')[:]:
+    code = glyph.getattr('data-c') or ''
+    named = re.search(r'\bmjx-c([0-9A-Fa-f]{1,6})\b', glyph.getattr('class') or '')
+    code = named[1] if named else code
+    if re.fullmatch('[0-9A-Fa-f]{1,6}', code) and int(code, 16) < 0x110000:
+      found.append(chr(int(code, 16)))
+  return ''.join(found)
+
+
+def _put(tree, node, text, display, mark):
+  """Replaces a node by the mark of its source; 1, or 0 where there is none."""
+  text = (text or '').strip()
+  if not text or node.parent is None:
+    return 0
+  new = tree.create_text_node(f' {mark(text, display)} ')
+  if display and node.parent.tag != 'p':
+    block = tree.create_element('p')
+    block.append_child(new)
+    new = block
+  node.parent.replace_child(new, node)
+  return 1

@@ -1,0 +1,69 @@
+"""Code of a page, set aside character by character (3.1.1).
+
+White space is the syntax of some code: nothing that follows (extraction, boilerplate
+rules, markdown) may touch it, so every block becomes a mark in the DOM.
+"""
+
+import re
+
+BLOCKS = 'pre, xmp, listing, plaintext'
+# Line numbers that highlighters put beside the code, buttons, and signs of headings.
+GUTTERS = (
+  '.gutter, .linenos, .lineno, .linenodiv, .line-numbers-rows, .rouge-gutter, '
+  '.hljs-ln-numbers, .crayon-nums, .blob-num, [data-line-number]:empty'
+)
+LINES = ('div', 'li', 'tr', 'p')  # highlighters that make an element of each line
+NEWLINES = re.compile(r'\r\n?')
+
+
+def set_aside(tree, mark):
+  """Replaces the content of every code block by a mark.
+
+  Args:
+    tree: HTMLTree, changed.
+    mark: function text -> text that stands for it.
+
+  Returns:
+    Characters of code in the page.
+  """
+  body, count = tree.body, 0
+  for node in body.query_selector_all(GUTTERS)[:]:
+    if node.parent is not None:
+      node.parent.remove_child(node)  # decompose() would free what we may still hold
+  for node in body.query_selector_all(BLOCKS)[:]:
+    if node.query_selector(BLOCKS) is not None:
+      continue  # the inner one is the block
+    text = code(tree, node)
+    if not text.strip():
+      continue
+    count += len(text)
+    if node.tag == 'pre':
+      node.inner_html = mark(text)
+    else:
+      block = tree.create_element('pre')
+      block.append_child(tree.create_text_node(mark(text)))
+      node.parent.replace_child(block, node)
+  return count
+
+
+def code(tree, node):
+  """The text of a code block, line by line, without empty lines around it."""
+  if '<br' in (html := node.html):
+    for line in node.query_selector_all('br')[:]:
+      line.parent.replace_child(tree.create_text_node('\n'), line)
+  if any(f'<{tag}' in html for tag in LINES):
+    text = _lines(tree, node)
+  else:
+    text = node.text
+  lines = NEWLINES.sub('\n', text).split('\n')
+  while lines and not lines[0].strip():
+    lines.pop(0)
+  return '\n'.join(lines).rstrip()
+
+
+def _lines(tree, node):
+  """Text in which elements that stand for lines end with a line break."""
+  for child in reversed(node.query_selector_all(', '.join(LINES))[:]):
+    if not child.text.endswith('\n'):
+      child.append_child(tree.create_text_node('\n'))
+  return node.text

@@ -1,0 +1,117 @@
+"""Benchmark items in training data are found."""
+
+import gzip
+import json
+import re
+
+import global_steps
+import pytest
+
+from llama3_jax.config import UserError
+from llama3_jax.curate import documents
+from llama3_jax.curate import exclude
+
+ITEM = (
+  'A farmer has twelve brown cows and seven white goats on a hill. '
+  'How many legs do all of his animals have together?'
+)
+WORDS = re.findall(r'\w+', ITEM)
+PROSE = 'Nothing of the kind is written here, on this page about boats.'
+
+
+@pytest.fixture
+def config(tmp_path):
+  path = tmp_path / 'bench.jsonl'
+  items = [{'question': ITEM, 'answer': 'Yes'}, {'question': 'Who was the first king?'}]
+  path.write_text('\n'.join(json.dumps(item) for item in items), 'utf-8')
+  return exclude.Config(files=(str(path),), fields=('question', 'answer'))
+
+
+def run(config, *texts):
+  found = exclude.step(global_steps.batch([{'text': text} for text in texts]), config)
+  columns = ('drop_reason', exclude.ITEM, exclude.COLUMN)
+  return list(zip(*(found[name].to_pylist() for name in columns)))
+
+
+def test_an_item_as_document_paragraph_or_line_is_exact(config):
+  texts = [ITEM.upper(), f'{PROSE}\n\n{ITEM}\n\nEnd.', f'{PROSE}\n{ITEM}\nMore.']
+  texts += [f'{PROSE}\n\n' + ITEM.replace('. ', '.\n')]
+  expected = ('benchmark.exact', 'bench.jsonl#0.question', 1.0)
+  assert run(config, *texts) == [expected] * 4
+
+
+def test_a_short_item_is_found_as_a_whole_only(config):
+  found = run(config, 'Who was the first king?', 'Who was the first king? Me.')
+  assert found[0][:2] == ('benchmark.exact', 'bench.jsonl#1.question')
+  assert found[1][0] is None
+
+
+def test_items_below_the_least_words_are_not_looked_for(config):
+  assert run(config, 'Yes', PROSE) == [(None, None, 0.0)] * 2
+
+
+def test_an_item_inside_a_sentence_is_found_by_its_8_grams(config):
+  assert run(config, f'{PROSE} {ITEM} {PROSE}') == [
+    ('benchmark.ngram', 'bench.jsonl#0.question', 1.0)
+  ]
+
+
+def test_a_share_of_half_the_8_grams_goes_and_below_stays(config):
+  grams = len(WORDS) - 7
+  half = (grams + 1) // 2
+  parts = [' '.join(WORDS[: n + 7]) for n in (half - 1, half)]
+  below, above = run(config, *(f'{PROSE} {part} {PROSE}' for part in parts))
+  assert below[0] is None and below[2] == pytest.approx((half - 1) / grams)
+  assert above[0] == 'benchmark.ngram' and above[2] == pytest.approx(half / grams)
+
+
+def test_repeats_of_one_8_gram_count_once(config):
+  part = ' '.join(WORDS[:8])
+  assert run(config, f'{part} xx ' * 50)[0][2] == pytest.approx(1 / (len(WORDS) - 7))
+
+
+def test_dropped_documents_are_left_as_they_are(config):
+  batch = global_steps.batch([{'text': ITEM}])
+  batch = documents.drop(batch, {0: ('x.y', 1.0)})
+  found = exclude.step(batch, config)
+  assert found['drop_reason'].to_pylist() == ['x.y']
+  assert found[exclude.COLUMN].to_pylist() == [None]
+
+
+def test_chinese_items_are_found_in_chinese_documents(tmp_path):
+  item = '一个农夫在山上有十二头牛和七只羊，他的动物一共有多少条腿？'
+  path = tmp_path / 'zh.jsonl.gz'
+  path.write_bytes(gzip.compress(json.dumps({'question': item}).encode()))
+  batch = global_steps.batch([{'text': f'题目：{item}请回答。', 'lang': 'zh'}])
+  found = exclude.step(batch, exclude.Config(files=(str(path),)))
+  assert found['drop_reason'].to_pylist() == ['benchmark.ngram']
+
+
+def test_broken_files_are_named(tmp_path):
+  for text, match in (
+    ('{"a": 1}', 'no item has a text question'),
+    ('{"question": "x"}\nnope', 'line 2'),
+    ('[1]', 'line 1: not an object'),
+  ):
+    path = tmp_path / f'{len(text)}.jsonl'
+    path.write_text(text, 'utf-8')
+    with pytest.raises(UserError, match=match):
+      exclude.load(exclude.Config(files=(str(path),)))
+  with pytest.raises(UserError, match='nothing.jsonl'):
+    exclude.load(exclude.Config(files=('nothing.jsonl',)))
+
+
+def test_mgsm_in_english_is_found_to_be_gsm8k(assets):
+  """The first 250 test items; training items are not."""
+  lines = (assets / 'mgsm/mgsm_en.tsv').read_text('utf-8').splitlines()
+  mgsm = [line.split('\t')[0] for line in lines]
+  train = (assets / 'gsm8k/train.jsonl').read_text('utf-8').splitlines()[:500]
+  train = [json.loads(line)['question'] for line in train]
+  config = exclude.Config(files=(str(assets / 'gsm8k/test_first300.jsonl'),))
+  wrapped = [f'Solve this: {question} Give the number.' for question in mgsm]
+  found = run(config, *mgsm, *wrapped, *train)
+  names = [f'test_first300.jsonl#{i}.question' for i in range(250)]
+  assert [item for _, item, _ in found[:500]] == names * 2
+  assert {reason for reason, _, _ in found[:250]} == {'benchmark.exact'}
+  assert {reason for reason, _, _ in found[250:500]} == {'benchmark.ngram'}
+  assert {reason for reason, _, _ in found[500:]} == {None}
