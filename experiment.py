@@ -16,6 +16,7 @@
 import fractions
 import importlib
 import importlib.util
+import inspect
 import os
 import pathlib
 import re
@@ -230,8 +231,11 @@ def members(module, config, flags, overrides, workdir):
     return [(config, workdir)]
   if not hasattr(module, 'sweep'):
     raise UserError(f'--sweep: {flags["config"]} defines no sweep()')
+  # A sweep may depend on the argument of the config, as get_config does.
+  argument = flags['config'].partition(':')[2]
+  takes = argument and inspect.signature(module.sweep).parameters
   runs = []
-  for i, changes in enumerate(module.sweep()):
+  for i, changes in enumerate(module.sweep(argument) if takes else module.sweep()):
     member = config.copy_and_resolve_references()
     override(member, {**changes, **overrides})
     runs.append((member, os.path.join(workdir, str(i))))

@@ -35,6 +35,9 @@ VARIANTS = {
   'reject': ('tiny', 'paper'),
   'evaluate': ('chat', 'base'),
   'curate': ('herd', 'files'),
+  'inspect': SIZES,
+  'judge': ('reference', 'code', 'reasoning', 'knowledge'),
+  'scaling': ('paper', 'cpu', 'isoflop', 'ladder', 'mixes', 'valuation'),
   'tokenizer': ('train', 'tiny', 'extend', 'paper'),
   'convert': ('auto_to_hf', 'meta_to_hf', 'hf_to_meta', 'gguf_to_run', 'run_to_hf'),
 }

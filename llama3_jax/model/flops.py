@@ -32,6 +32,26 @@ def per_token(config, length):
   return 6 * matmul + 6 * c.n_layers * c.n_heads * c.d_head * length
 
 
+CONVENTIONS = ('6nd', '6nd_non_embedding', 'exact')
+
+
+def non_embedding(config):
+  """Parameters outside the embedding and the head (405B: 401.65e9)."""
+  tables = 1 if config.tie_embeddings else 2
+  return llama.count(config) - tables * config.vocab_size * config.d_model
+
+
+def training(config, length, convention='exact'):
+  """FLOPs of a training token under one of CONVENTIONS (section 3.2.1).
+
+  The paper does not say how it counts: 6 for every parameter, 6 for those outside
+  embedding and head, or `per_token` with the attention of rows of `length` tokens.
+  """
+  if convention == 'exact':
+    return per_token(config, length)
+  return 6 * (llama.count(config) if convention == '6nd' else non_embedding(config))
+
+
 def peak():
   """(FLOP/s of one device, where the figure is from); a CPU is measured."""
   kind = jax.devices()[0].device_kind

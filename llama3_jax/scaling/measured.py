@@ -1,0 +1,182 @@
+"""Measured runs of others: tables of IsoFLOP runs, and ladders with benchmarks (3.2).
+
+Readers only: the fits are those that our own runs get.
+"""
+
+import csv
+import lzma
+import math
+import pathlib
+import re
+
+from llama3_jax.config import UserError
+
+# Choices of a question, by the first word of a benchmark's column: the chance level.
+CHOICES = {
+  'mmlu': 4,
+  'hellaswag': 4,
+  'arc': 4,
+  'openbookqa': 4,
+  'csqa': 5,
+  'socialiqa': 3,
+  'boolq': 2,
+  'piqa': 2,
+  'winogrande': 2,
+}
+# Questions of the parts of MMLU's test and validation splits: weights of their mean.
+MMLU = {
+  'test': {'stem': 3018, 'humanities': 4705, 'social_sciences': 3077, 'other': 3242},
+  'val': {'stem': 334, 'humanities': 518, 'social_sciences': 337, 'other': 342},
+}
+NAT = math.log(2)  # nats in a bit
+TOKENS_A_PARAMETER = 20  # of a run at 1 x compute-optimal
+
+
+def isoflop(folder, chosen):
+  """Rows of the one .csv of `folder` whose columns have the values `chosen` ({column:
+  text}): dicts of floats budget, parameters, tokens, loss."""
+  files = sorted(_folder(folder).glob('*.csv'))
+  if len(files) != 1:
+    raise UserError(f'data={folder}: {len(files)} .csv files there, 1 is needed')
+  rows = _table(files[0], open)
+  columns = {'budget': 'flops', 'parameters': 'params', 'tokens': 'tokens'}
+  columns['loss'] = 'loss'
+  _need(files[0], rows, [*columns.values(), *chosen])
+  kept = [r for r in rows if all(r[k] == v for k, v in chosen.items())]
+  if not kept:
+    shown = ', '.join(f'{k}={v}' for k, v in chosen.items())
+    raise UserError(f'{files[0]}: no row has {shown}')
+  return [{n: _number(files[0], r, c) for n, c in columns.items()} for r in kept]
+
+
+def ladder(folder, last=1):
+  """Runs of a model ladder, of files <size>-<multiple>xC[-rerun].csv[.xz].
+
+  Where a run was repeated the later one counts: its checkpoints were evaluated as those
+  of the other runs. N is tokens / (20 x multiple) of the size's longest run.
+
+  Args:
+    last: so many of the last checkpoints are averaged (their spread is the noise of
+      evaluation, not of training).
+
+  Returns:
+    list of dicts: name, size, multiple, params, tokens, scores {benchmark: (nll nats a
+    byte, accuracy)}, path [{benchmark: (nll, accuracy)}] of the checkpoints.
+  """
+  runs = {}
+  for path in sorted(_folder(folder).glob('*xC*.csv*')):
+    match = re.fullmatch(r'([^-]+)-([\d.]+)xC(-rerun)?\.csv(\.xz)?', path.name)
+    if not match:
+      continue
+    key = match[1], float(match[2])
+    if key in runs and not match[3]:
+      continue
+    rows = _table(path, lzma.open if match[4] else open)
+    _need(path, rows, ['_step', 'throughput/total_tokens'])
+    runs[key] = _ladder_run(path, key, rows, last)
+  if not runs:
+    raise UserError(f'data={folder}: no files <size>-<multiple>xC.csv.xz there')
+  for size in {r['size'] for r in runs.values()}:
+    family = [r for r in runs.values() if r['size'] == size]
+    longest = max(family, key=lambda r: r['multiple'])
+    params = longest['tokens'] / (TOKENS_A_PARAMETER * longest['multiple'])
+    for run in family:
+      run['params'] = params
+  return sorted(runs.values(), key=lambda r: (r['params'], r['tokens']))
+
+
+def _ladder_run(path, key, rows, last):
+  rows = sorted(rows, key=lambda r: _number(path, r, '_step'))
+  names = _benchmarks(path, rows[0])
+  checkpoints = []
+  for row in rows:
+    found = {
+      name: (NAT * _number(path, row, loss), _number(path, row, score))
+      for name, (loss, score) in names.items()
+    }
+    checkpoints.append(found | _mmlu(found))
+  final = checkpoints[-last:]
+  mean = lambda name, i: sum(c[name][i] for c in final) / len(final)
+  return {
+    'name': f'{key[0]}-{key[1]:g}xC',
+    'size': key[0],
+    'multiple': key[1],
+    'tokens': _number(path, rows[-1], 'throughput/total_tokens'),
+    'scores': {n: (mean(n, 0), mean(n, 1)) for n in checkpoints[-1]},
+    'path': checkpoints,
+  }
+
+
+def _benchmarks(path, row):
+  """{benchmark: (column of bits per byte, column of accuracy)}."""
+  found = {}
+  for column in row:
+    match = re.fullmatch(r'eval/downstream_bpb/(\w+)_bpb', column)
+    scores = [
+      f'eval/downstream/{match[1]}_{kind}'
+      for kind in ('len_norm', 'acc')
+      if match and f'eval/downstream/{match[1]}_{kind}' in row
+    ]
+    if scores:
+      found[re.sub(r'_rc_\d+shot$', '', match[1])] = column, scores[0]
+  if not found:
+    raise UserError(
+      f'{path}: no pair of columns eval/downstream_bpb/NAME_bpb and '
+      'eval/downstream/NAME_len_norm (or _acc)'
+    )
+  return found
+
+
+def _mmlu(found):
+  """MMLU of a split: the mean of its parts, weighted by their questions."""
+  means = {}
+  for split, weights in MMLU.items():
+    parts = {f'mmlu_{part}_{split}': n for part, n in weights.items()}
+    if set(parts) <= set(found):
+      total = sum(parts.values())
+      means[f'mmlu_{split}'] = tuple(
+        sum(found[p][i] * n for p, n in parts.items()) / total for i in range(2)
+      )
+  return means
+
+
+def chance(benchmark):
+  """Accuracy of guessing; UserError for a benchmark of unknown choices."""
+  word = benchmark.split('_')[0]
+  if word not in CHOICES:
+    raise UserError(f'benchmark {benchmark!r}: its number of choices is not known')
+  return 1 / CHOICES[word]
+
+
+def _folder(folder):
+  path = pathlib.Path(folder)
+  if not folder or not path.is_dir():
+    raise UserError(f'data={folder}: no such folder; name it with --data=DIR')
+  return path
+
+
+def _table(path, opened):
+  try:
+    with opened(path, 'rt', encoding='utf-8', newline='') as f:
+      rows = list(csv.DictReader(f))
+  except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as e:
+    raise UserError(f'{path} cannot be read ({e}): fetch it again')
+  if not rows:
+    raise UserError(f'{path} has no rows')
+  return rows
+
+
+def _need(path, rows, columns):
+  missing = [c for c in columns if c not in rows[0]]
+  if missing:
+    raise UserError(f'{path}: column {missing[0]!r} is missing')
+
+
+def _number(path, row, column):
+  try:
+    value = float(row[column])
+  except (TypeError, ValueError, KeyError):
+    value = math.nan
+  if not math.isfinite(value):
+    raise UserError(f'{path}: {column} is {row.get(column)!r}, not a number')
+  return value

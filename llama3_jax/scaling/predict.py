@@ -1,0 +1,275 @@
+"""Benchmark accuracy of a model that is not trained yet, in two steps (section 3.2.2).
+
+FLOPs -> normalised NLL of the right answer (a straight line in log FLOPs, or a law with
+an offset), then NLL -> accuracy (a sigmoid). Both fits solve their linear values on a
+grid of the others, so every bootstrap sample is one matrix product.
+"""
+
+import dataclasses
+import itertools
+
+import numpy as np
+from scipy import optimize
+
+from llama3_jax.config import UserError
+
+STEPS = ('linear', 'power', 'chinchilla')  # laws of the first step
+EXPONENTS = np.geomspace(0.02, 1.2, 60)
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+  """A law of the first step.
+
+  linear: a + b log C. power: E + B C^-beta. chinchilla: E + A N^-alpha + B D^-beta.
+  FLOPs, parameters and tokens are counted in `unit`s (C, N, D), so that the values are
+  of the size of the NLL.
+  """
+
+  kind: str
+  exponents: tuple  # () | (beta,) | (alpha, beta)
+  values: tuple  # linear ones, in the order of the formula
+  unit: tuple  # (C, N, D)
+
+  def __call__(self, params, tokens):
+    """NLL at `params`, `tokens` (float or [n]); C = 6ND."""
+    columns = _columns(self.kind, params, tokens, self.exponents, self.unit)
+    return columns @ np.array(self.values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sigmoid:
+  """accuracy = floor + (ceiling - floor) / (1 + exp(slope (nll - middle)))."""
+
+  floor: float
+  ceiling: float
+  slope: float
+  middle: float
+
+  def __call__(self, nll):
+    return self.floor + (self.ceiling - self.floor) * _fall(
+      np.asarray(nll), self.slope, self.middle
+    )
+
+
+def _fall(nll, slope, middle):
+  return 1 / (1 + np.exp(np.clip(slope * (nll - middle), -60, 60)))
+
+
+def _columns(kind, params, tokens, exponents, unit):
+  """Design [..., k] of a law at its `exponents`."""
+  n, d = np.asarray(params, float) / unit[1], np.asarray(tokens, float) / unit[2]
+  c = 6 * np.asarray(params, float) * np.asarray(tokens, float) / unit[0]
+  one = np.ones_like(c)
+  if kind == 'linear':
+    return np.stack([one, np.log(c)], -1)
+  if kind == 'power':
+    return np.stack([one, c ** -exponents[0]], -1)
+  return np.stack([one, n ** -exponents[0], d ** -exponents[1]], -1)
+
+
+def _exponents(kind):
+  if kind == 'linear':
+    return [()]
+  if kind == 'power':
+    return [(b,) for b in EXPONENTS]
+  return list(itertools.product(EXPONENTS[::2], repeat=2))
+
+
+def _curves(params, tokens, nll, kind):
+  """The best Curve of every column of `nll` [n, S]."""
+  if kind not in STEPS:
+    raise UserError(f'scaling.step={kind!r} is none of {", ".join(STEPS)}')
+  params, tokens = np.asarray(params, float), np.asarray(tokens, float)
+  least = {'linear': 3, 'power': 4, 'chinchilla': 6}[kind]
+  if len(params) < least:
+    raise UserError(f'scaling.step={kind} needs {least} models, not {len(params)}')
+  unit = (
+    float(np.exp(np.log(6 * params * tokens).mean())),
+    float(np.exp(np.log(params).mean())),
+    float(np.exp(np.log(tokens).mean())),
+  )
+  grid = _exponents(kind)
+  best = np.full(nll.shape[1], np.inf)
+  chosen = np.zeros(nll.shape[1], int)
+  values = [None] * nll.shape[1]
+  for g, exponents in enumerate(grid):
+    design = _columns(kind, params, tokens, exponents, unit)
+    found = _solve(design, nll, kind != 'linear')
+    miss = np.sum((design @ found - nll) ** 2, 0)
+    if kind != 'linear':  # losses fall with compute, to something that is not negative
+      miss = np.where((found >= 0).all(0), miss, np.inf)
+    for s in np.flatnonzero(miss < best):
+      best[s], chosen[s], values[s] = miss[s], g, tuple(map(float, found[:, s]))
+  return [
+    None if v is None else Curve(kind, tuple(map(float, grid[g])), v, unit)
+    for g, v in zip(chosen, values)
+  ]
+
+
+def _solve(design, nll, positive):
+  """Least squares [k, S]; where the offset would be negative it is 0."""
+  found, *_ = np.linalg.lstsq(design, nll, rcond=None)
+  if positive and (found[0] < 0).any():
+    rest, *_ = np.linalg.lstsq(design[:, 1:], nll, rcond=None)
+    rest = np.concatenate([np.zeros_like(rest[:1]), rest])
+    found = np.where(found[0] < 0, rest, found)
+  return found
+
+
+def fit_loss(params, tokens, nll, kind='linear'):
+  """Curve of `nll` [n] over models of `params` and `tokens` [n].
+
+  Raises UserError when there are too few models, or no law with an offset fits.
+  """
+  nll = np.asarray(nll, float)
+  curve = _curves(params, tokens, nll[:, None], kind)[0]
+  if curve is None:
+    raise UserError(
+      f'scaling.step={kind}: the NLL does not fall with FLOPs; use scaling.step=linear'
+    )
+  return curve
+
+
+def fit_accuracy(nll, accuracy, chance=0.0, ceiling=None):
+  """Sigmoid of `accuracy` [n] over `nll` [n].
+
+  chance: of guessing, 1 / choices: the floor is within 0.05 of it (small models may do
+  worse than guess: a length-normalised choice is not a uniform one).
+  ceiling: fixed; None: free up to 1.
+  """
+  nll, accuracy = np.asarray(nll, float), np.asarray(accuracy, float)
+  if len(np.unique(nll)) < 4:
+    raise UserError(f'a sigmoid needs 4 models, not {len(nll)}')
+  start = _sigmoids(nll, accuracy[:, None], chance, ceiling)[0]
+  top = (start.floor + 1e-3, 1.0) if ceiling is None else (ceiling - 1e-9, ceiling)
+  low = [max(chance - 0.05, 0), top[0], 1e-3, nll.min() - 3 * np.ptp(nll)]
+  high = [min(chance + 0.05, 0.99), top[1], 1e3, nll.max() + np.ptp(nll)]
+  low[1] = min(low[1], high[1] - 1e-9)
+  x = np.clip(dataclasses.astuple(start), low, high)
+  found = optimize.least_squares(
+    lambda v: Sigmoid(*v)(nll) - accuracy, x, bounds=(low, high), x_scale='jac'
+  )
+  return Sigmoid(*map(float, found.x))
+
+
+def _sigmoids(nll, accuracy, chance, ceiling, near=None):
+  """A Sigmoid for every column of `accuracy` [n, S], the best of a grid.
+
+  near: a Sigmoid around which the grid is fine.
+  """
+  spread = max(float(np.ptp(nll)), 1e-9)
+  if near is None:
+    slopes = np.geomspace(0.5, 60, 40) / spread
+    middles = np.linspace(nll.min() - 2 * spread, nll.max() + 0.5 * spread, 40)
+  else:
+    slopes = near.slope * np.geomspace(0.25, 4, 41)
+    middles = near.middle + spread * np.linspace(-0.6, 0.6, 61)
+  pairs = np.array(list(itertools.product(slopes, middles)))
+  s = _fall(nll[None], pairs[:, :1], pairs[:, 1:])  # [G, n]
+  low, high = max(chance - 0.05, 0), min(chance + 0.05, 0.99)
+  mean, middle = accuracy.mean(0), s.mean(1)[:, None]
+  product = s @ accuracy / len(nll)  # [G, S]
+  square = (s * s).mean(1)[:, None]
+  if ceiling is None:
+    variance = np.maximum(square - middle**2, 1e-12)
+    span = (product - middle * mean) / variance
+    floor = np.clip(mean - span * middle, low, high)
+    span = (product - floor * middle) / np.maximum(square, 1e-12)
+    span = np.clip(span, 0, 1 - floor)
+  else:
+    # accuracy = floor (1 - s) + ceiling s
+    rest = 1 - 2 * middle + square
+    floor = (mean - product - ceiling * (middle - square)) / np.maximum(rest, 1e-12)
+    floor = np.clip(floor, low, high)
+    span = ceiling - floor
+  miss = floor**2 + 2 * floor * span * middle + span**2 * square
+  miss = miss - 2 * floor * mean - 2 * span * product
+  at = np.argmin(miss, 0)
+  columns = np.arange(accuracy.shape[1])
+  floor, span = floor[at, columns], span[at, columns]
+  return [
+    Sigmoid(float(f), float(f + w), float(k), float(m))
+    for f, w, (k, m) in zip(floor, span, pairs[at])
+  ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+  """Both fits of one benchmark and their bootstrap samples."""
+
+  curve: Curve
+  sigmoid: Sigmoid
+  curves: tuple
+  sigmoids: tuple
+  noise: tuple  # residuals of step 1 and of step 2
+  seed: int
+
+
+def forecast(
+  models, points=None, chance=0.0, kind='linear', ceiling=None, samples=300, seed=0
+):
+  """Forecast from measured models.
+
+  Args:
+    models: dict of arrays [n]: params, tokens, nll: what the first step is fitted to.
+    points: dict of arrays [m]: nll, accuracy and (where a run gives several) run, of
+      the second step (None: of `models`); the paper adds another family here.
+    chance, ceiling: see fit_accuracy; kind: see Curve.
+    samples: of the bootstrap: residuals drawn again, widened by the values fitted.
+  """
+  points = models if points is None else points
+  rng = np.random.default_rng(seed)
+  params, tokens = (np.asarray(models[k], float) for k in ('params', 'tokens'))
+  nll = np.asarray(models['nll'], float)
+  curve = fit_loss(params, tokens, nll, kind)
+  flat = curve(params, tokens)
+  first = _residuals(nll - flat, len(curve.values) + len(curve.exponents))
+  drawn = flat[:, None] + rng.choice(first, (len(flat), samples))
+  curves = [c or curve for c in _curves(params, tokens, drawn, kind)]
+
+  x, y = (np.asarray(points[k], float) for k in ('nll', 'accuracy'))
+  sigmoid = fit_accuracy(x, y, chance, ceiling)
+  flat = sigmoid(x)
+  second = _residuals(y - flat, 4)
+  # Points of one run err together: their residuals change sign together.
+  runs = np.unique(points.get('run', np.arange(len(x))), return_inverse=True)[1]
+  signs = rng.choice((-1.0, 1.0), (runs.max() + 1, samples))
+  drawn = flat[:, None] + second[:, None] * signs[runs]
+  sigmoids = _sigmoids(x, drawn, chance, ceiling, sigmoid)
+  noise = tuple(first), tuple(second)
+  return Forecast(curve, sigmoid, tuple(curves), tuple(sigmoids), noise, seed)
+
+
+def _residuals(values, fitted):
+  n = len(values)
+  return (values - values.mean()) * np.sqrt(n / max(n - fitted, 1))
+
+
+def draws(found, params, tokens, noise=True):
+  """Bootstrap samples (NLL [S], accuracy [S]) at a model: of both fits and, with
+  `noise`, of what a single run adds to them."""
+  rng = np.random.default_rng(found.seed + 1)
+  first, second = (np.array(v) for v in found.noise)
+  losses = np.array([float(c(params, tokens)) for c in found.curves])
+  scores = np.array([float(s(x)) for s, x in zip(found.sigmoids, losses)])
+  if noise:
+    losses = losses + rng.choice(first, len(losses))
+    scores = np.clip(scores + rng.choice(second, len(scores)), 0, 1)
+  return losses, scores
+
+
+def predict(found, params, tokens):
+  """NLL and accuracy at a model, each (value, low, high): 95% of what one run of it
+  would measure, if the laws hold that far: both fits and a run's own noise."""
+  nll = float(found.curve(params, tokens))
+  losses, scores = draws(found, params, tokens)
+  return {
+    'nll': (nll, *interval(losses)),
+    'accuracy': (float(found.sigmoid(nll)), *interval(scores)),
+  }
+
+
+def interval(values):
+  """(low, high) of 95%."""
+  return tuple(float(q) for q in np.quantile(values, (0.025, 0.975)))

@@ -1,0 +1,158 @@
+"""What is a data set worth? Anneal on it and see (section 3.1.3).
+
+A half-trained model is annealed, the learning rate linear to 0, twice: on the default
+mix (control), and on 30% of the new data set and 70% of the default mix (treatment).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llama3_jax import axes
+from llama3_jax import config as configs
+from llama3_jax.config import UserError
+from llama3_jax.data import pipeline
+from llama3_jax.model import llama
+from llama3_jax.scaling import ladder
+from llama3_jax.train import loss as losses
+from llama3_jax.train import schedule
+
+
+def base(config, model):
+  """Config of the first part of a pre-training whose cosine spans all `steps`."""
+  s = config.scaling
+  steps = round(s.steps * s.done)
+  if not 0 < s.done <= 1 or steps < 1:
+    raise UserError(f'scaling.done={s.done}: the share of scaling.steps that is done')
+  plan = ladder.create(s)
+  sizes = min(plan.sizes), max(plan.sizes)
+  rows = max(1, 2 ** round(np.log2(plan.batch[0] / plan.length)))
+  return configs.edit(
+    config,
+    {f'model.{n}': getattr(model, n) for n in ladder.SHAPE}
+    | {
+      'experiment': 'pretrain',
+      'optim.peak': ladder.between(s.size, sizes, plan.peak),
+      'optim.warmup': max(1, min(plan.warmup, round(plan.warmup_share * s.steps))),
+      'optim.decay': s.steps,
+      'optim.floor': plan.floor,
+      'optim.weight_decay': plan.weight_decay,
+      'train.steps': steps,
+      'train.batch': rows,
+      'train.length': plan.length,
+    },
+  )
+
+
+def anneal(config, s, arm, seed, start):
+  """Config of one anneal from the workdir `start` of `config`'s run.
+
+  s: new, share, anneal_tokens; arm: 'control' or 'treatment'; seed: order of the data.
+  The rate falls linearly to 0 from where the cosine had left it.
+  """
+  before = {n: w for n, w in config.data.mix.items() if w > 0}
+  if s.new not in config.data.mix:
+    raise UserError(f'scaling.new={s.new!r} is no source of data.mix')
+  if not 0 < s.share < 1:
+    raise UserError(f'scaling.share={s.share}: between 0 and 1, e.g. 0.3')
+  mix = mixture(before, s.new, s.share if arm == 'treatment' else 0.0)
+  o, t = config.optim, config.train
+  left = schedule.learning_rate(
+    t.steps, schedule.Schedule(o.peak, o.warmup, o.decay, o.floor)
+  )
+  steps = max(1, round(s.anneal_tokens / (t.batch * t.length)))
+  changes = {f'data.mix.{n}': mix.get(n, 0.0) for n in config.data.mix}
+  return configs.edit(
+    config,
+    changes
+    | {
+      'seed': config.seed + 1000 * (seed + 1),
+      'init_from': start,
+      'optim.peak': float(left),
+      'optim.warmup': 0,
+      'optim.decay': 0,
+      'optim.anneal_start': 0,
+      'optim.anneal_steps': steps,
+      'train.steps': steps,
+    },
+  )
+
+
+def mixture(default, new, share):
+  """{source: weight}: `share` of the source `new`, the rest as in `default`."""
+  total = sum(default.values())
+  mix = {n: (1 - share) * w / total for n, w in default.items()}
+  mix[new] = mix.get(new, 0.0) + share
+  return mix
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _sums(params, batch, model):
+  hidden, _ = llama.forward(
+    params, batch['tokens'], batch['position'], batch['segment'], model
+  )
+  found, _ = losses.logprobs(params, hidden, batch['targets'], model)
+  total = -jnp.sum(found * batch['weight'], 1), jnp.sum(batch['weight'], 1)
+  return jax.tree.map(lambda x: axes.shard(x, '_'), total)
+
+
+def row_losses(params, model, source, config):
+  """(nats, tokens) of every held-out row of a source: lists of floats."""
+  t, d = config.train, config.data
+  rows = pipeline.heldout(
+    {'source': source}, t.batch, t.length, d.eval_batches, d.positions
+  )
+  if not rows:
+    raise UserError('data.root: a judged source has no held-out documents')
+  sums = [jax.device_get(_sums(params, axes.batch(b), model)) for b in rows]
+  nats, counts = (np.concatenate([s[i] for s in sums]) for i in range(2))
+  return [float(x) for x in nats], [float(x) for x in counts]
+
+
+def deltas(control, treatment, samples=1000, start=None):
+  """Treatment minus control, held-out loss of each source, nats a token.
+
+  Args:
+    control, treatment: one dict a seed, source -> (nats [rows], tokens [rows]); the
+      same rows in all.
+    start: the same dict of the model before the anneal, for the table.
+
+  Returns:
+    list of dicts: source, before, control, treatment, delta, low, high (95%; rows are
+    drawn again, the same for both arms, and so are the seeds of each), verdict.
+  """
+  if len(control) != len(treatment) or not control:
+    raise UserError('scaling.seeds: both arms need the same seeds, 1 or more')
+  rows = []
+  for source in control[0]:
+    nats = [
+      np.array([run[source][0] for run in arm], float) for arm in (control, treatment)
+    ]
+    counts = np.array(control[0][source][1], float)
+    if nats[0].shape != nats[1].shape or nats[0].shape[1] != len(counts):
+      raise UserError(f'rows of {source!r} differ between control and treatment')
+    means = [float(a.sum() / (counts.sum() * len(a))) for a in nats]
+    low, high = _interval(nats, counts, samples)
+    verdict = 'better' if high < 0 else 'worse' if low > 0 else 'no difference shown'
+    row = {'source': source}
+    if start is not None:
+      row['before'] = float(np.sum(start[source][0]) / counts.sum())
+    row |= {'control': means[0], 'treatment': means[1], 'delta': means[1] - means[0]}
+    rows.append(row | {'low': low, 'high': high, 'verdict': verdict})
+  return rows
+
+
+def _interval(nats, counts, samples):
+  """95% of treatment - control over rows (paired) and seeds."""
+  rng = np.random.default_rng(0)
+  control, treatment = nats
+  seeds, n = control.shape
+  found = []
+  for _ in range(samples):
+    rows = rng.integers(n, size=n)
+    a = control[rng.integers(seeds, size=seeds)][:, rows].sum()
+    b = treatment[rng.integers(seeds, size=seeds)][:, rows].sum()
+    found.append((b - a) / (counts[rows].sum() * seeds))
+  return tuple(float(q) for q in np.quantile(found, (0.025, 0.975)))
