@@ -39,5 +39,9 @@ def tree(value):
   result = ml_collections.ConfigDict()
   for field in dataclasses.fields(value):
     part = getattr(value, field.name)
-    result[field.name] = tree(part) if dataclasses.is_dataclass(part) else part
+    if dataclasses.is_dataclass(part):
+      part = tree(part)
+    elif type(part) is int and 'float' in str(field.type):
+      part = float(part)  # else 2.5 would be refused
+    result[field.name] = part
   return result

@@ -11,6 +11,7 @@ def get_config(asked='reference'):
   c = ml_collections.ConfigDict()
   c.experiment = 'judge'
   c.asked = configs.choose('judge', asked, tuple(judge.CLASSES))
+  c.how = 'answer'  # 'likelihood' of each class: for a model that cannot judge
   c.seed = 0
   c.mesh = pretrain.base().mesh
   c.init_from = 'runs/herd/average/2'  # the chat model

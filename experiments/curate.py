@@ -17,15 +17,16 @@ one folder; a Ray cluster: --config.engine=ray.
 import dataclasses
 import hashlib
 
-import ml_collections
 from absl import logging
 
 from llama3_jax import config as configs
 from llama3_jax.config import UserError
+from llama3_jax.curate import check
 from llama3_jax.curate import documents
 from llama3_jax.curate import engine
 from llama3_jax.curate import funnel
 from llama3_jax.curate import margins
+from llama3_jax.curate import output
 from llama3_jax.curate import report
 from llama3_jax.curate import run
 from llama3_jax.curate import stages
@@ -37,7 +38,10 @@ def main(config, workdir):
   # Every field is free: fingerprints say which stages another value concerns.
   free = (*configs.FREE, *configs.flatten(config))
   folder = configs.open_workdir(config, workdir, free)
-  rules = fill(stages.Config(), config.curate)
+  rules = check.fill(stages.Config(), config.curate, 'curate')
+  run_on = {name: config[name] for name in ('engine', 'workers', 'hosts', 'host')}
+  rules = dataclasses.replace(rules, **run_on)
+  check.check(rules)
   lines = stages.thresholds(rules)
   wanted = [_wanted(lines, entry) for entry in config.sweep]
   inputs, found = [], {}
@@ -56,14 +60,10 @@ def main(config, workdir):
     raise UserError(
       'inputs: empty; name files, e.g. --config.inputs="(\'a.warc.gz\',)"'
     )
-  rules = dataclasses.replace(
-    rules, engine=config.engine, workers=config.workers, hosts=config.hosts
-  )
-  rules = dataclasses.replace(rules, host=config.host)
-  if not 0 <= rules.host < rules.hosts:
-    raise UserError(f'host={rules.host}: one of 0 to {rules.hosts - 1} (config.hosts)')
   done = folder / 'results.json'
-  if done.exists() and not wanted:
+  written = [output.path_of(folder, name) for name in output.NAMES]
+  written += [done, folder / 'funnel.json', folder / 'report.html']
+  if all(path.exists() for path in written) and not wanted:
     results = configs.read_json(done)
     if _same(results, inputs, rules, folder):
       return results
@@ -81,7 +81,8 @@ def main(config, workdir):
 def _same(results, inputs, rules, folder):
   """Whether the results are of these inputs and rules; inputs may be gone by now."""
   try:
-    return run.open_store(inputs, rules, folder).print == results.get('print')
+    same = run.open_store(inputs, rules, folder).print == results.get('print')
+    return same and results.get('rules') == _rules(inputs, rules)
   except UserError as error:
     if results.get('rules') != _rules(inputs, rules):
       raise
@@ -97,58 +98,33 @@ def _rules(inputs, rules):
   return hashlib.sha256(repr((inputs, same)).encode()).hexdigest()[:16]
 
 
-def fill(default, config):
-  """The dataclass `default` with the fields of a ConfigDict, part by part."""
-  values = {}
-  for name, value in config.items():
-    present = getattr(default, name)
-    if isinstance(value, ml_collections.ConfigDict):
-      value = fill(present, value)
-    elif isinstance(value, list):
-      value = tuple(value)
-    elif present is None and value is not None:  # a rule that was off
-      value = _number(name, value)
-    values[name] = value
-  return dataclasses.replace(default, **values)
-
-
-def _number(name, value):
-  try:
-    return float(value)
-  except (TypeError, ValueError):
-    raise UserError(f'{name}={value!r}: a number is needed') from None
-
-
 def _wanted(lines, entry):
   """(Line, limits) of a sweep ('column or reason', value, ...)."""
-  name, *limits = entry
+  try:
+    name, *limits = entry if isinstance(entry, (tuple, list)) else (entry,)
+    limits = [float(limit) for limit in limits]
+  except (TypeError, ValueError):
+    limits = []
+  if not limits:
+    raise UserError(
+      f'sweep: {entry!r}; give a rule and limits: --config.sweep='
+      '"((\'length.words\', 20, 100),)"'
+    )
   for line in lines:
     if name in (line.reason, line.key, line.column):
-      return line, [float(limit) for limit in limits]
-  near = configs.nearest(str(name), [line.key for line in lines])
-  raise UserError(f'sweep: no rule {name!r}; did you mean {" or ".join(near) or "?"}')
+      return line, limits
+  known = sorted({line.reason for line in lines})
+  near = configs.nearest(str(name), known)
+  hint = f'did you mean {" or ".join(near)}?' if near else f'one of {", ".join(known)}'
+  raise UserError(f'sweep: no rule {name!r}; {hint}')
 
 
 def _report(store, rules, total, lines, wanted, folder):
   """Writes report.html, and sweep.json where a sweep was asked for."""
-  shards, count = range(len(store.shards)), len(store.stages)
   with engine.start(rules.engine, rules.workers) as each:
-    jobs = [(store, count, tuple(lines), i) for i in shards]
-    parts = dict(each(margins.shard, jobs))
-    found = margins.merge([parts[job] for job in jobs], lines)
-    sweeps = []
-    if wanted:
-      jobs = [
-        (store, count, tuple((x, tuple(v)) for x, v in wanted), i) for i in shards
-      ]
-      counts = [result for _, result in each(margins.sweep, jobs)]
-      for line, limits in wanted:
-        summed = [
-          [sum(c[line.key][i][k] for c in counts) for k in (0, 1)]
-          for i in range(len(limits))
-        ]
-        sweeps.append({'rule': line.key, 'limits': limits, 'counts': summed})
-      configs.replace(folder / 'sweep.json', sweeps)
+    found, sweeps = margins.study(each, store, lines, wanted)
+  if wanted:
+    configs.replace(folder / 'sweep.json', sweeps)
   report.write(
     folder / 'report.html',
     {
@@ -157,12 +133,16 @@ def _report(store, rules, total, lines, wanted, folder):
       'lines': lines,
       'margins': found,
       'sweeps': sweeps,
+      'personal': funnel.personal(store),
+      'models': funnel.models(store),
     },
   )
 
 
 def _input(text):
   """{'path', 'category'} of 'path' or 'category=path'."""
+  if not isinstance(text, str):
+    raise UserError(f'inputs: {text!r}; give paths, patterns or URLs')
   category, _, path = text.partition('=')
   if category not in documents.CATEGORIES:  # a path with a = in it
     category, path = 'general', text

@@ -3,17 +3,26 @@
   python -m experiment --config=configs/judge.py --workdir=runs/judge \\
     --config.documents=runs/herd/curate/documents --config.init_from=runs/herd/average/2
 
-Writes labels.jsonl (text_hash, url, label, answer) for `judge: file:...` of
-configs/curate.py, and results.json: how many were asked and how many answers name a
-class; others give no label. The toy herd's model was never taught to judge: expect few.
+Writes labels.jsonl (text_hash, url, label, and answer or margin) for `judge: file:...`
+of configs/curate.py, and results.json: how many were asked, and how many got which
+label. With how='answer' the model writes, and an answer that names no class gives no
+label. With how='likelihood' each class is weighed as the answer, against how likely it
+is when the document is empty (Zhao et al. 2021): every document gets a label, also from
+a model that was never taught to judge, as that of the toy herd.
 """
 
+import functools
 import gzip
 import heapq
 import json
 import os
 import pathlib
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llama3_jax import axes
 from llama3_jax import chat
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
@@ -22,7 +31,11 @@ from llama3_jax.curate import classify
 from llama3_jax.curate import judge
 from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings
+from llama3_jax.post import dpo
+from llama3_jax.post import rows as rows_lib
 from llama3_jax.train import checkpoint
+
+HOW = ('answer', 'likelihood')
 
 
 def main(config, workdir):
@@ -32,28 +45,21 @@ def main(config, workdir):
     return configs.read_json(folder / 'results.json')
   if config.asked not in judge.CLASSES:
     raise UserError(f'asked={config.asked!r}: one of {", ".join(judge.CLASSES)}')
+  if config.how not in HOW:
+    raise UserError(f'how={config.how!r}: one of {", ".join(HOW)}')
   tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
   params, model = checkpoint.load(config.init_from)
   rows = sample(config.documents, config.sample)
   prompts = [_prompt(tokenizer, config, row['text']) for row in rows]
-  found = engine.generate(
-    params,
-    prompts,
-    model,
-    tokenizer.stop_ids,
-    Settings(**config.settings),
-    config.seed,
-    batch_size=config.batch,
-  )
+  ask = {'answer': _answers, 'likelihood': _likelihoods}[config.how]
   counts, lines = {}, []
-  for row, (completion,) in zip(rows, found):
-    answer = tokenizer.decode(completion.ids)
-    label = judge.verdict(config.asked, answer)
+  for row, (label, more) in zip(
+    rows, ask(params, model, tokenizer, prompts, config), strict=True
+  ):
     counts[label or 'unclear'] = counts.get(label or 'unclear', 0) + 1
     if label:
       key = f'{classify.text_hash(row["text"]):016x}'
-      lines.append({'text_hash': key, 'url': row['url'], 'label': label})
-      lines[-1]['answer'] = answer
+      lines.append({'text_hash': key, 'url': row['url'], 'label': label, **more})
   temporary = folder / 'labels.jsonl.tmp'
   text = ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in lines)
   temporary.write_text(text, encoding='utf-8')
@@ -78,6 +84,66 @@ def sample(folder, count):
 
   found = heapq.nsmallest(count, rows(), key=lambda entry: entry[:3])
   return [row for *_, row in found]
+
+
+def _answers(params, model, tokenizer, prompts, config):
+  """[(class or None, {'answer'})] of what the model writes."""
+  found = engine.generate(
+    params,
+    prompts,
+    model,
+    tokenizer.stop_ids,
+    Settings(**config.settings),
+    config.seed,
+    batch_size=config.batch,
+  )
+  said = [tokenizer.decode(completion.ids) for (completion,) in found]
+  return [(judge.verdict(config.asked, text), {'answer': text}) for text in said]
+
+
+def _likelihoods(params, model, tokenizer, prompts, config):
+  """[(class, {'margin'})]: by how much, in nats, the class beats the next one."""
+  names = judge.CLASSES[config.asked]
+  answers = [[*tokenizer.encode(name), tokenizer.eot] for name in names]
+  empty = _prompt(tokenizer, config, '')
+  found = likelihoods(params, model, [*prompts, empty], answers, config.batch)
+  found = found[:-1] - found[-1]
+  low, high = np.sort(found, axis=1)[:, -2:].T
+  return [
+    (names[best], {'margin': round(float(margin), 4)})
+    for best, margin in zip(found.argmax(1), high - low)
+  ]
+
+
+def likelihoods(params, model, prompts, answers, batch):
+  """Log-probability of every answer after every prompt, float32 [prompts, answers].
+
+  Args:
+    prompts, answers: lists of token ids.
+    batch: prompts at a time.
+  """
+  shape = (len(prompts), len(answers))
+  width = engine.bucket(max(map(len, prompts)) + max(map(len, answers)))
+  names = ('tokens', 'targets', 'position', 'segment', 'weight')
+  arrays = {name: np.zeros((*shape, width), np.int32) for name in names}
+  arrays['position'][:] = np.arange(width)
+  for i, k in np.ndindex(shape):
+    ids = [*prompts[i], *answers[k]]
+    arrays['tokens'][i, k, : len(ids) - 1] = ids[:-1]
+    arrays['targets'][i, k, : len(ids) - 1] = ids[1:]
+    arrays['segment'][i, k, : len(ids) - 1] = 1
+    arrays['weight'][i, k, len(prompts[i]) - 1 : len(ids) - 1] = 1
+  found = [
+    np.asarray(_summed(params, axes.batch(part), model))
+    for part in rows_lib.batches(arrays, batch)
+  ]
+  return np.concatenate(found)[: len(prompts)]
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def _summed(params, batch, config):
+  logp = dpo.token_logp(params, batch, config)
+  return jnp.sum(logp * axes.shard(batch['weight'], 'B_T'), -1)
 
 
 def _prompt(tokenizer, config, text):

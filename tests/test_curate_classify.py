@@ -194,3 +194,30 @@ def test_verdict_is_the_class_named_first():
   assert judge.verdict('reference', ' Keep. I would not reject it.') == 'keep'
   assert judge.verdict('reference', 'It is hard to say') is None
   assert 'keep or reject' in judge.question('reference', 'text')
+
+
+def test_crowded_scores_are_ranked_too():
+  scores = [1e-6 * (i + 1) for i in range(100)]
+  rows = documents.add(batch(['x'] * 100), 'quality.keep', range(100), scores)
+  config = rank.Config(keep_share=0.75)
+  state = rank.resolve([], [rank.emit([rows], config)['side']], config)
+  kept = documents.alive(rank.step(rows, config, state))
+  assert len(kept) == pytest.approx(75, abs=2) and kept.max() == 99
+
+
+def test_a_class_without_labels_is_left_out_and_never_predicted(tmp_path):
+  path = tmp_path / 'labels'
+  config = classify.Config(judge=f'file:{path}', min_labels=20, model=SMALL)
+  found, labels = texts(200)
+  names = [('reject', 'keep')[y] for y in labels]
+  names[0] = 'rare'
+  lines = [
+    {'text_hash': f'{classify.text_hash(t):016x}', 'label': name}
+    for t, name in zip(found, names)
+  ]
+  path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  rows = batch(found)
+  state = classify.resolve([], [classify.emit([rows], config)['side']], config)
+  scored = classify.step(rows, config, state)
+  assert max(scored['quality.rare'].to_pylist()) == 0
+  assert max(scored['quality.keep'].to_pylist()) > 0.6

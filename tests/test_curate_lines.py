@@ -134,3 +134,14 @@ def test_c4_terminal_punctuation_and_words_of_a_line_are_switches():
   assert c4_text(text, c4.Config(terminal=True)) == 'Too short.\nThis one stays.'
   found = c4_text(text, c4.Config(min_words=3))
   assert found == 'A heading of words\n\nThis one stays.'
+
+
+def test_a_removed_line_leaves_no_second_blank_line():
+  texts = [
+    f'{LINE}\n\n{LINE}\n\none {chr(97 + i)}\n\n{LINE}\n\n\ntwo {chr(97 + i)}'
+    for i in range(7)
+  ]
+  found = run(*({'text': text} for text in texts))
+  assert documents.take(found, 'text', [0]) == ['one a\n\ntwo a']
+  untouched = run({'text': 'one\n\n\ntwo'})
+  assert documents.take(untouched, 'text', [0]) == ['one\n\n\ntwo']

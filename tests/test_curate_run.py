@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import gzip
 import json
+import pickle
 import random
 import signal
 import time
@@ -302,3 +303,60 @@ def test_experiment_names_what_is_wrong_in_the_config(tmp_path):
     curate.main(config, str(tmp_path / 'c'))
   with pytest.raises(UserError, match='herd, files'):
     curate_config.get_config('all')
+
+
+def test_an_input_that_changes_or_goes_leaves_nothing_of_the_old_one(tmp_path):
+  inputs = write_inputs(tmp_path)
+  warc.write_jsonl(tmp_path / 'a.jsonl.gz', [{'text': article(i)} for i in range(3)])
+  inputs.insert(0, {'path': str(tmp_path / 'a.jsonl.gz')})
+  curated(inputs, CONFIG, tmp_path / 'out')
+  changed = [{'text': article(i), 'url': str(i)} for i in range(50, 54)]
+  warc.write_jsonl(tmp_path / 'a.jsonl.gz', changed)
+  for number, some in enumerate((inputs, inputs[1:])):
+    fresh = curated(some, CONFIG, tmp_path / f'fresh{number}')
+    assert curated(some, CONFIG, tmp_path / 'out') == fresh
+    assert bytes_of(tmp_path / 'out') == bytes_of(tmp_path / f'fresh{number}')
+
+
+def test_another_content_of_a_list_is_another_run(tmp_path):
+  inputs = write_inputs(tmp_path)
+  (tmp_path / 'words').write_text('garden\n')
+  config = dataclasses.replace(
+    CONFIG,
+    heuristics=heuristics.Config(
+      prose=dataclasses.replace(LOOSE, max_dirty_words=0.0),
+      overrides=(),
+      dirty_path=str(tmp_path / 'words'),
+    ),
+  )
+  first = curated(inputs, config, tmp_path / 'out')
+  (tmp_path / 'words').write_text('nothing of the kind\n')
+  heuristics._table.cache_clear()
+  second = curated(inputs, config, tmp_path / 'out')
+  dropped = [
+    next(s for s in r['steps'] if s['step'] == 'heuristics')['dropped']
+    for r in (first, second)
+  ]
+  assert 'dirty.words' in dropped[0] and 'dirty.words' not in dropped[1]
+
+
+def test_results_are_made_again_where_a_file_or_the_kept_share_is_another(tmp_path):
+  web, _ = write_inputs(tmp_path)
+  config = curate_config.get_config('files')
+  config.inputs, config.workers = (web['path'],), 1
+  curate.main(config, str(tmp_path / 'work'))
+  (tmp_path / 'work/documents/general.jsonl.gz').unlink()
+  curate.main(config, str(tmp_path / 'work'))
+  assert (tmp_path / 'work/documents/general.jsonl.gz').exists()
+  assert read(tmp_path / 'work/dropped.jsonl.gz')
+  config.curate.keep_dropped = 0.0
+  curate.main(config, str(tmp_path / 'work'))
+  assert not read(tmp_path / 'work/dropped.jsonl.gz')
+
+
+def test_a_store_is_pickled_without_its_list_of_inputs(tmp_path):
+  path = tmp_path / 'x.jsonl'
+  path.write_text('{"text": "a"}\n')
+  store = run.open_store([{'path': str(path)}] * 500, CONFIG, tmp_path)
+  assert len(pickle.dumps(store)) < 3000
+  assert pickle.loads(pickle.dumps(store)) == store

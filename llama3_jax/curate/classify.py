@@ -7,6 +7,7 @@ classifiers of their own, with their own judges.
 """
 
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -20,6 +21,7 @@ from llama3_jax.curate import documents
 from llama3_jax.curate import judge
 from llama3_jax.curate import words
 
+NEVER = np.float32(-1e9)  # log-odds of a class without labels
 HELD_OUT = 5  # every fifth labelled document measures the classifier
 
 
@@ -31,7 +33,7 @@ class Config:
   categories: tuple[str, ...] = ('general', 'multilingual')  # that it judges
   judge: str = ''  # '' = off; a name of judge.RULES; or file:PATH
   sample: int = 20_000  # documents a judge sees, at most
-  min_labels: int = 20  # of every class, else there is no classifier
+  min_labels: int = 20  # of a class; with fewer it is left out, never predicted
   model: classifier.Config = classifier.Config()
 
 
@@ -88,16 +90,22 @@ def resolve(reduced, sides, config):
   labels = np.asarray(table['label'])
   names = classes(config)
   counts = np.bincount(labels, minlength=len(names))
-  if counts.min() < config.min_labels:
+  enough = counts >= config.min_labels
+  if not enough.all():
     shown = ', '.join(f'{c} {name}' for name, c in zip(names, counts))
-    logging.warning('%s: no classifier: labels %s', config.name, shown)
+    what = 'rare classes are left out' if enough.sum() > 1 else 'no classifier'
+    logging.warning('%s: %s: labels %s', config.name, what, shown)
+  if enough.sum() < 2:
     return {}
+  table = table.filter(pa.array(enough[labels])).combine_chunks()
+  labels = labels[enough[labels]]
   lists = table['ids'].to_pylist()
   offsets = np.concatenate([[0], np.cumsum([len(x) for x in lists])])
   flat = np.concatenate([np.array(x, np.int32) for x in lists])
   rows = classifier.padded(flat, offsets, config.model)
   held = np.arange(len(rows)) % HELD_OUT == 0
   params = train_classifier.fit(rows[~held], labels[~held], len(names), config.model)
+  params = {**params, 'bias': np.where(enough, params['bias'], NEVER)}
   parts = [lists[i] for i in np.flatnonzero(held)]
   offsets = np.concatenate([[0], np.cumsum([len(x) for x in parts])])
   flat = np.concatenate([np.array(x, np.int32) for x in parts])
@@ -157,11 +165,12 @@ def _candidates(batch, config):
   return rows, documents.take(batch, 'text', rows)
 
 
+@functools.lru_cache(maxsize=4)
 def _labels(path):
   """({text hash: class number}, class names) of a JSONL file of labels."""
   found, names, number = {}, [], 0
   try:
-    with open(path, encoding='utf-8', newline='\n') as f:
+    with open(path, 'rb') as f:
       for line in f:
         number += 1
         row = json.loads(line)
@@ -169,9 +178,15 @@ def _labels(path):
           names.append(row['label'])
         found[int(row['text_hash'], 16)] = row['label']
   except OSError as error:
-    raise UserError(f'judge: {path}: {error.strerror}; make it with experiments/judge')
+    raise UserError(
+      f'judge=file:{path}: {error.strerror}; make it with experiments/judge'
+    ) from None
   except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{path}, line {number}: {error!r}; needed: text_hash, label')
+    raise UserError(
+      f'{path}, line {number}: no label ({error!r}); a line has text_hash and label'
+    ) from None
+  if len(names) < 2:
+    raise UserError(f'judge=file:{path}: labels of {len(names)} classes; 2 are needed')
   # 'no' or 'reject' come first: the columns are those of the other classes.
   names.sort(key=lambda name: (name not in ('no', 'reject', 'other'), name))
   return {key: names.index(label) for key, label in found.items()}, names

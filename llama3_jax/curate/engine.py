@@ -8,6 +8,8 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import signal
+import threading
 import time
 
 from absl import logging
@@ -30,7 +32,7 @@ def start(kind, workers):
   """
   if kind not in ENGINES:
     raise UserError(f'engine={kind!r}: it is one of {", ".join(ENGINES)}')
-  count = workers or len(os.sched_getaffinity(0))
+  count = workers or _cores()
   if kind == 'ray':
     yield _ray(count)
   elif count == 1:
@@ -38,11 +40,35 @@ def start(kind, workers):
   else:
     # Not fork: a process with JAX's threads must not be copied.
     context = multiprocessing.get_context('spawn')
-    with concurrent.futures.ProcessPoolExecutor(count, context) as pool:
+    before = set(multiprocessing.active_children())
+    with concurrent.futures.ProcessPoolExecutor(count, context, _begin) as pool:
       try:
         yield lambda work, jobs: _pool(pool, work, jobs)
+      except BaseException:  # what is half done is done again by the same command
+        for child in set(multiprocessing.active_children()) - before:
+          child.terminate()
+        raise
       finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin():
+  """A process of the pool leaves Ctrl-C to its parent, and ends when that is gone."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+
+  def watch():
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
+
+
+def _cores():
+  """Cores that this process may use; macOS does not say which."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def _pool(pool, work, jobs):

@@ -120,7 +120,7 @@ def _rows(path):
             raise UserError(f'{path}: line {number}: not an object')
           yield row
   except OSError as error:
-    raise UserError(f'{path}: items cannot be read: {error}') from error
+    raise UserError(f'curate.exclude.files: {path}: cannot be read: {error}') from None
   except ValueError as error:
     raise UserError(f'{path}: line {number}: {error}') from error
 

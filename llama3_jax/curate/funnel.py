@@ -2,6 +2,12 @@
 
 import collections
 
+import numpy as np
+import xxhash
+
+from llama3_jax.curate import store as stores
+
+MAX_PROBLEMS = 1000  # lines of problems that are kept
 BYTES_A_TOKEN = 4.0  # rough; the exact number is known after tokenisation
 
 
@@ -10,9 +16,9 @@ def total(store):
 
   Returns:
     dict: steps, of which the first is the input: step, documents, bytes, tokens (an
-    estimate), dropped {reason: {documents, bytes}}, languages; problems (lines);
-    categories {name: {documents}}; hosts {host: {documents, kept}} of the largest;
-    the last two of what is left.
+    estimate), dropped {reason: {documents, bytes}}, languages; problems (lines); and
+    of what is left, categories {name: {documents}}, languages and the largest hosts
+    {name: documents}.
   """
   shards = range(len(store.shards))
   first = [store.map_done(0, i) for i in shards]
@@ -23,8 +29,8 @@ def total(store):
     steps.append(_stage(name, facts))
   last = [store.map_done(len(store.stages) - 1, i) for i in shards]
   problems = [line for f in first for line in f['problems']]
-  if more := sum(f['more_problems'] for f in first):
-    problems.append(f'and {more} more')
+  more = sum(f['more_problems'] for f in first) + max(len(problems) - MAX_PROBLEMS, 0)
+  problems = problems[:MAX_PROBLEMS] + ([f'and {more:,} more'] if more else [])
   return {
     'steps': steps,
     'problems': problems,
@@ -44,6 +50,40 @@ def seconds(store):
     facts += [store.emit_done(number, i) for i in range(len(store.shards))]
     facts.append(store.state_done(number))
     result[name] = sum(f['seconds'] for f in facts if f)
+  return result
+
+
+def personal(store, most=25):
+  """Hosts with the most personal data: [(host, documents, too much, hits, dropped)].
+
+  Documents with `too much` are above the limits of the stage pii; `dropped` says that
+  the whole host goes. Hosts that no shard named are known by their hash.
+  """
+  names = [name for name, _ in store.stages]
+  found = stores.state(store, names.index('pii')) if 'pii' in names else None
+  if found is None or not len(found['host']):
+    return []
+  first = (store.map_done(0, i)['hosts'] for i in range(len(store.shards)))
+  known = {xxhash.xxh3_64_intdigest(h.encode()): h for hosts in first for h in hosts}
+  known[xxhash.xxh3_64_intdigest(b'')] = 'without a host'
+  gone = set(found['hosts'].tolist())
+  order = np.lexsort((found['host'], -found['count']))[:most]
+  return [
+    (known.get(key, f'#{key:016x}'), *sums, key in gone)
+    for key, *sums in zip(
+      *(found[n][order].tolist() for n in ('host', 'documents', 'flagged', 'count'))
+    )
+  ]
+
+
+def models(store):
+  """[(classifier, labels, held out, accuracy, AUC)]; of no labels where none is."""
+  result = []
+  for number, (name, _) in enumerate(store.stages):
+    if name.endswith('_model'):
+      found = stores.state(store, number) or {}
+      facts = found['report'].tolist() if 'report' in found else [0, 0, None, None]
+      result.append((name.removesuffix('_model'), *facts))
   return result
 
 

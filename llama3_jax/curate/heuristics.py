@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from llama3_jax.config import UserError
+from llama3_jax.config import nearest
 from llama3_jax.curate import documents
 from llama3_jax.curate import phrases
 from llama3_jax.curate import repetition
@@ -22,7 +23,6 @@ from llama3_jax.curate import words as texts
 DIRTY_WORDS = (
   'porn',
   'porno',
-  'xxx',
   'milf',
   'blowjob',
   'camgirl',
@@ -139,13 +139,14 @@ MATH = dataclasses.replace(
   max_symbols_per_word=None,
   min_letter_words=0.4,
 )
-# Prose rules do not judge code: usual limits of code curation do (lines that a program
-# wrote, data in place of code).
+# Prose rules do not judge code: limits of code curation do (lines that a program wrote,
+# data in place of code). Twice the usual 100 and 1,000 characters: pages of code have
+# lines of prose, which are long.
 CODE = dataclasses.replace(
   OFF,
   min_characters=100,
-  max_mean_line=100,
-  max_longest_line=1000,
+  max_mean_line=200,
+  max_longest_line=2000,
   min_alphanumeric=0.25,
 )
 # FineWeb's and C4's limits were chosen for English.
@@ -201,7 +202,9 @@ def rules(config, category='general', lang=''):
   values = dataclasses.asdict(limits)
   for where, field, value in config.overrides:
     if field not in values:
-      raise UserError(f'config.overrides: no limit {field!r}; see heuristics.Limits')
+      near = nearest(field, [*values])
+      hint = f'did you mean {" or ".join(near)}?' if near else 'see heuristics.Limits'
+      raise UserError(f'curate.heuristics.overrides: no limit {field!r}; {hint}')
     if where == lang and category not in ('math', 'code'):
       values[field] = value
   return [
@@ -271,6 +274,8 @@ def measures(words, config):
   marks -= kinds[:, texts.CONTROL]
   symbols = words.counts[:, [texts.HASH, texts.ELLIPSIS, texts.DOTS]].sum(1)
   dirty = phrases.count(words, words.first, vocabulary(config))[0]
+  kept = np.append(0, np.cumsum(words.lines['hash'] != 0))
+  filled = np.diff(kept[words.line_first])
   return {
     'text.characters': characters + words.counts[:, texts.NEWLINES],
     'gopher.words': count / words.scale,
@@ -282,9 +287,8 @@ def measures(words, config):
     'c4.sentences': words.counts[:, texts.SENTENCES],
     'c4.lorem_ipsum': phrases.count(words, words.first, _table(('lorem ipsum',)))[0],
     'c4.braces': kinds[:, texts.OPEN],
-    'fineweb.newlines_per_word': words.counts[:, texts.NEWLINES]
-    * per_word
-    * words.scale,
+    # Of lines that are not blank: FineWeb's texts have no blank lines, ours do.
+    'fineweb.newlines_per_word': filled * per_word * words.scale,
     'dirty.words': 1000 * dirty * per_word * words.scale,
     'code.alphanumeric': (letters + kinds[:, texts.DIGIT]) / ink,
     'code.letters': letters / ink,
@@ -337,6 +341,8 @@ def _table(entries, path=''):
     try:
       lines = pathlib.Path(path).read_text('utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as error:
-      raise UserError(f'{path}: list of dirty words cannot be read: {error}') from error
+      raise UserError(
+        f'curate.heuristics.dirty_path: {path}: cannot be read: {error}'
+      ) from None
     entries = (*entries, *(line.strip() for line in lines if line.strip()))
   return phrases.table(list(entries))

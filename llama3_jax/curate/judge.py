@@ -14,8 +14,8 @@ CITED = regex.compile(
   regex.IGNORECASE,
 )
 SOLD = regex.compile(
-  r'\b(?:buy|click|subscribe|cart|sale|discount|free shipping|sign up|log ?in|cookies?'
-  r'|coupon|order now|add to|wishlist|checkout|newsletter)\b',
+  r'\b(?:buy|click (?:here|below)|subscribe|cart|sale|discount|free shipping|sign up'
+  r'|log ?in|cookies?|coupon|order now|add to|wishlist|checkout|newsletter)\b',
   regex.IGNORECASE,
 )
 ENDED = regex.compile(r'[.!?。！？।]["\')\]”’]?\s*$')

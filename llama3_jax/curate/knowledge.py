@@ -50,7 +50,7 @@ def resolve(reduced, sides, config):
     for row in side.to_pylist():
       sizes[row['kind']] += row['bytes']
   kinds = sorted(sizes)
-  found = rates([sizes[kind] for kind in kinds], _caps(kinds, config))
+  found = rates([sizes[kind] for kind in kinds], caps(kinds, config))
   return {'kinds': np.array(kinds, 'U32'), 'rates': np.array(found, np.float64)}
 
 
@@ -94,15 +94,21 @@ def step(batch, config, state=None):
   return documents.drop(batch, drops)
 
 
-def _caps(kinds, config):
-  known = set(judge.CLASSES['knowledge'])
+def caps(kinds, config):
+  """Largest share of each kind, 1 for none; UserError for a bad kind or share."""
+  known = {*judge.CLASSES['knowledge'], *kinds}
   for kind, share in config.max_shares:
-    if kind not in known and kind not in kinds:
-      raise UserError(f'knowledge.max_shares: no kind {kind!r}; there are {known}')
+    if kind not in known:
+      raise UserError(
+        f'curate.knowledge.max_shares: no kind {kind!r}; there are '
+        f'{", ".join(sorted(known))}'
+      )
     if not 0 < share < 1:
-      raise UserError(f'knowledge.max_shares: {kind}={share}; give a share in (0, 1)')
-  caps = dict(config.max_shares)
-  return [caps.get(kind, 1.0) for kind in kinds]
+      raise UserError(
+        f'curate.knowledge.max_shares: {kind}={share}; give a share in (0, 1)'
+      )
+  found = dict(config.max_shares)
+  return [found.get(kind, 1.0) for kind in kinds]
 
 
 def _kinds(batch):

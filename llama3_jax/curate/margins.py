@@ -42,9 +42,41 @@ class Line:
   def span(self):
     """(lowest, highest) value of the histogram; others count in the last bins."""
     limit = abs(self.limit)
-    if self.column.endswith('_score') or (0 < limit <= 1):
-      return 0.0, max(1.0 if limit > 0.5 else 2.5 * limit, 1e-6)
-    return 0.0, max(2.5 * limit, 1.0)
+    if self.group == 'all' or 0.5 < limit <= 1:  # a probability, a large share
+      return 0.0, 1.0
+    return 0.0, 2.5 * limit or 1.0
+
+
+def study(each, store, lines, wanted):
+  """Histograms of all lines, and what a sweep asks for, from all shards.
+
+  Args:
+    each: of an engine.
+    store: Store of a finished run.
+    lines: list of Line.
+    wanted: list of (Line, limits).
+
+  Returns:
+    (what merge() gives, [{'rule': line key, 'limits', 'counts'}]).
+  """
+  shards, count = range(len(store.shards)), len(store.stages)
+  jobs = [(store, count, tuple(lines), i) for i in shards]
+  parts = {job[-1]: part for job, part in each(shard, jobs)}
+  found = merge([parts[i] for i in shards], lines)
+  if not wanted:
+    return found, []
+  tried = tuple((line, tuple(limits)) for line, limits in wanted)
+  counts = [
+    result for _, result in each(sweep, [(store, count, tried, i) for i in shards])
+  ]
+  sweeps = []
+  for line, limits in wanted:
+    summed = [
+      [sum(c[line.key][i][k] for c in counts) for k in (0, 1)]
+      for i in range(len(limits))
+    ]
+    sweeps.append({'rule': line.key, 'limits': limits, 'counts': summed})
+  return found, sweeps
 
 
 def shard(job):
@@ -99,7 +131,7 @@ def sweep(job):
     for line, limits in wanted:
       values = _values(batch, line, categories)
       alone = (reasons == None) | (reasons == line.reason)  # noqa: E711
-      for entry, limit in zip(found[line.key], limits):
+      for entry, limit in zip(found[line.key], np.float32(limits)):
         over = values > limit if line.high else values < limit
         entry[0] += int(over.sum())
         entry[1] += int((over & alone).sum())
@@ -125,7 +157,8 @@ def _add(entry, line, batch, categories):
   scaled = (values[known] - low) / (high - low) * BINS
   counts = np.bincount(np.clip(scaled, 0, BINS - 1).astype(int), minlength=BINS)
   entry['bins'] = [a + int(b) for a, b in zip(entry['bins'], counts)]
-  above = values[known] > np.float32(line.limit)
+  limit = np.float32(line.limit)  # a document at the limit stays
+  above = values[known] > limit if line.high else values[known] >= limit
   entry['above'] += int(above.sum())
   entry['below'] += int((~above).sum())
   distance = np.abs(values[known] - line.limit)

@@ -17,11 +17,13 @@ import pyarrow.compute as pc
 import scipy.sparse
 import scipy.sparse.csgraph
 
+from llama3_jax.config import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import keys as key_files
 from llama3_jax.curate import words as texts
 from llama3_jax.curate.words import MULTIPLIER
 
+PREFER = ('date', 'length', 'quality')
 ALGORITHM = 1  # of signatures: another number, other signatures
 KEYS = pa.schema([('key', pa.uint64()), ('id', pa.uint64())])
 
@@ -36,8 +38,8 @@ class Config:
     scope: where documents are compared, out of documents.SCOPES; nothing = everywhere.
     bucket: documents of a bucket.
     verify: estimated similarity to the survivor from which a member is dropped.
-    prefer: what the survivor has most of, first things first, out of date, length and
-      quality (the column `quality_column`); of equals, the first stays.
+    prefer: what the survivor has most of, first things first, out of PREFER; quality
+      is the column `quality_column`. Of equals, the first stays.
     max_characters: of a document that are read: a huge one fills its signature and
       glues unrelated ones together.
   """
@@ -79,6 +81,11 @@ def emit(batches, config):
       ),
     }
     if config.quality_column:
+      if config.quality_column not in batch.schema.names:
+        raise UserError(
+          f'curate.document.quality_column: no column {config.quality_column!r} yet; '
+          'there is lang_score'
+        )
       quality = batch[config.quality_column].take(places).cast(pa.float32())
       side['quality'] = pc.fill_null(quality, -np.inf)
     sides.append(pa.table(side))

@@ -27,7 +27,8 @@ def write(store, config, stages, each):
     each: of the engine.
   """
   shards = range(len(store.shards))
-  done = lambda i: all(_part(store, stages, i, name).exists() for name in NAMES)
+  place = _folder(store, config, stages)
+  done = lambda i: all(_part(place, i, name).exists() for name in NAMES)
   jobs = [
     (store, config, stages, i)
     for i in shards
@@ -41,8 +42,10 @@ def write(store, config, stages, each):
     engines.wait('output', lambda: [str(i) for i in shards if not done(i)])
   if config.host == 0:
     for name in NAMES:
-      parts = [_part(store, stages, i, name) for i in shards]
+      parts = [_part(place, i, name) for i in shards]
       _join(parts, path_of(pathlib.Path(store.folder).parent, name))
+    for left in pathlib.Path(store.folder).rglob('*.partial'):  # of killed processes
+      left.unlink(missing_ok=True)
 
 
 def path_of(folder, name):
@@ -52,10 +55,16 @@ def path_of(folder, name):
   return folder / f'{name}.jsonl.gz'
 
 
-def _part(store, stages, shard, name):
-  """A shard's part of an output; its place covers all stages and what is kept."""
-  last = store.stages[stages - 1][1]
-  return pathlib.Path(store.folder, f'output-{last}', f'{shard:05d}.{name}.gz')
+def _folder(store, config, stages):
+  """Folder of the parts; its name covers all stages, the inputs and what is kept."""
+  named = f'{store.stages[stages - 1][1]} {store.print} {config.keep_dropped}'
+  digest = xxhash.xxh3_64_hexdigest(named.encode())
+  return pathlib.Path(store.folder, f'output-{digest}')
+
+
+def _part(folder, shard, name):
+  """A shard's part of an output."""
+  return folder / f'{shard:05d}.{name}.gz'
 
 
 def _shard(job):
@@ -73,7 +82,7 @@ def _shard(job):
       elif _sampled(row['id'], config.keep_dropped):
         rows['dropped'].append(_dropped(row))
   for name in NAMES:
-    path = _part(store, stages, shard, name)
+    path = _part(_folder(store, config, stages), shard, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with stores.renamed(path) as partial:
       with open(partial, 'wb') as raw, gzip.GzipFile('', 'wb', 6, raw, 0) as f:

@@ -175,8 +175,11 @@ def _flagged(counts, rates, config):
 
 
 def _public(address):
+  """Whether it is a public address; one without a number of three digits (3% of all)
+  is rather the version of a program."""
   try:
-    return ipaddress.ip_address(address).is_global
+    large = any(len(part) == 3 for part in address.split('.'))
+    return large and ipaddress.ip_address(address).is_global
   except ValueError:
     return False
 

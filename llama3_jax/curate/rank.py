@@ -6,13 +6,15 @@ themselves: scores of one model do not mean the same in two languages.
 
 import collections
 import dataclasses
+import math
 
 import numpy as np
 import pyarrow as pa
 
 from llama3_jax.curate import documents
 
-BINS = 1000
+BINS = 4000
+SPAN = 33.0  # of the log-odds: a sure classifier's scores crowd at 0 and 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,7 @@ def emit(batches, config):
   counts = collections.Counter()
   for batch in batches:
     for lang, score in _scores(batch, config)[1]:
-      counts[lang or '', min(int(score * BINS), BINS - 1)] += 1
+      counts[lang or '', _bin(score)] += 1
   rows = sorted(counts.items())
   return {
     'side': pa.table(
@@ -46,7 +48,7 @@ def emit(batches, config):
 
 
 def resolve(reduced, sides, config):
-  """Lowest score of each language that stays: langs (text), limits float64."""
+  """Lowest bin of each language that stays: langs (text), limits int64."""
   del reduced
   counts = collections.defaultdict(lambda: np.zeros(BINS, np.int64))
   for side in sides:
@@ -58,8 +60,8 @@ def resolve(reduced, sides, config):
     below = np.cumsum(counts[lang])
     gone = (1 - shares.get(lang, config.keep_share)) * below[-1]
     # The first bin at which more than `gone` documents are at or below.
-    limits.append(float(np.searchsorted(below, gone + 1e-9, side='right')) / BINS)
-  return {'langs': np.array(langs, 'U16'), 'limits': np.array(limits, np.float64)}
+    limits.append(int(np.searchsorted(below, gone + 1e-9, side='right')))
+  return {'langs': np.array(langs, 'U16'), 'limits': np.array(limits, np.int64)}
 
 
 def step(batch, config, state=None):
@@ -68,9 +70,17 @@ def step(batch, config, state=None):
   drops = {}
   rows, pairs = _scores(batch, config)
   for row, (lang, score) in zip(rows, pairs):
-    if score < max(config.min_score, known.get(lang or '', 0.0)):
+    if score < config.min_score or _bin(score) < known.get(lang or '', 0):
       drops[row] = (config.rule, float(score))
   return documents.drop(batch, drops)
+
+
+def _bin(score):
+  """Number in [0, BINS) of a probability, by its log-odds."""
+  if not 0 < score < 1:
+    return (BINS - 1) * (score >= 1)
+  place = (math.log(score) - math.log1p(-score)) / SPAN + 0.5
+  return min(max(int(place * BINS), 0), BINS - 1)
 
 
 def _scores(batch, config):

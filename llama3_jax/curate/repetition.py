@@ -103,6 +103,7 @@ def cut(batch, words, remove, reason):
   rows, values, drops = [], [], {}
   first = words.line_first
   removed = np.append(0, np.cumsum(remove))
+  remove = remove | _gaps(remove, words.lines['hash'] == 0, first)
   for row in np.flatnonzero(removed[first[1:]] > removed[first[:-1]]).tolist():
     lines = words.lines[first[row] : first[row + 1]]
     stays = ~remove[first[row] : first[row + 1]]
@@ -121,6 +122,22 @@ def cut(batch, words, remove, reason):
   if rows:
     batch = put_text(batch, rows, values)
   return documents.drop(batch, drops)
+
+
+@numba.njit(cache=True)
+def _gaps(remove, blank, first):
+  """bool [lines]: blank lines beside removed ones that would leave two in a row."""
+  result = np.zeros(len(remove), np.bool_)
+  for d in range(len(first) - 1):
+    after_blank, gap = True, False
+    for i in range(first[d], first[d + 1]):
+      if remove[i]:
+        gap = True
+      elif blank[i] and gap and after_blank:
+        result[i] = True
+      else:
+        after_blank, gap = blank[i], False
+  return result
 
 
 def put_text(batch, rows, values):

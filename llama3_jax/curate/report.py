@@ -8,6 +8,8 @@ from llama3_jax import page
 from llama3_jax.curate import margins
 
 TOP = 25  # languages and hosts in a table
+STYLE = '<style>details { margin: 8px 0; overflow-wrap: anywhere; }</style>'
+SHOWN = 50  # problems
 
 
 def write(path, found):
@@ -20,7 +22,8 @@ def build(found):
 
   Args:
     found: dict: funnel (funnel.total), seconds {stage: CPU seconds}, lines (list of
-      margins.Line), margins (margins.merge), sweeps [{rule, limits, over, alone}].
+      margins.Line), margins (margins.merge), sweeps [{rule, limits, counts}], personal
+      (funnel.personal), models (funnel.models).
   """
   steps = found['funnel']['steps']
   drawn = {'funnel': _funnel(steps)}
@@ -28,9 +31,11 @@ def build(found):
     ('Funnel', page.place('funnel', drawn['funnel']) + _table(steps, found['seconds'])),
     ('Rules', _rules(steps)),
     ('Thresholds', _thresholds(found, drawn)),
-    ('Thresholds tried again', _sweeps(found.get('sweeps', ()))),
+    ('Thresholds tried again', _sweeps(found['sweeps'])),
+    ('Classifiers', _models(found['models'])),
     ('Languages', _languages(steps)),
     ('Hosts', _hosts(found['funnel'])),
+    ('Hosts with personal data', _personal(found['personal'])),
     ('What could not be read', _problems(found['funnel']['problems'])),
   ]
   title = 'Curation'
@@ -124,7 +129,7 @@ def _rules(steps):
     for reason, count in step['dropped'].items()
   ]
   rows.sort(key=lambda row: -int(row[1].replace(',', '')))
-  return page.table(('rule', 'documents dropped', 'MB'), rows) if rows else ''
+  return page.table(('dropped by', 'documents', 'MB'), rows) if rows else ''
 
 
 def _thresholds(found, drawn):
@@ -140,13 +145,14 @@ def _thresholds(found, drawn):
     gone = entry['above'] if line.high else entry['below']
     side = 'above' if line.high else 'below'
     parts.append(
-      f'<details><summary>{html.escape(line.reason)} ({line.group}): {side} '
-      f'{line.limit:g}, {gone:,} of {count:,} documents</summary>'
+      # A figure has no width before it is open.
+      f'<details ontoggle="draw()"><summary>{html.escape(line.reason)} ({line.group}): '
+      f'{side} {line.limit:g}, {gone:,} of {count:,} documents</summary>'
       f'{page.place(name, drawn[name])}{_samples(entry["near"], line)}</details>'
     )
   note = (
-    '<p class="note">Values of all documents that were measured, also of those that '
-    'another rule dropped first. The line is the threshold.</p>'
+    f'{STYLE}<p class="note">Values of all documents that were measured, also of those '
+    'that another rule dropped first. The line is the threshold.</p>'
   )
   return note + ''.join(parts) if parts else ''
 
@@ -171,12 +177,20 @@ def _histogram(bins, line):
 
 
 def _samples(near, line):
-  rows = []
-  for _, above, value, url, lang, _, text in near:
-    verdict = 'dropped' if above == line.high else 'kept'
-    shown = ' '.join(text.split())[:200]
-    rows.append((verdict, f'{value:.4g}', lang or '', (url or '')[:60], shown))
-  return page.table(('', 'value', 'language', 'url', 'text'), rows)
+  """The documents on both sides of a threshold, those that go first."""
+  parts = []
+  for _, above, value, url, lang, _, text in sorted(
+    near, key=lambda sample: (sample[1] != line.high, sample[0], sample[5])
+  ):
+    verdict = 'over the limit' if above == line.high else 'within it'
+    head = ' · '.join(x for x in (verdict, f'{value:.4g}', lang, url) if x)
+    parts.append(_lines(head, ' '.join(text.split())[:300]))
+  return ''.join(parts)
+
+
+def _lines(head, text):
+  """A block of text that wraps, under a small head."""
+  return f'<div class="turn"><i>{html.escape(head)}</i>{html.escape(text)}</div>'
 
 
 def _sweeps(sweeps):
@@ -188,19 +202,59 @@ def _sweeps(sweeps):
   return page.table(head, rows) if rows else ''
 
 
+def _models(models):
+  """What the classifiers learned, from labels that they did not see."""
+  rows = [
+    (name, f'{labels:,.0f}', f'{held:,.0f}', f'{accuracy:.3f}', _auc(area))
+    if labels
+    else (name, 'too few labels', '', '', '')
+    for name, labels, held, accuracy, area in models
+  ]
+  head = ('classifier', 'labels', 'held out', 'accuracy', 'AUC')
+  return page.table(head, rows) if rows else ''
+
+
+def _auc(area):
+  return '' if area is None or area != area else f'{area:.3f}'
+
+
 def _languages(steps):
-  """Documents of each language after every step in which they fell."""
-  last = steps[-1]['languages']
-  known = next((s['languages'] for s in steps if len(s['languages']) > 1), last)
-  names = sorted(known, key=lambda name: -known[name])[:TOP]
-  rows = [(n, f'{known[n]:,}', f'{last.get(n, 0):,}') for n in names]
-  return page.table(('language', 'identified', 'left'), rows) if rows else ''
+  """Documents of each language: identified, after every step that drops some, left."""
+  known = next((s['languages'] for s in steps if len(s['languages']) > 1), None)
+  known = known or steps[-1]['languages']
+  at = [i for i, s in enumerate(steps) if s['dropped'] and s['languages']]
+  at = [i for i in at if steps[i]['languages'].keys() <= known.keys()]
+  names = sorted(known, key=lambda name: (-known[name], name))[:TOP]
+  rows = [
+    (name, known[name], *(steps[i]['languages'].get(name, 0) for i in at))
+    for name in names
+  ]
+  rows = [
+    (name, *(f'{n:,}' for n in counts), f'{counts[-1] / max(counts[0], 1):.0%}')
+    for name, *counts in rows
+  ]
+  head = ('language', 'found', *(steps[i]['step'] for i in at), 'left')
+  return page.table(head, rows) if rows else ''
 
 
 def _hosts(funnel):
-  rows = list(funnel['hosts'].items())[:TOP]
-  return page.table(('host', 'documents left'), [(h, f'{n:,}') for h, n in rows])
+  rows = [(h, f'{n:,}') for h, n in list(funnel['hosts'].items())[:TOP]]
+  return page.table(('host', 'left'), rows) if rows else ''
+
+
+def _personal(hosts):
+  """Addresses, phone numbers and the like, by host."""
+  rows = [
+    (host, f'{total:,}', f'{hits:,}', f'{flagged:,}', 'yes' if gone else '')
+    for host, total, flagged, hits, gone in hosts
+  ]
+  head = ('host', 'documents', 'hits', 'too much', 'host dropped')
+  return page.table(head, rows) if rows else ''
 
 
 def _problems(problems):
-  return page.table(('',), [(line,) for line in problems]) if problems else ''
+  """The first of them; funnel.json has more."""
+  shown = [f'<div class="turn">{html.escape(line)}</div>' for line in problems[:SHOWN]]
+  if more := len(problems) - SHOWN:
+    shown += [f'<p class="note">{more:,} more in funnel.json</p>'] if more > 0 else []
+  return ''.join(shown)

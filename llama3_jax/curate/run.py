@@ -161,6 +161,8 @@ def _files(pattern):
     raise UserError(f'inputs: {pattern}: cannot be read: {error}') from None
   found = {p: f for p, f in found.items() if f['type'] == 'file'}
   if not found:
-    raise UserError(f'{pattern}: no such input file; correct config.inputs')
+    known = f'; categories are {", ".join(documents.CATEGORIES)}'
+    hint = known if '=' in pattern else ''
+    raise UserError(f'{pattern}: no such input file; correct config.inputs{hint}')
   local = '://' not in pattern
   return [(p if local else files.unstrip_protocol(p), found[p]) for p in sorted(found)]

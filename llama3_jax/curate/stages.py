@@ -32,6 +32,7 @@ PII = (*ABOUT, 'pii.count', 'pii.rate')
 OUTLIER = (*ABOUT, unigram.DIVERGENCE, unigram.TOKENS)
 MEASURED = (*ABOUT, *sorted({column for _, _, column in heuristics.RULES}))
 WEB = ('general', 'multilingual')
+NEEDS = {'heuristics': 'measure', 'outlier': 'unigram'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Stage:
       of the first is that of emit, reduce and resolve.
     writes: columns of documents.SCHEMA that it may change, beside drop_reason.
     columns: those it reads; None is all.
+    files: paths that its configs name; another content is another stage.
   """
 
   name: str
@@ -90,6 +92,7 @@ class Stage:
   writes: tuple[str, ...] = ()
   columns: tuple[str, ...] | None = None
   limits: read.Limits | None = None  # of the first stage
+  files: tuple[str, ...] = ()
 
 
 def stages(config):
@@ -100,6 +103,7 @@ def stages(config):
       'extract',
       ((urls.step, c.urls), (extract.step, c.extract), (domains.step, c.domains)),
       limits=c.read,
+      files=(*c.urls.host_lists, *c.urls.url_lists),
     ),
     Stage(
       'language',
@@ -119,9 +123,13 @@ def stages(config):
     _global('line', lines, c.line, writes=('text',)),
     Stage('repeated_lines', ((repetition.step_lines, c.repeated),), writes=('text',)),
     Stage('c4_lines', ((c4.step_lines, c.c4),), writes=('text',)),
-    Stage('measure', ((heuristics.measure, _measured(c.heuristics)),)),
+    Stage(
+      'measure',
+      ((heuristics.measure, _measured(c.heuristics)),),
+      files=_named(c.heuristics.dirty_path),
+    ),
     Stage('heuristics', ((heuristics.step, c.heuristics),), columns=MEASURED),
-    _global('unigram', unigram, c.unigram),
+    _global('unigram', unigram, c.unigram, files=_named(c.unigram.tokenizer)),
     _global('outlier', outliers, c.outliers, columns=OUTLIER),
   ]
   for name, model, order in (
@@ -129,22 +137,29 @@ def stages(config):
     ('code', c.code, c.code_rank),
     ('reasoning', c.reasoning, c.reasoning_rank),
   ):
-    found.append(_global(f'{name}_model', classify, model))
+    found.append(_global(f'{name}_model', classify, model, files=_labels(model)))
     found.append(_global(name, rank, order))
   found += [
-    _global('knowledge_model', classify, c.kinds),
+    _global('knowledge_model', classify, c.kinds, files=_labels(c.kinds)),
     _global('knowledge', knowledge, c.knowledge),
-    Stage('benchmark', ((exclude.step, c.exclude),)),
+    Stage('benchmark', ((exclude.step, c.exclude),), files=c.exclude.files),
   ]
-  names = [stage.name for stage in found]
-  unknown = sorted(set(c.skip) - set(names))
-  if unknown:
-    raise UserError(f'skip: no stage {unknown[0]!r}; stages are {", ".join(names)}')
-  if 'extract' in c.skip:
-    raise UserError('skip: extract reads the inputs and cannot be left out')
+  _check_skip(c.skip, [stage.name for stage in found])
   off = {f'{n}{end}' for n in _without_judge(c) for end in ('_model', '')} | set(c.skip)
   off |= set() if c.exclude.files else {'benchmark'}
   return [stage for stage in found if stage.name not in off]
+
+
+def _check_skip(skip, names):
+  """UserError for stages that there are not, or that cannot be left out."""
+  unknown = sorted(set(skip) - set(names))
+  if unknown:
+    raise UserError(f'skip: no stage {unknown[0]!r}; stages are {", ".join(names)}')
+  if 'extract' in skip:
+    raise UserError('skip: extract reads the inputs and cannot be left out')
+  for name, needed in NEEDS.items():
+    if needed in skip and name not in skip:
+      raise UserError(f'skip: {name} needs what {needed} measures; skip {name} too')
 
 
 def thresholds(config):
@@ -176,7 +191,17 @@ def _measured(config):
   return dataclasses.replace(config, prose=off, math=off, code=off, overrides=())
 
 
-def _global(name, module, config, writes=(), columns=None):
+def _named(path):
+  """The files of a field that may name one."""
+  return (path,) if path else ()
+
+
+def _labels(model):
+  """The file of labels of a classifier that has one."""
+  return _named(model.judge.removeprefix('file:') if 'file:' in model.judge else '')
+
+
+def _global(name, module, config, writes=(), columns=None, files=()):
   """A stage whose four functions are those of one module."""
   return Stage(
     name,
@@ -186,4 +211,5 @@ def _global(name, module, config, writes=(), columns=None):
     module.resolve,
     writes,
     columns,
+    files=files,
   )

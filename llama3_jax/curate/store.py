@@ -5,6 +5,7 @@
     reduced/<partition>-of-<n>.arrow         what reduce() gave
     state/<name>.npy, state.json             what resolve() gave
     <shard>.parquet, <shard>.json            the columns a step wrote, its statistics
+  work/inputs-<fingerprint>.pickle           the list of shards, for other processes
 
 A file is written under another name and renamed when it is whole, and the .json comes
 last: a task is done when its .json is there. The fingerprint covers the configuration
@@ -14,20 +15,26 @@ for that stage and those after it, and no other.
 
 import contextlib
 import dataclasses
+import errno
+import functools
 import hashlib
 import inspect
 import json
 import os
 import pathlib
+import pickle
+import shutil
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from llama3_jax import config as configs
 from llama3_jax.curate import documents
 
 HTML = 'html'  # read, never stored
+FULL = 1 << 24  # a disk with fewer bytes left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +61,26 @@ class Store:
     name, print_ = self.stages[stage]
     return pathlib.Path(self.folder, f'{stage:02d}-{name}-{print_}', *parts)
 
-  @property
+  @functools.cached_property
   def print(self):
     """Names the result: configuration, code and inputs."""
     identities = [shard.identity for shard in self.shards]
     return hashlib.sha256(repr((self.stages, identities)).encode()).hexdigest()[:16]
 
+  def __reduce__(self):
+    """Every job carries the store: the list of shards is pickled by name only."""
+    path = pathlib.Path(self.folder, f'inputs-{self.print}.pickle')
+    if not path.exists():
+      path.parent.mkdir(parents=True, exist_ok=True)
+      with renamed(path) as partial:
+        partial.write_bytes(pickle.dumps(self.shards))
+    return _load, (self.folder, self.stages, str(path))
+
   def map_done(self, stage, shard):
-    """Statistics of a finished shard, or None; of the first stage, of this input."""
+    """Statistics of a finished shard, or None; also None when they are of another
+    input: files that are taken away or put in between change the numbers of others."""
     found = _json(self.at(stage, f'{shard:05d}.json'))
-    if found and not stage and found['input'] != self.shards[shard].identity:
+    if found and found['input'] != self.shards[shard].identity:
       return None
     return found
 
@@ -81,6 +98,15 @@ class Store:
     return _json(self.at(stage, 'state.json'))
 
 
+def _load(folder, stages, path):
+  return Store(folder, _shards(path), stages)
+
+
+@functools.lru_cache(maxsize=2)
+def _shards(path):
+  return pickle.loads(pathlib.Path(path).read_bytes())
+
+
 def prints(stages, inputs):
   """Fingerprint of every stage, each covering those before it.
 
@@ -94,12 +120,26 @@ def prints(stages, inputs):
     functions = [step for step, _ in stage.steps]
     functions += [f for f in (stage.emit, stage.reduce, stage.resolve) if f]
     sources = _sources([inspect.getmodule(f) for f in functions])
-    digest.update(repr((stage.name, [c for _, c in stage.steps], sources)).encode())
+    files = [_content(path) for path in stage.files]
+    rules = [config for _, config in stage.steps]
+    digest.update(repr((stage.name, rules, files, sources)).encode())
     if stage.resolve and not joined:
       digest.update(repr(inputs).encode())
       joined = True
     result.append(digest.hexdigest()[:12])
   return result
+
+
+def _content(path):
+  """Hash of a file that a stage was told to use, or None."""
+  digest = xxhash.xxh3_128()
+  try:
+    with open(path, 'rb') as f:
+      while part := f.read(1 << 20):
+        digest.update(part)
+  except OSError:
+    return None
+  return digest.hexdigest()
 
 
 def _sources(modules):
@@ -144,7 +184,8 @@ def batches(store, stage, shard, columns=None):
     for number, file in enumerate(files):
       names = [name for name in wanted if place[name] == number]
       if names:
-        table = file.read_row_group(group, columns=names).combine_chunks()
+        table = file.read_row_group(group, names, use_threads=False)
+        table = table.combine_chunks()
         parts |= {name: _chunk(table[name]) for name in names}
     rows = files[0].metadata.row_group(group).num_rows
     parts['ordinal'] = pa.array(np.arange(at, at + rows, dtype=np.uint64))
@@ -204,6 +245,11 @@ def renamed(path):
     with open(partial, 'rb') as f:
       os.fsync(f.fileno())
     os.replace(partial, path)
+  except OSError as error:
+    # numpy does not say why it wrote less than it should.
+    if error.errno is None and shutil.disk_usage(path.parent).free < FULL:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+    raise
   finally:
     partial.unlink(missing_ok=True)
 

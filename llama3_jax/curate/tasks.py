@@ -54,8 +54,7 @@ def _map(store, stage, number, shard):
       stats.add(before, after, problems, not number)
       out.add(before, after)
   facts = {**stats.facts(), 'seconds': time.process_time() - began}
-  if not number:
-    facts['input'] = store.shards[shard].identity
+  facts['input'] = store.shards[shard].identity
   configs.replace(store.at(number, f'{shard:05d}.json'), facts)
   return facts['rows']
 

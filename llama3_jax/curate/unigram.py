@@ -57,7 +57,7 @@ def emit(batches, config):
   for batch in batches:
     first, ids = _tokens(batch, config)
     languages = batch['lang'].to_pylist()
-    size = _buckets(config)
+    size = vocabulary(config)
     for row in np.flatnonzero(np.diff(first)):
       lang = languages[row] or ''
       if lang not in totals:
@@ -82,7 +82,7 @@ def resolve(reduced, sides, config):
   """State: langs, sorted [n], and counts, int64 [n, buckets]."""
   tables = list(reduced)
   langs = sorted({lang for t in tables for lang in t['lang'].unique().to_pylist()})
-  counts = np.zeros((len(langs), _buckets(config)), np.int64)
+  counts = np.zeros((len(langs), vocabulary(config)), np.int64)
   for table in tables:
     row = np.searchsorted(langs, table['lang'].to_pylist()) if len(table) else []
     counts[row, table['bucket'].to_numpy()] = table['count'].to_numpy()
@@ -132,7 +132,8 @@ def _tokens(batch, config):
   return np.append(0, np.cumsum(count)), joined
 
 
-def _buckets(config):
+def vocabulary(config):
+  """Number of different tokens; UserError for a tokenizer that cannot be read."""
   if config.tokenizer:
     return _tokenizer(config.tokenizer).vocab_size
   return config.buckets

@@ -155,7 +155,8 @@ def load_list(path, cache='', member='domains'):
   try:
     stat = path.stat()
   except OSError:
-    raise UserError(f'{path}: no such block list; correct urls.{member}_lists')
+    field = 'url_lists' if member == 'urls' else 'host_lists'
+    raise UserError(f'{path}: no such block list; correct curate.urls.{field}')
   folder = pathlib.Path(
     cache or os.environ.get('XDG_CACHE_HOME') or '~/.cache'
   ).expanduser()
@@ -199,4 +200,5 @@ def _lines(path, member):
       with gzip.open(path) if path.name.endswith('.gz') else open(path, 'rb') as f:
         yield from f
   except (OSError, EOFError, tarfile.TarError) as error:
-    raise UserError(f'{path}: cannot be read: {error}')
+    reason = str(error).splitlines()[0].rstrip(':')
+    raise UserError(f'{path}: block list cannot be read: {reason}') from None

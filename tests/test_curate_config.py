@@ -1,0 +1,79 @@
+"""Curation: what is wrong with a config, and the page of a run."""
+
+import re
+
+import numpy as np
+import pytest
+
+from configs import curate as curate_config
+from llama3_jax.config import UserError
+from llama3_jax.curate import check
+from llama3_jax.curate import documents
+from llama3_jax.curate import margins
+from llama3_jax.curate import report
+from llama3_jax.curate import stages
+
+
+@pytest.mark.parametrize(
+  'field, value, said',
+  [
+    ('urls.hosts', (1, 2), 'curate.urls.hosts'),
+    ('urls.host_lists', ('none.txt',), 'urls.host_lists'),
+    ('heuristics.overrides', ('en', 'min_words', 2), 'heuristics.overrides'),
+    ('heuristics.overrides', (('en', 'min_wrds', 2),), 'did you mean min_words'),
+    ('document.scope', ('lang',), 'did you mean language'),
+    ('document.bands', 0, 'document.bands=0'),
+    ('quality.judge', 'referense', 'did you mean reference'),
+    ('read.max_bytes', 0, 'read.max_bytes=0'),
+    ('skip', ('unigram',), 'skip outlier too'),
+    ('unigram.tokenizer', 'none.model', 'none.model'),
+    ('exclude.files', ('none.jsonl',), 'none.jsonl'),
+    ('heuristics.dirty_path', 'none.txt', 'none.txt'),
+  ],
+)
+def test_mistakes_are_named_before_any_work(tmp_path, field, value, said):
+  config = curate_config.get_config('files')
+  *parents, name = field.split('.')
+  node = config.curate
+  for parent in parents:
+    node = node[parent]
+  with node.ignore_type():
+    node[name] = value
+  with pytest.raises(UserError, match=re.escape(said)):
+    check.check(check.fill(stages.Config(), config.curate, 'curate'))
+
+
+def test_an_infinite_limit_switches_a_rule_off():
+  config = curate_config.get_config('files')
+  config.curate.heuristics.prose.min_words = float('-inf')
+  config.curate.heuristics.prose.max_mean_word = 9.5
+  found = check.fill(stages.Config(), config.curate, 'curate').heuristics.prose
+  assert found.min_words is None and found.max_mean_word == 9.5
+
+
+def test_the_page_has_classifiers_personal_data_and_documents_at_a_limit(tmp_path):
+  totals = {'steps': [], 'problems': [], 'hosts': {}}
+  step = {'documents': 2, 'bytes': 9, 'tokens': 2, 'dropped': {}, 'languages': {}}
+  totals['steps'] = [{'step': 'input', **step}, {'step': 'pii', **step}]
+  line = margins.Line('prose', 'length.words', 'gopher.words', False, 50.0)
+  rows = documents.batch([{'category': 'general', 'text': 't<x>'}] * 2)
+  rows = documents.add(rows, 'gopher.words', [0, 1], [50.0, 49.0])
+  entry = margins._empty()
+  margins._add(entry, line, rows, np.array(['general'] * 2, object))
+  assert (entry['below'], entry['above']) == (1, 1)
+  text = report.build(
+    {
+      'funnel': totals,
+      'seconds': {},
+      'lines': [line],
+      'margins': {line.key: entry},
+      'sweeps': [],
+      'personal': [('mail.example', 20, 12, 99, True)],
+      'models': [
+        ('quality', 500.0, 100.0, 0.9, float('nan')),
+        ('code', 0, 0, None, None),
+      ],
+    }
+  )
+  assert 'below 50, 1 of 2' in text and 'mail.example' in text and 't&lt;x&gt;' in text
+  assert '0.900' in text and 'too few labels' in text
