@@ -9,8 +9,10 @@ import json
 import math
 import os
 import pathlib
+import textwrap
 from collections.abc import Mapping
 
+import plotly.graph_objects as go
 from plotly import offline
 
 CSS = """
@@ -187,6 +189,36 @@ def paint(spec, roles):
     for part in parts:
       trace[part] = {**trace.get(part, {}), 'color': role}
   return spec
+
+
+def funnel(names, counts):
+  """Figure of what is left after every step, in order, as bars.
+
+  Args:
+    names, counts: of the steps; the first is the input.
+  """
+  bars = go.Bar(
+    x=counts,
+    y=['<br>'.join(textwrap.wrap(name, 22)) for name in names],
+    orientation='h',
+    text=[f'{count:,}' for count in counts],
+    customdata=[count / max(counts[0], 1) for count in counts],
+    textposition='outside',
+    cliponaxis=False,
+    hovertemplate='%{x:,} documents, %{customdata:.0%} of the input<extra></extra>',
+  )
+  spec = figure(
+    go.Figure(bars),
+    80 + 30 * len(names),
+    bargap=0.25,
+    yaxis={'autorange': 'reversed', 'gridcolor': 'rgba(0,0,0,0)'},
+    xaxis={
+      'title': {'text': 'documents left'},
+      'nticks': 5,
+      'range': [0, 1.25 * max([1, *counts])],
+    },
+  )
+  return paint(spec, ['role:0'])
 
 
 def place(name, spec):

@@ -26,7 +26,8 @@ def build(found):
       (funnel.personal), models (funnel.models).
   """
   steps = found['funnel']['steps']
-  drawn = {'funnel': _funnel(steps)}
+  names, counts = zip(*((step['step'], step['documents']) for step in steps))
+  drawn = {'funnel': page.funnel(names, counts)}
   parts = [
     ('Funnel', page.place('funnel', drawn['funnel']) + _table(steps, found['seconds'])),
     ('Rules', _rules(steps)),
@@ -71,33 +72,6 @@ def _tiles(found):
       (f'{spent:,.0f} s', 'CPU time'),
     ]
   )
-
-
-def _funnel(steps):
-  counts = [step['documents'] for step in steps]
-  figure = go.Figure(
-    go.Bar(
-      x=counts,
-      y=[step['step'] for step in steps],
-      orientation='h',
-      text=[f'{count:,}' for count in counts],
-      textposition='outside',
-      cliponaxis=False,
-      hovertemplate='%{x:,} documents<extra></extra>',
-    )
-  )
-  spec = page.figure(
-    figure,
-    80 + 24 * len(steps),
-    bargap=0.25,
-    yaxis={'autorange': 'reversed', 'gridcolor': 'rgba(0,0,0,0)'},
-    xaxis={
-      'title': {'text': 'documents left'},
-      'nticks': 5,
-      'range': [0, 1.25 * max([1, *counts])],
-    },
-  )
-  return page.paint(spec, ['role:0'])
 
 
 def _table(steps, seconds):

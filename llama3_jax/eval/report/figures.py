@@ -1,7 +1,6 @@
 """Plotly figures of the report, one function a figure."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -155,38 +154,6 @@ def rate(stages: Sequence[dict]) -> dict | None:
   )
   page.paint(spec, [f'role:{i}' for i in range(len(stages))])
   return _boundaries(spec, ends)
-
-
-def funnel(steps: Sequence[dict]) -> dict | None:
-  """Documents left after each rule of the curation, in order."""
-  if not steps:
-    return None
-  names = ['<br>'.join(textwrap.wrap(step['name'], 22)) for step in steps]
-  counts = [step['documents'] for step in steps]
-  figure = go.Figure(
-    go.Bar(
-      x=counts,
-      y=names,
-      orientation='h',
-      text=[f'{count:,}' for count in counts],
-      customdata=[count / max(counts[0], 1) for count in counts],
-      textposition='outside',
-      cliponaxis=False,
-      hovertemplate='%{x:,} documents, %{customdata:.0%} of the input<extra></extra>',
-    )
-  )
-  spec = page.figure(
-    figure,
-    80 + 36 * len(steps),
-    bargap=0.25,
-    yaxis={'autorange': 'reversed', 'gridcolor': 'rgba(0,0,0,0)'},
-    xaxis={
-      'title': {'text': 'documents left'},
-      'nticks': 5,
-      'range': [0, 1.25 * max(counts)],
-    },
-  )
-  return page.paint(spec, ['role:0'])
 
 
 def needle(

@@ -182,7 +182,9 @@ def _curation(results: Mapping, plot: Callable) -> str:
   if not steps:
     return ''
   note = 'Documents left after each rule, in the order in which the rules run.'
-  return _note(note) + _card(plot('funnel', figures.funnel(steps)))
+  names = [step['name'] for step in steps]
+  counts = [step['documents'] for step in steps]
+  return _note(note) + _card(plot('funnel', page.funnel(names, counts)))
 
 
 def _training(results: Mapping, plot: Callable) -> str:
