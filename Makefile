@@ -15,7 +15,7 @@ herd: .venv/ready
 	  $(if $(DATA),--data=$(DATA)) $(CONFIG)
 
 test: .venv/ready
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 prove: .venv/ready
 	$(BIN)/python -m pytest -q tests/prove --proofs=docs/proofs.md
