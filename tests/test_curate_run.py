@@ -15,6 +15,7 @@ from configs import curate as curate_config
 from experiments import curate
 from llama3_jax.config import UserError
 from llama3_jax.curate import heuristics
+from llama3_jax.curate import margins
 from llama3_jax.curate import run
 from llama3_jax.curate import stages
 from llama3_jax.curate import warc
@@ -360,3 +361,23 @@ def test_a_store_is_pickled_without_its_list_of_inputs(tmp_path):
   store = run.open_store([{'path': str(path)}] * 500, CONFIG, tmp_path)
   assert len(pickle.dumps(store)) < 3000
   assert pickle.loads(pickle.dumps(store)) == store
+
+
+def test_a_language_of_its_own_limits_is_counted_by_itself(tmp_path):
+  english = 'The house of the teacher stands near the river and it is old. '
+  german = 'Das Haus des Lehrers steht nicht weit vom Fluss und ist sehr alt. '
+  rows = [
+    {'text': f'{(german if i > 2 else english) * 6} Number {i * 7919}.', 'url': f'u{i}'}
+    for i in range(5)
+  ]
+  warc.write_jsonl(tmp_path / 'a.jsonl.gz', rows)
+  config = dataclasses.replace(
+    stages.Config(workers=1), skip=('document', 'repeated_lines')
+  )
+  store = run.open_store([{'path': str(tmp_path / 'a.jsonl.gz')}], config, tmp_path)
+  run.run(store, config)
+  each = lambda work, jobs: ((job, work(job)) for job in jobs)
+  found, _ = margins.study(each, store, stages.thresholds(config), [])
+  count = lambda key: found[key]['below'] + found[key]['above']
+  assert count('prose/length.words') == 5
+  assert count('prose/gopher.stop_words/en') == 3

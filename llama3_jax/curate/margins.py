@@ -27,10 +27,16 @@ class Line:
   column: str
   high: bool
   limit: float
+  lang: str = ''  # '': every language but `others`, which have a limit of their own
+  others: tuple[str, ...] = ()
+
+  @property
+  def name(self):
+    return f'{self.group}, {self.lang}' if self.lang else self.group
 
   @property
   def key(self):
-    return f'{self.group}/{self.reason}'
+    return '/'.join(filter(None, (self.group, self.reason, self.lang)))
 
   @property
   def categories(self):
@@ -123,7 +129,7 @@ def sweep(job):
     {line key: [(documents over the limit, of which no other reason drops)]}.
   """
   store, stages, wanted, number = job
-  columns = {line.column for line, _ in wanted} | {'category', 'drop_reason'}
+  columns = {line.column for line, _ in wanted} | {'category', 'lang', 'drop_reason'}
   found = {line.key: [[0, 0] for _ in limits] for line, limits in wanted}
   for batch in stores.batches(store, stages, number, columns):
     categories = np.array(batch['category'].to_pylist(), object)
@@ -145,7 +151,14 @@ def _empty():
 def _values(batch, line, categories):
   """float64 [documents]; nan where the rule does not look."""
   values = batch[line.column].to_numpy(zero_copy_only=False).astype(np.float64)
-  return np.where(np.isin(categories, line.categories), values, np.nan)
+  judged = np.isin(categories, line.categories)
+  if line.lang or line.others:
+    langs = batch['lang'].to_pylist()
+    if line.lang:
+      judged &= np.array([lang == line.lang for lang in langs], bool)
+    else:
+      judged &= np.array([lang not in line.others for lang in langs], bool)
+  return np.where(judged, values, np.nan)
 
 
 def _add(entry, line, batch, categories):

@@ -120,7 +120,7 @@ def _thresholds(found, drawn):
     side = 'above' if line.high else 'below'
     parts.append(
       # A figure has no width before it is open.
-      f'<details ontoggle="draw()"><summary>{html.escape(line.reason)} ({line.group}): '
+      f'<details ontoggle="draw()"><summary>{html.escape(line.reason)} ({line.name}): '
       f'{side} {line.limit:g}, {gone:,} of {count:,} documents</summary>'
       f'{page.place(name, drawn[name])}{_samples(entry["near"], line)}</details>'
     )

@@ -164,16 +164,37 @@ def _check_skip(skip, names):
 
 def thresholds(config):
   """list of margins.Line: what the report draws and a sweep may try again."""
-  groups = {'prose': 'general', 'math': 'math', 'code': 'code'}
   found = [
     margins.Line(group, rule.reason, rule.column, rule.high, rule.limit)
-    for group, category in groups.items()
-    for rule in heuristics.rules(config.heuristics, category, 'en')
+    for group in ('math', 'code')
+    for rule in heuristics.rules(config.heuristics, group)
   ]
+  found = _prose(config.heuristics) + found
   low = language.rule(config.language)
   found.insert(0, margins.Line('all', *low))
   for order in (config.quality_rank, config.code_rank, config.reasoning_rank):
     found.append(margins.Line('all', order.rule, order.column, False, order.min_score))
+  return found
+
+
+def _prose(config):
+  """Lines of prose: the limits of all languages, and those of one."""
+  langs = sorted({lang for lang, _, _ in config.overrides})
+  every = {rule.reason: rule for rule in heuristics.rules(config)}
+  own = {
+    lang: {rule.reason: rule for rule in heuristics.rules(config, lang=lang)}
+    for lang in langs
+  }
+  found = []
+  for reason, rule in every.items():
+    others = tuple(lang for lang in langs if own[lang].get(reason) != rule)
+    values = (rule.reason, rule.column, rule.high, rule.limit)
+    found.append(margins.Line('prose', *values, others=others))
+  for lang in langs:
+    for reason, rule in own[lang].items():
+      if every.get(reason) != rule:
+        values = (rule.reason, rule.column, rule.high, rule.limit)
+        found.append(margins.Line('prose', *values, lang=lang))
   return found
 
 
