@@ -12,6 +12,9 @@ with another threshold only the stages from there on run again, with
 --config.sweep="(('heuristics', 'max_top_2gram', 0.1, 0.3),)" a table says what other
 values of a rule would drop. Several machines: --config.hosts=4 --config.host=0..3 with
 one folder; a Ray cluster: --config.engine=ray.
+
+Expected with `herd` (packages of the registry, see data/samples.py): 2,681 pages and
+files come in and 2,063 survive, 12.8 MB: English, seven other languages and code.
 """
 
 import dataclasses
