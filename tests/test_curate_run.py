@@ -107,8 +107,8 @@ def test_pool_and_hosts_give_the_bytes_of_one_process(tmp_path):
 
 
 def test_ray_gives_the_bytes_of_one_process(tmp_path):
-  pytest.importorskip('ray', reason="needs the extra: pip install 'llama3_jax[ray]'")
-  pytest.importorskip('daft', reason="needs the extra: pip install 'llama3_jax[ray]'")
+  pytest.importorskip('ray', reason="needs the extra: pip install -e '.[ray]'")
+  pytest.importorskip('daft', reason="needs the extra: pip install -e '.[ray]'")
   inputs = write_inputs(tmp_path, 9)
   total = curated(inputs, CONFIG, tmp_path / 'one')
   ray = dataclasses.replace(CONFIG, engine='ray', workers=2)

@@ -90,7 +90,7 @@ def _ray(workers):
     import ray
   except ImportError:
     raise UserError(
-      "engine=ray: Daft and Ray are not installed; pip install 'llama3_jax[ray]'"
+      "engine=ray: Daft and Ray are not installed; pip install -e '.[ray]'"
     ) from None
   if not ray.is_initialized():
     address = os.environ.get('RAY_ADDRESS')
