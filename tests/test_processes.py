@@ -148,9 +148,11 @@ def test_killed_and_stopped_on_any_number_of_processes(group, toy, tmp_path):
   run.processes[2].send_signal(signal.SIGTERM)
   statuses, texts = run.wait()
   assert statuses == [0] * 4, texts
-  # The save of step 10 may not have been complete when the process was killed.
-  begun = int(re.search(r'resumed at step (\d+)', texts[0])[1])
-  assert begun in (5, 10, 15), texts[0]
+  # Saves are asynchronous: which one was whole when the process was killed, if any, is
+  # a matter of the disk.
+  resumed = re.search(r'resumed at step (\d+)', texts[0])
+  begun = int(resumed[1]) if resumed else 0
+  assert begun in (0, 5, 10, 15), texts[0]
   assert 'process 3 (' in texts[0] and 'slow outside its devices' in texts[0]
   lines = {t.rstrip('\n').split('\n')[-1] for t in texts}
   assert len(lines) == 1 and 'stopped by SIGTERM after step' in lines.pop()
