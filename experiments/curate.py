@@ -72,7 +72,7 @@ def main(config, workdir):
       return results
   store = run.open_store(inputs, rules, folder)
   total = run.run(store, rules)
-  results = {'inputs': found, **total, 'print': store.print}
+  results = {'inputs': found, **total, 'fingerprint': store.fingerprint}
   results['rules'] = _rules(inputs, rules)
   if rules.host == 0:
     configs.replace(folder / 'funnel.json', total)
@@ -84,7 +84,8 @@ def main(config, workdir):
 def _same(results, inputs, rules, folder):
   """Whether the results are of these inputs and rules; inputs may be gone by now."""
   try:
-    same = run.open_store(inputs, rules, folder).print == results.get('print')
+    store = run.open_store(inputs, rules, folder)
+    same = store.fingerprint == results.get('fingerprint')
     return same and results.get('rules') == _rules(inputs, rules)
   except UserError as error:
     if results.get('rules') != _rules(inputs, rules):

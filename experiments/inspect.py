@@ -20,7 +20,6 @@ from experiments import pretrain
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax.config import UserError
-from llama3_jax.data import pipeline
 from llama3_jax.train import schedule
 
 
@@ -31,13 +30,7 @@ def main(config, workdir):
   if config.step < 1:
     raise UserError(f'step={config.step}: steps count from 1')
   tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
-  data = pipeline.Rows(
-    pretrain.sources(config, 'train'),
-    pretrain.phases(config.data),
-    config.seed,
-    config.data.positions,
-    config.data.lanes,
-  )
+  data = pretrain.rows(config)
   phases = schedule.ramp(config.train)
   for _ in range(config.step - 1):
     phase = schedule.phase(phases, data.tokens)

@@ -12,16 +12,15 @@ a model that was never taught to judge, as that of the toy herd.
 """
 
 import functools
-import gzip
 import heapq
-import json
-import os
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import reject
+from experiments import shards
 from llama3_jax import axes
 from llama3_jax import chat
 from llama3_jax import config as configs
@@ -60,10 +59,7 @@ def main(config, workdir):
     if label:
       key = f'{classify.text_hash(row["text"]):016x}'
       lines.append({'text_hash': key, 'url': row['url'], 'label': label, **more})
-  temporary = folder / 'labels.jsonl.tmp'
-  text = ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in lines)
-  temporary.write_text(text, encoding='utf-8')
-  os.replace(temporary, folder / 'labels.jsonl')
+  reject.write(folder / 'labels.jsonl', lines)
   results = {'asked': len(rows), 'labels': dict(sorted(counts.items()))}
   configs.write_json(folder / 'results.json', results)
   return results
@@ -77,10 +73,8 @@ def sample(folder, count):
 
   def rows():
     for path in paths:
-      with gzip.open(path, 'rt', encoding='utf-8', newline='\n') as f:
-        for number, line in enumerate(f):
-          row = json.loads(line)
-          yield classify.text_hash(row['text']), path.name, number, row
+      for number, row in enumerate(shards.read(path)):
+        yield classify.text_hash(row['text']), path.name, number, row
 
   found = heapq.nsmallest(count, rows(), key=lambda entry: entry[:3])
   return [row for *_, row in found]

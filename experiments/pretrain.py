@@ -43,13 +43,7 @@ def main(config, workdir):
   plan = plans.of(config, model, tail)
   loop.check(config, model, plan)
   loss = _loss(config, model)
-  data = pipeline.Rows(
-    sources(config, 'train'),
-    phases(config.data),
-    config.seed,
-    config.data.positions,
-    config.data.lanes,
-  )
+  data = rows(config)
   evaluate = evaluator(config, loss)
   forward = plans.of(config, model, tail, 'forward')
   during = evaluator(config, forward) if plan else evaluate
@@ -138,6 +132,17 @@ def phases(data):
   members = {n: shards.members(pathlib.Path(data.root, n)) for n in sorted(names)}
   found = mixes.expand(found, {n: m for n, m in members.items() if m})
   return [(t, {n: w for n, w in mix.items() if w > 0}) for t, mix in found]
+
+
+def rows(config):
+  """The endless stream of training rows that a config describes."""
+  return pipeline.Rows(
+    sources(config, 'train'),
+    phases(config.data),
+    config.seed,
+    config.data.positions,
+    config.data.lanes,
+  )
 
 
 def sources(config, split):

@@ -65,9 +65,9 @@ def main(config, workdir):
     [e.answer for e in tasks],
     lambda i, text: suite.score(tasks[i], text) == 1,
   )
-  _write(folder / 'sft.jsonl', kept)
-  _write(folder / 'preferences.jsonl', annotated)
-  _write(folder / 'candidates.jsonl', [_candidate(c) for c in found])
+  write(folder / 'sft.jsonl', kept)
+  write(folder / 'preferences.jsonl', annotated)
+  write(folder / 'candidates.jsonl', [_candidate(c) for c in found])
   results = {
     'best_of_k': _curve(found, tasks),
     'prompts': len(found),
@@ -96,7 +96,7 @@ def _candidate(candidate):
   return {'prompt': prompt, 'responses': candidate.responses, 'rewards': rewards}
 
 
-def _write(path, rows):
+def write(path, rows):
   temporary = path.with_name(path.name + '.tmp')
   text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
   temporary.write_text(text, encoding='utf-8')

@@ -174,6 +174,12 @@ FREE += ('train.watchdog_s', 'train.watchdog_exit', 'train.replay_every')
 FREE += ('train.stats_every', 'train.checkpoints')
 
 
+def cache_folder():
+  """LLAMA3_CACHE, or ~/.cache/llama3_jax."""
+  default = pathlib.Path.home() / '.cache' / 'llama3_jax'
+  return pathlib.Path(os.environ.get('LLAMA3_CACHE') or default)
+
+
 def first():
   """Whether this process is the one of several that writes files."""
   jax = sys.modules.get('jax')  # not imported here: no device is touched for this

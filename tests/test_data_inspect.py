@@ -10,7 +10,6 @@ from experiments import inspect
 from experiments import pretrain
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax.config import UserError
-from llama3_jax.data import pipeline
 from llama3_jax.data import shards
 
 
@@ -35,13 +34,7 @@ def test_rows_are_those_of_the_step(made, tmp_path, capsys):
   c, tokenizer = made
   c.step = 3
   results = inspect.main(c, tmp_path / 'run')
-  data = pipeline.Rows(
-    pretrain.sources(c, 'train'),
-    pretrain.phases(c.data),
-    c.seed,
-    c.data.positions,
-    c.data.lanes,
-  )
+  data = pretrain.rows(c)
   for _ in range(3):
     batch = data.batch(4, 64)
   lines = (tmp_path / 'run/rows.jsonl').read_text('utf-8').split('\n')[:-1]

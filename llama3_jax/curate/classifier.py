@@ -11,8 +11,9 @@ import dataclasses
 
 import numpy as np
 
+from llama3_jax.curate.words import MULTIPLIER
+
 KINDS = ('linear', 'encoder')
-PAIR = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ def features(words, rows, config):
     first = words.first[row]
     hashes = words.hashes[first : min(words.first[row + 1], first + config.words)]
     if config.kind == 'linear' and len(hashes) > 1:
-      pairs = hashes[:-1] * PAIR + hashes[1:]
+      pairs = hashes[:-1] * MULTIPLIER + hashes[1:]
       hashes = np.concatenate([hashes, pairs])
     parts.append(((hashes >> np.uint64(20)) & mask).astype(np.int32))
   offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)

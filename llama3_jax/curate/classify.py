@@ -30,7 +30,7 @@ class Config:
   """One classifier; its columns are <name>.<class> for every class but the first."""
 
   name: str = 'quality'
-  categories: tuple[str, ...] = ('general', 'multilingual')  # that it judges
+  categories: tuple[str, ...] = documents.WEB  # that it judges
   judge: str = ''  # '' = off; a name of judge.RULES; or file:PATH
   sample: int = 20_000  # documents a judge sees, at most
   min_labels: int = 20  # of a class; with fewer it is left out, never predicted
@@ -45,7 +45,7 @@ def classes(config):
 
 
 def emit(batches, config):
-  """side: hash of the text, label (-1: none), hashed words of the judged sample."""
+  """side: hash of the text, label and hashed words of what the judge labels."""
   if not config.judge:
     return {}
   known = _labels(config.judge[5:])[0] if config.judge.startswith('file:') else None
@@ -100,16 +100,11 @@ def resolve(reduced, sides, config):
   table = table.filter(pa.array(enough[labels])).combine_chunks()
   labels = labels[enough[labels]]
   lists = table['ids'].to_pylist()
-  offsets = np.concatenate([[0], np.cumsum([len(x) for x in lists])])
-  flat = np.concatenate([np.array(x, np.int32) for x in lists])
-  rows = classifier.padded(flat, offsets, config.model)
+  rows = classifier.padded(*_ragged(lists), config.model)
   held = np.arange(len(rows)) % HELD_OUT == 0
   params = train_classifier.fit(rows[~held], labels[~held], len(names), config.model)
   params = {**params, 'bias': np.where(enough, params['bias'], NEVER)}
-  parts = [lists[i] for i in np.flatnonzero(held)]
-  offsets = np.concatenate([[0], np.cumsum([len(x) for x in parts])])
-  flat = np.concatenate([np.array(x, np.int32) for x in parts])
-  scores = _score(params, flat, offsets, config.model)
+  scores = _score(params, *_ragged(lists[::HELD_OUT]), config.model)
   accuracy = float((scores.argmax(1) == labels[held]).mean())
   area = classifier.auc(scores[:, -1], labels[held] == len(names) - 1)
   logging.info(
@@ -145,6 +140,12 @@ def step(batch, config, state=None):
 def text_hash(text):
   """The name of a document in a file of labels: xxh3 of its text, 64 bits."""
   return xxhash.xxh3_64_intdigest(text.encode('utf-8', 'replace'))
+
+
+def _ragged(lists):
+  """(ids int32 [total], offsets int64 [n + 1]) of lists of ids."""
+  offsets = np.concatenate([[0], np.cumsum([len(x) for x in lists])])
+  return np.concatenate([np.array(x, np.int32) for x in lists]), offsets
 
 
 def _score(params, ids, offsets, model):

@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
 )
 
 CATEGORIES = ('general', 'code', 'math', 'multilingual')
+WEB = ('general', 'multilingual')  # prose
 SCOPES = ('bucket', 'language')
 
 
@@ -63,11 +64,17 @@ def add(batch, name, rows, values, type=pa.float32()):
   column = np.full(batch.num_rows, None, object)
   for row, value in zip(rows, values):
     column[row] = value
-  array = pa.array(column, type)
-  i = batch.schema.get_field_index(name)
-  if i >= 0:
-    return batch.set_column(i, pa.field(name, type), array)
-  return batch.append_column(pa.field(name, type), array)
+  return _put_column(batch, name, pa.array(column, type))
+
+
+def floats(batch, name):
+  """float32 [documents] of a measured column; NaN where it is null."""
+  return batch[name].to_numpy(zero_copy_only=False).astype(np.float32)
+
+
+def put_floats(batch, name, values, missing):
+  """A batch with a measured column of all documents; null where `missing`."""
+  return _put_column(batch, name, pa.array(values, mask=missing))
 
 
 def drop(batch, drops):
@@ -100,3 +107,11 @@ def scope(batch, kinds, bucket):
     }
     result ^= np.array([hashes[name] for name in names], np.uint64)
   return result
+
+
+def _put_column(batch, name, array):
+  """The batch with a column, new or in the place of the old one."""
+  i, field = batch.schema.get_field_index(name), pa.field(name, array.type)
+  if i >= 0:
+    return batch.set_column(i, field, array)
+  return batch.append_column(field, array)

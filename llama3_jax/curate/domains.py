@@ -9,7 +9,6 @@ import dataclasses
 from llama3_jax.curate import documents
 
 KIND = 'extract.kind'
-WEB = ('general', 'multilingual')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,7 @@ def step(batch, config, state=None):
   moved = [
     (row, kind)
     for row, kind, category in zip(rows, kinds, categories)
-    if kind in config.kinds and category in WEB
+    if kind in config.kinds and category in documents.WEB
   ]
   if not moved:
     return batch

@@ -10,7 +10,6 @@ import functools
 import pathlib
 
 import numpy as np
-import pyarrow as pa
 
 from llama3_jax.config import UserError
 from llama3_jax.config import nearest
@@ -224,7 +223,7 @@ def measure(batch, config, state=None):
   missing = ~np.asarray(batch['drop_reason'].is_null())
   missing |= np.asarray(batch['text'].is_null())
   for name, value in values.items():
-    batch = put(batch, name, value.astype(np.float32), missing)
+    batch = documents.put_floats(batch, name, value.astype(np.float32), missing)
   return batch
 
 
@@ -240,25 +239,11 @@ def step(batch, config, state=None):
     rows = np.array(rows)
     for rule in rules(config, category, lang or ''):
       if rule.column not in values:
-        values[rule.column] = floats(batch, rule.column)
+        values[rule.column] = documents.floats(batch, rule.column)
       value, limit = values[rule.column][rows], np.float32(rule.limit)
       for row in rows[value > limit if rule.high else value < limit].tolist():
         drops.setdefault(row, (rule.reason, float(values[rule.column][row])))
   return documents.drop(batch, drops)
-
-
-def floats(batch, name):
-  """float32 [documents] of a measured column; NaN where it is null."""
-  return batch[name].to_numpy(zero_copy_only=False).astype(np.float32)
-
-
-def put(batch, name, values, missing):
-  """A batch with a measured column; null where `missing`."""
-  array = pa.array(values, mask=missing)
-  i = batch.schema.get_field_index(name)
-  if i >= 0:
-    return batch.set_column(i, pa.field(name, array.type), array)
-  return batch.append_column(pa.field(name, array.type), array)
 
 
 def measures(words, config):

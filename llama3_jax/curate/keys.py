@@ -6,13 +6,13 @@ are is decided when the number of rows is known, and memory is bounded by a numb
 bytes and not by the corpus.
 """
 
-import os
 import pathlib
 
 import numpy as np
 import pyarrow as pa
 
 from llama3_jax.curate import documents
+from llama3_jax.curate import files
 
 # A partition is mapped, joined, sorted and compared: its bytes, so many times.
 COPIES = 8
@@ -31,16 +31,12 @@ def write(path, table):
   path = pathlib.Path(path)
   order = np.argsort(table['key'].to_numpy(), kind='stable')
   table = table.take(pa.array(order)).combine_chunks()
-  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-  with pa.OSFile(str(partial), 'wb') as f:
-    with pa.ipc.new_file(f, table.schema) as out:
-      out.write_table(table)
-  os.replace(partial, path)
+  files.write_table(path, table)
 
 
 def rows(paths):
   """Number of rows of all files."""
-  return sum(len(_open(path)) for path in paths)
+  return sum(len(files.read_table(path)) for path in paths)
 
 
 def read(paths, partition, count):
@@ -53,7 +49,7 @@ def read(paths, partition, count):
   last = np.uint64((((partition + 1) << 64) // count) - 1)
   parts = []
   for path in paths:
-    table = _open(path)
+    table = files.read_table(path)
     if len(table) == 0:
       parts.append(table)
       continue
@@ -77,11 +73,6 @@ def ordered(table):
   key = key[order]
   first = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
   return key, order, first
-
-
-def _open(path):
-  with pa.memory_map(str(path)) as f:
-    return pa.ipc.open_file(f).read_all()
 
 
 def drops(tables, value):

@@ -15,7 +15,6 @@ from llama3_jax.curate import store as stores
 BINS = 48
 NEAR = 3  # samples on each side of a threshold
 EXCERPT = 400  # characters of a sample
-PROSE = ('general', 'multilingual')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Line:
   def categories(self):
     if self.group == 'all':
       return documents.CATEGORIES
-    return PROSE if self.group == 'prose' else (self.group,)
+    return documents.WEB if self.group == 'prose' else (self.group,)
 
   @property
   def span(self):
@@ -90,7 +89,7 @@ def shard(job):
 
   Returns:
     {line key: {'bins': [BINS], 'below', 'above': documents, 'near': [(distance, side,
-    value, url, lang, source, id, excerpt)]}}.
+    value, url, lang, id, excerpt)]}}.
   """
   store, stages, lines, number = job
   columns = {line.column for line in lines} | {'id', 'category', 'url', 'lang', 'text'}

@@ -24,7 +24,6 @@ from llama3_jax.curate import words as texts
 from llama3_jax.curate.words import MULTIPLIER
 
 PREFER = ('date', 'length', 'quality')
-ALGORITHM = 1  # of signatures: another number, other signatures
 KEYS = pa.schema([('key', pa.uint64()), ('id', pa.uint64())])
 
 

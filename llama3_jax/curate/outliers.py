@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 import xxhash
 
 from llama3_jax.curate import documents
-from llama3_jax.curate import heuristics
 from llama3_jax.curate import unigram
 from llama3_jax.curate import words as texts
 
@@ -106,13 +105,13 @@ def step(batch, config, state):
   lang = np.array([place.get(name or '', -1) for name in names], np.int64)
   known &= lang >= 0
   rows, bins, lang = rows[known], bins[known], lang[known]
-  value = heuristics.floats(batch, unigram.DIVERGENCE)[rows].astype(np.float64)
+  value = documents.floats(batch, unigram.DIVERGENCE)[rows].astype(np.float64)
   z = (value - state['center'][lang, bins]) / state['spread'][lang, bins]
   column = np.zeros(batch.num_rows, np.float32)
   column[rows] = z
   missing = np.ones(batch.num_rows, bool)
   missing[rows] = False
-  batch = heuristics.put(batch, COLUMN, column, missing)
+  batch = documents.put_floats(batch, COLUMN, column, missing)
   gone = z > state['limit'][lang]
   pairs = zip(rows[gone].tolist(), z[gone].tolist())
   return documents.drop(batch, {row: ('outlier.kl', value) for row, value in pairs})
@@ -120,8 +119,8 @@ def step(batch, config, state):
 
 def _cells(batch, rows):
   """(bin of length, cell of divergence, whether measured) of the documents `rows`."""
-  value = heuristics.floats(batch, unigram.DIVERGENCE)[rows]
-  tokens = heuristics.floats(batch, unigram.TOKENS)[rows]
+  value = documents.floats(batch, unigram.DIVERGENCE)[rows]
+  tokens = documents.floats(batch, unigram.TOKENS)[rows]
   known = np.isfinite(value) & (tokens > 0)
   value, tokens = np.where(known, value, 0), np.where(known, tokens, 1)
   bins = np.minimum(np.floor(OCTAVE * np.log2(tokens)), BINS - 1).astype(np.int64)

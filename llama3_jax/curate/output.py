@@ -11,6 +11,7 @@ import xxhash
 from llama3_jax.config import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import engine as engines
+from llama3_jax.curate import files
 from llama3_jax.curate import store as stores
 
 EXCERPT = 300  # characters of a dropped document that are kept for the reader
@@ -57,7 +58,7 @@ def path_of(folder, name):
 
 def _folder(store, config, stages):
   """Folder of the parts; its name covers all stages, the inputs and what is kept."""
-  named = f'{store.stages[stages - 1][1]} {store.print} {config.keep_dropped}'
+  named = f'{store.stages[stages - 1][1]} {store.fingerprint} {config.keep_dropped}'
   digest = xxhash.xxh3_64_hexdigest(named.encode())
   return pathlib.Path(store.folder, f'output-{digest}')
 
@@ -84,7 +85,7 @@ def _shard(job):
   for name in NAMES:
     path = _part(_folder(store, config, stages), shard, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with stores.renamed(path) as partial:
+    with files.renamed(path) as partial:
       with open(partial, 'wb') as raw, gzip.GzipFile('', 'wb', 6, raw, 0) as f:
         for row in rows[name]:
           line = json.dumps(row, ensure_ascii=False)
@@ -113,7 +114,7 @@ def _join(parts, path):
   """One file of all parts: gzip members one after the other are a gzip file."""
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with stores.renamed(path) as partial, open(partial, 'wb') as out:
+    with files.renamed(path) as partial, open(partial, 'wb') as out:
       for part in parts:
         with open(part, 'rb') as f:
           shutil.copyfileobj(f, out)

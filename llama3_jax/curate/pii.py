@@ -59,7 +59,7 @@ class Config:
   host_share: float = 0.3
   host_documents: int = 10
   mask: bool = False
-  categories: tuple[str, ...] = ('general', 'multilingual')
+  categories: tuple[str, ...] = documents.WEB
 
 
 def count(text):

@@ -31,8 +31,8 @@ def open_store(inputs, config, folder):
   """
   shards = _shards(inputs)
   found = stages.stages(config)
-  prints = stores.prints(found, [s.identity for s in shards])
-  names = tuple((s.name, p) for s, p in zip(found, prints))
+  named = stores.fingerprints(found, [s.identity for s in shards])
+  names = tuple((s.name, f) for s, f in zip(found, named))
   return stores.Store(str(pathlib.Path(folder, 'work')), tuple(shards), names)
 
 

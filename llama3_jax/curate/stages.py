@@ -8,6 +8,7 @@ from collections.abc import Callable
 from llama3_jax.config import UserError
 from llama3_jax.curate import c4
 from llama3_jax.curate import classify
+from llama3_jax.curate import documents
 from llama3_jax.curate import domains
 from llama3_jax.curate import exclude
 from llama3_jax.curate import extract
@@ -31,7 +32,6 @@ ABOUT = ('id', 'host', 'lang', 'category', 'bytes', *DROPS)  # what statistics n
 PII = (*ABOUT, 'pii.count', 'pii.rate')
 OUTLIER = (*ABOUT, unigram.DIVERGENCE, unigram.TOKENS)
 MEASURED = (*ABOUT, *sorted({column for _, _, column in heuristics.RULES}))
-WEB = ('general', 'multilingual')
 NEEDS = {'heuristics': 'measure', 'outlier': 'unigram'}
 
 
@@ -60,7 +60,7 @@ class Config:
   code_rank: rank.Config = rank.Config(column='code_quality.keep')
   reasoning: classify.Config = classify.Config(name='reasoning', categories=('math',))
   reasoning_rank: rank.Config = rank.Config(column='reasoning.keep')
-  kinds: classify.Config = classify.Config(name='knowledge', categories=WEB)
+  kinds: classify.Config = classify.Config(name='knowledge', categories=documents.WEB)
   knowledge: knowledge.Config = knowledge.Config()
   exclude: exclude.Config = exclude.Config()
   # How it is run; none of these changes a byte of the result.
@@ -108,7 +108,7 @@ def stages(config):
     Stage(
       'language',
       ((language.step, c.language),),
-      writes=('lang', 'lang_score', 'category'),
+      writes=('lang', 'lang_score'),
     ),
     Stage('pii_measure', ((pii.measure, c.pii),)),
     _global(

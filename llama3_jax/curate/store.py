@@ -15,15 +15,12 @@ for that stage and those after it, and no other.
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import hashlib
 import inspect
 import json
-import os
 import pathlib
 import pickle
-import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -32,9 +29,9 @@ import xxhash
 
 from llama3_jax import config as configs
 from llama3_jax.curate import documents
+from llama3_jax.curate import files
 
 HTML = 'html'  # read, never stored
-FULL = 1 << 24  # a disk with fewer bytes left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,21 +55,21 @@ class Store:
 
   def at(self, stage, *parts):
     """Path of a file of stage number `stage`."""
-    name, print_ = self.stages[stage]
-    return pathlib.Path(self.folder, f'{stage:02d}-{name}-{print_}', *parts)
+    name, fingerprint = self.stages[stage]
+    return pathlib.Path(self.folder, f'{stage:02d}-{name}-{fingerprint}', *parts)
 
   @functools.cached_property
-  def print(self):
+  def fingerprint(self):
     """Names the result: configuration, code and inputs."""
     identities = [shard.identity for shard in self.shards]
     return hashlib.sha256(repr((self.stages, identities)).encode()).hexdigest()[:16]
 
   def __reduce__(self):
     """Every job carries the store: the list of shards is pickled by name only."""
-    path = pathlib.Path(self.folder, f'inputs-{self.print}.pickle')
+    path = pathlib.Path(self.folder, f'inputs-{self.fingerprint}.pickle')
     if not path.exists():
       path.parent.mkdir(parents=True, exist_ok=True)
-      with renamed(path) as partial:
+      with files.renamed(path) as partial:
         partial.write_bytes(pickle.dumps(self.shards))
     return _load, (self.folder, self.stages, str(path))
 
@@ -107,7 +104,7 @@ def _shards(path):
   return pickle.loads(pathlib.Path(path).read_bytes())
 
 
-def prints(stages, inputs):
+def fingerprints(stages, inputs):
   """Fingerprint of every stage, each covering those before it.
 
   Args:
@@ -120,9 +117,9 @@ def prints(stages, inputs):
     functions = [step for step, _ in stage.steps]
     functions += [f for f in (stage.emit, stage.reduce, stage.resolve) if f]
     sources = _sources([inspect.getmodule(f) for f in functions])
-    files = [_content(path) for path in stage.files]
+    contents = [_content(path) for path in stage.files]
     rules = [config for _, config in stage.steps]
-    digest.update(repr((stage.name, rules, files, sources)).encode())
+    digest.update(repr((stage.name, rules, contents, sources)).encode())
     if stage.resolve and not joined:
       digest.update(repr(inputs).encode())
       joined = True
@@ -170,28 +167,27 @@ def batches(store, stage, shard, columns=None):
     columns: those that are needed; None is all. `ordinal`, the number in the whole
       input, is added when the first stage of all shards is done.
   """
-  files, place = [], {}
+  opened, place = [], {}
   for number in range(stage):
     file = pq.ParquetFile(store.at(number, f'{shard:05d}.parquet'), memory_map=True)
-    files.append(file)
+    opened.append(file)
     for name in file.schema_arrow.names:
       place[name] = number  # the later wins
   wanted = [name for name in place if columns is None or name in columns]
   first = _json(store.at(0, 'starts.json'))
   at = first[shard] if first else 0
-  for group in range(files[0].num_row_groups):
+  for group in range(opened[0].num_row_groups):
     parts = {}
-    for number, file in enumerate(files):
+    for number, file in enumerate(opened):
       names = [name for name in wanted if place[name] == number]
       if names:
         table = file.read_row_group(group, names, use_threads=False)
-        table = table.combine_chunks()
-        parts |= {name: _chunk(table[name]) for name in names}
-    rows = files[0].metadata.row_group(group).num_rows
+        parts |= {name: table[name].combine_chunks() for name in names}
+    rows = opened[0].metadata.row_group(group).num_rows
     parts['ordinal'] = pa.array(np.arange(at, at + rows, dtype=np.uint64))
     at += rows
     yield pa.record_batch([*parts.values()], names=[*parts])
-  for file in files:
+  for file in opened:
     file.close()
 
 
@@ -224,7 +220,7 @@ def columns(store, stage, shard, writes):
   """A Columns whose file appears when the block ends without an error."""
   path = store.at(stage, f'{shard:05d}.parquet')
   path.parent.mkdir(parents=True, exist_ok=True)
-  with renamed(path) as partial:
+  with files.renamed(path) as partial:
     result = Columns(partial, writes, not stage)
     try:
       yield result
@@ -236,44 +232,12 @@ def columns(store, stage, shard, writes):
       pq.write_table(schema.empty_table(), partial)
 
 
-@contextlib.contextmanager
-def renamed(path):
-  """The name to write under; the file has its own name once the block has ended."""
-  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-  try:
-    yield partial
-    with open(partial, 'rb') as f:
-      os.fsync(f.fileno())
-    os.replace(partial, path)
-  except OSError as error:
-    # numpy does not say why it wrote less than it should.
-    if error.errno is None and shutil.disk_usage(path.parent).free < FULL:
-      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
-    raise
-  finally:
-    partial.unlink(missing_ok=True)
-
-
-def write_table(path, table):
-  """Writes an Arrow file that is read by memory map."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with renamed(path) as partial:
-    with pa.OSFile(str(partial), 'wb') as f, pa.ipc.new_file(f, table.schema) as out:
-      out.write_table(table)
-
-
-def read_table(path):
-  """The table of an Arrow file, memory-mapped."""
-  with pa.memory_map(str(path)) as f:
-    return pa.ipc.open_file(f).read_all()
-
-
 def write_state(store, stage, arrays, facts):
   """Writes {name: np.ndarray} as .npy files, then state.json."""
   folder = store.at(stage, 'state')
   folder.mkdir(parents=True, exist_ok=True)
   for name, array in arrays.items():
-    with renamed(folder / f'{name}.npy') as partial:
+    with files.renamed(folder / f'{name}.npy') as partial:
       with open(partial, 'wb') as f:
         np.save(f, array)
   configs.replace(store.at(stage, 'state.json'), {'names': [*arrays], **facts})
@@ -296,12 +260,3 @@ def _json(path):
     return json.loads(path.read_text(encoding='utf-8'))
   except FileNotFoundError:
     return None
-
-
-def _chunk(column):
-  """The one array of a column."""
-  if column.num_chunks == 1:
-    return column.chunk(0)
-  return (
-    pa.concat_arrays(column.chunks) if column.num_chunks else column.combine_chunks()
-  )

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llama3_jax import config as configs
+from llama3_jax.curate import files
 from llama3_jax.curate import keys as key_files
 from llama3_jax.curate import read
 from llama3_jax.curate import stages
@@ -22,7 +23,7 @@ MAX_HOSTS = 2000  # of a shard that are counted by name
 
 
 def work(job):
-  """Runs one task; job: (Store, run.Config, kind, stage number, number).
+  """Runs one task; job: (Store, stages.Config, kind, stage number, number).
 
   Returns documents done, for the progress bar.
   """
@@ -89,7 +90,7 @@ def _emit(store, stage, number, shard):
     key_files.write(folder / f'{shard:05d}.arrow', found['keys'])
     facts |= {'keys': found['keys'].num_rows, 'bytes': found['keys'].nbytes}
   if 'side' in found:
-    stores.write_table(store.at(number, 'side', f'{shard:05d}.arrow'), found['side'])
+    files.write_table(store.at(number, 'side', f'{shard:05d}.arrow'), found['side'])
   facts['seconds'] = time.process_time() - began
   configs.replace(folder / f'{shard:05d}.json', facts)
   return rows
@@ -102,16 +103,16 @@ def _reduce(store, stage, number, partition):
   paths = [store.at(number, 'keys', f'{i:05d}.arrow') for i in shards]
   rows = key_files.read(paths, index, count)
   reduced = stage.reduce(rows, stage.steps[0][1])
-  stores.write_table(store.reduced(number, index, count), reduced)
+  files.write_table(store.reduced(number, index, count), reduced)
   return rows.num_rows
 
 
 def _resolve(store, stage, number, count):
   """Calls resolve() with what reduce() gave for `count` partitions."""
   began, config = time.process_time(), stage.steps[0][1]
-  reduced = (stores.read_table(store.reduced(number, i, count)) for i in range(count))
+  reduced = (files.read_table(store.reduced(number, i, count)) for i in range(count))
   paths = [store.at(number, 'side', f'{i:05d}.arrow') for i in range(len(store.shards))]
-  sides = (stores.read_table(path) for path in paths if path.exists())
+  sides = (files.read_table(path) for path in paths if path.exists())
   arrays = stage.resolve(reduced, sides, config)
   stores.write_state(store, number, arrays, {'seconds': time.process_time() - began})
   return 0
@@ -121,7 +122,7 @@ class _Stats:
   """Counts of one shard and stage: what came, what is left, what went and why."""
 
   def __init__(self):
-    self.rows = self.documents = self.bytes = self.words = 0
+    self.rows = self.documents = self.bytes = 0
     self.read = {'documents': 0, 'bytes': 0}
     self.dropped = {}
     self.languages = collections.Counter()

@@ -17,7 +17,6 @@ import xxhash
 
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax.curate import documents
-from llama3_jax.curate import heuristics
 from llama3_jax.curate import keys as key_files
 from llama3_jax.curate import words as texts
 
@@ -101,8 +100,8 @@ def step(batch, config, state):
     sums = counts.sum(1) + config.alpha * counts.shape[1]
     _divergence(ids, first, rows, counts, config.alpha, sums, result)
   missing = (np.diff(first) == 0) | (rows < 0)
-  batch = heuristics.put(batch, DIVERGENCE, result.astype(np.float32), missing)
-  return heuristics.put(batch, TOKENS, np.diff(first).astype(np.float32), missing)
+  batch = documents.put_floats(batch, DIVERGENCE, result.astype(np.float32), missing)
+  return documents.put_floats(batch, TOKENS, np.diff(first).astype(np.float32), missing)
 
 
 def totals(rows):

