@@ -351,3 +351,12 @@ def test_a_stage_does_not_count_what_its_process_did_before(tmp_path):
   os.utime(config, (10.0, 10.0))  # a restart
   assert goodput._began(config, process, now) == process
   assert goodput._began(config, process, 90_000.0) == 90_000.0  # an old notebook
+
+
+def test_a_board_that_cannot_write_ends_the_run_and_does_not_hang_it(tmp_path):
+  writer = metrics.Writer(tmp_path, 0)
+  writer.write(1, {'loss': 1.0})
+  # As after an error of its own: nothing is taken from the queue any more.
+  next(t for t in writer.threads if hasattr(t, 'stop')).stop()
+  with pytest.raises(OSError, match='No space left'):
+    writer.write(2, {'loss': 1.0})

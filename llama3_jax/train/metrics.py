@@ -1,9 +1,11 @@
 """Metrics to metrics.jsonl and TensorBoard, fetched one step late, and progress."""
 
+import errno
 import json
 import os
 import pathlib
 import sys
+import threading
 import time
 
 import jax
@@ -33,13 +35,23 @@ class Writer:
     temporary.write_text(text)
     os.replace(temporary, self.path)
     self.file = open(self.path, 'a', encoding='utf-8')
+    before = set(threading.enumerate())
+    # The queue must not be full before write() sees that the board's thread has died.
     self.board = tensorboardX.SummaryWriter(
-      str(folder / 'tensorboard'), purge_step=resume_step + 1
+      str(folder / 'tensorboard'), purge_step=resume_step + 1, max_queue=10_000
     )
+    self.threads = set(threading.enumerate()) - before
 
   def write(self, step, row):
+    """Appends a row; OSError on a full disk.
+
+    The board writes in a thread of its own, which ends on the first error and tells
+    nobody: the queue would fill, and the run would wait for it without end.
+    """
     if not self.active:
       return
+    if not all(thread.is_alive() for thread in self.threads):
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.board.logdir)
     self.file.write(json.dumps({'step': step, **row}) + '\n')
     self.file.flush()
     for name, value in row.items():
