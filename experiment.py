@@ -31,7 +31,7 @@ ROOT = pathlib.Path(__file__).parent
 
 def load_config(argument):
   """(module, ConfigDict) of FILE[:ARG]."""
-  from llama3_jax.config import UserError
+  from llama3_jax.base.errors import UserError
 
   path, _, variant = argument.partition(':')
   file = next((p for p in (pathlib.Path(path), ROOT / path) if p.is_file()), None)
@@ -47,13 +47,14 @@ def load_config(argument):
 def override(config, overrides):
   """Set {'optim.peak': '1e-3'} in place, with the type of the present value."""
   from llama3_jax import config as configs
+  from llama3_jax.base.errors import UserError
 
   flat = configs.flatten(config)
   for path, text in overrides.items():
     if path not in flat:
       near = configs.nearest(path, sorted(flat))
       hint = f'did you mean {" or ".join(near)}?' if near else 'see --help'
-      raise configs.UserError(f'--config.{path}: no such field; {hint}')
+      raise UserError(f'--config.{path}: no such field; {hint}')
     *parents, name = path.split('.')
     node = config
     for parent in parents:
@@ -62,7 +63,7 @@ def override(config, overrides):
 
 
 def _parse(path, text, present):
-  from llama3_jax.config import UserError
+  from llama3_jax.base.errors import UserError
 
   if not isinstance(text, str):
     return text
@@ -97,7 +98,7 @@ def _whole(text):
 
 def parse(arguments):
   """(flags, overrides) of the command line; UserError for what is not understood."""
-  from llama3_jax.config import UserError
+  from llama3_jax.base.errors import UserError
 
   flags, overrides = {}, {}
   names = ('config', 'workdir', 'sweep', 'sweep_index', 'devices', 'help')
@@ -118,7 +119,7 @@ def parse(arguments):
 
 def _number(flags, name):
   """The flag as an int."""
-  from llama3_jax.config import UserError
+  from llama3_jax.base.errors import UserError
 
   try:
     return int(flags[name])
@@ -146,7 +147,7 @@ def run(config, workdir, several=False):
   import jax
 
   from llama3_jax import mesh
-  from llama3_jax.config import UserError
+  from llama3_jax.base.errors import UserError
 
   if several and ('mesh' not in config or config.experiment == 'herd'):
     raise UserError(f'--processes: {config.experiment} runs in one process')
@@ -159,7 +160,7 @@ def run(config, workdir, several=False):
 
 def _compiler(flags):
   """Puts the flag sets of --chip where the compiler reads them, before jax starts."""
-  from llama3_jax.config import UserError
+  from llama3_jax.base.errors import UserError
   from llama3_jax.plan import flags as sets
 
   if 'chip' not in flags:
@@ -192,7 +193,7 @@ def _join(flags):
   """The Peers of this process when there are several; else None."""
   import jax
 
-  from llama3_jax.config import UserError
+  from llama3_jax.base.errors import UserError
   from llama3_jax.train import peers
 
   for name in ('processes', 'process'):
@@ -224,7 +225,7 @@ def _lost(line):
 
 def members(module, config, flags, overrides, workdir):
   """(config, workdir) of every run that the flags ask for."""
-  from llama3_jax.config import UserError
+  from llama3_jax.base.errors import UserError
 
   if not {'sweep', 'sweep_index'} & set(flags):
     override(config, overrides)
@@ -253,7 +254,7 @@ def main(arguments, peers):
   """Runs what the command line asks for; `peers` is filled when there are others."""
   from absl import logging
 
-  from llama3_jax.config import UserError
+  from llama3_jax.base.errors import UserError
 
   flags, overrides = parse(arguments)
   if 'help' in flags or 'h' in flags or not flags:
@@ -297,7 +298,7 @@ def _ours(record):
 
 
 def _interrupt(*_):
-  from llama3_jax.config import Preempted
+  from llama3_jax.base.errors import Preempted
 
   raise Preempted('stopped by SIGTERM; the same command goes on')
 
@@ -337,8 +338,8 @@ def launch(arguments):
 
 def _ending(error):
   """(exit status, the line for the user; None for an error that is ours)."""
-  from llama3_jax.config import Preempted
-  from llama3_jax.config import UserError
+  from llama3_jax.base.errors import Preempted
+  from llama3_jax.base.errors import UserError
 
   if isinstance(error, UserError):
     return 2, str(error)

@@ -24,7 +24,7 @@ from sides.aot_cases import TOPOLOGY
 from configs import plan as plan_config
 from experiments import plan
 from llama3_jax import config as configs
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.plan import analyse
 from llama3_jax.plan import compile as compiler
 from llama3_jax.plan import flags

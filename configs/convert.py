@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 
 def get_config(mode='auto_to_hf'):

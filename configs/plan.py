@@ -7,6 +7,7 @@ import ml_collections
 
 from configs import pretrain
 from llama3_jax import config as configs
+from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 from llama3_jax.plan import topology
 
@@ -16,7 +17,7 @@ SIZES = ('1b', '3b', *pretrain.PEAK)
 def get_config(argument='8b,v5p:4x4x4'):
   size, _, target = argument.partition(',')
   if size not in llama.SIZES or not target:
-    raise configs.UserError(
+    raise UserError(
       f'plan.py:{argument}: write SIZE,CHIP:TOPOLOGY with a SIZE of '
       f'{", ".join(llama.SIZES)}, e.g. plan.py:8b,v5p:4x4x4'
     )

@@ -3,6 +3,7 @@
 import ml_collections
 
 from llama3_jax import config as configs
+from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 
 # Peak learning rates of table 3; ramp, warm-up and decay are those of the 405B.
@@ -161,7 +162,7 @@ def get_config(size='tiny'):
     c.data.changes = TINY_CHANGES
     return c
   if size not in PEAK:
-    raise configs.UserError(f'size {size!r} is none of tiny, {", ".join(PEAK)}')
+    raise UserError(f'size {size!r} is none of tiny, {", ".join(PEAK)}')
   c.model = configs.model_fields(llama.SIZES[size])
   c.mesh.update(MESH[size])
   c.optim.update(

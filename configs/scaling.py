@@ -14,6 +14,7 @@ import ml_collections
 
 from configs import pretrain
 from llama3_jax import config as configs
+from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 from llama3_jax.scaling import ladder
 
@@ -190,7 +191,7 @@ def sweep(mode='paper'):
   """
   c = get_config(mode)
   if c.scaling.mode != 'live':
-    raise configs.UserError(f'--sweep: configs/scaling.py:{mode} has no ladder of runs')
+    raise UserError(f'--sweep: configs/scaling.py:{mode} has no ladder of runs')
   plan = ladder.create(c.scaling)
   for run in ladder.runs(plan, configs.model_config(c.model)):
     yield ladder.overrides(run, plan)

@@ -2,7 +2,7 @@
 
 import ml_collections
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 # stages, chunks a stage, microbatches, consecutive microbatches
 PRESETS = {

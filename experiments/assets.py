@@ -13,7 +13,7 @@ import os
 import random
 
 from llama3_jax import config as configs
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import assets
 
 

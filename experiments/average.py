@@ -8,7 +8,7 @@ final/ and results.json.
 """
 
 from llama3_jax import config as configs
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.train import average
 from llama3_jax.train import checkpoint
 

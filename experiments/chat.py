@@ -10,7 +10,7 @@ but config.json.
 from llama3_jax import chat
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings
 from llama3_jax.train import checkpoint

@@ -23,7 +23,7 @@ from plotly import subplots
 from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import mesh as meshes
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import pipeline as rows
 from llama3_jax.data import shards
 from llama3_jax.model import llama

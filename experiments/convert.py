@@ -16,7 +16,7 @@ import jax
 from absl import logging
 
 from llama3_jax import config as configs
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.model import convert
 from llama3_jax.train import checkpoint
 

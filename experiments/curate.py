@@ -23,7 +23,7 @@ import hashlib
 from absl import logging
 
 from llama3_jax import config as configs
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import check
 from llama3_jax.curate import documents
 from llama3_jax.curate import engine

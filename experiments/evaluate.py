@@ -13,7 +13,7 @@ from absl import logging
 
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
 from llama3_jax.eval import run
 from llama3_jax.generate.sample import Settings

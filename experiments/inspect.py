@@ -19,7 +19,7 @@ import numpy as np
 from experiments import pretrain
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.train import schedule
 
 

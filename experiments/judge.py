@@ -25,7 +25,7 @@ from llama3_jax import axes
 from llama3_jax import chat
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import classify
 from llama3_jax.curate import judge
 from llama3_jax.generate import engine

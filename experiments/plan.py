@@ -16,7 +16,7 @@ from absl import logging
 
 from llama3_jax import config as configs
 from llama3_jax import mesh as meshes
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.generate import sample
 from llama3_jax.model import llama
 from llama3_jax.plan import analyse

@@ -18,7 +18,7 @@ from experiments import shards as writer
 from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import show
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix as mixes
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards

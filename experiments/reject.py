@@ -16,7 +16,7 @@ import numpy as np
 from llama3_jax import chat
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.generate.sample import Settings
 from llama3_jax.post import annotate
 from llama3_jax.post import preference

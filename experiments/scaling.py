@@ -26,7 +26,7 @@ from experiments import pretrain
 from llama3_jax import config as configs
 from llama3_jax import page
 from llama3_jax import tokenizer as tokenizers
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import sample_text
 from llama3_jax.data import shards
 from llama3_jax.scaling import answers

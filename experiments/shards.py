@@ -16,7 +16,7 @@ import re
 
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
 from llama3_jax.tasks import needle
 from llama3_jax.tasks import suite

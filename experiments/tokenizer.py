@@ -21,7 +21,7 @@ from absl import logging
 
 from llama3_jax import config as configs
 from llama3_jax import tokenizer
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import suite
 
 

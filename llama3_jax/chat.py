@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.tokenizer import Tokenizer
 
 ROLES = ('system', 'user', 'assistant', 'ipython')

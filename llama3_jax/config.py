@@ -11,13 +11,7 @@ import tempfile
 
 import ml_collections
 
-
-class UserError(Exception):
-  """A mistake of the user: one line that names the field or file and the way out."""
-
-
-class Preempted(Exception):
-  """The run was asked to stop (SIGTERM), has saved, and may exit with status 0."""
+from llama3_jax.base.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

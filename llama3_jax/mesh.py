@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from llama3_jax import axes
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 
 def shape(config, n_devices):

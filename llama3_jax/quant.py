@@ -8,7 +8,7 @@ precision). Parameters, optimizer and residual stream keep their types.
 
 import jax.numpy as jnp
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 KINDS = {
   # of activations and weights, of gradients, what products are summed in

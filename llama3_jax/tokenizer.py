@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import tiktoken
 
 from llama3_jax import vocabulary
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 N_SPECIAL = 256
 # tiktoken panics on longer input, and its regex engine on longer runs.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import tiktoken
 import tokenizers
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 # The alternatives in the order in which they are tried, as the released code
 # has them. `regex`, `tiktoken` and `tokenizers` all read this dialect.

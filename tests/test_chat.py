@@ -10,9 +10,9 @@ import pytest
 
 from llama3_jax import chat
 from llama3_jax import tokenizer
+from llama3_jax.base.errors import UserError
 from llama3_jax.chat import Call
 from llama3_jax.chat import Message
-from llama3_jax.config import UserError
 from llama3_jax.tokenizer import Tokenizer
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
-from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.train import average
 from llama3_jax.train import checkpoint

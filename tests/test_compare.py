@@ -7,7 +7,7 @@ import pytest
 
 from configs import compare as recipe
 from experiments import compare
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 
 def small(**changes):

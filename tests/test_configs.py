@@ -15,7 +15,7 @@ from experiments import pretrain as pretrain_experiment
 from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import mesh as meshes
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix
 from llama3_jax.model import llama
 from llama3_jax.train import loss as losses

@@ -21,9 +21,9 @@ import safetensors.numpy
 
 from configs import convert as convert_config
 from experiments import convert as experiment
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
-from llama3_jax.config import UserError
 from llama3_jax.model import convert
 from llama3_jax.model import files
 from llama3_jax.model import formats

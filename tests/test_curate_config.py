@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import curate as curate_config
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import check
 from llama3_jax.curate import documents
 from llama3_jax.curate import margins

@@ -7,7 +7,7 @@ import re
 import global_steps
 import pytest
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import exclude
 

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import blocks
 from llama3_jax.curate import documents
 from llama3_jax.curate import extract

@@ -7,7 +7,7 @@ import global_steps
 import numpy as np
 import pytest
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import heuristics
 from llama3_jax.curate import repetition

@@ -13,7 +13,7 @@ import pytest
 
 from configs import curate as curate_config
 from experiments import curate
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import heuristics
 from llama3_jax.curate import margins
 from llama3_jax.curate import run

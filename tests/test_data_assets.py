@@ -6,7 +6,7 @@ import pytest
 
 from configs import assets as assets_config
 from experiments import assets as experiment
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import assets
 from llama3_jax.post import preference
 from llama3_jax.post import sft

@@ -9,7 +9,7 @@ from configs import inspect as configs_inspect
 from experiments import inspect
 from experiments import pretrain
 from llama3_jax import tokenizer as tokenizers
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
 
 

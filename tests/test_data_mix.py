@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix
 
 PAPER = {'general': 0.50, 'math': 0.25, 'code': 0.17, 'multilingual': 0.08}

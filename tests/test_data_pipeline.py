@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix
 from llama3_jax.data import pack
 from llama3_jax.data import pipeline

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards
 

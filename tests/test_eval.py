@@ -8,7 +8,7 @@ import numpy as np
 import post_examples as toy
 import pytest
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.eval import needle
 from llama3_jax.eval import run
 from llama3_jax.generate import engine

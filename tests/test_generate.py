@@ -9,8 +9,8 @@ import pytest
 
 from llama3_jax import axes
 from llama3_jax import mesh
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.generate import engine
 from llama3_jax.generate import sample
 from llama3_jax.generate.sample import Settings

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import test_loop as toy
 
-from llama3_jax.config import Preempted
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import Preempted
+from llama3_jax.base.errors import UserError
 from llama3_jax.train import checkpoint
 from llama3_jax.train import goodput
 from llama3_jax.train import guard as guards

@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'llama3_jax'
 # A module imports its own layer and the layers before it.
 LAYERS = (
+  ('base',),
   ('axes', 'mesh', 'config', 'show', 'page', 'quant'),
   ('vocabulary', 'tokenizer', 'chat', 'model', 'kernels'),
   ('curate', 'data'),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from llama3_jax import axes
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.kernels import blockwise
 from llama3_jax.kernels import cross_entropy
 from llama3_jax.kernels import flash

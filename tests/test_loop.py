@@ -16,9 +16,9 @@ import pytest
 
 from configs import pretrain as pretrain_config
 from experiments import pretrain
+from llama3_jax.base.errors import Preempted
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import Preempted
-from llama3_jax.config import UserError
 from llama3_jax.data import pipeline
 from llama3_jax.model import llama
 from llama3_jax.train import checkpoint

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from llama3_jax import axes
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.train import optim
 
 C = optim.OptimConfig(peak=0.05, warmup=5, decay=0, eps=1e-8, weight_decay=0.01)

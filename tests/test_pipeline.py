@@ -13,8 +13,8 @@ from configs import pretrain
 from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import mesh as meshes
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.pipeline import layout as layouts
 from llama3_jax.pipeline import plans

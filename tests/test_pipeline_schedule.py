@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.pipeline import layout as layouts
 from llama3_jax.pipeline import picture
 from llama3_jax.pipeline import schedule as schedules

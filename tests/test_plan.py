@@ -13,7 +13,7 @@ from configs import plan as plan_config
 from experiments import plan as experiment
 from llama3_jax import axes
 from llama3_jax import config as configs
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.model import flops
 from llama3_jax.model import llama
 from llama3_jax.plan import chips

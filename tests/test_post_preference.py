@@ -7,7 +7,7 @@ import post_examples as toy
 import pytest
 
 from llama3_jax import chat
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.post import preference
 from llama3_jax.post import rows
 

@@ -8,8 +8,8 @@ import numpy as np
 import post_examples as toy
 import pytest
 
+from llama3_jax.base.errors import UserError
 from llama3_jax.chat import Message
-from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.post import sft
 

@@ -9,8 +9,8 @@ import pytest
 
 from llama3_jax import axes
 from llama3_jax import quant
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.train import loss as losses
 

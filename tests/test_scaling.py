@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llama3_jax import config as configs
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.model import flops
 from llama3_jax.model import llama
 from llama3_jax.scaling import benchmarks

@@ -13,8 +13,8 @@ import pytest
 from configs import scaling as recipe
 from experiments import scaling
 from llama3_jax import config as configs
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.scaling import answers
 from llama3_jax.scaling import ladder

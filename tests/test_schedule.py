@@ -8,8 +8,8 @@ import ml_collections
 import numpy as np
 import pytest
 
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.train import optim
 from llama3_jax.train import schedule

@@ -10,8 +10,8 @@ import pytest
 import rows
 
 from llama3_jax import axes
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.train import loss as losses
 from llama3_jax.train import optim

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import example
 from llama3_jax.tasks import needle
 from llama3_jax.tasks import suite

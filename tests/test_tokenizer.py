@@ -18,7 +18,7 @@ from configs import tokenizer as tokenizer_config
 from experiments import tokenizer as experiment
 from llama3_jax import tokenizer
 from llama3_jax import vocabulary
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.tokenizer import Tokenizer
 
 # Real text that every machine has: modules of the standard library.

@@ -6,7 +6,7 @@ import typing
 
 import ml_collections
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import nearest
 from llama3_jax.curate import classifier
 from llama3_jax.curate import classify

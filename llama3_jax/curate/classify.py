@@ -15,7 +15,7 @@ import pyarrow as pa
 import xxhash
 from absl import logging
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import classifier
 from llama3_jax.curate import documents
 from llama3_jax.curate import judge

@@ -15,7 +15,7 @@ import time
 from absl import logging
 from tqdm import tqdm
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 ENGINES = ('local', 'ray')
 LINE_S = 30.0  # between lines of progress where there is no terminal

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import keys as key_files
 from llama3_jax.curate import phrases

@@ -14,7 +14,7 @@ import pyarrow as pa
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import block_model
 from llama3_jax.curate import blocks
 from llama3_jax.curate import documents

@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import nearest
 from llama3_jax.curate import documents
 from llama3_jax.curate import phrases

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import scipy.sparse
 import scipy.sparse.csgraph
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import keys as key_files
 from llama3_jax.curate import words as texts

@@ -8,7 +8,7 @@ import shutil
 
 import xxhash
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import engine as engines
 from llama3_jax.curate import files

@@ -5,7 +5,7 @@ from __future__ import annotations  # fields are named as their modules
 import dataclasses
 from collections.abc import Callable
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import c4
 from llama3_jax.curate import classify
 from llama3_jax.curate import documents

@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 
 from llama3_jax import config as configs
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import files
 

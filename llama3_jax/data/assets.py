@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from collections.abc import Sequence
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 TRIPLES = 'pref_qa_feedback/triples_edited.jsonl'
 GSM8K = 'gsm8k/train.jsonl'

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ the row goes on in the next one. Attention is masked between documents by `segme
 
 import numpy as np
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 POSITIONS = ('row', 'document')
 

@@ -10,7 +10,7 @@ import hashlib
 import grain
 import numpy as np
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix
 from llama3_jax.data import pack
 

@@ -19,7 +19,7 @@ import time
 from absl import logging
 
 from llama3_jax import config as configs
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import warc
 from llama3_jax.data import sample_pages
 from llama3_jax.data import sample_text

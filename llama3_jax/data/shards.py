@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from array_record.python import array_record_module
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import shuffle
 
 # One record a group, so that a random read decompresses one document; zstd saves 63%.

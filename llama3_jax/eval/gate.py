@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from absl import logging
 
 from llama3_jax import config as configs
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.eval import needle
 from llama3_jax.tokenizer import Tokenizer
 from llama3_jax.train import checkpoint

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings
 from llama3_jax.model import llama

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from llama3_jax import axes
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.generate import sample
 from llama3_jax.generate.sample import Settings
 from llama3_jax.model import llama

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from llama3_jax import axes
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.kernels import blockwise
 from llama3_jax.kernels import flash
 from llama3_jax.kernels import splash

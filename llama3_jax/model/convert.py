@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.model import files
 from llama3_jax.model import formats
 from llama3_jax.model import gguf_in

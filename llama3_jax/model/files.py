@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import ml_dtypes
 import numpy as np
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # Names in safetensors. Other dtypes are quantised weights that need their own reader.

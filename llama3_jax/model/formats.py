@@ -15,8 +15,8 @@ import numpy as np
 
 from llama3_jax import axes
 from llama3_jax import config as configuration
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.model.files import Tensor
 

@@ -5,9 +5,9 @@ from typing import Any
 import gguf
 import numpy as np
 
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
-from llama3_jax.config import UserError
 from llama3_jax.model import files
 from llama3_jax.model import formats
 from llama3_jax.model.formats import Weights

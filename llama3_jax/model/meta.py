@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from llama3_jax import config as configuration
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
-from llama3_jax.config import UserError
 from llama3_jax.model import files
 from llama3_jax.model import formats
 from llama3_jax.model import llama

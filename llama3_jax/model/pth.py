@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.model import files
 
 STORAGES = {

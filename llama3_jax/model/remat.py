@@ -6,7 +6,7 @@ The paper trains its 8K stage without recomputation (`none`).
 
 import jax
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 # Of one token in one layer: input D, q N*H, k and v K*H, attention N*H, out D,
 # gate and up F; keys and values are k and v gathered over `context` (TPU).

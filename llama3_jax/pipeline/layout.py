@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llama3_jax import axes
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 
 from llama3_jax import axes
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.pipeline import layout as layouts
 from llama3_jax.pipeline import schedule as schedules
 

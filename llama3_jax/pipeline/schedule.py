@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 IDLE, FORWARD, BACKWARD = range(3)
 # aligned: 1F1B, a tick holds forwards or backwards only

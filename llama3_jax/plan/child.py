@@ -15,6 +15,7 @@ import traceback
 import numpy as np
 
 from llama3_jax import config as configs
+from llama3_jax.base.errors import UserError
 
 
 def main(folder):
@@ -27,7 +28,7 @@ def main(folder):
     configs.write_json(folder / 'program.json', describe(mesh))
     compiled = lowered.compile(compiler_options=request['options'])
   except Exception as e:
-    user = isinstance(e, configs.UserError)
+    user = isinstance(e, UserError)
     kind = 'user' if user else 'memory' if 'RESOURCE_EXHAUSTED' in str(e) else 'other'
     said = {'kind': kind, 'text': str(e), 'trace': traceback.format_exc()}
     configs.write_json(folder / 'error.json', said)

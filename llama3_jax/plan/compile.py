@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.plan import hlo
 
 # Keeps libtpu from looking for a machine, and from locking others out of it.

@@ -6,7 +6,7 @@ The launcher puts `environment` into the environment of a run; a plan compiles w
 `flags`.
 """
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 TPU = ('v5e', 'v5p', 'v6e', 'tpu7x')
 

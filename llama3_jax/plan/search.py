@@ -5,7 +5,7 @@ import itertools
 
 from llama3_jax import axes
 from llama3_jax import mesh as meshes
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.plan import memory
 
 

@@ -5,7 +5,7 @@ import itertools
 import math
 
 from llama3_jax import mesh as meshes
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.plan import chips
 
 GPUS_A_HOST = 8

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from llama3_jax import chat
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.tokenizer import Tokenizer
 

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from llama3_jax import chat
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.model import llama
 from llama3_jax.post import preference
 from llama3_jax.post import rows as rows_lib

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llama3_jax import axes
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 from llama3_jax.train import loss as losses
 

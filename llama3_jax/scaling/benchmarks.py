@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.scaling import measured
 from llama3_jax.scaling import predict
 

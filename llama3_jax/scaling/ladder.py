@@ -10,8 +10,8 @@ import math
 import pathlib
 
 from llama3_jax import config as configs
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.config import UserError
 from llama3_jax.model import flops
 from llama3_jax.model import llama
 

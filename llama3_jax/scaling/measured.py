@@ -9,7 +9,7 @@ import math
 import pathlib
 import re
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 # Choices of a question, by the first word of a benchmark's column: the chance level.
 CHOICES = {

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.scaling import predict
 
 

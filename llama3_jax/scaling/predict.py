@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 from scipy import optimize
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 STEPS = ('linear', 'power', 'chinchilla')  # laws of the first step
 EXPONENTS = np.geomspace(0.02, 1.2, 60)

@@ -12,7 +12,7 @@ import numpy as np
 
 from llama3_jax import axes
 from llama3_jax import config as configs
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import pipeline
 from llama3_jax.model import llama
 from llama3_jax.scaling import ladder

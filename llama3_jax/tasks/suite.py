@@ -2,7 +2,7 @@
 
 import random
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import arithmetic
 from llama3_jax.tasks import copy
 from llama3_jax.tasks import example

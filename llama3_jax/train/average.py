@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 
 def mean(trees):

@@ -16,7 +16,7 @@ from absl import logging
 from etils import epath
 
 from llama3_jax import config as configs
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 POLICIES = ('off', 'skip', 'clip', 'rewind', 'stop')
 WINDOW = 128  # good steps that a spike is measured against

@@ -12,7 +12,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from llama3_jax import axes
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.train import step as steps
 
 SLOW = 0.2  # of a step's time, by which a host may be slower than the median one

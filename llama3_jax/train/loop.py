@@ -11,8 +11,8 @@ from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import mesh as meshes
 from llama3_jax import quant
-from llama3_jax.config import Preempted
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import Preempted
+from llama3_jax.base.errors import UserError
 from llama3_jax.model import remat
 from llama3_jax.pipeline import layout as layouts
 from llama3_jax.pipeline import plans

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.train import schedule
 
 BYTES = dict(float32=4, bfloat16=2, int8=1)  # of a stored moment

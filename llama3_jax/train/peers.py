@@ -21,7 +21,7 @@ import numpy as np
 from jax._src.lib import _jax
 from jax.experimental import multihost_utils
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 from llama3_jax.train import coordinator
 
 BEAT = 5.0  # seconds between signs of life

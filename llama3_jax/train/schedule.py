@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from llama3_jax.config import UserError
+from llama3_jax.base.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
