@@ -63,6 +63,7 @@ class Tokenizer:
     fingerprint: sha256 of the vocabulary file, to be kept with encoded data.
     specials: special token text -> id.
     encoding: the tiktoken object that does the work.
+    content: the vocabulary file, which travels with a model's parameters.
   """
 
   n_base: int
@@ -70,6 +71,7 @@ class Tokenizer:
   fingerprint: str
   specials: Mapping[str, int] = dataclasses.field(repr=False)
   encoding: tiktoken.Encoding = dataclasses.field(repr=False)
+  content: bytes = dataclasses.field(default=b'', repr=False, compare=False)
 
   @classmethod
   def load(cls, path: str | os.PathLike, variant: str = '3.1') -> 'Tokenizer':
@@ -92,7 +94,7 @@ class Tokenizer:
       special_tokens=specials,
     )
     fingerprint = hashlib.sha256(content).hexdigest()
-    return cls(len(ranks), variant, fingerprint, specials, encoding)
+    return cls(len(ranks), variant, fingerprint, specials, encoding, content)
 
   @property
   def vocab_size(self) -> int:

@@ -2,7 +2,8 @@
 
 A thin layer over Orbax's CheckpointManager: unfinished saves stay under a temporary
 name and are ignored, no save is dropped. `final/` holds the parameters a stage hands
-to the next one.
+to the next one. Both carry digests of what they hold: what was damaged on disk is
+refused by name.
 """
 
 import contextlib
@@ -18,6 +19,12 @@ from etils import epath
 from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
+from llama3_jax.train import beside
+from llama3_jax.train import digest
+
+AGAIN = 'remove that folder and run the same command again'
+# The identity of parameters of which nothing is known.
+NOBODY = {'vocabulary': None, 'vocab_size': 0, 'variant': '', 'digest': ''}
 
 
 class Checkpoints:
@@ -49,8 +56,11 @@ class Checkpoints:
     if step in self.manager.all_steps():
       logging.info('step %d is saved already', step)
       return
+    digests = {'data': digest.value(data), 'arrays': digest.arrays(state)}
     args = ocp.args.Composite(
-      state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data)
+      state=ocp.args.StandardSave(state),
+      data=ocp.args.JsonSave(data),
+      digest=ocp.args.JsonSave(digests),
     )
     try:
       saved = self.manager.save(step, args=args, force=True)
@@ -73,32 +83,47 @@ class Checkpoints:
   def restore(self, abstract, step=None):
     """(state, data) of `step` or the latest, laid out as `abstract`; None if none.
 
-    Raises UserError when the checkpoint holds another tree than the config makes.
+    Raises UserError when the checkpoint holds another tree than the config makes, or
+    other values than were saved.
     """
     step = self.latest() if step is None else step
     if step is None:
       return None
-    args = ocp.args.Composite(
-      state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore()
-    )
-    with _quiet():
-      try:
-        _compare(self.folder / str(step) / 'state', abstract)
-        found = self.manager.restore(step, args=args)
-      except UserError:
-        raise
-      except Exception as e:  # Orbax raises many kinds, for a wrong tree and a bad file
-        raise _explain(e, self.folder / str(step))
-    return found['state'], found['data']
+    folder = self.folder / str(step)
+    data, digests = self._data(step)
+
+    def read(abstract):
+      args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+      return self.manager.restore(step, args=args)['state']
+
+    wanted = digests and digests['arrays']
+    return _read(read, folder / 'state', abstract, wanted, folder, AGAIN), data
 
   def data(self, step):
     """The JSON part of a save."""
+    return self._data(step)[0]
+
+  def _data(self, step):
+    """(data, digests) of a save; the digests are None for one that was made without."""
+    folder = self.folder / str(step)
+    items = {'data': ocp.args.JsonRestore()}
+    if (folder / 'digest').exists():
+      items['digest'] = ocp.args.JsonRestore()
     try:
-      args = ocp.args.Composite(data=ocp.args.JsonRestore())
       with _quiet():
-        return self.manager.restore(step, args=args)['data']
+        found = self.manager.restore(step, args=ocp.args.Composite(**items))
     except Exception as e:
-      raise _explain(e, self.folder / str(step))
+      raise _explain(e, folder)
+    data, digests = found['data'], found.get('digest')
+    if 'digest' not in items:
+      logging.info('%s has no digests: it is used unchecked', folder)
+    elif not (isinstance(digests, dict) and isinstance(digests.get('arrays'), dict)):
+      raise beside.damaged(folder, 'digest', AGAIN)
+    elif digests.get('data') != digest.value(data):
+      raise beside.damaged(folder, 'data', AGAIN)
+    if not isinstance(data, dict):
+      raise beside.damaged(folder, 'data', AGAIN)
+    return data, digests
 
   def forget(self, after):
     """Removes the saves of later steps than `after`: a rewind makes them anew."""
@@ -140,8 +165,13 @@ def open_run(workdir, train):
   return Checkpoints(workdir, train.keep, train.keep_every, train.checkpoints)
 
 
-def save_params(folder, params, model):
-  """Write parameters and their ModelConfig to `folder`, replacing it atomically."""
+def save_params(folder, params, model, tokenizer=None, origin=None):
+  """Write parameters and their ModelConfig to `folder`, replacing it atomically.
+
+  Args:
+    tokenizer: the Tokenizer whose ids the model reads; its vocabulary is kept too.
+    origin: a JSON-able account of what the parameters were made from, for `identity`.
+  """
   folder = pathlib.Path(folder).resolve()
   fresh = folder.with_name(folder.name + '.new')
   if jax.process_index() == 0:
@@ -152,11 +182,31 @@ def save_params(folder, params, model):
       saver.wait_until_finished()
     except Exception as e:
       raise _explain(e, folder)
-  configs.write_json(fresh / 'model.json', configs.model_fields(model).to_dict())
+  arrays = digest.arrays(params)
+  named = NOBODY | {'digest': digest.value(arrays)}
+  if tokenizer is not None:
+    named['vocabulary'] = tokenizer.fingerprint
+    named['vocab_size'], named['variant'] = tokenizer.vocab_size, tokenizer.variant
+  if origin is not None:
+    named['origin'] = origin
   if jax.process_index() == 0:
+    _write_beside(fresh, model, named, tokenizer, arrays)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
   configs.meet('final')  # none reads it before it is there
+
+
+def _write_beside(folder, model, named, tokenizer, arrays):
+  """What lies beside the arrays of `folder`, and the digests of all of it."""
+  try:
+    configs.replace(folder / 'model.json', configs.model_fields(model).to_dict())
+    configs.replace(folder / 'identity.json', named)
+    if tokenizer is not None:
+      (folder / 'tokenizer.model').write_bytes(tokenizer.content)
+    files = {p.name: digest.content(p.read_bytes()) for p in folder.glob('*.*')}
+    configs.replace(folder / 'digests.json', {'files': files, 'arrays': arrays})
+  except OSError as e:
+    raise _explain(e, folder)
 
 
 def final(workdir):
@@ -173,21 +223,54 @@ def load_model(workdir):
       f'init_from={workdir}: no parameters there ({path} is missing); '
       'name the workdir of a finished stage or of a conversion'
     )
-  return configs.model_config(configs.read_json(path))
+  values = beside.read(path)
+  try:
+    return configs.model_config(values)
+  except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as e:
+    raise UserError(f'{path} is not a model config ({e}): {beside.MADE_AGAIN}')
+
+
+def identity(workdir):
+  """Whose parameters these are: {vocabulary, vocab_size, variant, digest}.
+
+  vocabulary: the tokenizer's fingerprint, None if unknown (vocab_size is then 0 and
+  variant empty); digest: hex, of all arrays, empty for folders made without one.
+  """
+  path = final(workdir) / 'identity.json'
+  found = dict(beside.read(path)) if path.exists() else {}
+  for field, empty in NOBODY.items():
+    known = found.setdefault(field, empty)
+    if not isinstance(known, (str, type(None)) if empty is None else type(empty)):
+      raise UserError(f'{path}: {field}={known!r} cannot be: {beside.MADE_AGAIN}')
+  return found
+
+
+def tokenizer(workdir):
+  """Path of the vocabulary file that lies beside the parameters, or None."""
+  path = final(workdir) / 'tokenizer.model'
+  if not path.exists():
+    if identity(workdir)['vocabulary']:
+      raise beside.damaged(path.parent, path.name, beside.MADE_AGAIN)
+    return None
+  beside.check(path)
+  return path
 
 
 def load_params(workdir, abstract):
   """Parameters of a finished stage, laid out as `abstract` (ShapeDtypeStructs)."""
   load_model(workdir)
-  folder = final(workdir).resolve() / 'params'
-  with _quiet(), ocp.StandardCheckpointer() as loader:
-    try:
-      _compare(folder, abstract)
-      return loader.restore(folder, abstract)
-    except UserError:
-      raise
-    except Exception as e:
-      raise _explain(e, folder)
+  folder = final(workdir).resolve()
+  wanted = beside.digests(folder)
+  with ocp.StandardCheckpointer() as loader:
+    read = lambda like: loader.restore(folder / 'params', like)
+    return _read(
+      read,
+      folder / 'params',
+      abstract,
+      wanted and wanted['arrays'],
+      folder,
+      beside.MADE_AGAIN,
+    )
 
 
 def load(workdir, model=None, mesh=None):
@@ -204,6 +287,43 @@ def load(workdir, model=None, mesh=None):
   return load_params(workdir, abstract), model
 
 
+def _read(read, path, abstract, wanted, folder, remedy):
+  """read(abstract) of the arrays in `path`, compared with the digests `wanted`.
+
+  Digests are of the values as they were saved: another dtype is made afterwards.
+  """
+  like = abstract
+  if wanted is not None:
+    like = jax.tree_util.tree_map_with_path(
+      lambda p, x: _as_saved(x, wanted.get(digest.name(p))), abstract
+    )
+  with _quiet():
+    try:
+      _compare(path, abstract)
+      found = read(like)
+    except UserError:
+      raise
+    except Exception as e:  # Orbax raises many kinds, for a wrong tree and a bad file
+      raise _explain(e, path)
+  if wanted is None:
+    return found
+  values = digest.arrays(found)
+  for name in sorted(values | wanted):
+    if values.get(name) != wanted.get(name):
+      raise beside.damaged(folder, name, remedy)
+  cast = lambda x, y: x if x.dtype == y.dtype else x.astype(y.dtype)
+  return jax.tree.map(cast, found, abstract)
+
+
+def _as_saved(x, kept):
+  """The ShapeDtypeStruct `x` with the dtype that was saved, if it can be told."""
+  try:
+    dtype = jax.numpy.dtype(kept[0])
+  except (TypeError, KeyError, IndexError):
+    return x  # a PRNG key, or damage that the comparison names
+  return jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding)
+
+
 def _compare(folder, abstract):
   """UserError naming the first array that is not in both or has another shape.
 
@@ -212,8 +332,7 @@ def _compare(folder, abstract):
 
   def shapes(tree):
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator='.')
-    return {name(path): tuple(x.shape) for path, x in leaves}
+    return {digest.name(path): tuple(x.shape) for path, x in leaves}
 
   with ocp.StandardCheckpointer() as reader:
     kept = shapes(reader.metadata(folder).item_metadata.tree)
