@@ -1,6 +1,7 @@
 # make herd [DATA=../shared/assets] [WORKDIR=runs/herd]: the whole recipe and its report.
 # make test: all tests. Each does its own set-up; Python 3.11 to 3.13 is all it needs.
 # make prove: the long proofs; writes docs/proofs.md.
+# make lint: ruff. make clean: removes .venv and what was built.
 
 PYTHON ?= python3
 WORKDIR ?= runs/herd
@@ -8,7 +9,10 @@ DATA ?=
 CONFIG ?=
 BIN := .venv/bin
 
-.PHONY: herd test prove lint clean
+help:  # what there is to make
+	@sed -n 's/^# make/make/p' Makefile
+
+.PHONY: help herd test prove lint clean
 
 herd: .venv/ready
 	$(BIN)/python -m experiment --config=configs/herd.py:tiny --workdir=$(WORKDIR) \

@@ -9,11 +9,12 @@
 --devices=N                N virtual CPU devices (to try a mesh on a laptop)
 --chip=v5p --flags=A,B     the compiler's flag sets for a chip; without --flags its own
 --coordinator=HOST:PORT --processes=N --process=I   several hosts; or
---coordinator=auto         the cluster says (TPU slices, Slurm); Slurm and GKE need none
+--coordinator=auto         the cluster says (TPU slices, srun); srun and GKE need none
+--coordinator=none         this process alone, whatever the cluster says
+--config=FILE --help       the fields of a config; --version
 --stopped=STATUS           status after SIGTERM instead of 0, where a job must go on
 """
 
-import fractions
 import importlib
 import importlib.util
 import inspect
@@ -34,66 +35,20 @@ def load_config(argument):
   from llama3_jax.base.errors import UserError
 
   path, _, variant = argument.partition(':')
-  file = next((p for p in (pathlib.Path(path), ROOT / path) if p.is_file()), None)
+  short = ROOT / 'configs' / f'{path}.py'  # --config=pretrain:tiny
+  tried = (pathlib.Path(path), ROOT / path, short)
+  file = next((p for p in tried if p.is_file()), None)
   if file is None or file.suffix != '.py':
     known = ', '.join(sorted(f'configs/{p.name}' for p in _files('configs')))
     raise UserError(f'--config={path}: no such config file; there are {known}')
   spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise UserError(f'--config={path}: the file has no get_config()')
+  if variant and not inspect.signature(module.get_config).parameters:
+    raise UserError(f'--config={path}:{variant}: this config takes no argument')
   return module, module.get_config(variant) if variant else module.get_config()
-
-
-def override(config, overrides):
-  """Set {'optim.peak': '1e-3'} in place, with the type of the present value."""
-  from llama3_jax import config as configs
-  from llama3_jax.base.errors import UserError
-
-  flat = configs.flatten(config)
-  for path, text in overrides.items():
-    if path not in flat:
-      near = configs.nearest(path, sorted(flat))
-      hint = f'did you mean {" or ".join(near)}?' if near else 'see --help'
-      raise UserError(f'--config.{path}: no such field; {hint}')
-    *parents, name = path.split('.')
-    node = config
-    for parent in parents:
-      node = node[parent]
-    node[name] = _parse(path, text, flat[path])
-
-
-def _parse(path, text, present):
-  from llama3_jax.base.errors import UserError
-
-  if not isinstance(text, str):
-    return text
-  try:
-    if isinstance(present, bool):
-      return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
-    if isinstance(present, int):
-      return _whole(text)
-    if isinstance(present, float):
-      return float(text)
-    if isinstance(present, (tuple, list)):
-      import ast
-
-      value = ast.literal_eval(text)
-      return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-  except (KeyError, ValueError, SyntaxError):
-    kind = type(present).__name__
-    raise UserError(f'--config.{path}={text}: not a {kind} (it is {present!r} now)')
-  return text
-
-
-def _whole(text):
-  """The int of '3', '0x10', '1_000' or '1e6'; ValueError for others."""
-  try:
-    return int(text, 0)
-  except ValueError:
-    value = fractions.Fraction(text)  # exact, as a float is not
-    if value.denominator != 1 or '/' in text:
-      raise ValueError(text)
-    return int(value)
 
 
 def parse(arguments):
@@ -101,9 +56,16 @@ def parse(arguments):
   from llama3_jax.base.errors import UserError
 
   flags, overrides = {}, {}
-  names = ('config', 'workdir', 'sweep', 'sweep_index', 'devices', 'help')
+  names = ('config', 'workdir', 'sweep', 'sweep_index', 'devices', 'help', 'version')
   names += ('coordinator', 'processes', 'process', 'chip', 'flags', 'stopped')
-  for argument in arguments:
+  alone = ('sweep', 'help', 'h', 'version')  # the others may have a space for the =
+  arguments = list(arguments)
+  while arguments:
+    argument = arguments.pop(0)
+    bare = re.fullmatch(r'--?(config\.[\w.\-]+|\w+)', argument)
+    spaced = bare and bare[1] not in alone and arguments
+    if spaced and not arguments[0].startswith('--'):
+      argument += f'={arguments.pop(0)}'
     match = re.fullmatch(r'--?([\w.\-]+)(?:=(.*))?', argument, re.S)
     name, value = match.groups() if match else (argument, None)
     if name == 'data':
@@ -131,8 +93,16 @@ def _files(folder):
   return [p for p in (ROOT / folder).glob('*.py') if p.stem != '__init__']
 
 
-def help_text():
-  """The docstring above, and one line for every experiment and config."""
+def help_text(config=None):
+  """The docstring above, and one line for every experiment and config; or the fields
+  of one `config`, with value and range."""
+  if config:
+    from llama3_jax import config as configs
+    from llama3_jax.base import fields
+
+    module, values = load_config(config)
+    title = (module.__doc__ or '').strip()
+    return '\n'.join([title, '', *fields.describe(configs.flatten(values))])
   lines = [__doc__.strip()]
   for folder in ('experiments', 'configs'):
     lines.append(f'\n{folder}:')
@@ -176,6 +146,14 @@ def _compiler(flags):
     os.environ[name] = joined
 
 
+def _only_compiler():
+  """Whether the compiler for TPUs is installed where no TPU and no GPU's plugin is: jax
+  would look for the TPU at length."""
+  here = [importlib.util.find_spec(n) for n in ('libtpu', 'jax_plugins')]
+  chips = [*pathlib.Path('/dev').glob('accel*'), *pathlib.Path('/dev').glob('vfio/*')]
+  return bool(here[0]) and not here[1] and not chips
+
+
 def _devices(flags):
   _compiler(flags)
   if 'devices' in flags:
@@ -200,11 +178,16 @@ def _join(flags):
     if name in flags and 'coordinator' not in flags:
       raise UserError(f'--{name} needs --coordinator=HOST:PORT, the same on all')
   address = flags.get('coordinator', 'auto' if _several() else None)
-  if address == 'auto':
-    peers.join()
-  elif address is not None:
-    count, index = _number(flags, 'processes'), _number(flags, 'process')
-    peers.join(address, count, index)
+  # A process that waits for its peers inside jax would not hear of SIGTERM.
+  before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  try:
+    if address == 'auto':
+      peers.join()
+    elif address not in (None, 'none'):
+      count, index = _number(flags, 'processes'), _number(flags, 'process')
+      peers.join(address, count, index)
+  finally:
+    signal.signal(signal.SIGTERM, before)
   if not jax.distributed.is_initialized() or jax.process_count() == 1:
     return None
   return peers.Peers(_lost).watch()
@@ -212,8 +195,25 @@ def _join(flags):
 
 def _several():
   """Whether the environment names other processes; on TPU VMs it does not."""
-  counts = (os.environ.get(n, 1) for n in ('SLURM_NTASKS', 'MEGASCALE_NUM_SLICES'))
-  return ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '') or max(map(int, counts)) > 1
+  counts = (
+    os.environ.get(n, '1') for n in ('SLURM_STEP_NUM_TASKS', 'MEGASCALE_NUM_SLICES')
+  )
+  hosts = ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '')
+  return hosts or any(n.isdigit() and int(n) > 1 for n in counts)
+
+
+def _started(config, flags):
+  """UserError for a training of several tasks that Slurm gave but srun did not start;
+  what needs one process runs."""
+  from llama3_jax.base.errors import UserError
+
+  tasks = os.environ.get('SLURM_NTASKS', '1')
+  inside = 'SLURM_STEP_NUM_TASKS' in os.environ or 'coordinator' in flags
+  if 'mesh' in config and tasks.isdigit() and int(tasks) > 1 and not inside:
+    raise UserError(
+      f'SLURM_NTASKS={tasks}, but this process was not started by srun: write srun '
+      'python -m experiment ..., or --coordinator=none to run in this process alone'
+    )
 
 
 def _lost(line):
@@ -225,10 +225,11 @@ def _lost(line):
 
 def members(module, config, flags, overrides, workdir):
   """(config, workdir) of every run that the flags ask for."""
+  from llama3_jax import override
   from llama3_jax.base.errors import UserError
 
   if not {'sweep', 'sweep_index'} & set(flags):
-    override(config, overrides)
+    override.apply(config, overrides)
     return [(config, workdir)]
   if not hasattr(module, 'sweep'):
     raise UserError(f'--sweep: {flags["config"]} defines no sweep()')
@@ -238,7 +239,7 @@ def members(module, config, flags, overrides, workdir):
   runs = []
   for i, changes in enumerate(module.sweep(argument) if takes else module.sweep()):
     member = config.copy_and_resolve_references()
-    override(member, {**changes, **overrides})
+    override.apply(member, {**changes, **overrides})
     runs.append((member, os.path.join(workdir, str(i))))
   if 'sweep_index' not in flags:
     return runs
@@ -254,11 +255,19 @@ def main(arguments, peers):
   """Runs what the command line asks for; `peers` is filled when there are others."""
   from absl import logging
 
+  from llama3_jax import config as configs
+  from llama3_jax.base import fields
+  from llama3_jax.base import lock
   from llama3_jax.base.errors import UserError
 
   flags, overrides = parse(arguments)
+  if 'version' in flags:
+    import llama3_jax
+
+    sys.stdout.write(f'llama3_jax {llama3_jax.__version__}\n')
+    return 0
   if 'help' in flags or 'h' in flags or not flags:
-    sys.stdout.write(help_text() + '\n')
+    sys.stdout.write(help_text(flags.get('config')) + '\n')
     return 0
   for name in ('config', 'workdir'):
     if name not in flags:
@@ -266,12 +275,20 @@ def main(arguments, peers):
   if 'stopped' in flags:
     _number(flags, 'stopped')
   module, config = load_config(flags['config'])
+  if not flags['workdir'] or flags['workdir'] == 'true':
+    raise UserError('--workdir is empty: name the folder for all output')
   runs = members(module, config, flags, overrides, flags['workdir'])
-  if config.experiment == 'plan':  # else jax looks for the TPU its compiler is here for
+  for member, workdir in runs:
+    fields.check(configs.flatten(member))  # before a device is touched
+    if 'coordinator' not in flags and not _several():
+      lock.check(workdir)  # open_workdir takes it
+  if config.experiment == 'plan' or _only_compiler():
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+  _started(config, flags)
   _devices(flags)
   peers += filter(None, [_join(flags)])
   logging.set_verbosity(logging.WARNING if peers and peers[0].index else logging.INFO)
+  logging._warn_preinit_stderr = False  # our flags are not absl's
   logging.use_absl_handler()
   logging.get_absl_handler().addFilter(_ours)
   for config, workdir in runs:

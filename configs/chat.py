@@ -12,7 +12,7 @@ def get_config(arg=None):
   c.seed = 0
   c.init_from = 'runs/herd/average_2'  # workdir of a finished stage
   c.mesh = pretrain.base().mesh
-  c.tokenizer = 'runs/herd/tokenizer/tokenizer.model'
+  c.tokenizer = ''  # vocabulary file; '': the one that init_from carries
   c.system = ''
   c.length = 1024  # longest dialog, tokens; older turns are forgotten
   # The defaults of the release code.

@@ -13,7 +13,7 @@ def get_config(arg='chat'):
   c.seed = 0
   c.init_from = 'runs/herd/average_2'
   c.mesh = pretrain.base().mesh
-  c.tokenizer = 'runs/herd/tokenizer/tokenizer.model'
+  c.tokenizer = ''  # vocabulary file; '': the one that init_from carries
   c.shots = -1 if arg == 'chat' else 4  # -1 asks in a chat; else solved examples before
   c.tasks = ('copy', 'sort', 'arithmetic', 'needle', 'format')
   c.examples = 100  # held-out examples of each task

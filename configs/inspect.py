@@ -10,5 +10,5 @@ def get_config(size='tiny'):
   c.step = 1
   c.rows = 2  # that are printed; rows.jsonl has all
   c.characters = 400  # of a segment that are printed
-  c.tokenizer = 'runs/herd/tokenizer/tokenizer.model'
+  c.tokenizer = ''  # vocabulary file; '': the one that the shards carry
   return c

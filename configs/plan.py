@@ -11,7 +11,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 from llama3_jax.plan import topology
 
-SIZES = ('1b', '3b', *pretrain.PEAK)
+SIZES = tuple(pretrain.PEAK)
 
 
 def get_config(argument='8b,v5p:4x4x4'):

@@ -1,4 +1,4 @@
-"""Pre-training, initial stage: argument is the model size (tiny, 8b, 70b, 405b)."""
+"""Pre-training, initial stage: argument is the size (tiny, small, 1b ... 405b)."""
 
 import ml_collections
 
@@ -6,11 +6,13 @@ from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 
-# Peak learning rates of table 3; ramp, warm-up and decay are those of the 405B.
-PEAK = {'8b': 3e-4, '70b': 1.5e-4, '405b': 8e-5}
+# Peak learning rates of table 3 (below 8B ours); ramp, warm-up and decay are those of
+# the 405B.
+PEAK = {'small': 1e-3, '1b': 4e-4, '3b': 3e-4, '8b': 3e-4, '70b': 1.5e-4, '405b': 8e-5}
 # [TP, CP, PP, DP] of table 4 with FSDP in the place of its pipeline;
 # docs/parallelism.md has the layout with 16 stages.
-MESH = {'8b': dict(tensor=1), '70b': dict(tensor=8), '405b': dict(tensor=8)}
+MESH = {n: dict(tensor=1) for n in ('small', '1b', '3b', '8b')}
+MESH |= {'70b': dict(tensor=8), '405b': dict(tensor=8)}
 # General knowledge, maths and reasoning, code, multilingual (section 3.1.2).
 PAPER_MIX = dict(general=0.5, math=0.25, code=0.17, multilingual=0.08)
 # The mix changes during the run: more non-English, more maths (3.4.1). When and by how
@@ -183,6 +185,7 @@ def get_config(size='tiny'):
   )
   c.model.remat = 'full'
   c.data.changes = PAPER_CHANGES
+  c.data.lanes = 2048  # as many as rows in the largest batch
   return c
 
 

@@ -22,7 +22,7 @@ def get_config(size='tiny'):
   )
   c.data = ml_collections.ConfigDict(
     dict(
-      tokenizer='runs/herd/tokenizer/tokenizer.model',
+      tokenizer='',  # vocabulary file; '': the one that init_from carries
       tasks=600 if size == 'tiny' else 0,  # generated prompts, with checkable answers
       files=(),  # JSONL files of preference rows, whose prompts are taken
     )

@@ -12,7 +12,7 @@ def base(size):
   c.train.update(dict(save_every=100, eval_every=100))
   c.data = ml_collections.ConfigDict(
     dict(
-      tokenizer='runs/herd/tokenizer/tokenizer.model',
+      tokenizer='',  # vocabulary file; '': the one that init_from carries
       tasks=3000,  # generated examples of the verifiable tasks (train split)
       files=(),  # JSONL files of further examples
       heldout_tasks=320,  # generated examples of the held-out split

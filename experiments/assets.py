@@ -20,8 +20,8 @@ from llama3_jax.data import assets
 def main(config, workdir):
   """Write the files; returns {name: rows}."""
   folder = configs.open_workdir(config, workdir)
-  if (folder / 'results.json').exists():
-    return configs.read_json(folder / 'results.json')
+  if (done := configs.finished(folder)) is not None:
+    return done
   if not config.folder:
     raise UserError('folder is empty: name the data with --config.folder=DIR')
   ranked = assets.preferences(config.folder, config.context)

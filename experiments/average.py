@@ -8,6 +8,7 @@ final/ and results.json.
 """
 
 from llama3_jax import config as configs
+from llama3_jax import tokenizer as tokenizers
 from llama3_jax.base.errors import UserError
 from llama3_jax.train import average
 from llama3_jax.train import checkpoint
@@ -16,8 +17,8 @@ from llama3_jax.train import checkpoint
 def main(config, workdir):
   """Average; returns {'members'}."""
   folder = configs.open_workdir(config, workdir)
-  if (folder / 'results.json').exists():
-    return configs.read_json(folder / 'results.json')
+  if (done := configs.finished(folder)) is not None:
+    return done
   if not config.members:
     raise UserError('members is empty: name the workdirs to average')
   model = checkpoint.load_model(config.members[0])
@@ -27,8 +28,16 @@ def main(config, workdir):
         f'members: {member} holds another model than {config.members[0]}: average '
         'runs of one stage'
       )
+    marks = {checkpoint.identity(m)['vocabulary'] for m in (config.members[0], member)}
+    if len(marks) > 1:
+      raise UserError(
+        f'members: {member} was trained with another vocabulary than '
+        f'{config.members[0]}: average runs of one stage'
+      )
   loaded = (checkpoint.load(member, model)[0] for member in config.members)
-  checkpoint.save_params(folder / 'final', average.mean(loaded), model)
+  path = checkpoint.tokenizer(config.members[0])
+  tokenizer = path and tokenizers.Tokenizer.load(path)
+  checkpoint.save_params(folder / 'final', average.mean(loaded), model, tokenizer)
   results = {'members': list(config.members)}
   configs.write_json(folder / 'results.json', results)
   return results

@@ -9,17 +9,17 @@ but config.json.
 
 from llama3_jax import chat
 from llama3_jax import config as configs
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings
+from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 
 
 def main(config, workdir):
   """Talk until the end of the input; returns {'turns'}."""
   configs.open_workdir(config, workdir)
-  tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
+  tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   params, model = checkpoint.load(config.init_from)
   params = engine.cast(params, model)
   start = [chat.Message('system', config.system)] if config.system else []

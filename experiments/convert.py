@@ -26,8 +26,8 @@ SIZES = ('n_layers', 'd_model', 'n_heads', 'n_kv_heads', 'd_head', 'd_ff', 'voca
 def main(config, workdir):
   """Returns what was written: files, tensors, parameters, bytes, and the sizes."""
   folder = configs.open_workdir(config, workdir)
-  if (folder / 'results.json').exists():
-    return configs.read_json(folder / 'results.json')
+  if (done := configs.finished(folder)) is not None:
+    return done
   for field in ('source', 'target'):
     if not config[field]:
       raise UserError(f'{field} is empty: give --config.{field}=PATH')

@@ -11,10 +11,10 @@ import functools
 
 from experiments import reward as preferences
 from llama3_jax import config as configs
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax.post import dpo
 from llama3_jax.post import preference
 from llama3_jax.post import rows as rows_lib
+from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 from llama3_jax.train import loop
 
@@ -22,9 +22,11 @@ from llama3_jax.train import loop
 def main(config, workdir):
   """Train; returns held-out {'eval_loss', 'eval/chosen', 'eval/accuracy', ...}."""
   folder = configs.open_workdir(config, workdir)
-  if (folder / 'results.json').exists():
-    return configs.read_json(folder / 'results.json')
-  tokenizer = tokenizers.Tokenizer.load(config.data.tokenizer)
+  if (done := configs.finished(folder)) is not None:
+    return done
+  tokenizer = belongs.tokenizer(
+    config.data.tokenizer, config.init_from, 'data.tokenizer'
+  )
   reference, model = checkpoint.load(config.init_from)
   rows = {}
   for split in ('train', 'heldout'):
@@ -60,6 +62,6 @@ def main(config, workdir):
     'dropped': rows['train_dropped'],
     **evaluate(state.params),
   }
-  checkpoint.save_params(folder / 'final', state.params, model)
+  checkpoint.save_params(folder / 'final', state.params, model, tokenizer)
   configs.write_json(folder / 'results.json', results)
   return results

@@ -12,12 +12,12 @@ import pathlib
 from absl import logging
 
 from llama3_jax import config as configs
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
 from llama3_jax.eval import run
 from llama3_jax.generate.sample import Settings
 from llama3_jax.tasks import suite
+from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 
 
@@ -25,9 +25,9 @@ def main(config, workdir):
   """Evaluate; returns {'tasks': {task: {score, n, ci}}, 'eval_loss': {source},
   'dialogs': [{title, messages}] of a chat model}."""
   folder = configs.open_workdir(config, workdir)
-  if (folder / 'results.json').exists():
-    return configs.read_json(folder / 'results.json')
-  tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
+  if (done := configs.finished(folder)) is not None:
+    return done
+  tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   params, model = checkpoint.load(config.init_from)
   found = run.tasks(
     params,

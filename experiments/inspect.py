@@ -20,6 +20,7 @@ from experiments import pretrain
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax.base.errors import UserError
+from llama3_jax.train import belongs
 from llama3_jax.train import schedule
 
 
@@ -29,8 +30,15 @@ def main(config, workdir):
   config = adopt(config)
   if config.step < 1:
     raise UserError(f'step={config.step}: steps count from 1')
-  tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
-  data = pretrain.rows(config)
+  used = pretrain.sources(config, 'train')
+  if config.tokenizer:
+    tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
+    belongs.compare(tokenizer, used, 'tokenizer')
+  else:
+    tokenizer = belongs.of_shards(used)
+  if tokenizer is None:
+    raise UserError('tokenizer is empty and the shards carry none: give its path')
+  data = pretrain.rows(config, used)
   phases = schedule.ramp(config.train)
   for _ in range(config.step - 1):
     phase = schedule.phase(phases, data.tokens)
@@ -60,7 +68,7 @@ def adopt(config):
   flat = configs.read_json(pathlib.Path(config.run, 'config.json'))['config']
   root, changes = pathlib.Path(config.run), {}
   for path, value in flat.items():
-    if path.split('.')[0] in ('data', 'seed', 'train'):
+    if path.split('.')[0] in ('data', 'seed', 'train') or path == 'model.vocab_size':
       changes[path] = value
   if 'data.root' not in changes:
     raise UserError(f'run={config.run}: its config.json is not of pre-training')

@@ -24,7 +24,6 @@ from experiments import shards
 from llama3_jax import axes
 from llama3_jax import chat
 from llama3_jax import config as configs
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import classify
 from llama3_jax.curate import judge
@@ -32,6 +31,7 @@ from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings
 from llama3_jax.post import dpo
 from llama3_jax.post import rows as rows_lib
+from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 
 HOW = ('answer', 'likelihood')
@@ -40,13 +40,13 @@ HOW = ('answer', 'likelihood')
 def main(config, workdir):
   """Ask about a sample of the documents; returns {asked, labels: {class: n}}."""
   folder = configs.open_workdir(config, workdir, ('documents', 'init_from'))
-  if (folder / 'results.json').exists():
-    return configs.read_json(folder / 'results.json')
+  if (done := configs.finished(folder)) is not None:
+    return done
   if config.asked not in judge.CLASSES:
     raise UserError(f'asked={config.asked!r}: one of {", ".join(judge.CLASSES)}')
   if config.how not in HOW:
     raise UserError(f'how={config.how!r}: one of {", ".join(HOW)}')
-  tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
+  tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   params, model = checkpoint.load(config.init_from)
   rows = sample(config.documents, config.sample)
   prompts = [_prompt(tokenizer, config, row['text']) for row in rows]

@@ -18,6 +18,7 @@ from experiments import shards as writer
 from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import show
+from llama3_jax import tokenizer as tokenizers
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix as mixes
 from llama3_jax.data import pipeline
@@ -26,6 +27,7 @@ from llama3_jax.eval import gate
 from llama3_jax.model import llama
 from llama3_jax.pipeline import plans
 from llama3_jax.train import average
+from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 from llama3_jax.train import goodput
 from llama3_jax.train import loop
@@ -36,14 +38,18 @@ from llama3_jax.train import step
 def main(config, workdir):
   """Train one stage; returns {'eval_loss': {source: nats a token}, ...}."""
   folder = configs.open_workdir(config, workdir)
-  if (folder / 'results.json').exists():
-    return configs.read_json(folder / 'results.json')
+  if (done := configs.finished(folder)) is not None:
+    return done
   model = configs.model_config(config.model)
   tail = _loss(config, model, losses.head_loss)
   plan = plans.of(config, model, tail)
   loop.check(config, model, plan)
   loss = _loss(config, model)
-  data = rows(config)
+  used = sources(config, 'train')
+  if config.needle.lengths:
+    needles = tokenizers.Tokenizer.load(config.needle.tokenizer)
+    belongs.compare(needles, used, 'needle.tokenizer')
+  data = rows(config, used)
   evaluate = evaluator(config, loss)
   forward = plans.of(config, model, tail, 'forward')
   during = evaluator(config, forward) if plan else evaluate
@@ -66,10 +72,17 @@ def main(config, workdir):
   if config.train.average:
     params, results['average'] = _polyak(config, folder, state, evaluate)
   results['eval_loss'] = evaluate(params)
-  checkpoint.save_params(folder / 'final', params, model)
+  tokenizer = belongs.of_shards(used) or _inherited(config)
+  checkpoint.save_params(folder / 'final', params, model, tokenizer)
   results['goodput'] = goodput.report(folder)
   configs.write_json(folder / 'results.json', results)
   return results
+
+
+def _inherited(config):
+  """The vocabulary that the stage before carries, None for one without."""
+  path = checkpoint.tokenizer(config.init_from) if config.init_from else None
+  return path and tokenizers.Tokenizer.load(path)
 
 
 def _loss(config, model, function=losses.next_token):
@@ -104,7 +117,10 @@ def _short_loss(config):
   )
 
   def measure(params, model):
-    return evaluator(short, _loss(config, model))(params)['eval_loss']
+    found = evaluator(short, _loss(config, model))(params)
+    if 'eval_loss' not in found:
+      raise UserError('gate.sources: none of them holds documents out (data.root)')
+    return found['eval_loss']
 
   return measure
 
@@ -134,10 +150,10 @@ def phases(data):
   return [(t, {n: w for n, w in mix.items() if w > 0}) for t, mix in found]
 
 
-def rows(config):
-  """The endless stream of training rows that a config describes."""
+def rows(config, used=None):
+  """The endless stream of training rows that a config describes; `used`: sources."""
   return pipeline.Rows(
-    sources(config, 'train'),
+    used or sources(config, 'train'),
     phases(config.data),
     config.seed,
     config.data.positions,
@@ -146,10 +162,18 @@ def rows(config):
 
 
 def sources(config, split):
-  """{name: one split of every source that the mix ever uses}."""
+  """{name: one split of every source that the mix ever uses}, of one vocabulary that
+  the model has rows for and was trained on before."""
   root = pathlib.Path(config.data.root)
-  names = {n for _, mix in phases(config.data) for n in mix}
-  return {n: shards.open_source(root / n, split=split) for n in sorted(names)}
+  names = sorted({n for _, mix in phases(config.data) for n in mix})
+  limit = config.model.vocab_size if 'model' in config else None
+  begun = checkpoint.identity(config.init_from) if config.get('init_from') else {}
+  known = begun.get('vocabulary')
+  found = {n: shards.open_source(root / n, known, split, limit) for n in names}
+  if len({s.vocabulary for s in found.values()}) > 1:
+    marks = ', '.join(f'{n} {s.vocabulary[:12]}' for n, s in found.items())
+    raise UserError(f'data.root={root}: sources of several vocabularies ({marks})')
+  return found
 
 
 def evaluator(config, loss):
@@ -169,7 +193,8 @@ def evaluator(config, loss):
         found[f'eval/{name}'] = step.evaluate(params, rows, loss)['loss']
     weights = {n.removeprefix('eval/'): v for n, v in found.items()}
     total = sum(mix.get(n, 0) for n in weights)
-    found['eval_loss'] = sum(mix.get(n, 0) * v for n, v in weights.items()) / total
+    if total:  # else no source of the mix holds documents out
+      found['eval_loss'] = sum(mix.get(n, 0) * v for n, v in weights.items()) / total
     return found
 
   return evaluate
@@ -184,7 +209,7 @@ def _polyak(config, folder, state, evaluate):
   params = average.mean(members)
   report = {
     'steps': steps,
-    'members': [evaluate(m)['eval_loss'] for m in members],
-    'mean': evaluate(params)['eval_loss'],
+    'members': [evaluate(m).get('eval_loss') for m in members],
+    'mean': evaluate(params).get('eval_loss'),
   }
   return params, report

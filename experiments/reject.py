@@ -15,7 +15,6 @@ import numpy as np
 
 from llama3_jax import chat
 from llama3_jax import config as configs
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate.sample import Settings
 from llama3_jax.post import annotate
@@ -23,15 +22,19 @@ from llama3_jax.post import preference
 from llama3_jax.post import reject
 from llama3_jax.post import reward
 from llama3_jax.tasks import suite
+from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 
 
 def main(config, workdir):
   """Sample and choose; returns {'best_of_k', 'prompts', 'kept', 'annotated', 'cut'}."""
   folder = configs.open_workdir(config, workdir)
-  if (folder / 'results.json').exists():
-    return configs.read_json(folder / 'results.json')
-  tokenizer = tokenizers.Tokenizer.load(config.data.tokenizer)
+  if (done := configs.finished(folder)) is not None:
+    return done
+  tokenizer = belongs.tokenizer(
+    config.data.tokenizer, config.init_from, 'data.tokenizer'
+  )
+  belongs.same('init_from', config.init_from, 'reward_from', config.reward_from)
   params, model = checkpoint.load(config.init_from)
   scorer, same = reward.load(config.reward_from)
   if same.vocab_size != model.vocab_size:

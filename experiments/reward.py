@@ -13,11 +13,11 @@ import jax
 
 from llama3_jax import axes
 from llama3_jax import config as configs
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax.post import preference
 from llama3_jax.post import reward
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.tasks import suite
+from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 from llama3_jax.train import loop
 from llama3_jax.train import step
@@ -26,9 +26,11 @@ from llama3_jax.train import step
 def main(config, workdir):
   """Train the reward model; returns {'accuracy', 'n', 'margins', 'files', ...}."""
   folder = configs.open_workdir(config, workdir)
-  if (folder / 'results.json').exists():
-    return configs.read_json(folder / 'results.json')
-  tokenizer = tokenizers.Tokenizer.load(config.data.tokenizer)
+  if (done := configs.finished(folder)) is not None:
+    return done
+  tokenizer = belongs.tokenizer(
+    config.data.tokenizer, config.init_from, 'data.tokenizer'
+  )
   model = checkpoint.load_model(config.init_from)
   make = functools.partial(_rows, config, tokenizer)
   train, dropped = make(examples(config, 'train'))
@@ -49,7 +51,7 @@ def main(config, workdir):
     rows, lost = make(preference.read(path))
     judged = _judge(state.params, rows, model, config)
     results['files'][path] = {**judged, 'dropped': lost}
-  checkpoint.save_params(folder / 'final', state.params, model)
+  checkpoint.save_params(folder / 'final', state.params, model, tokenizer)
   configs.write_json(folder / 'results.json', results)
   return results
 

@@ -54,8 +54,8 @@ def main(config, workdir):
     raise UserError(f'scaling.mode={config.scaling.mode!r}: one of {", ".join(modes)}')
   free = (*configs.FREE, 'data', 'scaling.train', 'scaling.tokenizer')
   folder = configs.open_workdir(config, workdir, free).resolve()
-  if (folder / 'results.json').exists():
-    return configs.read_json(folder / 'results.json')
+  if (done := configs.finished(folder)) is not None:
+    return done
   start = time.perf_counter(), time.process_time()
   results, tables, content = modes[config.scaling.mode](config, folder)
   results['seconds'] = time.perf_counter() - start[0]

@@ -11,10 +11,10 @@ import functools
 
 from experiments import reward as preferences
 from llama3_jax import config as configs
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.post import sft
 from llama3_jax.tasks import suite
+from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 from llama3_jax.train import loop
 
@@ -22,9 +22,11 @@ from llama3_jax.train import loop
 def main(config, workdir):
   """Finetune; returns {'eval_loss', 'dialogs', 'dropped'}."""
   folder = configs.open_workdir(config, workdir)
-  if (folder / 'results.json').exists():
-    return configs.read_json(folder / 'results.json')
-  tokenizer = tokenizers.Tokenizer.load(config.data.tokenizer)
+  if (done := configs.finished(folder)) is not None:
+    return done
+  tokenizer = belongs.tokenizer(
+    config.data.tokenizer, config.init_from, 'data.tokenizer'
+  )
   model = checkpoint.load_model(config.init_from)
   found = dialogs(config, 'train')
   train, dropped = _rows(config, tokenizer, found)
@@ -43,7 +45,7 @@ def main(config, workdir):
     evaluate,
   )
   results = {'dialogs': len(found), 'dropped': dropped, **evaluate(state.params)}
-  checkpoint.save_params(folder / 'final', state.params, model)
+  checkpoint.save_params(folder / 'final', state.params, model, tokenizer)
   configs.write_json(folder / 'results.json', results)
   return results
 

@@ -8,14 +8,13 @@ Writes one folder a source (general, code, multilingual, math, drill, needle and
 needle_long) with ArrayRecord files and index.json, and results.json.
 """
 
-import gzip
-import json
 import pathlib
 import random
 import re
 
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
 from llama3_jax.tasks import needle
@@ -25,13 +24,18 @@ from llama3_jax.tasks import suite
 def main(config, workdir):
   """Write every source; returns {source: {documents, tokens}}."""
   folder = configs.open_workdir(config, workdir, ('documents', 'tokenizer'))
-  if (folder / 'results.json').exists():
-    return configs.read_json(folder / 'results.json')
+  if (done := configs.finished(folder)) is not None:
+    return done
   tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
   results = {}
   for name, documents in _sources(config, tokenizer).items():
     index = shards.write(
-      documents, tokenizer, folder / name, heldout=config.heldout, seed=config.seed
+      documents,
+      tokenizer,
+      folder / name,
+      heldout=config.heldout,
+      seed=config.seed,
+      vocabulary=config.tokenizer,
     )
     results[name] = {k: index[k] for k in ('documents', 'tokens', 'languages')}
   configs.write_json(folder / 'results.json', results)
@@ -61,14 +65,9 @@ def _sources(config, tokenizer):
 
 def read(path):
   """Documents of a .jsonl.gz file."""
-  number = 0
-  with gzip.open(path, 'rt', encoding='utf-8', newline='\n') as f:
-    try:
-      for line in f:
-        yield json.loads(line)
-        number += 1
-    except (ValueError, EOFError, OSError) as e:
-      raise UserError(f'{path}, after line {number}: {e}: run the curation again')
+  for where, row in jsonl.read(path, 'documents'):
+    jsonl.text(row, 'text', where)
+    yield row
 
 
 def sentences(texts):

@@ -28,8 +28,8 @@ from llama3_jax.tasks import suite
 def main(config, workdir):
   """Returns {'characters_per_token': {language: rate}, 'vocab_size', ...}."""
   folder = configs.open_workdir(config, workdir)
-  if (folder / 'results.json').exists():
-    return configs.read_json(folder / 'results.json')
+  if (done := configs.finished(folder)) is not None:
+    return done
   train, held_out = _split(config)
   path = folder / 'tokenizer.model'
   results = {}

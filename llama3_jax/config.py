@@ -8,9 +8,14 @@ import os
 import pathlib
 import sys
 import tempfile
+import time
 
 import ml_collections
+from absl import logging
 
+from llama3_jax.base import content
+from llama3_jax.base import fields
+from llama3_jax.base import lock
 from llama3_jax.base.errors import UserError
 
 
@@ -166,6 +171,8 @@ FREE += ('train.on_bad_step', 'train.spike_sigma', 'train.max_bad_steps')
 FREE += ('train.rewind_steps', 'train.max_rewinds', 'train.keep', 'train.keep_every')
 FREE += ('train.watchdog_s', 'train.watchdog_exit', 'train.replay_every')
 FREE += ('train.stats_every', 'train.checkpoints')
+# Sections whose keys are the user's: a new key there is a change, not a new field.
+OPEN = ('data.mix.',)
 
 
 def cache_folder():
@@ -192,13 +199,18 @@ def meet(name):
 def open_workdir(config, workdir, free=FREE):
   """Create `workdir` and its config.json, or check that it belongs to this config.
 
-  Raises UserError naming the differing keys when another config was run there.
+  Raises UserError naming the differing keys when another config was run there, or the
+  same with another input (another model, vocabulary or data, wherever it lies), and
+  when another process runs there.
   """
+  if not str(workdir):
+    raise UserError('--workdir is empty: name the folder for all output')
   if '://' in str(workdir):
     raise UserError(
       f'--workdir={workdir}: metrics need a local or shared folder; name one, and put '
       f'the checkpoints there with --config.train.checkpoints={workdir}'
     )
+  fields.check(flatten(config))
   folder = pathlib.Path(workdir)
   if first():
     _claim(config, workdir, folder, free)
@@ -220,38 +232,90 @@ def _claim(config, workdir, folder, free):
         pass  # better now than after the first steps
   except OSError as e:
     raise UserError(f'--workdir={workdir}: {e.strerror}; choose a folder you can write')
+  try:
+    lock.take(folder)
+  except OSError:
+    if not (folder / 'results.json').exists():
+      raise
   beside = folder.resolve().parent
   flat = {k: _plain(v, beside) for k, v in flatten(config).items()}
   flat = json.loads(json.dumps(flat, default=str))
+  made_from = content.inputs(flatten(config))
   path = folder / 'config.json'
   # A start that failed before it wrote anything has no claim on the folder.
-  if path.exists() and os.listdir(folder) != ['config.json']:
-    _compare(path, flat, workdir, free)
+  begun = set(os.listdir(folder)) - {'config.json', lock.NAME}
+  if path.exists() and begun:
+    _compare(path, flat, made_from, workdir, free)
     return
   versions = {}
   for package in ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain'):
     versions[package] = importlib.metadata.version(package)
-  replace(path, {'config': flat, 'versions': versions})
+  replace(path, {'config': flat, 'made_from': made_from, 'versions': versions})
 
 
-def _compare(path, flat, workdir, free):
+def _compare(path, flat, made_from, workdir, free):
   """UserError when the config of `path` is another one; notes what may change."""
-  try:
-    found = json.loads(path.read_text())
-    old = found['config']
-  except (ValueError, KeyError):
+  found = read_json(path)
+  if not isinstance(found, dict) or not isinstance(found.get('config'), dict):
     raise UserError(f'{path} is not readable: remove it or choose another --workdir')
-  changed = [k for k in sorted(old | flat) if old.get(k) != flat.get(k)]
-  different = [k for k in changed if k not in free]
-  if different:
-    shown = ', '.join(f'{k} {old.get(k)} -> {flat.get(k)}' for k in different[:4])
+  old, before = found['config'], found.get('made_from') or {}
+  # A field that is new since then takes its default.
+  changed = [k for k in flat if k in old and old[k] != flat[k]]
+  changed += [
+    k
+    for k in sorted(old | flat)
+    if k.startswith(OPEN) and old.get(k, 0) != flat.get(k, 0)
+  ]
+  longer = flat.get('train.steps', 0) > old.get('train.steps', 0)
+  same = {k for k in before if before[k] == made_from.get(k)}
+  different = [
+    k
+    for k in dict.fromkeys(changed)
+    if k not in free and k not in same and not (k == 'train.steps' and longer)
+  ]
+  others = [k for k in before if k in made_from and k not in same]
+  if different or others:
+    shown = [f'{k} {old.get(k)} -> {flat.get(k)}' for k in different[:4]]
+    shown += [f'{k} has other content than then' for k in others if k not in different]
     more = f' and {len(different) - 4} more' if len(different) > 4 else ''
     raise UserError(
-      f'--workdir={workdir} holds a run of another config ({shown}{more}): '
-      'choose another --workdir or remove this one'
+      f'--workdir={workdir} holds a run of another config ({", ".join(shown[:6])}'
+      f'{more}): choose another --workdir or remove this one'
     )
-  if changed:
-    replace(path, {**found, 'config': flat})
+  if 'train.steps' in changed:
+    _lengthen(path.parent, old, flat)
+  if old != flat or made_from.keys() - before.keys():
+    made_from = before | made_from
+    replace(path, {**found, 'config': flat, 'made_from': made_from})
+
+
+def _lengthen(folder, old, flat):
+  """A run is asked for more steps: what it said at its end is kept beside it."""
+  results, before = folder / 'results.json', old['train.steps']
+  if results.exists():
+    os.replace(results, folder / f'results_{before}.json')
+  logging.info(
+    'train.steps %d -> %d: the run resumes; the learning rate follows optim.decay=%s, '
+    'after which it stays at its floor',
+    before,
+    flat['train.steps'],
+    flat.get('optim.decay'),
+  )
+
+
+def finished(folder):
+  """The results of a run that is finished, which is then said; else None."""
+  path = pathlib.Path(folder) / 'results.json'
+  if not path.exists():
+    return None
+  results = read_json(path)
+  if not isinstance(results, dict):
+    raise UserError(
+      f'{path} holds no results: remove it and run the same command again'
+    )
+  date = time.strftime('%Y-%m-%d %H:%M', time.localtime(path.stat().st_mtime))
+  logging.info('%s: finished on %s, nothing to do', folder, date)
+  return results
 
 
 def write_json(path, value):
@@ -278,5 +342,5 @@ def read_json(path):
     return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
   except FileNotFoundError:
     raise UserError(f'{path} is missing: run the step that writes it first')
-  except ValueError as e:
+  except (ValueError, RecursionError) as e:
     raise UserError(f'{path} is not valid JSON ({e}): remove it and run the step again')

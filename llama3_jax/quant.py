@@ -30,7 +30,7 @@ def _library():
   try:
     import qwix
   except ImportError:
-    raise UserError("model.quant needs Qwix: pip install 'llama3_jax[quant]'")
+    raise UserError("model.quant needs Qwix: pip install -e '.[quant]'")
   return qwix
 
 

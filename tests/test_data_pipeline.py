@@ -203,7 +203,7 @@ def test_batch_that_processes_cannot_share_is_refused():
 
 
 def test_source_without_documents_is_refused():
-  with pytest.raises(UserError, match="'a' has no documents"):
+  with pytest.raises(UserError, match='data.mix.a'):
     pipeline.Rows({'a': Source('a', [])}, [(0, {'a': 1})], 0)
 
 

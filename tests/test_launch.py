@@ -17,6 +17,7 @@ import yaml
 
 import experiment
 from llama3_jax import mesh as meshes
+from llama3_jax import override
 from llama3_jax.plan import flags as flag_sets
 from llama3_jax.plan import topology
 
@@ -233,6 +234,7 @@ start = sys.argv.index('python')
 tasks = []
 for i in range(2):
   env = dict(SLURM_NTASKS='2', SLURM_PROCID=str(i), SLURM_LOCALID='0')
+  env |= dict(SLURM_STEP_NUM_TASKS='2')
   env |= dict(SLURM_STEP_NODELIST='localhost', SLURM_STEP_NUM_NODES='2')
   tasks.append(subprocess.Popen(sys.argv[start:], env={**os.environ, **env}))
 rows = pathlib.Path(os.environ['WORKDIR'], 'metrics.jsonl')
@@ -384,6 +386,6 @@ def test_docs_name_every_file_and_their_commands_are_understood():
   for command in found:
     flags, overrides = experiment.parse([w for w in command if w != '...'])
     module, config = experiment.load_config(flags['config'])
-    experiment.override(config, overrides)
+    override.apply(config, overrides)
     if config.experiment == 'plan':
       topology.parse(config.plan.target)

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-import experiment
+from llama3_jax import override
 
 TINY = '--config=configs/pretrain.py:tiny'
 BLIND = {'JAX_PLATFORMS': 'nonsense'}  # touching a device would fail loudly
@@ -86,7 +86,7 @@ def test_misspelt_argument_of_a_config_names_the_valid_ones(launcher, workdir, c
   [('9007199254740993', 2**53 + 1), ('1e6', 10**6), ('-3', -3), ('2.50e2', 250)],
 )
 def test_whole_numbers_keep_every_digit(text, value):
-  assert experiment._parse('train.steps', text, 1) == value
+  assert override._parse('train.steps', text, 1) == value
 
 
 def test_missing_config_file_lists_those_there_are(launcher, workdir):

@@ -363,11 +363,25 @@ def test_full_disk_shows_no_traceback(filled):
 
 
 def test_finished_stage_is_skipped(toy, launcher, finished):
-  before = {p: p.stat().st_mtime_ns for p in finished.rglob('*') if p.is_file()}
-  status, _ = launcher.run(f'--config={toy}/toy.py', f'--workdir={finished}')
-  assert status == 0
-  after = {p: p.stat().st_mtime_ns for p in finished.rglob('*') if p.is_file()}
-  assert after == before
+  def files():
+    found = [p for p in finished.rglob('*') if p.is_file() and p.name != '.lock']
+    return {p: p.stat().st_mtime_ns for p in found}
+
+  before = files()
+  status, text = launcher.run(f'--config={toy}/toy.py', f'--workdir={finished}')
+  assert status == 0 and 'nothing to do' in text
+  assert files() == before
+
+
+def test_finished_stage_trains_longer(toy, launcher, finished, tmp_path):
+  folder = tmp_path / 'longer'
+  shutil.copytree(finished, folder)
+  command = (f'--config={toy}/toy.py', f'--workdir={folder}')
+  status, text = launcher.run(*command, '--config.train.steps=84')
+  assert status == 0 and 'resumed at step 80' in text and 'optim.decay' in text
+  assert (folder / 'results_80.json').exists()
+  steps = [json.loads(r)['step'] for r in (folder / 'metrics.jsonl').open()]
+  assert max(steps) == 84
 
 
 def test_config_is_in_the_workdir(finished):

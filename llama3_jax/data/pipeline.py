@@ -35,7 +35,10 @@ class Rows:
     used = sorted({name for phase in self.phases for name in phase.names})
     for name in used:
       if not len(sources[name]):
-        raise UserError(f'data.sources: {name!r} has no documents')
+        raise UserError(
+          f'data.mix.{name}: the folder of this source holds no document for training; '
+          f'give --config.data.mix.{name}=0, or documents'
+        )
     self.sources = {name: sources[name] for name in used}
     self.seed = seed
     self.positions = positions

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import tokenize
 
 import grain
 import numpy as np
@@ -20,6 +21,7 @@ from llama3_jax.data import shuffle
 # One record a group, so that a random read decompresses one document; zstd saves 63%.
 WRITER_OPTIONS = 'group_size:1,zstd:3'
 SPLITS = ('train', 'heldout')
+VOCABULARY = 'tokenizer.model'  # beside index.json
 BATCH_CHARACTERS = 1 << 20
 
 
@@ -37,10 +39,12 @@ class Source:
   """Random access to one split of a folder of shards.
 
   source[i] -> np.uint32 [n], bos + document + eos; len(source) documents;
-  source.lengths: np.uint32 [documents], known without reading the documents.
+  source.lengths: np.uint32 [documents], known without reading the documents;
+  source.vocabulary: fingerprint of the tokenizer; source.limit: rows of the model that
+  will read it, None: not known.
   """
 
-  def __init__(self, folder, index, split):
+  def __init__(self, folder, index, split, limit=None):
     self.folder = pathlib.Path(folder)
     self.name = self.folder.name
     self.index = index
@@ -48,6 +52,7 @@ class Source:
     self.lengths = _lengths(self.folder, index, split)
     self.tokens = int(self.lengths.sum(dtype=np.int64))
     self.fingerprint = index['splits'][split]['fingerprint']
+    self.vocabulary, self.limit = index['vocabulary'], limit
     shards = index['splits'][split]['shards']
     self._files = [str(self.folder / shard['file']) for shard in shards]
     self._ends = np.cumsum([shard['documents'] for shard in shards])
@@ -65,18 +70,39 @@ class Source:
   def __getitem__(self, i):
     try:
       record = self._records[i]
-    except RuntimeError as error:
-      file = self._files[int(np.searchsorted(self._ends, i, side='right'))]
-      reason = str(error).split(',')[0].split('(')[0].strip()
+    except (RuntimeError, EOFError, OSError) as error:
+      raise self._corrupt(i, str(error).split(',')[0].split('(')[0].strip()) from error
+    if len(record) != 4 * int(self.lengths[i]):
+      raise self._corrupt(
+        i, f'{len(record)} bytes, {self.split}-lengths.npy says {self.lengths[i]} ids'
+      )
+    ids = np.frombuffer(record, np.uint32)
+    if self.limit is not None and ids.max(initial=0) >= self.limit:
       raise UserError(
-        f'{file}: record {i} cannot be read ({reason}); the shard is corrupt, '
-        'write the folder again'
-      ) from error
-    return np.frombuffer(record, np.uint32)
+        f'{self.folder}: document {i} holds id {ids.max()}, the model has '
+        f'{self.limit} rows: give --config.model.vocab_size as the tokenizer of these '
+        'shards has it'
+      )
+    return ids
+
+  def _corrupt(self, i, reason):
+    file = self._files[int(np.searchsorted(self._ends, i, side='right'))]
+    return UserError(
+      f'{file}: record {i} cannot be read ({reason}); the shard is corrupt or was cut '
+      'under this run, write the folder again'
+    )
 
 
 def write(
-  documents, tokenizer, folder, *, heldout=0.01, shard_tokens=1 << 27, seed=0, cells=0
+  documents,
+  tokenizer,
+  folder,
+  *,
+  heldout=0.01,
+  shard_tokens=1 << 27,
+  seed=0,
+  cells=0,
+  vocabulary=None,
 ):
   """Tokenises documents and writes shards and index.json (atomic: all or nothing).
 
@@ -92,6 +118,7 @@ def write(
     seed: changes which documents are held out, and the order of the shuffle.
     cells: above 0, documents are shuffled over the whole input through so many files
       (see shuffle.py), so that a reader may go from front to back.
+    vocabulary: path of the tokenizer's file, of which the folder gets a copy.
 
   Returns:
     The index: documents, tokens, heldout counts, per language and per source counts,
@@ -107,12 +134,11 @@ def write(
       kind: collections.defaultdict(_count) for kind in ('languages', 'sources')
     }
     pairs = _split(documents, tokenizer, heldout, seed, counts)
-    if cells:
-      with shuffle.cells(partial / 'cells', cells, seed) as shuffled:
-        _fill(writers, shuffled(pairs))
-    else:
-      _fill(writers, pairs)
+    _fill(writers, pairs, partial / 'cells', cells, seed)
     about = {'vocabulary': tokenizer.fingerprint, 'seed': seed, 'heldout': heldout}
+    about['vocab_size'] = getattr(tokenizer, 'vocab_size', None)
+    if vocabulary is not None:
+      shutil.copyfile(vocabulary, partial / VOCABULARY)
     index = _index(partial, writers, counts, {**about, 'cells': cells})
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
@@ -126,32 +152,34 @@ def write(
   return index
 
 
-def open_source(folder, fingerprint=None, split='train'):
+def open_source(folder, fingerprint=None, split='train', limit=None):
   """Opens one split of a folder that write() made.
 
   Args:
     folder: path.
     fingerprint: the tokenizer's; None skips the check.
     split: 'train' or 'heldout'.
+    limit: rows of the model's embedding; more than tokens is a padded vocabulary.
 
   Raises:
-    UserError: no index, another vocabulary, or a missing or truncated shard.
+    UserError: no index, another vocabulary than the tokenizer's or than the model has
+      rows for, or a missing, truncated or foreign shard.
   """
   folder = pathlib.Path(folder)
   path = folder / 'index.json'
-  try:
-    index = json.loads(path.read_text('utf-8'))
-    shards = index['splits'][split]['shards']
-  except FileNotFoundError:
-    raise UserError(f'{path}: not found; write the token shards first') from None
-  except (ValueError, KeyError):
-    raise UserError(f'{path}: not an index of token shards; write them again') from None
+  index = _index_of(path, split)
   if fingerprint is not None and index['vocabulary'] != fingerprint:
     raise UserError(
       f'{path}: written with vocabulary {index["vocabulary"][:12]}, the tokenizer is '
       f'{fingerprint[:12]}; tokenise again or give the other tokenizer'
     )
-  for shard in shards:
+  ids = index.get('vocab_size')
+  if limit is not None and ids is not None and ids > limit:
+    raise UserError(
+      f'data.root: {folder} was written with {ids} ids, the model has {limit} rows '
+      f'(model.vocab_size): give --config.model.vocab_size={ids}, or tokenise again'
+    )
+  for shard in index['splits'][split]['shards']:
     file = folder / shard['file']
     size = file.stat().st_size if file.exists() else None
     if size != shard['bytes']:
@@ -159,7 +187,35 @@ def open_source(folder, fingerprint=None, split='train'):
       raise UserError(
         f'{file}: {found}, index.json says {shard["bytes"]}; write the folder again'
       )
-  return Source(folder, index, split)
+  return Source(folder, index, split, limit)
+
+
+def _index_of(path, split):
+  """The index in `path`, every field of it that is used typed; names stay inside."""
+  try:
+    index = json.loads(path.read_text('utf-8'))
+  except FileNotFoundError:
+    raise UserError(f'{path}: not found; write the token shards first') from None
+  except (ValueError, RecursionError, OSError):
+    index = None
+  try:
+    entry = index['splits'][split]
+    shards = entry['shards']
+    numbers = [entry['documents'], entry['tokens']]
+    for shard in shards:
+      numbers += [shard['documents'], shard['tokens'], shard['bytes']]
+      if pathlib.PurePath(shard['file']).name != shard['file']:
+        raise UserError(f'{path}: file {shard["file"]!r} is not inside the folder')
+    ids = index.get('vocab_size')
+    numbers += [] if ids is None else [ids]
+    right = all(type(n) is int and n >= 0 for n in numbers)
+    right &= all(type(t) is str for t in (index['vocabulary'], entry['fingerprint']))
+    right &= sum(s['documents'] for s in shards) == entry['documents']
+  except (KeyError, TypeError, IndexError, AttributeError, ValueError):
+    right = False
+  if not right:
+    raise UserError(f'{path}: not an index of token shards; write them again')
+  return index
 
 
 def members(folder):
@@ -188,7 +244,10 @@ def _split(documents, tokenizer, heldout, seed, counts):
     yield SPLITS[_is_heldout(document['text'], heldout, seed)], ids
 
 
-def _fill(writers, pairs):
+def _fill(writers, pairs, folder, cells, seed):
+  if cells:
+    with shuffle.cells(folder, cells, seed) as shuffled:
+      return _fill(writers, shuffled(pairs), folder, 0, seed)
   for split, ids in pairs:
     writers[split].add(ids)
 
@@ -305,11 +364,18 @@ def _lengths(folder, index, split):
     return np.zeros(0, np.uint32)
   try:
     lengths = np.load(path, mmap_mode='r')
-  except (OSError, ValueError):
+  except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError):
     raise UserError(f'{path}: missing or truncated; write the folder again') from None
+  if lengths.dtype != np.uint32 or lengths.ndim != 1:
+    raise UserError(f'{path}: not a list of lengths; write the folder again')
   if len(lengths) != entry['documents']:
     raise UserError(
       f'{path}: {len(lengths)} lengths, index.json says {entry["documents"]} '
       'documents; write the folder again'
+    )
+  if lengths.sum(dtype=np.int64) != entry['tokens'] or lengths.min() < 2:
+    raise UserError(
+      f'{path}: the lengths do not add up to the {entry["tokens"]} tokens of '
+      'index.json; write the folder again'
     )
   return lengths

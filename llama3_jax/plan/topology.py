@@ -111,8 +111,7 @@ def devices(target):
   chip = target.chip
   extra = 'plan-tpu' if chip.platform == 'tpu' else 'plan-gpu'
   missing = UserError(
-    f'plan.target={target}: its compiler is not installed; pip install '
-    f'"llama3_jax[{extra}]"'
+    f"plan.target={target}: its compiler is not installed; pip install -e '.[{extra}]'"
   )
   if not installed(chip):
     raise missing

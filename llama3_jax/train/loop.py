@@ -50,12 +50,19 @@ def run(config, workdir, model, loss, data, params, evaluate=None):
 def check(config, model, plan=None):
   """Phases of the ramp; UserError when they or the model do not fit the mesh."""
   t = config.train
-  for name in ('log_every', 'save_every', 'microbatches', 'keep'):
+  least_1 = ('log_every', 'save_every', 'microbatches', 'keep', 'batch', 'length')
+  for name in least_1:
     if t[name] < 1:
       raise UserError(f'train.{name}={t[name]}: a number of 1 or more is needed')
   for name in ('eval_every', 'keep_every', 'replay_every', 'stats_every'):
     if t[name] < 0:
       raise UserError(f'train.{name}={t[name]}: 0 (never) or more is needed')
+  o = config.optim
+  if 0 < o.decay < o.warmup:
+    raise UserError(
+      f'optim.decay={o.decay} is before optim.warmup={o.warmup} ends: the '
+      'learning rate would jump; raise decay or lower warmup'
+    )
   guards.create(t)
   quant.check(model.quant)
   remat.names(model.remat)

@@ -1,0 +1,193 @@
+"""Every field of every config: its range and what it is, checked before a device is."""
+
+import dataclasses
+import fnmatch
+import math
+
+from llama3_jax.base.errors import UserError
+
+SIZE, COUNT, STEPS = '[1, 1e6]', '[0, 1e9]', '[0, 1e9]'
+SHARE, RATE = '[0, 1]', '[0, 1e3]'
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """The values a field may have.
+
+  range: an interval such as '[0, 1)' that a number, or each number of a list, is in;
+  text: what the field is; rows: of a list of lists the kinds of each entry, i for a
+  whole number, f for any, s for a text.
+  """
+
+  range: str
+  text: str = ''
+  rows: str = ''
+
+  def fault(self, value) -> str:
+    """What is wrong with `value`; '' when nothing is."""
+    if isinstance(value, (tuple, list)):
+      for entry in value:
+        if self.rows and not self._entry(entry):
+          return f'{entry!r} is not of {len(self.rows)} values as they are due'
+        if found := dataclasses.replace(self, rows='').fault(entry):
+          return found
+      return ''
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+      return ''
+    return '' if _inside(value, self.range) else f'it must be in {self.range}'
+
+  def _entry(self, entry):
+    kinds = {'i': (int,), 'f': (int, float), 's': (str,)}
+    return (
+      isinstance(entry, (tuple, list))
+      and len(entry) == len(self.rows)
+      and all(type(v) in kinds[kind] for v, kind in zip(entry, self.rows))
+    )
+
+
+def _inside(value, interval):
+  low, high = (float(part) for part in interval[1:-1].split(','))
+  if math.isnan(value):
+    return False
+  above = value >= low if interval[0] == '[' else value > low
+  below = value <= high if interval[-1] == ']' else value < high
+  return above and below
+
+
+# A pattern of paths: its field. The first that matches counts.
+FIELDS = {
+  'seed': Field('[0, 4294967295]', 'of everything that is drawn'),
+  'mesh.fsdp': Field('[-1, 1e6]', 'chips that share each weight; -1: the rest'),
+  'mesh.*': Field('[-1, 1e6]', 'size of a mesh axis; -1: the rest'),
+  'model.block': Field('[0, 1e6]', 'tokens a block of attention; 0: by path'),
+  'model.norm_eps': Field('(0, 1]', 'added to the mean square of RMSNorm'),
+  'model.rope_theta': Field('[1, 1e12]', 'base of the RoPE frequencies'),
+  'model.rope_scaling.original': Field('[1, 1e9]', 'context before extension, tokens'),
+  'model.rope_scaling.*': Field('(0, 1e6]', 'RoPE scaling; factor 1: none'),
+  'model.vocab_size': Field('[1, 1e7]', 'rows of the embedding'),
+  'model.*': Field(SIZE, 'a size of the model'),
+  'pipeline.*': Field('[0, 1e4]', 'how the stages share the model (3.3.2)'),
+  'optim.peak': Field('[0, 10]', 'highest learning rate'),
+  'optim.floor': Field(SHARE, 'lowest learning rate, as a share of the peak'),
+  'optim.b[12]': Field('[0, 1)', 'decay of a moment'),
+  'optim.eps': Field('(0, 1]', 'added to the root of the second moment'),
+  'optim.weight_decay': Field('[0, 10]', 'decoupled weight decay'),
+  'optim.clip': Field('(0, 1e9]', 'largest norm of the gradient'),
+  'optim.*': Field(STEPS, 'steps of the schedule'),
+  'train.steps': Field(STEPS, 'optimizer steps; raise it to train longer'),
+  'train.batch': Field('[0, 1e8]', 'rows a step (0: only where a plan chooses)'),
+  'train.length': Field('[1, 1e8]', 'tokens a row'),
+  'train.ramp': Field(
+    '[0, 1e18]', '((tokens, batch, length), ...), then in force', 'iii'
+  ),
+  'train.microbatches': Field(SIZE, 'parts of a batch, gradients summed'),
+  'train.z_loss': Field(RATE, 'weight of the squared log-normalizer'),
+  'train.loss_chunk': Field('[0, 1e9]', 'tokens of logits at a time; 0: all'),
+  'train.spike_sigma': Field('[0, 1e6]', 'spreads above the mean of a spike; 0: off'),
+  'train.watchdog_s': Field('[0, 1e9]', 'seconds without a step; 0: never'),
+  'train.save_every': Field('[1, 1e9]', 'steps between two saves'),
+  'train.log_every': Field('[1, 1e9]', 'steps between two rows of metrics'),
+  'train.keep': Field('[1, 1e6]', 'newest saves that are kept'),
+  'train.average': Field('[0, 1e6]', 'last saves that make the final model'),
+  'train.*': Field(STEPS, 'steps, or a count of them'),
+  'data.mix.*': Field('[0, 1e9]', 'weight of a source'),
+  'data.changes': Field(
+    '[0, 1e18]', '((tokens, source, weight), ...), from then on', 'isf'
+  ),
+  'data.lanes': Field('[1, 1e7]', 'documents open at a time; not below the batch'),
+  'data.batch': Field(SIZE, 'rows of a batch of the held-out loss'),
+  'data.length': Field('[1, 1e8]', 'tokens of its rows'),
+  'data.*': Field(COUNT, 'examples or batches of data'),
+  'needle.depths': Field('[0, 1)', 'places in the text, as shares'),
+  'needle.*': Field('[0, 1e8]', 'of the haystacks'),
+  'gate.tolerance': Field(SHARE, 'of the short-context loss, relative'),
+  'gate.perfect': Field(SHARE, 'lowest recall of a length and depth'),
+  'gate.*': Field(COUNT, 'of the long-context gate'),
+  '*.temperature': Field('[0, 100]', 'of sampling; 0: greedy'),
+  '*.top_p': Field('(0, 1]', 'share of the probability that is sampled from'),
+  '*.top_k': Field('[0, 1e9]', 'tokens that are sampled from; 0: all'),
+  '*.max_new': Field('[1, 1e8]', 'tokens of an answer, at most'),
+  'beta': Field('(0, 1e3]', 'of DPO: how near the policy stays to the reference'),
+  'nll': Field(RATE, 'weight of the chosen answer in the DPO loss'),
+  'shots': Field('[-1, 1e3]', 'solved examples before a question; -1: ask in a chat'),
+  'batch': Field(SIZE, 'prompts or rows at a time'),
+  'length': Field('[1, 1e8]', 'tokens'),
+  'steps': Field('[1, 1e9]', 'optimizer steps'),
+  'step': Field('[1, 1e9]', 'that is shown, from 1'),
+  'samples': Field('[1, 1e4]', 'answers a prompt'),
+  'members': Field('[1, 1e3]', 'runs that are averaged'),
+  'hold_out': Field('[1, 1e9]', 'every n-th document is for the report only'),
+  'vocab_size': Field('[256, 1e7]', 'base ranks; 256 special tokens come on top'),
+  'shards': Field('[1, 1e4]', 'tensor-parallel files'),
+  'shard_bytes': Field('[1, 1e15]', 'largest file'),
+  'hosts': Field('[1, 1e6]', 'that curate one folder'),
+  'host': Field('[0, 1e6]', 'which of them this is'),
+  'workers': Field('[0, 1e4]', 'processes; 0: as many as cores'),
+  'stages': Field('[1, 1e4]', 'of a pipeline'),
+  'chunks': Field('[1, 1e4]', 'of the model a stage has'),
+  'microbatches': Field('[1, 1e5]', 'of a step'),
+  'group': Field(
+    '[0, 1e5]', 'consecutive microbatches of a chunk; 0: as many as stages'
+  ),
+  'examples': Field('[0, 1e9]', 'of each task'),
+  'page': Field('[1, 1e6]', 'problems a document'),
+  'rounds': Field('[0, 1e3]', 'of post-training'),
+  'z_loss': Field(RATE, 'weight of the squared log-normalizer'),
+  '*tolerance': Field('[0, 1e6]', 'largest relative difference that passes'),
+  'a.*': Field('[-1, 1e6]', 'of the first layout'),
+  'b.*': Field('[-1, 1e6]', 'of the second layout'),
+  'plan.timeout_s': Field('(0, 1e7]', 'seconds a compilation may take'),
+  'plan.memory_gib': Field(
+    '[0, 1e6]', "a tighter limit than the chip's; 0: the chip's"
+  ),
+  'plan.*': Field(COUNT, 'of the search'),
+  'search.*': Field('[1, 1e6]', 'tried by the search'),
+  'scaling.hold_out': Field(COUNT, 'budgets kept for the test of the prediction'),
+  'scaling.floor': Field(SHARE, 'lowest learning rate, as a share of the peak'),
+  'scaling.*_share': Field(SHARE, 'of the steps'),
+  'scaling.*': Field('[0, 1e30]', 'of the ladder of runs (3.2.1)'),
+  'heldout': Field('[0, 1e9]', 'kept for evaluation: a share, or a count of examples'),
+  'data_rows.*': Field(SIZE, "of the reward model's rows with real data"),
+  'curate.*share': Field(SHARE, 'share of what is looked at'),
+  'curate.language.*_score': Field(SHARE, 'of the language model'),
+  'curate.outliers.percentile': Field('[0, 100]', 'of divergence that is kept'),
+  'curate.*.model.*': Field('[0, 1e9]', 'of a classifier'),
+  'curate.*': Field('[-inf, inf]', 'a limit of curation (docs/curation.md)'),
+  '*': Field(COUNT, ''),
+}
+
+
+def find(path: str) -> Field | None:
+  """The field of a path such as 'optim.peak'."""
+  for pattern, field in FIELDS.items():
+    if path == pattern or fnmatch.fnmatchcase(path, pattern):
+      return field
+  return None
+
+
+def check(flat) -> None:
+  """UserError for the first value of a flat config that is outside its range.
+
+  Args:
+    flat: {path: value}; a path may begin with the name of a stage (the herd's).
+  """
+  stages = {k.rpartition('.')[0] for k in flat if k.endswith('.experiment')}
+  for path, value in flat.items():
+    stage, _, rest = path.partition('.')
+    field = find(rest if stage in stages else path)
+    fault = field.fault(value) if field else ''
+    if fault:
+      raise UserError(f'--config.{path}={value}: {fault} ({field.text})')
+
+
+def describe(flat) -> list[str]:
+  """A line for every field: path, value, range, what it is."""
+  lines = []
+  for path, value in flat.items():
+    field = find(path)
+    number = isinstance(value, (int, float, tuple)) and not isinstance(value, bool)
+    parts = [f'  --config.{path}={value}']
+    if field and number:
+      parts += [f'{field.range} {field.text}'.rstrip()]
+    lines.append('   '.join(parts))
+  return lines

@@ -1,0 +1,136 @@
+"""One run at a time in a workdir: a lock that a dead owner does not hold."""
+
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import threading
+import time
+
+from llama3_jax.base.errors import UserError
+
+NAME = '.lock'
+BEAT_S = 10.0  # between two signs of life
+DEAD_S = 60.0  # without one, the owner on another host is dead
+
+_held = {}  # folder -> open file: the kernel lets go of it when this process ends
+
+
+def take(folder):
+  """Holds the workdir `folder` until this process ends or `release`.
+
+  On one host the kernel frees the lock of a dead process. For a folder that several
+  hosts share, the owner renews the file's time every 10 s; one that has not for 60 s
+  (by the clock of the file server) is dead.
+
+  Raises:
+    UserError: another process that is alive holds it.
+  """
+  folder = pathlib.Path(folder).resolve()
+  if folder in _held:
+    return
+  file = open(folder / NAME, 'a+', encoding='utf-8')
+  try:
+    if owner := _owner(file, folder, keep=True):
+      raise UserError(_line(folder, owner))
+  except BaseException:
+    file.close()
+    raise
+  file.truncate(0)
+  file.write(json.dumps(_self()))
+  file.flush()
+  _held[folder] = file
+  threading.Thread(target=_beat, args=(file,), daemon=True).start()
+
+
+def check(folder):
+  """UserError when another process that is alive holds `folder`; takes nothing."""
+  folder = pathlib.Path(folder).resolve()
+  if folder in _held or not (folder / NAME).exists():
+    return
+  try:
+    with open(folder / NAME, 'a+', encoding='utf-8') as file:
+      owner = _owner(file, folder, keep=False)
+  except OSError:
+    return  # what cannot be opened is named by who writes there
+  if owner:
+    raise UserError(_line(folder, owner))
+
+
+def release(folder):
+  """Gives the workdir back before the process ends."""
+  file = _held.pop(pathlib.Path(folder).resolve(), None)
+  if file is not None:
+    file.truncate(0)
+    file.close()
+
+
+def _owner(file, folder, keep):
+  """Who holds the file: {'host', 'process', 'since'}; None when it is free (and, with
+  `keep`, ours from now on)."""
+  locks = True
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return _read(file) or {'host': 'this host', 'process': '?', 'since': '?'}
+  except OSError:
+    locks = False  # a file system without locks: the signs of life decide
+  owner = _read(file)
+  if owner and owner['host'] != socket.gethostname():
+    alive = _age(file, folder) < DEAD_S
+  else:
+    alive = bool(owner) and not locks and _runs(owner['process'])
+  if locks and (alive or not keep):
+    fcntl.flock(file, fcntl.LOCK_UN)
+  return owner if alive else None
+
+
+def _read(file):
+  file.seek(0)
+  try:
+    owner = json.loads(file.read())
+    return (
+      owner if isinstance(owner, dict) and {'host', 'process'} <= set(owner) else {}
+    )
+  except (ValueError, RecursionError):
+    return {}
+
+
+def _age(file, folder):
+  """Seconds since the file was written, by the clock of the folder's file system."""
+  probe = folder / f'{NAME}.{socket.gethostname()}.{os.getpid()}'
+  try:
+    probe.touch()
+    return probe.stat().st_mtime - os.fstat(file.fileno()).st_mtime
+  finally:
+    probe.unlink(missing_ok=True)
+
+
+def _runs(process):
+  try:
+    os.kill(int(process), 0)
+  except (OSError, ValueError):
+    return False
+  return int(process) != os.getpid()
+
+
+def _beat(file):
+  while not file.closed:
+    time.sleep(BEAT_S)
+    try:
+      os.utime(file.fileno())
+    except (OSError, ValueError):
+      return
+
+
+def _self():
+  since = time.strftime('%Y-%m-%d %H:%M:%S')
+  return {'host': socket.gethostname(), 'process': os.getpid(), 'since': since}
+
+
+def _line(folder, owner):
+  return (
+    f'--workdir={folder} is in use by process {owner["process"]} on {owner["host"]} '
+    f'since {owner.get("since", "?")}: wait for it, end it, or choose another --workdir'
+  )

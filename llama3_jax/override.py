@@ -1,0 +1,90 @@
+"""Overrides of a config: text of the command line to values of the fields' types."""
+
+import ast
+import fractions
+import re
+
+import ml_collections
+
+from llama3_jax import config as configs
+from llama3_jax.base.errors import UserError
+
+
+def apply(config, overrides):
+  """Set {'optim.peak': '1e-3'} in place, with the type of the present value."""
+  for path, text in overrides.items():
+    flat = configs.flatten(config)
+    if f'{path}.' in configs.OPEN and isinstance(text, str) and text.startswith('{'):
+      _replace(config, path, text)
+      continue
+    if path not in flat:
+      near = configs.nearest(path, sorted(flat))
+      hint = f'did you mean {" or ".join(near)}?' if near else 'see --help'
+      raise UserError(f'--config.{path}: no such field; {hint}')
+    *parents, name = path.split('.')
+    node = config
+    for parent in parents:
+      node = node[parent]
+    node[name] = _parse(path, text, flat[path])
+
+
+def _replace(config, path, text):
+  """Sets a section whose keys are the user's, such as data.mix, as a whole."""
+  *parents, name = path.split('.')
+  node = config
+  for parent in parents:
+    node = node[parent]
+  try:
+    value = {str(k): float(v) for k, v in ast.literal_eval(text).items()}
+  except (ValueError, SyntaxError, TypeError, AttributeError, RecursionError):
+    raise UserError(f'--config.{path}={text}: write {{"source": weight, ...}}')
+  del node[name]
+  node[name] = ml_collections.ConfigDict(value)
+
+
+def _parse(path, text, present):
+  if not isinstance(text, str):
+    return text
+  try:
+    if isinstance(present, bool):
+      return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
+    if isinstance(present, int):
+      return _whole(text)
+    if isinstance(present, float):
+      return float(text)
+    if isinstance(present, (tuple, list)):
+      return _list(text, present)
+  except (KeyError, ValueError, SyntaxError, RecursionError, MemoryError):
+    kind = type(present).__name__
+    raise UserError(f'--config.{path}={text}: not a {kind} (it is {present!r} now)')
+  return text
+
+
+def _list(text, present):
+  """The tuple of a text; a bare word is a tuple of one where words are due."""
+  words = all(isinstance(v, str) for v in present)
+  try:
+    value = ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    if not words or text.lstrip()[:1] in ('(', '['):
+      raise
+    value = text
+  value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+  if present and {type(v) for v in value} - {type(v) for v in present} - {int}:
+    raise ValueError(text)
+  if present and words and not all(isinstance(v, str) for v in value):
+    raise ValueError(text)
+  return value
+
+
+def _whole(text):
+  """The int of '3', '0x10', '1_000' or '1e6'; ValueError for others."""
+  try:
+    return int(text, 0)
+  except ValueError:
+    if not re.fullmatch(r'[+-]?\d{1,30}(\.\d{0,30})?([eE][+-]?\d{1,2})?', text):
+      raise
+    value = fractions.Fraction(text)  # exact, as a float is not
+    if value.denominator != 1:
+      raise ValueError(text)
+    return int(value)

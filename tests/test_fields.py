@@ -1,0 +1,94 @@
+"""Every field of every config has a range, and what is outside of it is refused."""
+
+import importlib
+import math
+import pathlib
+import re
+
+import pytest
+
+from llama3_jax import config as configs
+from llama3_jax import override
+from llama3_jax.base import fields
+from llama3_jax.base.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+NAMES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem[0] != '_')
+BAD = (
+  *('-1', '0', '1', '2', '0.5', '-0.5', 'nan', 'inf', '-inf', '1e308', '-1e308'),
+  *('2147483648', '1e18', '-5', 'true', 'abc', '', '1/0', '1e999999999', '()'),
+  *("('a',)", '(1, 2', '((1,),)', '[[1, 2, 3]]'),
+)
+
+
+def config_of(name):
+  return importlib.import_module(f'configs.{name}').get_config()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_config_as_written_is_in_range(name):
+  fields.check(configs.flatten(config_of(name)))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_any_value_of_any_field_is_a_value_or_one_line(name):
+  config = config_of(name)
+  for path, value in configs.flatten(config).items():
+    for text in BAD:
+      try:
+        changed = config.copy_and_resolve_references()
+        override.apply(changed, {path: text})
+        flat = configs.flatten(changed)
+        fields.check({path: flat[path]} | {k: 0 for k in flat if 'experiment' in k})
+      except UserError as error:
+        assert path in str(error) and '\n' not in str(error)
+        continue
+      found = configs.flatten(changed)[path]
+      if isinstance(found, float) and not path.startswith(('curate.', 'herd')):
+        assert math.isfinite(found) or 'curate' in path, (path, text)
+      assert type(found) is type(value) or value is None, (path, text)
+
+
+@pytest.mark.parametrize(
+  'path, text',
+  [
+    *(('optim.peak', v) for v in ('-1e-2', 'nan', 'inf')),
+    *(('optim.b1', v) for v in ('2', '1', '-0.1')),
+    *(('optim.clip', v) for v in ('-1', '0', 'nan')),
+    *(('optim.eps', '-1'), ('optim.weight_decay', '-50'), ('optim.warmup', '-10')),
+    *(('train.steps', '-5'), ('train.loss_chunk', '-3'), ('train.z_loss', 'nan')),
+    *(('train.ramp', '5'), ('data.changes', '5'), ('data.eval_batches', '-1')),
+    *((f'model.{n}', '0') for n in ('d_ff', 'd_model', 'n_layers', 'n_kv_heads')),
+    *(('model.d_ff', '2147483648'), ('seed', '-1'), ('data.lanes', '0')),
+    *(('data.mix.code', '-1'), ('data.mix.code', 'nan')),
+  ],
+)
+def test_nonsense_is_refused_by_name(path, text):
+  config = config_of('pretrain')
+  with pytest.raises(UserError, match=re.escape(path)):
+    override.apply(config, {path: text})
+    fields.check(configs.flatten(config))
+
+
+def test_every_number_has_a_description():
+  bare = set()
+  for name in NAMES:
+    for path, value in configs.flatten(config_of(name)).items():
+      if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not path.startswith(('curate.', 'control.')) and fields.find(path) is None:
+          bare.add(path)
+  assert not bare
+
+
+def test_mix_is_replaced_as_a_whole():
+  config = config_of('pretrain')
+  override.apply(config, {'data.mix': "{'general': 1}"})
+  assert config.data.mix.to_dict() == {'general': 1.0}
+  with pytest.raises(UserError, match='data.mix'):
+    override.apply(config, {'data.mix': '{1'})
+
+
+def test_one_file_is_a_list_of_one():
+  config = config_of('curate')
+  override.apply(config, {'inputs': 'one.jsonl'})
+  assert config.inputs == ('one.jsonl',)

@@ -1,0 +1,145 @@
+"""A workdir answers for one run: identity by content, one run at a time, longer runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import ml_collections
+import pytest
+
+from llama3_jax import config as configs
+from llama3_jax.base import content
+from llama3_jax.base import lock
+from llama3_jax.base.errors import UserError
+
+
+def made(**fields):
+  c = ml_collections.ConfigDict(dict(experiment='sft', seed=0, init_from=''))
+  c.train = ml_collections.ConfigDict(dict(steps=10, batch=2))
+  c.data = ml_collections.ConfigDict(dict(files=(), mix=dict(web=1.0)))
+  return configs.edit(c, fields)
+
+
+def begin(config, folder):
+  configs.open_workdir(config, folder)
+  (folder / 'metrics.jsonl').write_text('{}\n')
+
+
+def stage(folder, digest):
+  folder.mkdir()
+  (folder / 'model.json').write_text('{}')
+  (folder / 'identity.json').write_text(json.dumps({'digest': digest}))
+  return str(folder)
+
+
+def test_another_model_is_refused_and_a_moved_one_is_not(tmp_path):
+  one, two = stage(tmp_path / 'one', 'aa'), stage(tmp_path / 'two', 'bb')
+  begin(made(init_from=one), tmp_path / 'run')
+  with pytest.raises(UserError, match='init_from'):
+    configs.open_workdir(made(init_from=two), tmp_path / 'run')
+  os.rename(one, tmp_path / 'moved')
+  configs.open_workdir(made(init_from=str(tmp_path / 'moved')), tmp_path / 'run')
+
+
+@pytest.mark.parametrize('edit', ['{"a": 2}', '{"a": 1} ', ''])
+def test_edited_file_is_refused_and_a_copy_is_not(tmp_path, edit):
+  file = tmp_path / 'rows.jsonl'
+  file.write_text('{"a": 1}')
+  begin(made(**{'data.files': (str(file),)}), tmp_path / 'run')
+  (tmp_path / 'copy.jsonl').write_text('{"a": 1}')
+  copy = made(**{'data.files': (str(tmp_path / 'copy.jsonl'),)})
+  configs.open_workdir(copy, tmp_path / 'run')
+  (tmp_path / 'copy.jsonl').write_text(edit)
+  with pytest.raises(UserError, match='data.files'):
+    configs.open_workdir(copy, tmp_path / 'run')
+
+
+def test_sources_of_shards_are_known_one_by_one(tmp_path):
+  for name in ('a', 'b'):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'index.json').write_text(f'{{"n": "{name}"}}')
+  flat = {'experiment': 'pretrain', 'data.root': str(tmp_path)}
+  before = content.inputs(flat)
+  assert set(before) == {'data.root/a', 'data.root/b'}
+  (tmp_path / 'b' / 'index.json').write_text('{"n": "c"}')
+  after = content.inputs(flat)
+  assert before['data.root/a'] == after['data.root/a']
+  assert before['data.root/b'] != after['data.root/b']
+
+
+def test_field_that_is_new_takes_its_default(tmp_path):
+  begin(made(), tmp_path / 'run')
+  configs.open_workdir(made(fresh=3), tmp_path / 'run')
+  with pytest.raises(UserError, match='fresh 3 -> 4'):
+    configs.open_workdir(made(fresh=4), tmp_path / 'run')
+
+
+def test_new_source_of_the_mix_is_a_change(tmp_path):
+  begin(made(), tmp_path / 'run')
+  with pytest.raises(UserError, match='data.mix.code'):
+    configs.open_workdir(made(**{'data.mix.code': 0.5}), tmp_path / 'run')
+
+
+def test_more_steps_go_on_and_fewer_are_refused(tmp_path):
+  folder = tmp_path / 'run'
+  begin(made(), folder)
+  configs.write_json(folder / 'results.json', {'loss': 1.0})
+  assert configs.finished(folder) == {'loss': 1.0}
+  configs.open_workdir(made(**{'train.steps': 20}), folder)
+  assert configs.finished(folder) is None
+  assert configs.read_json(folder / 'results_10.json') == {'loss': 1.0}
+  with pytest.raises(UserError, match='train.steps 20 -> 10'):
+    configs.open_workdir(made(), folder)
+
+
+def test_empty_workdir_is_refused(launcher):
+  with pytest.raises(UserError, match='--workdir is empty'):
+    configs.open_workdir(made(), '')
+
+
+HOLD = """
+import sys, time
+from llama3_jax.base import lock
+lock.take(sys.argv[1])
+print('held', flush=True)
+time.sleep(60)
+"""
+
+
+def test_second_run_is_refused_until_the_first_is_dead(tmp_path):
+  owner = subprocess.Popen(
+    [sys.executable, '-c', HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+  )
+  try:
+    assert owner.stdout.readline() == 'held\n'
+    for attempt in (lock.check, lock.take):
+      with pytest.raises(UserError, match=f'in use by process {owner.pid}'):
+        attempt(tmp_path)
+  finally:
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+  lock.check(tmp_path)
+  lock.take(tmp_path)
+  lock.release(tmp_path)
+
+
+def test_owner_on_another_host_is_dead_without_signs_of_life(tmp_path):
+  path = tmp_path / lock.NAME
+  path.write_text(json.dumps({'host': 'elsewhere', 'process': 1, 'since': 'x'}))
+  with pytest.raises(UserError, match='on elsewhere'):
+    lock.take(tmp_path)
+  old = time.time() - 2 * lock.DEAD_S
+  os.utime(path, (old, old))
+  lock.take(tmp_path)
+  lock.release(tmp_path)
+
+
+@pytest.mark.parametrize('text', ['[]', '5', '{}', '{"config": 3}', '[' * 100_000])
+def test_config_file_that_is_none_is_one_line(tmp_path, text):
+  begin(made(), tmp_path / 'run')
+  (tmp_path / 'run/config.json').write_text(text)
+  with pytest.raises(UserError, match='config.json'):
+    configs.open_workdir(made(), tmp_path / 'run')
