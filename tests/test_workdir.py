@@ -1,4 +1,4 @@
-"""A workdir answers for one run: identity by content, one run at a time, longer runs."""
+"""A workdir answers for one run: identity by content, one at a time, longer runs."""
 
 import json
 import os
