@@ -201,7 +201,7 @@ def test_saves_from_before_the_digests_are_used_with_a_line(tmp_path, monkeypatc
   saves.close()
   shutil.rmtree(tmp_path / 'checkpoints/1/digest')
   lines = []
-  monkeypatch.setattr(checkpoint.logging, 'info', lambda s, *a: lines.append(s % a))
+  monkeypatch.setattr(checkpoint.logging, 'info', lambda *a: lines.append(str(a)))
   found, data = checkpoint.Checkpoints(tmp_path).restore(abstract(params()))
   assert same(found, params()) and data == {'index': 5}
   assert any('no digests' in line for line in lines)

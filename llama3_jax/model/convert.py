@@ -200,11 +200,31 @@ def _cast(weights: Weights, dtype: str) -> Weights:
   if dtype not in known:
     raise UserError(f'dtype={dtype}: use one of {", ".join(known)}')
   kind = known[dtype]
-  tensors = {
-    key: t.map(lambda x: x.astype(kind, copy=False), t.shape, kind)
-    for key, t in weights.tensors.items()
-  }
+
+  def cast(key, t):
+    name = key[0] if key[1] is None else f'{key[0]} of layer {key[1]}'
+    return t.map(lambda x: _cast_one(x, kind, f'{t.file}: {name}'), t.shape, kind)
+
+  tensors = {key: cast(key, t) for key, t in weights.tensors.items()}
   return dataclasses.replace(weights, tensors=tensors)
+
+
+def _cast_one(x: np.ndarray, kind: np.dtype, name: str) -> np.ndarray:
+  """`x` as `kind`; UserError where a number of it is too large for that."""
+  with np.errstate(over='ignore'):
+    y = x.astype(kind, copy=False)
+  if kind.itemsize == x.dtype.itemsize == 4 or kind == x.dtype:
+    return y
+  step = max(1, 2**17 * len(x) // max(x.size, 1))  # rows: masks stay small
+  for i in range(0, len(x), step):
+    lost = np.isinf(y[i : i + step]) & ~np.isinf(x[i : i + step])
+    if lost.any():
+      value = float(x[i : i + step][lost][0])
+      raise UserError(
+        f'{name} holds {value:g}, which {kind} cannot: use --config.dtype=bfloat16 '
+        'or float32'
+      )
+  return y
 
 
 def _leaf(params: llama.Params, leaf: str) -> Any:

@@ -1,5 +1,6 @@
 """Hugging Face checkpoints: config.json and safetensors, in and out."""
 
+import dataclasses
 import logging
 import math
 import os
@@ -15,6 +16,7 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
 from llama3_jax.model import files
 from llama3_jax.model import formats
+from llama3_jax.model.files import Tensor
 from llama3_jax.model.formats import Weights
 
 LAYOUT = formats.Format(
@@ -47,8 +49,7 @@ def open_checkpoint(path: str) -> Weights:
   index = os.path.join(path, 'model.safetensors.index.json')
   found = {}
   if os.path.exists(index):
-    names = formats.read_json(index).get('weight_map', {})
-    for file in sorted(set(names.values())):
+    for file in _files(index):
       full = os.path.join(path, file)
       if not os.path.exists(full):
         raise UserError(f'{full} is missing, though {index} names it')
@@ -56,7 +57,37 @@ def open_checkpoint(path: str) -> Weights:
   else:
     for full in sorted(pathlib.Path(path).glob('*.safetensors')):
       found |= files.open_safetensors(str(full))
-  return formats.collect(config, found, LAYOUT, path)
+  return formats.collect(_untied(config, found, path), found, LAYOUT, path)
+
+
+def _files(index: str) -> list[str]:
+  """The files that an index names, all of them in its folder."""
+  names = formats.read_json(index).get('weight_map')
+  if not isinstance(names, dict) or not names:
+    raise UserError(f'{index}: weight_map is not an object of file names by tensor')
+  for tensor, file in names.items():
+    plain = isinstance(file, str) and file.endswith('.safetensors')
+    if not plain or os.path.basename(file) != file or '\\' in file or '\0' in file:
+      raise UserError(
+        f'{index}: weight_map puts {tensor} into {str(file)[:80]!r}; '
+        'only a *.safetensors beside the index is read'
+      )
+  return sorted(set(names.values()))
+
+
+def _untied(config: ModelConfig, found: Mapping[str, Tensor], path: str) -> ModelConfig:
+  """`config` without tying when the folder has a head that is not the embedding."""
+  embed, head = (found.get(LAYOUT.names[leaf]) for leaf in ('embed', 'head'))
+  if not config.tie_embeddings or embed is None or head is None:
+    return config
+  if head.shape == embed.shape and formats.digest(head) == formats.digest(embed):
+    return config
+  logging.warning(
+    '%s: config.json says tie_word_embeddings, but lm_head.weight is not the '
+    'embedding: it is read untied',
+    path,
+  )
+  return dataclasses.replace(config, tie_embeddings=False)
 
 
 def write(weights: Weights, path: str, shard_bytes: int):
@@ -103,30 +134,37 @@ def read_config_json(values: Mapping[str, Any], path: str) -> ModelConfig:
   ):
     if values.get(field, wanted) != wanted:
       raise UserError(f'{path}: {field} is {values[field]!r}; only {wanted!r} is read')
-  rope = values.get('rope_parameters') or values.get('rope_scaling') or {}
-  kind = rope.get('rope_type', rope.get('type', 'default'))
+  checked = formats.Fields(values)
+  rope = formats.Fields(checked.object('rope_parameters', 'rope_scaling'))
+  kind = rope.values.get('rope_type', rope.values.get('type', 'default'))
   if kind not in ('default', 'llama3'):
     raise UserError(f'{path}: RoPE scaling {kind!r}; only "llama3" and none are read')
-  heads = values['num_attention_heads']
+  heads, width = checked.size('num_attention_heads'), checked.size('hidden_size')
+  theta = rope if 'rope_theta' in rope.values else checked
+  partial = checked.number('partial_rotary_factor', 1.0)
+  if partial != 1:
+    raise UserError(f'{path}: partial_rotary_factor is {partial}; only 1 is read')
   return ModelConfig(
-    n_layers=values['num_hidden_layers'],
-    d_model=values['hidden_size'],
+    n_layers=checked.size('num_hidden_layers'),
+    d_model=width,
     n_heads=heads,
-    n_kv_heads=values.get('num_key_value_heads') or heads,
-    d_head=values.get('head_dim') or values['hidden_size'] // heads,
-    d_ff=values['intermediate_size'],
-    vocab_size=values['vocab_size'],
-    rope_theta=float(rope.get('rope_theta', values.get('rope_theta', 10_000.0))),
-    rope_scaling=None
-    if kind == 'default'
-    else RopeScaling(
-      float(rope['factor']),
-      float(rope['low_freq_factor']),
-      float(rope['high_freq_factor']),
-      int(rope['original_max_position_embeddings']),
-    ),
-    norm_eps=values.get('rms_norm_eps', 1e-6),
-    tie_embeddings=values.get('tie_word_embeddings', False),
+    n_kv_heads=checked.size('num_key_value_heads', heads),
+    d_head=checked.size('head_dim', width // heads),
+    d_ff=checked.size('intermediate_size'),
+    vocab_size=checked.size('vocab_size'),
+    rope_theta=theta.number('rope_theta', 10_000.0),
+    rope_scaling=None if kind == 'default' else _scaling(rope),
+    norm_eps=checked.number('rms_norm_eps', 1e-6),
+    tie_embeddings=checked.flag('tie_word_embeddings', False),
+  )
+
+
+def _scaling(rope: formats.Fields) -> RopeScaling:
+  return RopeScaling(
+    rope.number('factor'),
+    rope.number('low_freq_factor'),
+    rope.number('high_freq_factor'),
+    rope.size('original_max_position_embeddings'),
   )
 
 
