@@ -24,6 +24,7 @@ from llama3_jax.model import llama
 from llama3_jax.model import meta
 from llama3_jax.model.files import Tensor
 from llama3_jax.model.formats import Weights
+from llama3_jax.tokenizer import Tokenizer
 
 SHARD_BYTES = 5 * 10**9  # of a Hugging Face file, as its own writer splits
 
@@ -148,6 +149,8 @@ def write(
   dtype: str | None = None,
   shards: int = 1,
   shard_bytes: int = SHARD_BYTES,
+  tokenizer: Tokenizer | None = None,
+  length: int = 0,
 ) -> dict[str, Any]:
   """Writes a checkpoint folder, complete or not at all.
 
@@ -162,6 +165,8 @@ def write(
     shards: tensor-parallel files of the Meta format.
     shard_bytes: size of a file of the Hugging Face format, from which on a new
       one is begun.
+    tokenizer: whose ids the model reads; its files are written too.
+    length: of the rows the model was trained on, tokens; 0 if unknown.
 
   Returns:
     {'files', 'tensors', 'parameters', 'bytes'} that were written.
@@ -178,8 +183,10 @@ def write(
     os.makedirs(partial)
     if form == 'meta':
       written = meta.write(weights, partial, shards)
+      if tokenizer is not None:
+        pathlib.Path(partial, 'tokenizer.model').write_bytes(tokenizer.content)
     else:
-      written = hf.write(weights, partial, shard_bytes)
+      written = hf.write(weights, partial, shard_bytes, tokenizer, length)
     os.replace(partial, path)
   except OSError as error:
     raise UserError(f'target {path}: {error.strerror}; nothing was written there')

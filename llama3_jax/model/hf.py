@@ -16,8 +16,10 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
 from llama3_jax.model import files
 from llama3_jax.model import formats
+from llama3_jax.model import hf_tokenizer
 from llama3_jax.model.files import Tensor
 from llama3_jax.model.formats import Weights
+from llama3_jax.tokenizer import Tokenizer
 
 LAYOUT = formats.Format(
   'hf',
@@ -90,7 +92,25 @@ def _untied(config: ModelConfig, found: Mapping[str, Tensor], path: str) -> Mode
   return dataclasses.replace(config, tie_embeddings=False)
 
 
-def write(weights: Weights, path: str, shard_bytes: int):
+def write(
+  weights: Weights,
+  path: str,
+  shard_bytes: int,
+  tokenizer: Tokenizer | None = None,
+  length: int = 0,
+) -> list[dict[str, Tensor]]:
+  """Writes safetensors files, their index, the configs and the tokenizer's files.
+
+  Args:
+    tokenizer: whose ids the model reads, if it is known.
+    length: of the rows the model was trained on, tokens; 0 if unknown.
+  """
+  c = weights.config
+  if c.d_model % c.n_heads:
+    raise UserError(
+      f'model.d_model={c.d_model} is not a multiple of model.n_heads={c.n_heads}: '
+      'transformers refuses such a model; write target_format=run'
+    )
   form, groups, room = LAYOUT, [], 0
   for key in formats.leaves(weights.config):
     t = formats.theirs(weights, form, key)
@@ -117,9 +137,13 @@ def write(weights: Weights, path: str, shard_bytes: int):
       {'metadata': {'total_size': total}, 'weight_map': places},
     )
   dtype = weights.tensors['embed', None].dtype
-  configuration.write_json(
-    os.path.join(path, 'config.json'), config_json(weights.config, dtype)
-  )
+  values = config_json(c, dtype, tokenizer, length)
+  configuration.write_json(os.path.join(path, 'config.json'), values)
+  ids = {k: values[k] for k in ('bos_token_id', 'eos_token_id')}
+  if ids['bos_token_id'] is not None:
+    configuration.write_json(os.path.join(path, 'generation_config.json'), ids)
+  if tokenizer is not None:
+    hf_tokenizer.write(tokenizer, path, values['max_position_embeddings'])
   return groups
 
 
@@ -168,8 +192,39 @@ def _scaling(rope: formats.Fields) -> RopeScaling:
   )
 
 
-def config_json(config: ModelConfig, dtype: np.dtype) -> dict[str, Any]:
+def positions(config: ModelConfig, length: int) -> int:
+  """The longest text a model is for, tokens.
+
+  RoPE scaling lengthens what was trained before it, up to its `original`; the length
+  of a run that trained with it stands by itself. Where no run says a length, the
+  released models with scaling are known to have been trained on 131,072.
+  """
+  s = config.rope_scaling
+  if s is None:
+    return length or RopeScaling().original
+  if length:
+    return max(length, int(min(length, s.original) * s.factor))
+  released = s.original == 8192 and s.factor in (8.0, 32.0)
+  return 131_072 if released else int(s.original * s.factor)
+
+
+def special_ids(config: ModelConfig, tokenizer: Tokenizer | None):
+  """(begin of text, the ids that end a generation), or (None, None) if unknown."""
+  if tokenizer is not None:
+    return tokenizer.bos, list(tokenizer.stop_ids)
+  if config.vocab_size == 128_256:  # the released vocabulary, known by its size
+    return 128_000, [128_001, 128_008, 128_009]
+  return None, None
+
+
+def config_json(
+  config: ModelConfig,
+  dtype: np.dtype,
+  tokenizer: Tokenizer | None = None,
+  length: int = 0,
+) -> dict[str, Any]:
   """Hugging Face's config.json, in the fields that all its versions read."""
+  bos, stops = special_ids(config, tokenizer)
   values = dict(
     architectures=['LlamaForCausalLM'],
     model_type='llama',
@@ -180,21 +235,19 @@ def config_json(config: ModelConfig, dtype: np.dtype) -> dict[str, Any]:
     num_key_value_heads=config.n_kv_heads,
     head_dim=config.d_head,
     vocab_size=config.vocab_size,
-    # Begin and end of text, if the vocabulary is known by its size.
-    bos_token_id=128_000 if config.vocab_size == 128_256 else None,
-    eos_token_id=128_001 if config.vocab_size == 128_256 else None,
+    bos_token_id=bos,
+    eos_token_id=stops,
     hidden_act='silu',
     attention_bias=False,
     mlp_bias=False,
     rms_norm_eps=config.norm_eps,
     rope_theta=config.rope_theta,
     rope_scaling=None,
-    max_position_embeddings=8192,
+    max_position_embeddings=positions(config, length),
     tie_word_embeddings=config.tie_embeddings,
     torch_dtype=str(dtype),
   )
   if s := config.rope_scaling:
-    values['max_position_embeddings'] = 131_072
     values['rope_scaling'] = dict(
       rope_type='llama3',
       factor=s.factor,
