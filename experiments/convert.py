@@ -16,6 +16,7 @@ import jax
 from absl import logging
 
 from llama3_jax import config as configs
+from llama3_jax import tokenizer as tokenizers
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import convert
 from llama3_jax.train import checkpoint
@@ -33,8 +34,9 @@ def main(config, workdir):
       raise UserError(f'{field} is empty: give --config.{field}=PATH')
   start = time.time()
   weights = _open(config)
+  tokenizer = _tokenizer(config)
   if config.target_format == 'run':
-    results = _write_run(weights, config.target)
+    results = _write_run(weights, config.target, tokenizer)
   else:
     results = convert.write(
       weights,
@@ -43,6 +45,8 @@ def main(config, workdir):
       config.dtype or None,
       config.shards,
       config.shard_bytes,
+      tokenizer,
+      _length(config),
     )
   seconds = time.time() - start
   model = configs.model_fields(weights.config).to_dict()
@@ -61,20 +65,49 @@ def main(config, workdir):
   return results
 
 
+def _own(config):
+  """Whether the source is a stage of this code."""
+  model = checkpoint.final(config.source) / 'model.json'
+  return config.source_format == 'run' or (
+    config.source_format == 'auto' and model.exists()
+  )
+
+
 def _open(config):
-  own = checkpoint.final(config.source) / 'model.json'
-  if config.source_format == 'run' or (config.source_format == 'auto' and own.exists()):
+  if _own(config):
     return convert.from_params(*checkpoint.load(config.source))
   return convert.open_checkpoint(
     config.source, config.source_format, config.params_json or None
   )
 
 
-def _write_run(weights, target):
+def _tokenizer(config):
+  """The tokenizer that lies beside a stage's parameters, or None."""
+  if not _own(config):
+    return None
+  path = checkpoint.tokenizer(config.source)
+  variant = checkpoint.identity(config.source)['variant'] or '3.1'
+  return path and tokenizers.Tokenizer.load(path, variant)
+
+
+def _length(config):
+  """The length of the rows a stage was trained on, as it recorded it, or 0."""
+  if not _own(config):
+    return 0
+  path = checkpoint.final(config.source).resolve().parent / 'config.json'
+  if not path.exists():
+    return 0
+  recorded = configs.read_json(path)
+  fields = recorded.get('config') if isinstance(recorded, dict) else None
+  length = fields.get('train.length') if isinstance(fields, dict) else None
+  return length if type(length) is int and length > 0 else 0
+
+
+def _write_run(weights, target, tokenizer):
   if os.path.exists(target):
     raise UserError(f'target {target} exists: remove it or name another folder')
   params = convert.load(weights)
-  checkpoint.save_params(target, params, weights.config)
+  checkpoint.save_params(target, params, weights.config, tokenizer)
   leaves = jax.tree.leaves(params)
   return dict(
     files=1,

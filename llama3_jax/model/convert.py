@@ -24,6 +24,7 @@ from llama3_jax.model import llama
 from llama3_jax.model import meta
 from llama3_jax.model.files import Tensor
 from llama3_jax.model.formats import Weights
+from llama3_jax.tokenizer import Tokenizer
 
 SHARD_BYTES = 5 * 10**9  # of a Hugging Face file, as its own writer splits
 
@@ -148,6 +149,8 @@ def write(
   dtype: str | None = None,
   shards: int = 1,
   shard_bytes: int = SHARD_BYTES,
+  tokenizer: Tokenizer | None = None,
+  length: int = 0,
 ) -> dict[str, Any]:
   """Writes a checkpoint folder, complete or not at all.
 
@@ -162,6 +165,8 @@ def write(
     shards: tensor-parallel files of the Meta format.
     shard_bytes: size of a file of the Hugging Face format, from which on a new
       one is begun.
+    tokenizer: whose ids the model reads; its files are written too.
+    length: of the rows the model was trained on, tokens; 0 if unknown.
 
   Returns:
     {'files', 'tensors', 'parameters', 'bytes'} that were written.
@@ -178,8 +183,10 @@ def write(
     os.makedirs(partial)
     if form == 'meta':
       written = meta.write(weights, partial, shards)
+      if tokenizer is not None:
+        pathlib.Path(partial, 'tokenizer.model').write_bytes(tokenizer.content)
     else:
-      written = hf.write(weights, partial, shard_bytes)
+      written = hf.write(weights, partial, shard_bytes, tokenizer, length)
     os.replace(partial, path)
   except OSError as error:
     raise UserError(f'target {path}: {error.strerror}; nothing was written there')
@@ -200,11 +207,31 @@ def _cast(weights: Weights, dtype: str) -> Weights:
   if dtype not in known:
     raise UserError(f'dtype={dtype}: use one of {", ".join(known)}')
   kind = known[dtype]
-  tensors = {
-    key: t.map(lambda x: x.astype(kind, copy=False), t.shape, kind)
-    for key, t in weights.tensors.items()
-  }
+
+  def cast(key, t):
+    name = key[0] if key[1] is None else f'{key[0]} of layer {key[1]}'
+    return t.map(lambda x: _cast_one(x, kind, f'{t.file}: {name}'), t.shape, kind)
+
+  tensors = {key: cast(key, t) for key, t in weights.tensors.items()}
   return dataclasses.replace(weights, tensors=tensors)
+
+
+def _cast_one(x: np.ndarray, kind: np.dtype, name: str) -> np.ndarray:
+  """`x` as `kind`; UserError where a number of it is too large for that."""
+  with np.errstate(over='ignore'):
+    y = x.astype(kind, copy=False)
+  if kind.itemsize == x.dtype.itemsize == 4 or kind == x.dtype:
+    return y
+  step = max(1, 2**17 * len(x) // max(x.size, 1))  # rows: masks stay small
+  for i in range(0, len(x), step):
+    lost = np.isinf(y[i : i + step]) & ~np.isinf(x[i : i + step])
+    if lost.any():
+      value = float(x[i : i + step][lost][0])
+      raise UserError(
+        f'{name} holds {value:g}, which {kind} cannot: use --config.dtype=bfloat16 '
+        'or float32'
+      )
+  return y
 
 
 def _leaf(params: llama.Params, leaf: str) -> Any:

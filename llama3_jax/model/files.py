@@ -20,6 +20,7 @@ DTYPES = {
   'BF16': BFLOAT16,
   'F16': np.dtype(np.float16),
 }
+HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,33 +73,90 @@ def raw(x: np.ndarray) -> memoryview:
 
 
 def open_safetensors(path: str) -> dict[str, Tensor]:
-  """Tensors of one safetensors file by name."""
-  size = os.path.getsize(path)
+  """Tensors of one safetensors file by name; the header obeys the format's rules.
+
+  Tensors lie one after the other without gap or overlap and fill the file, so that no
+  byte is read as something else than it was written as.
+  """
+  header, start = _header(path)
+  tensors, ends = {}, {}
+  for name, entry in header.items():
+    tensors[name], begin, end = _entry(path, name, entry, start)
+    ends[name] = begin, end
+  at = 0
+  for name, (begin, end) in sorted(ends.items(), key=lambda item: item[1]):
+    if begin != at:
+      raise UserError(
+        f'{path}: tensor {name} begins at byte {begin} of the data, the one before it '
+        f'ends at {at}; the file is corrupt, get it again'
+      )
+    at = end
+  size = os.path.getsize(path) - start
+  if at != size:
+    raise UserError(
+      f'{path}: its tensors are {at} bytes, the file has {size}; '
+      'it is cut short or corrupt, get it again'
+    )
+  return tensors
+
+
+def _header(path: str):
+  """(entries by name, where the data begins) of a safetensors file."""
   try:
+    size = os.path.getsize(path)
     with open(path, 'rb') as file:
       length = int.from_bytes(file.read(8), 'little')
-      if length > size:
+      if length > min(size - 8, HEADER_BYTES):
         raise ValueError
-      header = json.loads(file.read(length))
-    header.pop('__metadata__', None)
-    entries = {
-      name: (e['dtype'], tuple(e['shape']), *e['data_offsets'])
-      for name, e in header.items()
-    }
-  except (ValueError, KeyError, TypeError, AttributeError):
+      header = json.loads(file.read(length), object_pairs_hook=_once)
+    if not isinstance(header, dict):
+      raise ValueError
+  except (ValueError, RecursionError):
     raise UserError(f'{path}: no safetensors header; the file is corrupt, get it again')
-  tensors = {}
-  for name, (dtype, shape, begin, end) in entries.items():
-    if dtype not in DTYPES:
-      raise UserError(
-        f'{path}: tensor {name} has dtype {dtype}; only {", ".join(DTYPES)} are read'
-      )
-    dtype, start = DTYPES[dtype], 8 + length
-    if end - begin != math.prod(shape) * dtype.itemsize or start + end > size:
-      raise UserError(f'{path}: tensor {name} does not fit; the file is cut short')
-    read = _reader(path, start + begin, shape, dtype)
-    tensors[name] = Tensor(shape, dtype, path, read)
-  return tensors
+  notes = header.pop('__metadata__', {})
+  if not isinstance(notes, dict) or any(not isinstance(n, str) for n in notes.values()):
+    raise UserError(f'{path}: __metadata__ is not text by name; the file is corrupt')
+  return header, 8 + length
+
+
+def _once(pairs):
+  """An object of JSON whose every name stands once."""
+  found = dict(pairs)
+  if len(found) != len(pairs):
+    raise ValueError('a name stands twice')
+  return found
+
+
+def _entry(path: str, name: str, entry, start: int) -> tuple[Tensor, int, int]:
+  """(tensor, begin, end) of one entry of a header."""
+  fault = f'{path}: tensor {name} has'
+  if not isinstance(entry, dict) or set(entry) != {'dtype', 'shape', 'data_offsets'}:
+    raise UserError(f'{fault} not dtype, shape and data_offsets; the file is corrupt')
+  kind, shape, offsets = (entry[k] for k in ('dtype', 'shape', 'data_offsets'))
+  for field, values in (('shape', shape), ('data_offsets', offsets)):
+    sound = isinstance(values, list) and all(
+      type(n) is int and 0 <= n < 2**63 for n in values
+    )
+    if not sound:
+      raise UserError(f'{fault} {field} {str(values)[:80]}; the file is corrupt')
+  if not isinstance(kind, str) or kind not in DTYPES:
+    raise UserError(
+      f'{fault} dtype {str(kind)[:80]}; only {", ".join(DTYPES)} are read'
+    )
+  dtype = DTYPES[kind]
+  nbytes = math.prod(shape) * dtype.itemsize
+  if len(offsets) != 2 or offsets[1] - offsets[0] != nbytes:
+    raise UserError(
+      f'{fault} data_offsets {offsets}, its shape {shape} needs {nbytes} bytes; '
+      'the file is corrupt'
+    )
+  if start + offsets[1] > os.path.getsize(path):
+    raise UserError(f'{path}: tensor {name} does not fit; the file is cut short')
+  if len(shape) > 8:
+    raise UserError(f'{fault} {len(shape)} dims; the file is corrupt')
+  shape = tuple(shape)
+  read = _reader(path, start + offsets[0], shape, dtype)
+  return Tensor(shape, dtype, path, read), *offsets
 
 
 def write_safetensors(path: str, tensors: Mapping[str, Tensor]) -> None:

@@ -5,6 +5,7 @@ and GGUF pair channels (2i, 2i+1) for RoPE; Hugging Face and we pair (i, i + H/2
 """
 
 import dataclasses
+import hashlib
 import math
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from llama3_jax import axes
 from llama3_jax import config as configuration
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
+from llama3_jax.model import files
 from llama3_jax.model import llama
 from llama3_jax.model.files import Tensor
 
@@ -30,6 +32,8 @@ class Format:
   names: Mapping[str, str]
   ignored: tuple[str, ...]
 
+
+MAX_SIZE = 2**24  # of a dim or a count: beyond any model, short of any memory
 
 LEAVES = (
   'embed',
@@ -163,8 +167,68 @@ def theirs(weights: Weights, form: Format, key: tuple[str, int | None]) -> Tenso
   return weights.tensors[key].map(lambda x: to_file(x, form, leaf, config), shape)
 
 
+def digest(t: Tensor) -> bytes:
+  """sha256 of a tensor's bytes; it is in memory meanwhile."""
+  return hashlib.sha256(files.raw(t.read())).digest()
+
+
+class Fields:
+  """The values of a JSON object, each of the type and range that it must have.
+
+  A fault is a ValueError that names the key, which `read_config` makes a UserError.
+  A missing or null value is the default, where there is one.
+  """
+
+  def __init__(self, values: Mapping[str, Any]):
+    self.values = values
+
+  def size(self, key: str, default: int | None = None) -> int:
+    """A whole number of 1 or more that an array may have as a dim."""
+    value = self._get(key, default)
+    if type(value) is float and value == int(min(max(value, 0), MAX_SIZE)):
+      value = int(value)  # as some writers put it
+    if type(value) is not int or not 1 <= value <= MAX_SIZE:
+      self._refuse(key, value, f'a whole number from 1 to {MAX_SIZE}')
+    return value
+
+  def number(self, key: str, default: float | None = None) -> float:
+    """A finite number above 0."""
+    value = self._get(key, default)
+    if type(value) not in (int, float) or not 0 < value < 1e30:
+      self._refuse(key, value, 'a number above 0')
+    return float(value)
+
+  def flag(self, key: str, default: bool) -> bool:
+    value = self._get(key, default)
+    if not isinstance(value, bool):
+      self._refuse(key, value, 'true or false')
+    return value
+
+  def object(self, *keys: str) -> Mapping[str, Any]:
+    """The first of `keys` that is there; an empty object if none is."""
+    for key in keys:
+      value = self.values.get(key)
+      if value is not None and not isinstance(value, dict):
+        self._refuse(key, value, 'an object')
+      if value:
+        return value
+    return {}
+
+  def _get(self, key, default):
+    value = self.values.get(key)
+    if value is None and default is None:
+      raise KeyError(key)
+    return default if value is None else value
+
+  def _refuse(self, key, value, wanted):
+    raise ValueError(f'{key} is {str(value)[:60]!r}; it must be {wanted}')
+
+
 def read_json(path: str) -> dict[str, Any]:
-  values = configuration.read_json(path)
+  try:
+    values = configuration.read_json(path)
+  except RecursionError:
+    raise UserError(f'{path}: nested too deeply for a config')
   if not isinstance(values, dict):
     raise UserError(f'{path}: not a JSON object')
   return values
@@ -173,8 +237,15 @@ def read_json(path: str) -> dict[str, Any]:
 def read_config(path: str, read: Callable[[], ModelConfig]) -> ModelConfig:
   """A ModelConfig from a JSON file, with its faults named."""
   try:
-    return read()
+    config = read()
+    if config.n_heads % config.n_kv_heads:
+      raise ValueError(
+        f'{config.n_heads} heads are no multiple of {config.n_kv_heads} KV heads'
+      )
+    if config.d_head % 2:
+      raise ValueError(f'heads of {config.d_head} channels: RoPE rotates pairs')
+    return config
   except KeyError as error:
     raise UserError(f'{path}: field {error} is missing')
-  except (TypeError, ValueError, ZeroDivisionError) as error:
+  except (TypeError, ValueError, ArithmeticError) as error:
     raise UserError(f'{path}: {error}')

@@ -43,11 +43,12 @@ def open_checkpoint(path: str) -> Weights:
   try:
     reader = gguf.GGUFReader(path)
     tensors = {t.name: _tensor(path, t) for t in reader.tensors}
-    config = _config(reader, tensors, path)
+    values = {name: field.contents() for name, field in reader.fields.items()}
   except UserError:
     raise
   except (ValueError, IndexError, KeyError, OSError, TypeError) as error:
     raise UserError(f'{path}: not a whole GGUF file ({error})')
+  config = formats.read_config(path, lambda: _config(values, tensors, path))
   return formats.collect(config, tensors, LAYOUT, path)
 
 
@@ -68,36 +69,49 @@ def _tensor(path: str, t: gguf.ReaderTensor) -> files.Tensor:
   return files.Tensor(shape, np.dtype(np.float32), path, read)
 
 
-def _config(reader: gguf.GGUFReader, tensors, path: str) -> ModelConfig:
-  def value(key: str, default: Any = None):
-    field = reader.get_field(key)
-    if field is None and default is None:
-      raise UserError(f'{path}: metadata {key} is missing')
-    return default if field is None else field.contents()
-
-  if value('general.architecture') != 'llama':
-    raise UserError(
-      f'{path}: architecture {value("general.architecture")!r}; only "llama" is read'
-    )
+def _config(values: dict[str, Any], tensors, path: str) -> ModelConfig:
+  kind = values.get('general.architecture')
+  if kind != 'llama':
+    raise UserError(f'{path}: architecture {str(kind)[:60]!r}; only "llama" is read')
   if 'token_embd.weight' not in tensors:
     raise UserError(f'{path}: tensor token_embd.weight is missing')
-  heads, width = value('llama.attention.head_count'), value('llama.embedding_length')
-  d_head = value('llama.attention.key_length', width // heads)
-  theta = value('llama.rope.freq_base', 10_000.0)
-  eps = value('llama.attention.layer_norm_rms_epsilon')
+  found = formats.Fields(values)
+  heads = found.size('llama.attention.head_count')
+  width = found.size('llama.embedding_length')
+  d_head = found.size('llama.attention.key_length', width // heads)
+  theta = found.number('llama.rope.freq_base', 10_000.0)
+  eps = found.number('llama.attention.layer_norm_rms_epsilon')
+  _plain_rope(found, d_head, path)
   return ModelConfig(
-    n_layers=value('llama.block_count'),
+    n_layers=found.size('llama.block_count'),
     d_model=width,
     n_heads=heads,
-    n_kv_heads=value('llama.attention.head_count_kv', heads),
+    n_kv_heads=found.size('llama.attention.head_count_kv', heads),
     d_head=d_head,
-    d_ff=value('llama.feed_forward_length'),
+    d_ff=found.size('llama.feed_forward_length'),
     vocab_size=tensors['token_embd.weight'].shape[0],
-    rope_theta=float(theta),
+    rope_theta=theta,
     rope_scaling=_scaling(tensors.get('rope_freqs.weight'), d_head, theta),
     norm_eps=float(str(np.float32(eps))),  # 1e-5, not the float32 nearest to it
     tie_embeddings='output.weight' not in tensors,
   )
+
+
+def _plain_rope(found: formats.Fields, d_head: int, path: str) -> None:
+  """UserError for a RoPE that the metadata changes otherwise than Llama 3.1's table."""
+  plain = {
+    'llama.rope.scaling.type': ('none',),
+    'llama.rope.scaling.factor': (1.0,),
+    'llama.rope.scale_linear': (1.0,),
+    'llama.rope.scaling.attn_factor': (1.0,),
+    'llama.rope.dimension_count': (d_head,),
+  }
+  for key, allowed in plain.items():
+    value = found.values.get(key)
+    if value is not None and value not in allowed:
+      raise UserError(
+        f'{path}: {key} is {str(value)[:60]!r}; only {allowed[0]!r} is read'
+      )
 
 
 def _scaling(table: files.Tensor | None, d_head: int, theta: float):
@@ -105,11 +119,13 @@ def _scaling(table: files.Tensor | None, d_head: int, theta: float):
   if table is None:
     return None
   divisors = table.read().astype(np.float64)
+  if divisors.shape != (d_head // 2,) or not np.all((divisors >= 1) & (divisors < 1e6)):
+    raise UserError(f"{table.file}: rope_freqs.weight is not Llama 3.1's scaling")
   guess = RopeScaling(factor=float(divisors.max()))
   wave = 2 * np.pi * theta ** (2 * np.arange(d_head // 2) / d_head)
   s = (guess.original / wave - guess.low) / (guess.high - guess.low)
   s = np.clip(s, 0, 1)
   expected = 1 / ((1 - s) / guess.factor + s)
-  if divisors.shape != expected.shape or np.abs(divisors - expected).max() > 1e-3:
+  if np.abs(divisors - expected).max() > 1e-3:
     raise UserError(f"{table.file}: rope_freqs.weight is not Llama 3.1's scaling")
   return guess

@@ -1,5 +1,6 @@
 """Hugging Face checkpoints: config.json and safetensors, in and out."""
 
+import dataclasses
 import logging
 import math
 import os
@@ -15,7 +16,10 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
 from llama3_jax.model import files
 from llama3_jax.model import formats
+from llama3_jax.model import hf_tokenizer
+from llama3_jax.model.files import Tensor
 from llama3_jax.model.formats import Weights
+from llama3_jax.tokenizer import Tokenizer
 
 LAYOUT = formats.Format(
   'hf',
@@ -47,8 +51,7 @@ def open_checkpoint(path: str) -> Weights:
   index = os.path.join(path, 'model.safetensors.index.json')
   found = {}
   if os.path.exists(index):
-    names = formats.read_json(index).get('weight_map', {})
-    for file in sorted(set(names.values())):
+    for file in _files(index):
       full = os.path.join(path, file)
       if not os.path.exists(full):
         raise UserError(f'{full} is missing, though {index} names it')
@@ -56,10 +59,58 @@ def open_checkpoint(path: str) -> Weights:
   else:
     for full in sorted(pathlib.Path(path).glob('*.safetensors')):
       found |= files.open_safetensors(str(full))
-  return formats.collect(config, found, LAYOUT, path)
+  return formats.collect(_untied(config, found, path), found, LAYOUT, path)
 
 
-def write(weights: Weights, path: str, shard_bytes: int):
+def _files(index: str) -> list[str]:
+  """The files that an index names, all of them in its folder."""
+  names = formats.read_json(index).get('weight_map')
+  if not isinstance(names, dict) or not names:
+    raise UserError(f'{index}: weight_map is not an object of file names by tensor')
+  for tensor, file in names.items():
+    plain = isinstance(file, str) and file.endswith('.safetensors')
+    if not plain or os.path.basename(file) != file or '\\' in file or '\0' in file:
+      raise UserError(
+        f'{index}: weight_map puts {tensor} into {str(file)[:80]!r}; '
+        'only a *.safetensors beside the index is read'
+      )
+  return sorted(set(names.values()))
+
+
+def _untied(config: ModelConfig, found: Mapping[str, Tensor], path: str) -> ModelConfig:
+  """`config` without tying when the folder has a head that is not the embedding."""
+  embed, head = (found.get(LAYOUT.names[leaf]) for leaf in ('embed', 'head'))
+  if not config.tie_embeddings or embed is None or head is None:
+    return config
+  if head.shape == embed.shape and formats.digest(head) == formats.digest(embed):
+    return config
+  logging.warning(
+    '%s: config.json says tie_word_embeddings, but lm_head.weight is not the '
+    'embedding: it is read untied',
+    path,
+  )
+  return dataclasses.replace(config, tie_embeddings=False)
+
+
+def write(
+  weights: Weights,
+  path: str,
+  shard_bytes: int,
+  tokenizer: Tokenizer | None = None,
+  length: int = 0,
+) -> list[dict[str, Tensor]]:
+  """Writes safetensors files, their index, the configs and the tokenizer's files.
+
+  Args:
+    tokenizer: whose ids the model reads, if it is known.
+    length: of the rows the model was trained on, tokens; 0 if unknown.
+  """
+  c = weights.config
+  if c.d_model % c.n_heads:
+    raise UserError(
+      f'model.d_model={c.d_model} is not a multiple of model.n_heads={c.n_heads}: '
+      'transformers refuses such a model; write target_format=run'
+    )
   form, groups, room = LAYOUT, [], 0
   for key in formats.leaves(weights.config):
     t = formats.theirs(weights, form, key)
@@ -86,9 +137,13 @@ def write(weights: Weights, path: str, shard_bytes: int):
       {'metadata': {'total_size': total}, 'weight_map': places},
     )
   dtype = weights.tensors['embed', None].dtype
-  configuration.write_json(
-    os.path.join(path, 'config.json'), config_json(weights.config, dtype)
-  )
+  values = config_json(c, dtype, tokenizer, length)
+  configuration.write_json(os.path.join(path, 'config.json'), values)
+  ids = {k: values[k] for k in ('bos_token_id', 'eos_token_id')}
+  if ids['bos_token_id'] is not None:
+    configuration.write_json(os.path.join(path, 'generation_config.json'), ids)
+  if tokenizer is not None:
+    hf_tokenizer.write(tokenizer, path, values['max_position_embeddings'])
   return groups
 
 
@@ -103,35 +158,73 @@ def read_config_json(values: Mapping[str, Any], path: str) -> ModelConfig:
   ):
     if values.get(field, wanted) != wanted:
       raise UserError(f'{path}: {field} is {values[field]!r}; only {wanted!r} is read')
-  rope = values.get('rope_parameters') or values.get('rope_scaling') or {}
-  kind = rope.get('rope_type', rope.get('type', 'default'))
+  checked = formats.Fields(values)
+  rope = formats.Fields(checked.object('rope_parameters', 'rope_scaling'))
+  kind = rope.values.get('rope_type', rope.values.get('type', 'default'))
   if kind not in ('default', 'llama3'):
     raise UserError(f'{path}: RoPE scaling {kind!r}; only "llama3" and none are read')
-  heads = values['num_attention_heads']
+  heads, width = checked.size('num_attention_heads'), checked.size('hidden_size')
+  theta = rope if 'rope_theta' in rope.values else checked
+  partial = checked.number('partial_rotary_factor', 1.0)
+  if partial != 1:
+    raise UserError(f'{path}: partial_rotary_factor is {partial}; only 1 is read')
   return ModelConfig(
-    n_layers=values['num_hidden_layers'],
-    d_model=values['hidden_size'],
+    n_layers=checked.size('num_hidden_layers'),
+    d_model=width,
     n_heads=heads,
-    n_kv_heads=values.get('num_key_value_heads') or heads,
-    d_head=values.get('head_dim') or values['hidden_size'] // heads,
-    d_ff=values['intermediate_size'],
-    vocab_size=values['vocab_size'],
-    rope_theta=float(rope.get('rope_theta', values.get('rope_theta', 10_000.0))),
-    rope_scaling=None
-    if kind == 'default'
-    else RopeScaling(
-      float(rope['factor']),
-      float(rope['low_freq_factor']),
-      float(rope['high_freq_factor']),
-      int(rope['original_max_position_embeddings']),
-    ),
-    norm_eps=values.get('rms_norm_eps', 1e-6),
-    tie_embeddings=values.get('tie_word_embeddings', False),
+    n_kv_heads=checked.size('num_key_value_heads', heads),
+    d_head=checked.size('head_dim', width // heads),
+    d_ff=checked.size('intermediate_size'),
+    vocab_size=checked.size('vocab_size'),
+    rope_theta=theta.number('rope_theta', 10_000.0),
+    rope_scaling=None if kind == 'default' else _scaling(rope),
+    norm_eps=checked.number('rms_norm_eps', 1e-6),
+    tie_embeddings=checked.flag('tie_word_embeddings', False),
   )
 
 
-def config_json(config: ModelConfig, dtype: np.dtype) -> dict[str, Any]:
+def _scaling(rope: formats.Fields) -> RopeScaling:
+  return RopeScaling(
+    rope.number('factor'),
+    rope.number('low_freq_factor'),
+    rope.number('high_freq_factor'),
+    rope.size('original_max_position_embeddings'),
+  )
+
+
+def positions(config: ModelConfig, length: int) -> int:
+  """The longest text a model is for, tokens.
+
+  RoPE scaling lengthens what was trained before it, up to its `original`; the length
+  of a run that trained with it stands by itself. Where no run says a length, the
+  released models with scaling are known to have been trained on 131,072.
+  """
+  s = config.rope_scaling
+  if s is None:
+    return length or RopeScaling().original
+  if length:
+    return max(length, int(min(length, s.original) * s.factor))
+  released = s.original == 8192 and s.factor in (8.0, 32.0)
+  return 131_072 if released else int(s.original * s.factor)
+
+
+def special_ids(config: ModelConfig, tokenizer: Tokenizer | None):
+  """(begin of text, the ids that end a generation), or (None, None) if unknown."""
+  if tokenizer is not None:
+    return tokenizer.bos, list(tokenizer.stop_ids)
+  if config.vocab_size == 128_256:  # the released vocabulary, known by its size
+    return 128_000, [128_001, 128_008, 128_009]
+  return None, None
+
+
+def config_json(
+  config: ModelConfig,
+  dtype: np.dtype,
+  tokenizer: Tokenizer | None = None,
+  length: int = 0,
+) -> dict[str, Any]:
   """Hugging Face's config.json, in the fields that all its versions read."""
+  bos, stops = special_ids(config, tokenizer)
   values = dict(
     architectures=['LlamaForCausalLM'],
     model_type='llama',
@@ -142,21 +235,19 @@ def config_json(config: ModelConfig, dtype: np.dtype) -> dict[str, Any]:
     num_key_value_heads=config.n_kv_heads,
     head_dim=config.d_head,
     vocab_size=config.vocab_size,
-    # Begin and end of text, if the vocabulary is known by its size.
-    bos_token_id=128_000 if config.vocab_size == 128_256 else None,
-    eos_token_id=128_001 if config.vocab_size == 128_256 else None,
+    bos_token_id=bos,
+    eos_token_id=stops,
     hidden_act='silu',
     attention_bias=False,
     mlp_bias=False,
     rms_norm_eps=config.norm_eps,
     rope_theta=config.rope_theta,
     rope_scaling=None,
-    max_position_embeddings=8192,
+    max_position_embeddings=positions(config, length),
     tie_word_embeddings=config.tie_embeddings,
     torch_dtype=str(dtype),
   )
   if s := config.rope_scaling:
-    values['max_position_embeddings'] = 131_072
     values['rope_scaling'] = dict(
       rope_type='llama3',
       factor=s.factor,

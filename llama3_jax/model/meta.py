@@ -1,7 +1,6 @@
 """Meta's checkpoints: params.json and tensor-parallel .pth files, in and out."""
 
 import dataclasses
-import hashlib
 import logging
 import math
 import os
@@ -102,14 +101,27 @@ def _join(
         raise UserError(
           f'{part.file}: tensor {name} is {part.shape}, not {first.shape}'
         )
-    if leaf == 'embed' and first.shape[0] == values.get('vocab_size'):
-      dim = 1  # Llama 2 and before split the embedding's width
+    if leaf == 'embed' and _by_width(first, shards, values):
+      dim = 1
     if leaf in ('layers.wk', 'layers.wv'):
       # With more files than KV heads, neighbours hold copies of one head.
-      heads = values.get('n_kv_heads') or values.get('n_heads', len(parts))
-      parts = parts[:: max(1, len(parts) // heads)]
+      heads = values.get('n_kv_heads') or values.get('n_heads') or len(parts)
+      known = type(heads) is int and heads > 0  # else it is named further on
+      parts = parts[:: max(1, len(parts) // heads if known else 1)]
     joined[name] = first if dim is None or len(parts) == 1 else _concatenate(parts, dim)
   return joined
+
+
+def _by_width(
+  embed: Tensor, shards: list[dict[str, Tensor]], values: Mapping[str, Any]
+) -> bool:
+  """Whether files hold columns of the embedding (Llama 2 and before), not rows.
+
+  Told by the width, since those have vocab_size -1.
+  """
+  width = values.get('dim')
+  whole = width if isinstance(width, int) else 0
+  return len(embed.shape) == 2 and embed.shape[1] * len(shards) == whole
 
 
 def _concatenate(parts: list[Tensor], dim: int) -> Tensor:
@@ -170,32 +182,31 @@ def _tied(found: Mapping[str, Tensor]) -> bool:
   head, embed = found.get(LAYOUT.names['head']), found[LAYOUT.names['embed']]
   if head is None or head.shape != embed.shape:
     return head is None
-  return _digest(head) == _digest(embed)  # one of them in memory at a time
-
-
-def _digest(t: Tensor) -> bytes:
-  return hashlib.sha256(files.raw(t.read())).digest()
+  return formats.digest(head) == formats.digest(embed)  # one in memory at a time
 
 
 def read_params_json(values: Mapping[str, Any], d_ff: int, vocab: int, tied: bool):
   """ModelConfig of Meta's params.json; the widths it only implies come from files."""
-  n_heads = values['n_heads']
+  checked = formats.Fields(values)
+  n_heads, width = checked.size('n_heads'), checked.size('dim')
   config = ModelConfig(
-    n_layers=values['n_layers'],
-    d_model=values['dim'],
+    n_layers=checked.size('n_layers'),
+    d_model=width,
     n_heads=n_heads,
-    n_kv_heads=values.get('n_kv_heads') or n_heads,
-    d_head=values['dim'] // n_heads,
+    n_kv_heads=checked.size('n_kv_heads', n_heads),
+    d_head=width // n_heads,
     d_ff=d_ff,
     vocab_size=vocab,
-    rope_theta=float(values.get('rope_theta', 10_000.0)),
-    norm_eps=values.get('norm_eps', 1e-5),
+    rope_theta=checked.number('rope_theta', 10_000.0),
+    norm_eps=checked.number('norm_eps', 1e-5),
     tie_embeddings=tied,
   )
   scaling = None
-  if 'rope_scaling' in values:
-    scaling = RopeScaling(**values['rope_scaling'])
-  elif values.get('use_scaled_rope'):
+  if own := checked.object('rope_scaling'):
+    own = formats.Fields(own)
+    factors = (own.number(name) for name in ('factor', 'low', 'high'))
+    scaling = RopeScaling(*factors, own.size('original'))
+  elif checked.flag('use_scaled_rope', False):
     scaling = _released_scaling(config)
   return dataclasses.replace(config, rope_scaling=scaling)
 

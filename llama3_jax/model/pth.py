@@ -11,6 +11,7 @@ import io
 import math
 import os
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ STORAGES = {
   'IntStorage': np.dtype(np.int32),
   'BoolStorage': np.dtype(np.bool_),
 }
+INDEX_BYTES = 64 * 2**20  # of data.pkl; the 405B's has under 1 MiB
 ALIGNMENT = 64  # of storages in the file, as torch writes them
 
 
@@ -77,7 +79,7 @@ class _Unpickler(pickle.Unpickler):
   def persistent_load(self, saved):
     kind, dtype, key, _, size = saved
     if kind != 'storage' or not isinstance(dtype, np.dtype):
-      raise pickle.UnpicklingError(f'it holds an unknown storage {saved!r}')
+      raise pickle.UnpicklingError('it holds an unknown storage')
     return _Storage(dtype, str(key), int(size))
 
 
@@ -91,36 +93,58 @@ def open_pth(path: str) -> dict[str, files.Tensor]:
     with zipfile.ZipFile(path) as archive:
       entries = {entry.filename: entry for entry in archive.infolist()}
       index = next(name for name in entries if name.endswith('data.pkl'))
-      state = _Unpickler(io.BytesIO(archive.read(index))).load()
+      state = _Unpickler(io.BytesIO(_index(archive, entries[index]))).load()
   except (zipfile.BadZipFile, StopIteration):
     raise UserError(
       f'{path}: not a whole PyTorch zip checkpoint; fetch it again (files from before '
       'PyTorch 1.6 must be saved anew)'
     )
   except Exception as error:  # whatever a hostile or cut pickle may raise
-    raise UserError(f'{path}: refused: {error}')
+    raise UserError(f'{path}: refused: {" ".join(str(error).split())[:200]}')
   folder = index.removesuffix('data.pkl')
   tensors = {}
   for name, view in state.items() if isinstance(state, dict) else ():
     if isinstance(view, _View):
+      if not isinstance(name, str) or not isinstance(view.storage, _Storage):
+        raise UserError(f'{path}: refused: a tensor without a name or a storage')
       tensors[name] = _tensor(path, name, view, entries, folder)
   if not tensors:
     raise UserError(f'{path}: holds no dict of tensors')
   return tensors
 
 
+def _index(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+  """The pickle of an archive; refused before it or what it asks for takes memory."""
+  if entry.file_size > INDEX_BYTES:
+    raise ValueError(f'data.pkl has {entry.file_size} bytes, a dict of tensors fewer')
+  with archive.open(entry) as file:
+    data = file.read(INDEX_BYTES + 1)
+  if len(data) > INDEX_BYTES or len(data) != entry.file_size:
+    raise ValueError('data.pkl has another size than the archive says')
+  # Python's unpickler allocates its memo up to the index that an opcode names.
+  for code, argument, _ in pickletools.genops(data):
+    if code.name in ('PUT', 'BINPUT', 'LONG_BINPUT') and int(argument) > len(data):
+      raise ValueError(f'data.pkl keeps an object as number {argument}')
+    if code.name in ('FRAME',) and argument > len(data):
+      raise ValueError('data.pkl has a frame longer than itself')
+  return data
+
+
 def _tensor(path: str, name: str, view: _View, entries, folder: str) -> files.Tensor:
   entry = entries.get(f'{folder}data/{view.storage.key}')
   dtype, shape, strides = view.storage.dtype, view.shape, view.strides
-  last = view.offset + sum((n - 1) * s for n, s in zip(shape, strides))
-  size = math.prod(shape)
+  size = last = 0
+  numbers = (view.offset, *shape, *strides)
   sound = (
     entry is not None
     and entry.compress_type == zipfile.ZIP_STORED
-    and len(shape) == len(strides)
-    and all(isinstance(n, int) and n >= 0 for n in (view.offset, *shape, *strides))
-    and (size == 0 or (last + 1) * dtype.itemsize <= entry.file_size)
+    and len(shape) == len(strides) <= 8
+    and all(type(n) is int and 0 <= n < 2**62 for n in numbers)
   )
+  if sound:
+    size = math.prod(shape)
+    last = view.offset + sum((n - 1) * s for n, s in zip(shape, strides))
+    sound = size == 0 or (last + 1) * dtype.itemsize <= entry.file_size
   if not sound:
     raise UserError(f'{path}: tensor {name} lies outside its storage; file is corrupt')
 
@@ -139,7 +163,10 @@ def _data_offset(path: str, entry: zipfile.ZipInfo) -> int:
   """Where an entry's data begins: its local header has lengths of its own."""
   with open(path, 'rb') as file:
     file.seek(entry.header_offset + 26)
-    name, extra = struct.unpack('<HH', file.read(4))
+    lengths = file.read(4)
+  if len(lengths) < 4:
+    raise UserError(f'{path}: ends inside a header; the file is cut short')
+  name, extra = struct.unpack('<HH', lengths)
   return entry.header_offset + 30 + name + extra
 
 

@@ -237,6 +237,8 @@ def identity(workdir):
   variant empty); digest: hex, of all arrays, empty for folders made without one.
   """
   path = final(workdir) / 'identity.json'
+  if not path.exists() and (path.parent / 'digests.json').exists():
+    raise beside.damaged(path.parent, path.name, beside.MADE_AGAIN)
   found = dict(beside.read(path)) if path.exists() else {}
   for field, empty in NOBODY.items():
     known = found.setdefault(field, empty)

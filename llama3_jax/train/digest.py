@@ -21,6 +21,7 @@ GOLDEN = 0x9E3779B9
 def arrays(tree):
   """{name: [dtype, 16 hex digits]} of every leaf; all processes call it."""
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  leaves = [(p, x if isinstance(x, jax.Array) else np.asarray(x)) for p, x in leaves]
   sums = [_sums(_bare(x)) for _, x in leaves]
   return {
     name(path): [str(x.dtype), '{:08x}{:08x}'.format(*(int(s) for s in pair))]
@@ -44,7 +45,7 @@ def content(data):
 
 
 def _bare(x):
-  """The numbers of a leaf, which may be a PRNG key or a Python number."""
+  """The numbers of a leaf, which may be a PRNG key."""
   if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
     return jax.random.key_data(x)
   return x
@@ -57,7 +58,6 @@ def _sums(x):
   A word w at place i becomes h = mix(w + i GOLDEN), which is one to one in w: one
   changed word always changes the first sum. The second mixes h with i once more.
   """
-  x = jnp.asarray(x)
   bits = x.dtype.itemsize * 8
   if x.dtype == jnp.bool_:
     words = x.astype(jnp.uint32)

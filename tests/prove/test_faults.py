@@ -8,6 +8,7 @@ import time
 import pytest
 import test_loop as loops
 import test_processes as processes
+import test_weights_damage as damage
 from test_processes import group  # noqa: F401
 
 from llama3_jax.train import checkpoint
@@ -129,3 +130,10 @@ def test_save_now_is_agreed_on(group, tmp_path, record):  # noqa: F811
   saves.close()
   assert len(steps) == 2 and steps[0] % 4 == 0 and steps[1] == 80
   record('SIGUSR1 to one of two processes saves at one step of both', steps[0], 'saved')
+
+
+def test_damaged_weights_are_never_used(tmp_path, record):
+  counts, passed = damage.attack(300, tmp_path)
+  found = ', '.join(f'{n} {outcome}' for outcome, n in counts.items())
+  record('300 random corruptions of a save or final/', found, '0 silent')
+  assert not passed, passed
