@@ -5,6 +5,7 @@ import codecs
 import pytest
 
 from llama3_jax.curate import encoding
+from llama3_jax.curate import encoding_labels
 from llama3_jax.curate import read
 from llama3_jax.curate import warc
 
@@ -125,10 +126,10 @@ def test_labels_that_a_meta_cannot_mean():
   assert encoding.decode(xml.encode('cp1251')) == xml
 
 
-@pytest.mark.parametrize('name', sorted(set(encoding.LABELS.values())))
+@pytest.mark.parametrize('name', sorted(set(encoding_labels.LABELS.values())))
 def test_no_bytes_raise(name):
   every = bytes(range(256)) * 3
-  label = next(k for k, v in encoding.LABELS.items() if v == name)
+  label = next(k for k, v in encoding_labels.LABELS.items() if v == name)
   assert isinstance(encoding.decode(every, f'text/html; charset={label}'), str)
   assert name == 'x-user-defined' or codecs.lookup(name)
 

@@ -172,7 +172,7 @@ def test_long_and_bad_lines_are_dropped_or_named(tmp_path, end):
     'read.too_large',
     'last',
   ]
-  assert rows[0]['url'] == 'a.jsonl/1' and rows[0]['source'] == 's'
+  assert rows[0]['url'] == f'a.jsonl{end}/1' and rows[0]['source'] == 's'
   assert rows[1]['drop_value'] > 5_000_000 and rows[-1]['category'] == 'code'
   assert [p.split('line ')[1][0] for p in problems] == ['3', '4', '5', '6', '7']
   if end:

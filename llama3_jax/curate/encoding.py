@@ -11,7 +11,7 @@ import re
 
 from resiliparse.parse.encoding import detect_encoding
 
-from llama3_jax.curate.encoding_labels import LABELS
+from llama3_jax.curate import encoding_labels
 
 PRESCAN = 1024  # bytes in which browsers look for <meta> before they parse
 HEAD = 1 << 16  # bytes in which they come upon it later, and begin again
@@ -60,7 +60,7 @@ def codec(label: str | bytes | None) -> str | None:
   """Python's codec of a WHATWG label ('Latin1' is cp1252); None when unknown."""
   if isinstance(label, bytes):
     label = label.decode('latin-1')
-  return LABELS.get((label or '').strip('\t\n\f\r "\'').lower())
+  return encoding_labels.LABELS.get((label or '').strip('\t\n\f\r "\'').lower())
 
 
 def declared(head: bytes) -> str | None:
@@ -175,7 +175,7 @@ def _mostly_broken(text):
 
 
 def _text(body, name):
-  """Bytes by a codec of LABELS.values()."""
+  """Bytes by a codec of encoding_labels.NAMES."""
   if name == 'x-user-defined':
     return ''.join(chr(b if b < 128 else 0xF700 + b) for b in body)
   text = body.decode(name, 'whatwg')
