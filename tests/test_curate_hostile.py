@@ -18,6 +18,7 @@ import zstandard
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
+from llama3_jax.curate import encoding
 from llama3_jax.curate import extract
 from llama3_jax.curate import markdown
 from llama3_jax.curate import read
@@ -171,7 +172,7 @@ def test_long_and_bad_lines_are_dropped_or_named(tmp_path, end):
     'read.too_large',
     'last',
   ]
-  assert rows[0]['url'] == 'a.jsonl/1' and rows[0]['source'] == 's'
+  assert rows[0]['url'] == f'a.jsonl{end}/1' and rows[0]['source'] == 's'
   assert rows[1]['drop_value'] > 5_000_000 and rows[-1]['category'] == 'code'
   assert [p.split('line ')[1][0] for p in problems] == ['3', '4', '5', '6', '7']
   if end:
@@ -202,10 +203,10 @@ def test_mistakes_of_the_user_are_named(tmp_path):
 
 def test_encodings_that_are_unknown_or_wrong_still_give_text():
   text = 'Grüße aus Köln, schöne Straße und viele Wörter'
-  assert warc.decode(text.encode(), 'no-such-charset') == text
-  assert warc.decode(text.encode('latin-1'), 'utf-8').startswith('Gr')
-  assert warc.decode(text.encode('latin-1')) == text
-  assert isinstance(warc.decode(bytes(range(256)) * 10, 'utf-16'), str)
+  assert encoding.decode(text.encode(), 'text/html; charset=no-such-charset') == text
+  assert encoding.decode(text.encode('latin-1'), 'x; charset=utf-8').startswith('Gr')
+  assert encoding.decode(text.encode('latin-1')) == text
+  assert isinstance(encoding.decode(bytes(range(256)) * 10, 'x; charset=utf-16'), str)
 
 
 NESTED = {

@@ -51,11 +51,14 @@ def lines(path, field: str) -> Iterator[tuple[str, bytes]]:
     ) from None
 
 
-def parse(line: bytes | str, where: str) -> dict:
-  """The object of one line; UserError that opens with `where`."""
+def parse(line: bytes | str, where: str, finite: bool = True) -> dict:
+  """The object of one line; UserError that opens with `where`.
+
+  finite: refuse NaN and Infinity, which JSON does not have and pandas writes.
+  """
   try:
     text = line if isinstance(line, str) else line.decode('utf-8')
-    row = json.loads(text, parse_constant=_constant)
+    row = json.loads(text, parse_constant=_constant if finite else None)
   except UnicodeDecodeError as error:
     raise UserError(
       f'{where}: byte {error.start + 1} is not UTF-8 ({error.reason}): write the file '
@@ -106,28 +109,93 @@ def _open(path):
 
 
 class Frames(io.RawIOBase):
-  """The bytes of all zstd frames of a file; EOFError where the last one is cut."""
+  """The bytes of all zstd frames of a file, never more of them than are asked for.
 
-  def __init__(self, file, size: int = 1 << 17):
-    self._file, self._size = file, size
-    self._frame, self._rest, self._ready, self._whole = None, b'', b'', True
+  After the last whole byte: EOFError where a frame is cut, ZstdError at what is none.
+  """
+
+  def __init__(self, file):
+    self._walk = _Walk(file)
+    reader = zstandard.ZstdDecompressor().stream_reader(
+      self._walk, read_across_frames=True
+    )
+    self._reader = reader
 
   def readable(self):
     return True
 
   def readinto(self, buffer):
-    while not self._ready:
-      chunk = self._rest or self._file.read(self._size)
-      self._rest = b''
-      if not chunk:
-        if not self._whole:
-          raise EOFError('the zstd frame is cut short')
-        return 0
-      if self._whole:
-        self._frame, self._whole = zstandard.ZstdDecompressor().decompressobj(), False
-      self._ready = self._frame.decompress(chunk)
-      if self._frame.eof:
-        self._rest, self._whole = self._frame.unused_data, True
-    n = min(len(buffer), len(self._ready))
-    buffer[:n], self._ready = self._ready[:n], self._ready[n:]
+    n = self._reader.readinto(buffer)
+    if not n and self._walk.garbage:
+      raise zstandard.ZstdError('what follows the last frame is no frame of zstd')
+    if not n and not self._walk.whole:
+      raise EOFError('the zstd frame is cut short')
     return n
+
+
+class _Walk:
+  """A file of zstd that knows where its frames end, and ends before what is none.
+
+  The library gives the same end of file at the end of a frame and within one. The
+  format is RFC 8878, 3.1.1: a frame is a header and blocks, each with its size.
+  """
+
+  MAGIC, SKIPPABLE = 0xFD2FB528, 0x184D2A50
+
+  def __init__(self, file):
+    self._file, self._kept, self._held, self._skip = file, b'', b'', 0
+    self._state, self._need, self._sum = 'magic', 4, 0
+    self.garbage = False
+
+  @property
+  def whole(self):
+    return self._state == 'magic' and not self._held and not self._skip
+
+  def read(self, size=-1):
+    while not self.garbage and (data := self._file.read(size)):
+      end = self._walk(data)
+      ready = (self._kept + data)[: len(self._kept) + end]
+      # A magic number is passed on when it is known to be one.
+      self._kept = self._held if self._state == 'magic' else b''
+      ready = ready[: len(ready) - len(self._kept)]
+      if ready:
+        return ready
+    return b''
+
+  def _walk(self, data):
+    """How many of the bytes belong to frames."""
+    at = 0
+    while at < len(data):
+      if self._skip:
+        step = min(self._skip, len(data) - at)
+        self._skip, at = self._skip - step, at + step
+        continue
+      part = data[at : at + self._need - len(self._held)]
+      self._held, at = self._held + part, at + len(part)
+      if len(self._held) == self._need:
+        value, self._held = int.from_bytes(self._held, 'little'), b''
+        if not self._header(value):
+          self.garbage = True
+          return at - 4
+    return at
+
+  def _header(self, value):
+    """Goes on behind a number of the format; False where it is no magic number."""
+    if self._state == 'magic':
+      self._state, self._need = 'descriptor', 1
+      if value & ~15 == self.SKIPPABLE:
+        self._state, self._need = 'size', 4
+      return self._state == 'size' or value == self.MAGIC
+    if self._state == 'descriptor':
+      single, self._sum = value >> 5 & 1, 4 * (value >> 2 & 1)
+      self._skip = (1 - single) + (0, 1, 2, 4)[value & 3]
+      self._skip += (single, 2, 4, 8)[value >> 6]
+      self._state, self._need = 'block', 3
+    elif self._state == 'block':
+      self._skip = 1 if value >> 1 & 3 == 1 else value >> 3
+      if value & 1:  # the last
+        self._skip += self._sum
+        self._state, self._need = 'magic', 4
+    else:
+      self._skip, self._state, self._need = value, 'magic', 4
+    return True

@@ -49,6 +49,13 @@ def write(store, config, stages, each):
       left.unlink(missing_ok=True)
 
 
+def check(folder):
+  """UserError where documents/ is a link: what it leads to is not this run's."""
+  path = pathlib.Path(folder, 'documents')
+  if path.is_symlink():
+    raise UserError(f'{path} is a symbolic link: remove it, or name another workdir')
+
+
 def path_of(folder, name):
   """The file of a category, or of what was dropped."""
   folder = pathlib.Path(folder)

@@ -8,13 +8,13 @@ out, what is too large is a dropped row, and the limits, not the file, bound mem
 import dataclasses
 import gzip
 import io
-import json
 import zlib
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import urls
@@ -23,6 +23,7 @@ from llama3_jax.curate import warc
 KINDS = ('.warc', '.jsonl', '.parquet')
 COMPRESSIONS = ('.gz', '.zst')
 FIELDS = ('url', 'date', 'source', 'category', 'html', 'text', 'lang')
+TEXTS = ('html', 'text')
 DAMAGE = (OSError, EOFError, zlib.error, zstandard.ZstdError)
 CHUNK = 1 << 20
 
@@ -47,15 +48,19 @@ def batches(
   limits=Limits(),
   documents_per_batch=256,
   first_id=0,
+  name=None,
 ):
   """Reads .warc, .jsonl (both also .gz, .zst) or .parquet.
 
   Args:
     path: a file, or a URL that fsspec opens (s3://, gs://, memory://).
-    category, source: of rows that do not say; the source is else the file's name.
+    category, source: of rows that do not say; the source is else `name`, without
+      its ends.
     limits: Limits.
     documents_per_batch: the most rows of a batch.
     first_id: id of the first row; the others follow.
+    name: path below the input; rows without a URL are called by it and their number.
+      None is the file's name.
 
   Yields:
     (pa.RecordBatch with the columns of documents.SCHEMA, list of str: one line for each
@@ -66,14 +71,15 @@ def batches(
     UserError: no such file, unknown kind, no package for the URL, no text column.
   """
   path = str(path)
-  name, kind, compression = _kind(path)
+  name = name or path.rsplit('/', 1)[-1]
+  stem, kind, compression = _kind(path, name)
   rows, problems, held = [], [], 0
   with _open(path) as f:
     for row in _rows(f, name, kind, compression, limits, documents_per_batch):
       if isinstance(row, str):
         problems.append(f'{path}: {row}')
         continue
-      rows.append(_complete(row, category, source or name.rsplit('.', 1)[0], limits))
+      rows.append(_complete(row, category, source or stem, limits))
       held += len(rows[-1].get('html') or '') + len(rows[-1].get('text') or '')
       if len(rows) >= documents_per_batch or held >= limits.batch_bytes:
         yield documents.batch(rows, first_id), problems
@@ -93,18 +99,17 @@ def rows(path, category='general', source=None, limits=Limits()):
   return found, problems
 
 
-def _kind(path):
-  """(file name without the compression, kind, compression)."""
-  name = path.rsplit('/', 1)[-1]
+def _kind(path, name):
+  """(name without its ends, kind, compression)."""
   compression = next((end for end in COMPRESSIONS if name.endswith(end)), '')
-  name = name.removesuffix(compression)
-  kind = next((kind for kind in KINDS if name.endswith(kind)), None)
+  stem = name.removesuffix(compression)
+  kind = next((kind for kind in KINDS if stem.endswith(kind)), None)
   if kind is None or (kind == '.parquet' and compression):
     raise UserError(
       f'{path}: inputs are .warc, .warc.gz, .warc.zst, .jsonl, .jsonl.gz, .jsonl.zst '
       'or .parquet'
     )
-  return name, kind, compression
+  return stem.removesuffix(kind), kind, compression
 
 
 def _open(path):
@@ -165,57 +170,94 @@ def _jsonl(f, name, compression, limits):
   """Documents of JSON lines; lines end at b'\\n' only."""
   number = 0
   most = 2 * limits.max_bytes + CHUNK  # of a line: escapes and other fields
-  try:
-    with _decompress(f, compression) as lines:
-      while line := lines.readline(most):
-        number += 1
-        size = len(line)
-        if size == most and not line.endswith(b'\n'):
-          while (part := lines.readline(CHUNK)) and not part.endswith(b'\n'):
-            size += len(part)
-          yield {
-            'url': f'{name}/{number}',
-            'drop_reason': 'read.too_large',
-            'drop_value': float(size + len(part)),
-          }
-        elif line.strip():
-          yield from _line(line, name, number)
-  except DAMAGE as error:
-    yield f'unreadable after line {number} ({error})'
+  whole = _Whole(_decompress(f, compression))
+  lines = io.BufferedReader(whole, CHUNK)
+  while line := lines.readline(most):
+    number += 1
+    if number == 1:
+      line = line.removeprefix(jsonl.BOM)
+    size = len(line)
+    if size == most and not line.endswith(b'\n'):
+      while (part := lines.readline(CHUNK)) and not part.endswith(b'\n'):
+        size += len(part)
+      yield {
+        'url': urls.of_row(name, number),
+        'drop_reason': 'read.too_large',
+        'drop_value': float(size + len(part)),
+      }
+    elif whole.error and not line.endswith(b'\n') and not _is_json(line):
+      number -= 1  # the line in which the file is cut
+    elif line.strip():
+      yield from _line(line, name, number)
+  if whole.error:
+    yield f'unreadable after line {number} ({whole.error or "cut short"})'
+
+
+class _Whole(io.RawIOBase):
+  """A file that ends where it can be read no further; `error` says why."""
+
+  def __init__(self, file):
+    self._more, self.error = getattr(file, 'read1', file.read), None
+
+  def readable(self):
+    return True
+
+  def readinto(self, buffer):
+    try:
+      part = b'' if self.error else self._more(len(buffer))
+    except DAMAGE as error:
+      self.error, part = error, b''
+    buffer[: len(part)] = part
+    return len(part)
 
 
 def _decompress(f, compression):
-  """A buffered file of what is in the compressed one."""
+  """A file of what is in the compressed one."""
   if compression == '.gz':
     return gzip.GzipFile(fileobj=f)
-  if compression == '.zst':
-    # A window above 128 MB is refused by zstandard itself.
-    reader = zstandard.ZstdDecompressor().stream_reader(f, read_across_frames=True)
-    return io.BufferedReader(reader, CHUNK)
-  return io.BufferedReader(f, CHUNK)
+  return jsonl.Frames(f) if compression == '.zst' else f
+
+
+def _is_json(line):
+  try:
+    return bool(jsonl.parse(line, '', finite=False))
+  except UserError:
+    return False
 
 
 def _line(line, name, number):
+  where = f'line {number}'
   try:
     text = line.decode('utf-8')
   except UnicodeDecodeError as error:
-    yield f'line {number}: invalid UTF-8, replaced ({error.reason})'
+    yield f'{where}: invalid UTF-8, replaced ({error.reason})'
     text = line.decode('utf-8', 'replace')
   try:
-    row = json.loads(text)
-    if not isinstance(row, dict):
-      raise ValueError('no fields')
-    yield _fields(row, f'{name}/{number}')
-  except (ValueError, RecursionError) as error:
-    yield f'line {number} is not a document ({error})'
+    row = jsonl.parse(text, where, finite=False)
+  except UserError as error:
+    yield str(error)
+  else:
+    yield from _document(row, urls.of_row(name, number), where)
 
 
-def _fields(row, url):
-  """The fields that a document may have; ValueError where it has no text."""
-  row = {name: row[name] for name in FIELDS if isinstance(row.get(name), str)}
-  if 'text' not in row and 'html' not in row:
-    raise ValueError('no text')
-  return {'url': url, 'date': '', **row}
+def _document(row, url, where):
+  """A row's document, and one line for each field that has not the type it needs."""
+  found, named = {'url': url, 'date': ''}, False
+  for name in FIELDS:
+    value = row.get(name)
+    if isinstance(value, bytes):  # of Parquet
+      value = value.decode('utf-8', 'replace')
+    if name not in TEXTS and not isinstance(value, (bool, list, dict, type(None))):
+      value = str(value)  # a year, or a time of Parquet
+    if isinstance(value, str) and (value or name != 'url'):
+      found[name] = value
+    elif value:
+      named = named or name in TEXTS
+      yield f'{where}: field {name!r} is a {jsonl.kind(value)}, not text'
+  if 'text' in found or 'html' in found:
+    yield found
+  elif not named:
+    yield f'{where} is not a document (no text)'
 
 
 def _parquet(f, name, many):
@@ -233,17 +275,18 @@ def _parquet(f, name, many):
   number, columns = 0, [field for field in FIELDS if field in names]
   try:
     for batch in file.iter_batches(batch_size=many, columns=columns):
-      for row in batch.to_pylist():
+      for row in _rows_of(batch):
         number += 1
-        try:
-          yield _fields({k: _text(v) for k, v in row.items()}, f'{name}/{number}')
-        except ValueError as error:
-          yield f'row {number} is not a document ({error})'
-  except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        yield from _document(row, urls.of_row(name, number), f'row {number}')
+  except (pa.ArrowException, OSError) as error:
     yield f'unreadable after row {number} ({str(error).splitlines()[0]})'
 
 
-def _text(value):
-  if isinstance(value, bytes):
-    return value.decode('utf-8', 'replace')
-  return value if value is None or isinstance(value, str) else str(value)
+def _rows_of(batch):
+  """list of dicts; bytes where a text is no UTF-8."""
+  try:
+    return batch.to_pylist()
+  except UnicodeDecodeError:
+    binary = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
+    columns = [c.cast(binary.get(c.type, c.type)) for c in batch.columns]
+    return pa.record_batch(columns, names=batch.schema.names).to_pylist()

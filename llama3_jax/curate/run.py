@@ -5,7 +5,9 @@ corpus first emits narrow keys for every shard, reduces one range of keys at a t
 resolves what was found into a state; then its step is mapped over the shards.
 """
 
+import collections
 import pathlib
+import re
 
 import fsspec
 from absl import logging
@@ -44,6 +46,7 @@ def run(store, config):
   Returns:
     What funnel.json holds: see funnel.total.
   """
+  output.check(pathlib.Path(store.folder).parent)
   found = stages.stages(config)
   with engines.start(config.engine, config.workers) as each:
     for number, stage in enumerate(found):
@@ -132,7 +135,7 @@ def _begin(store, config):
 
 def _shards(inputs):
   """One Shard a file; UserError for a pattern that matches none."""
-  result = []
+  found = []
   for entry in inputs:
     category = entry.get('category') or 'general'
     if category not in documents.CATEGORIES:
@@ -140,18 +143,46 @@ def _shards(inputs):
         f'inputs: category {category!r} of {entry["path"]}; it is one of '
         f'{", ".join(documents.CATEGORIES)}'
       )
-    for path, facts in _files(entry['path']):
-      changed = facts.get('mtime') or facts.get('ETag') or facts.get('created') or ''
-      identity = f'{path} {facts["size"]} {changed} {category} {entry.get("source")}'
-      shard = stores.Shard(
-        path, category, entry.get('source'), facts['size'] or 0, identity
-      )
-      result.append(shard)
+    for path, name, facts in _files(entry['path']):
+      found.append((path, name, category, entry.get('source'), facts))
+  names = _apart([(path, name) for path, name, *_ in found])
+  result = []
+  for name, (path, _, category, source, facts) in zip(names, found):
+    changed = facts.get('mtime') or facts.get('ETag') or facts.get('created') or ''
+    identity = f'{path} {facts["size"]} {changed} {category} {source} {name}'
+    result.append(
+      stores.Shard(path, name, category, source, facts['size'] or 0, identity)
+    )
   return result
 
 
+def _apart(pairs):
+  """Names of (path, name), with as many more folders as tell two paths apart."""
+  names = [name for _, name in pairs]
+  while True:
+    paths = collections.defaultdict(set)
+    for (path, _), name in zip(pairs, names):
+      paths[name].add(path)
+    longer = [
+      _longer(path, name) if len(paths[name]) > 1 else name
+      for (path, _), name in zip(pairs, names)
+    ]
+    if longer == names:
+      return names
+    names = longer
+
+
+def _longer(path, name):
+  """A name with the folder before it."""
+  folder = path.removesuffix(name).rstrip('/').rpartition('/')[2]
+  return f'{folder}/{name}' if folder else name
+
+
 def _files(pattern):
-  """(path, facts) of the files of a path, a pattern or an fsspec URL, by name."""
+  """(path, name, facts) of the files of a path, a pattern or an fsspec URL.
+
+  The name is the path below the folder that holds no sign of a pattern.
+  """
   try:
     files, path = fsspec.core.url_to_fs(pattern)
     found = files.glob(path, detail=True) if any(c in path for c in '*?[') else {}
@@ -165,4 +196,8 @@ def _files(pattern):
     hint = known if '=' in pattern else ''
     raise UserError(f'{pattern}: no such input file; correct config.inputs{hint}')
   local = '://' not in pattern
-  return [(p if local else files.unstrip_protocol(p), found[p]) for p in sorted(found)]
+  above = re.split(r'[*?[]', path)[0].rpartition('/')[0] + '/'
+  return [
+    (p if local else files.unstrip_protocol(p), p.removeprefix(above), found[p])
+    for p in sorted(found)
+  ]

@@ -5,7 +5,7 @@
     reduced/<partition>-of-<n>.arrow         what reduce() gave
     state/<name>.npy, state.json             what resolve() gave
     <shard>.parquet, <shard>.json            the columns a step wrote, its statistics
-  work/inputs-<fingerprint>.pickle           the list of shards, for other processes
+  work/inputs-<fingerprint>.json             the list of shards, for other processes
 
 A file is written under another name and renamed when it is whole, and the .json comes
 last: a task is done when its .json is there. The fingerprint covers the configuration
@@ -20,7 +20,6 @@ import hashlib
 import inspect
 import json
 import pathlib
-import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +27,10 @@ import pyarrow.parquet as pq
 import xxhash
 
 from llama3_jax import config as configs
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import files
+from llama3_jax.curate import read
 
 HTML = 'html'  # read, never stored
 
@@ -39,10 +40,11 @@ class Shard:
   """One input file."""
 
   path: str
+  name: str  # path below the input, no two files' the same
   category: str
   source: str | None
   bytes: int
-  identity: str  # path, size and time of change: another file is read again
+  identity: str  # path, name, size and time of change: another file is read again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +67,16 @@ class Store:
     return hashlib.sha256(repr((self.stages, identities)).encode()).hexdigest()[:16]
 
   def __reduce__(self):
-    """Every job carries the store: the list of shards is pickled by name only."""
-    path = pathlib.Path(self.folder, f'inputs-{self.fingerprint}.pickle')
+    """Every job carries the store: of the list of shards the name of its file only.
+
+    The file is JSON, and not a pickle: a workdir is shared, and a pickle is a program.
+    """
+    path = pathlib.Path(self.folder, f'inputs-{self.fingerprint}.json')
     if not path.exists():
       path.parent.mkdir(parents=True, exist_ok=True)
+      rows = [dataclasses.astuple(shard) for shard in self.shards]
       with files.renamed(path) as partial:
-        partial.write_bytes(pickle.dumps(self.shards))
+        partial.write_text(json.dumps(rows), encoding='utf-8')
     return _load, (self.folder, self.stages, str(path))
 
   def map_done(self, stage, shard):
@@ -101,7 +107,11 @@ def _load(folder, stages, path):
 
 @functools.lru_cache(maxsize=2)
 def _shards(path):
-  return pickle.loads(pathlib.Path(path).read_bytes())
+  try:
+    rows = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+    return tuple(Shard(*row) for row in rows)
+  except (OSError, ValueError, TypeError) as error:
+    raise UserError(f'{path}: not a list of inputs ({error}): remove it') from None
 
 
 def fingerprints(stages, inputs):
@@ -116,7 +126,8 @@ def fingerprints(stages, inputs):
   for stage in stages:
     functions = [step for step, _ in stage.steps]
     functions += [f for f in (stage.emit, stage.reduce, stage.resolve) if f]
-    sources = _sources([inspect.getmodule(f) for f in functions])
+    modules = [inspect.getmodule(f) for f in functions]
+    sources = _sources(modules + ([read] if stage.limits else []))
     contents = [_content(path) for path in stage.files]
     rules = [config for _, config in stage.steps]
     digest.update(repr((stage.name, rules, contents, sources)).encode())

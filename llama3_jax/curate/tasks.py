@@ -68,7 +68,12 @@ def _source(store, stage, number, shard):
   else:
     s = store.shards[shard]
     yield from read.batches(
-      s.path, s.category, s.source, limits=stage.limits, first_id=shard << 32
+      s.path,
+      s.category,
+      s.source,
+      limits=stage.limits,
+      first_id=shard << 32,
+      name=s.name,
     )
 
 

@@ -67,6 +67,13 @@ def normalise(url):
   return f'{name}{path}{"?" if query else ""}{"&".join(query)}'
 
 
+def of_row(name, number):
+  """A URL for a row of a file that has none: the file's path and the row's number."""
+  for sign in '%?#:':  # which would cut the path when it is normalised
+    name = name.replace(sign, urllib.parse.quote(sign))
+  return f'{name}/{number}'
+
+
 def host(url):
   """The host name, lower case; '' when there is none or the URL is broken."""
   try:

@@ -14,8 +14,8 @@ import zlib
 
 from fastwarc.warc import ArchiveIterator
 from fastwarc.warc import WarcRecordType
-from resiliparse.parse.encoding import bytes_to_str
-from resiliparse.parse.encoding import detect_encoding
+
+from llama3_jax.curate import encoding
 
 MARKERS = {'.gz': b'\x1f\x8b\x08', '.zst': b'\x28\xb5\x2f\xfd', '': b'WARC/1.'}
 HTML_TYPES = ('text/html', 'application/xhtml+xml')
@@ -89,7 +89,7 @@ def _page(record, max_bytes):
   body = _unpack(body, http, max_bytes)
   if len(body) > max_bytes:
     return {**page, 'drop_reason': 'read.too_large', 'drop_value': float(len(body))}
-  page['html'] = decode(body, record.http_charset)
+  page['html'] = encoding.decode(body, http.get('Content-Type'))
   if record.headers.get('WARC-Truncated'):
     page.update(drop_reason='warc.truncated', drop_value=float(len(body)))
   return page
@@ -112,22 +112,6 @@ def _unpack(body, http, max_bytes):
   if 'deflate' in coding and body[:1] == b'\x78':
     return zlib.decompressobj().decompress(body, max_bytes + 1)
   return body
-
-
-def decode(body, charset=None):
-  """bytes as text: by the declared charset if there is such a one, else detected.
-
-  What is not valid becomes U+FFFD.
-  """
-  try:
-    if charset:
-      return bytes_to_str(body, charset, errors='replace')
-  except (LookupError, ValueError):
-    pass
-  try:
-    return bytes_to_str(body, detect_encoding(body), errors='replace')
-  except (LookupError, ValueError):
-    return body.decode('utf-8', 'replace')
 
 
 def _find(f, marker, start, within=None):
