@@ -48,7 +48,7 @@ def main(config, workdir):
   results = {'dropped': dropped, **_judge(state.params, heldout, model, config)}
   results['files'] = {}
   for path in config.data.heldout_files:
-    rows, lost = make(preference.read(path))
+    rows, lost = make(preference.read(path, 'data.heldout_files'))
     judged = _judge(state.params, rows, model, config)
     results['files'][path] = {**judged, 'dropped': lost}
   checkpoint.save_params(folder / 'final', state.params, model, tokenizer)
@@ -65,8 +65,11 @@ def task_examples(config, split):
 
 def examples(config, split):
   """Generated examples and those of the config's files."""
-  files = config.data.files if split == 'train' else config.data.heldout_files
-  return task_examples(config, split) + [e for f in files for e in preference.read(f)]
+  name = 'files' if split == 'train' else 'heldout_files'
+  found = task_examples(config, split)
+  for path in config.data[name]:
+    found += preference.read(path, f'data.{name}')
+  return found
 
 
 def _rows(config, tokenizer, found):

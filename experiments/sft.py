@@ -54,12 +54,12 @@ def dialogs(config, split):
   """Generated dialogs of the tasks and those of the config's files."""
   if split == 'train':
     made = suite.sft_rows(config.data.tasks, config.seed)
-    files = config.data.files
+    files, field = config.data.files, 'data.files'
   else:
     made = heldout_rows(config.data.heldout_tasks, config.seed)
-    files = config.data.heldout_files
+    files, field = config.data.heldout_files, 'data.heldout_files'
   found = [sft.parse(row, f'{split} example {i}') for i, row in enumerate(made)]
-  return found + [dialog for path in files for dialog in sft.read(path)]
+  return found + [dialog for path in files for dialog in sft.read(path, field)]
 
 
 def heldout_rows(n, seed):
@@ -74,5 +74,10 @@ def heldout_rows(n, seed):
 
 def _rows(config, tokenizer, found):
   return sft.rows(
-    found, tokenizer, config.train.length, config.data.positions, config.seed
+    found,
+    tokenizer,
+    config.train.length,
+    config.data.positions,
+    config.seed,
+    config.data.turns,
   )

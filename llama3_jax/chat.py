@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.tokenizer import Tokenizer
 
@@ -19,6 +20,8 @@ CALL_FORMATS = ('json', 'function_tag', 'python_list')
 # Written tool.call(query="..."); every other tool is one that the user defined.
 BUILTIN = ('brave_search', 'wolfram_alpha', 'photogen')
 CODE = 'code_interpreter'
+# The one argument, a text, of the tools that are not written as JSON.
+NEEDED = {CODE: 'code'} | dict.fromkeys(BUILTIN, 'query')
 
 BUILTIN_CALL = re.compile(
   r'(?P<name>\w+)\.call\(query="(?P<query>(?:(?!"\)).)*)"\)', re.S
@@ -49,6 +52,9 @@ class Message:
     python_tag: the assistant's message starts with the python_tag token, as code
       and calls do where the system message says `Environment: ipython`.
     context: text retrieved for a user's message.
+    ids: what a model sampled after the open header, its stop token included. They are
+      the message: encoded as they are, and checked against the other fields.
+    vocabulary: fingerprint of the tokenizer that `ids` belong to.
   """
 
   role: str
@@ -57,6 +63,8 @@ class Message:
   calls: tuple[Call, ...] = ()
   python_tag: bool = False
   context: str | None = None
+  ids: tuple[int, ...] | None = None
+  vocabulary: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,24 +83,52 @@ class Encoded:
   format: np.ndarray
 
 
-def message(row: Mapping[str, Any], where: str) -> Message:
+def message(row: Any, where: str, role: str | None = None) -> Message:
   """Message from a JSON row {"role", "content", optional "end", "calls", ...}.
 
-  Role `tool` is taken for ipython. `where` (file and line) opens the UserError.
+  Role `tool` is taken for ipython; `role` is that of a row without one. `where` (file
+  and line) opens the UserError.
   """
+  if not isinstance(row, Mapping):
+    raise UserError(
+      f'{where}: a message is a {jsonl.kind(row)}, not an object {{"role", "content"}}'
+    )
   known = {f.name for f in dataclasses.fields(Message)}
-  wrong = [key for key in row if key not in known]
-  if wrong or not isinstance(row.get('content', ''), str):
-    what = f'field {wrong[0]!r} is unknown' if wrong else 'content is not a string'
-    raise UserError(f'{where}: {what}; a message has {sorted(known)}')
-  role = 'ipython' if row.get('role') == 'tool' else row.get('role')
-  try:
-    calls = tuple(Call(c['name'], dict(c['arguments'])) for c in row.get('calls', ()))
-  except (TypeError, KeyError, ValueError):
-    raise UserError(f'{where}: calls must be a list of {{"name", "arguments"}}')
-  result = Message(**{**row, 'role': role, 'calls': calls})
+  if wrong := [key for key in row if key not in known]:
+    raise UserError(
+      f'{where}: field {wrong[0]!r} is unknown; a message has {sorted(known)}'
+    )
+  values = {**row, 'role': row.get('role', role)}
+  if values['role'] == 'tool':
+    values['role'] = 'ipython'
+  values['calls'] = _calls(row.get('calls', []), where)
+  if values.get('ids') is not None:
+    values['ids'] = _ids(values['ids'], where)
+  result = Message(**values)
   _check(result, where)
   return result
+
+
+def fields(m: Message) -> dict[str, Any]:
+  """The JSON row that `message` reads back as `m`: role, content, and what else is not
+  the default."""
+  row = {'role': m.role, 'content': m.content}
+  for field in dataclasses.fields(m)[2:]:
+    value = getattr(m, field.name)
+    if value != field.default:
+      row[field.name] = value
+  if m.calls:
+    row['calls'] = [{'name': c.name, 'arguments': dict(c.arguments)} for c in m.calls]
+  if m.ids is not None:
+    row['ids'] = list(m.ids)
+  return row
+
+
+def sampled(tokenizer: Tokenizer, ids: Sequence[int]) -> Message:
+  """The assistant's message that sampled ids (stop token included) are."""
+  ids = tuple(int(i) for i in ids)
+  said = decode(tokenizer, ids)
+  return dataclasses.replace(said, ids=ids, vocabulary=tokenizer.fingerprint)
 
 
 def encode(
@@ -110,7 +146,8 @@ def encode(
 
   Raises:
     UserError: unknown role, end or call format; a token that the vocabulary's
-      variant lacks; several calls in a format that holds one.
+      variant lacks; several calls in a format that holds one; sampled ids of another
+      vocabulary, or that say something else than the message.
   """
   if call_format not in CALL_FORMATS:
     raise UserError(f'call format {call_format!r} is none of {CALL_FORMATS}')
@@ -119,6 +156,9 @@ def encode(
     _check(m, f'message {i}')
     answer = m.role == 'assistant'
     parts.append((header(tokenizer, m.role), False, True))
+    if m.ids is not None:
+      parts += _sampled_parts(tokenizer, m, f'message {i}')
+      continue
     parts.append((_content(tokenizer, m, call_format), answer, False))
     if m.end:
       end = tokenizer.eom if m.end == 'eom' else tokenizer.eot
@@ -193,25 +233,91 @@ def parse_calls(text: str) -> tuple[Call, ...]:
   if match := BUILTIN_CALL.fullmatch(text):
     return (Call(match['name'], {'query': match['query']}),)
   if match := TAGGED_CALL.fullmatch(text):
-    arguments = _json_object(match['arguments'])
+    arguments = _plain(_json_object(match['arguments']))
     return () if arguments is None else (Call(match['name'], arguments),)
   if text.startswith('{'):
     value = _json_object(text) or {}
     name, arguments = value.get('name'), value.get('parameters')
-    if isinstance(name, str) and isinstance(arguments, dict):
+    arguments = _plain(arguments) if isinstance(arguments, dict) else None
+    if isinstance(name, str) and name and arguments is not None:
       return (Call(name, arguments),)
   if text.startswith('['):
     return _python_calls(text)
   return ()
 
 
+def _calls(rows: Any, where: str) -> tuple[Call, ...]:
+  shape = 'calls must be a list of {"name": text, "arguments": object}'
+  if not isinstance(rows, list):
+    raise UserError(f'{where}: {shape}, not a {jsonl.kind(rows)}')
+  for row in rows:
+    if not isinstance(row, Mapping) or set(row) != {'name', 'arguments'}:
+      raise UserError(f'{where}: {shape}')
+    if not isinstance(row['arguments'], Mapping):
+      raise UserError(f'{where}: {shape}')
+  return tuple(Call(row['name'], dict(row['arguments'])) for row in rows)
+
+
+def _ids(values: Any, where: str) -> tuple[int, ...]:
+  whole = isinstance(values, (list, tuple)) and all(type(i) is int for i in values)
+  if not whole or any(i < 0 for i in values):
+    raise UserError(f'{where}: ids must be a list of token ids, whole numbers from 0')
+  return tuple(values)
+
+
 def _check(m: Message, where: str) -> None:
   if m.role not in ROLES:
     raise UserError(f'{where}: role {m.role!r} is none of {", ".join(ROLES)}')
   if m.end is not None and m.end not in ENDS:
-    raise UserError(f'{where}: end {m.end!r} is none of {", ".join(ENDS)}')
+    raise UserError(f'{where}: end {m.end!r} is none of {", ".join(ENDS)}, null')
+  for name in ('content', 'context', 'vocabulary'):
+    value = getattr(m, name)
+    if not isinstance(value, str) and not (name == 'context' and value is None):
+      raise UserError(f'{where}: {name} is not a string but a {jsonl.kind(value)}')
+  if not isinstance(m.python_tag, bool):
+    raise UserError(f'{where}: python_tag is {m.python_tag!r}: write true or false')
   if m.role != 'assistant' and (m.calls or m.python_tag):
     raise UserError(f'{where}: only an assistant calls tools, not {m.role!r}')
+  if m.role != 'assistant' and m.ids is not None:
+    raise UserError(f'{where}: only an assistant has sampled ids, not {m.role!r}')
+  for call in m.calls:
+    _check_call(call, where, m.ids is not None)
+
+
+def _check_call(call: Call, where: str, sampled: bool) -> None:
+  """A call that can be written; where a model said it, its ids are written instead."""
+  if not isinstance(call.name, str) or not call.name:
+    raise UserError(f'{where}: calls must have a name, a text, not {call.name!r}')
+  if _plain(call.arguments) is None:
+    raise UserError(
+      f'{where}: the arguments of tool call {call.name} cannot be written as JSON: use '
+      'texts, finite numbers, lists and objects'
+    )
+  needed = None if sampled else NEEDED.get(call.name)
+  if needed and not isinstance(call.arguments.get(needed), str):
+    lacks = needed not in call.arguments
+    what = 'lacks its argument' if lacks else 'has no text as its argument'
+    raise UserError(f'{where}: tool call {call.name} {what} {needed!r}')
+
+
+def _sampled_parts(tokenizer: Tokenizer, m: Message, where: str):
+  """What was sampled, as it was; its stop token, if any, is format."""
+  if m.vocabulary != tokenizer.fingerprint:
+    raise UserError(
+      f'{where}: its ids are of vocabulary {m.vocabulary[:12]!r}, the tokenizer is '
+      f'{tokenizer.fingerprint[:12]!r}: name the tokenizer that it was sampled with, or '
+      'remove ids and vocabulary from the message'
+    )
+  said, ids = decode(tokenizer, m.ids), list(m.ids)
+  same = ('content', 'end', 'calls', 'python_tag')
+  early = any(i in tokenizer.stop_ids for i in ids[:-1])
+  if early or any(getattr(said, name) != getattr(m, name) for name in same):
+    raise UserError(
+      f'{where}: its ids say something else than its content, calls and end: remove '
+      'ids and vocabulary from a message that was edited'
+    )
+  n = len(ids) - int(bool(ids) and ids[-1] in tokenizer.stop_ids)
+  return [(ids[:n], True, False), (ids[n:], True, True)]
 
 
 def _content(tokenizer: Tokenizer, m: Message, call_format: str) -> list[int]:
@@ -227,13 +333,9 @@ def _content(tokenizer: Tokenizer, m: Message, call_format: str) -> list[int]:
 
 
 def _write_calls(calls: Sequence[Call], call_format: str) -> str:
-  needed = {CODE: 'code'} | dict.fromkeys(BUILTIN, 'query')
-  for call in calls:
-    if call.name in needed and needed[call.name] not in call.arguments:
-      raise UserError(f'tool call {call.name} lacks its argument {needed[call.name]!r}')
   if len(calls) == 1:
     return write_call(calls[0], call_format)
-  if call_format != 'python_list' or any(call.name in needed for call in calls):
+  if call_format != 'python_list' or any(call.name in NEEDED for call in calls):
     raise UserError(
       f'{len(calls)} tool calls in one message: only custom tools in the format '
       'python_list can be several; write one message a call'
@@ -260,6 +362,17 @@ def _json_object(text: str) -> dict[str, Any] | None:
   return value if isinstance(value, dict) else None
 
 
+def _plain(value: Any) -> Any:
+  """The value as JSON gives it back; None where JSON has no words for it: sets, bytes,
+  numbers that are not finite, half a character. Whoever reads a call may write it."""
+  try:
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    text.encode()
+    return json.loads(text)
+  except (TypeError, ValueError, RecursionError):
+    return None
+
+
 def _python_calls(text: str) -> tuple[Call, ...]:
   """Calls of a Python list `[name(key=literal, ...), ...]`; () if it is none."""
   try:
@@ -270,6 +383,9 @@ def _python_calls(text: str) -> tuple[Call, ...]:
         return ()
       pairs = {k.arg: ast.literal_eval(k.value) for k in node.keywords}
       if not isinstance(node.func, ast.Name) or None in pairs:
+        return ()
+      pairs = _plain(pairs)
+      if pairs is None:
         return ()
       calls.append(Call(node.func.id, pairs))
   except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):

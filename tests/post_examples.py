@@ -26,6 +26,10 @@ def model(seed=0):
   return jax.jit(llama.init, static_argnums=1)(jax.random.key(seed), CONFIG)
 
 
+def answer(text):
+  return Message('assistant', text)
+
+
 def examples(n=6, seed=0):
   """Sums: edited > chosen > rejected in every other example, else two responses."""
   rng = np.random.default_rng(seed)
@@ -34,7 +38,8 @@ def examples(n=6, seed=0):
     a, b = (int(x) for x in rng.integers(1, 9, 2))
     answers = (f'It is {a + b}.', f'{a + b}', f'{a + b + 1}')
     prompt = (Message('user', f'{a}+{b}?'),)
-    made.append(Preference(prompt, answers if i % 2 else answers[1:], 'sum'))
+    said = tuple(map(answer, answers))
+    made.append(Preference(prompt, said if i % 2 else said[1:], 'sum'))
   return made
 
 
@@ -46,7 +51,7 @@ def multi_turn():
       Message('assistant', 'hello'),
       Message('user', '1+1?'),
     ),
-    ('2', '3'),
+    (answer('2'), answer('3')),
   )
 
 

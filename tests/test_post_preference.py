@@ -35,7 +35,8 @@ GOOD = {
 def test_reads_examples_and_keeps_unicode_line_separators(tmp_path):
   [example] = preference.read(write(tmp_path / 'p.jsonl', GOOD))
   assert example.prompt[0].content == 'line\u2028separator'
-  assert example.responses == ('a', 'b') and example.source == 's'
+  assert example.responses == (toy.answer('a'), toy.answer('b'))
+  assert example.source == 's'
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_reads_examples_and_keeps_unicode_line_separators(tmp_path):
     ({**GOOD, 'responses': ['only one']}, 'responses must hold 2 or 3'),
     ({**GOOD, 'prompt': []}, 'prompt is empty'),
     ({**GOOD, 'prompt': [{'role': 'bot', 'content': ''}]}, "role 'bot'"),
-    ({'responses': ['a', 'b']}, "KeyError: 'prompt'"),
+    ({'responses': ['a', 'b']}, "'prompt' is missing"),
   ],
 )
 def test_bad_lines_are_named(tmp_path, line, word):
@@ -66,13 +67,12 @@ def test_paper_row_holds_prompt_and_all_responses_in_random_order(tokenizer):
   assert dropped == 0 and arrays['tokens'].shape == (20, 128)
   orders = set()
   for example, row in zip(examples, _rows(arrays)):
+    said = [m.content for m in example.responses]
     text = tokenizer.decode(row['tokens'][row['segment'] > 0].tolist())
-    assert all(
-      text.count(f'\n\n{answer}<|eot_id|>') == 1 for answer in example.responses
-    )
+    assert all(text.count(f'\n\n{answer}<|eot_id|>') == 1 for answer in said)
     real = row['ends'][row['ends'] >= 0]
     assert len(real) == len(example.responses)
-    for end, answer in zip(real, example.responses):
+    for end, answer in zip(real, said):
       assert row['tokens'][end] == tokenizer.eot
       before = row['tokens'][end - len(answer) : end]
       assert tokenizer.decode(before.tolist()) == answer
@@ -94,7 +94,7 @@ def test_exact_rows_hold_one_response_each(tokenizer):
   assert arrays['tokens'].shape == (4, 3, 64)
   for example, row in zip(examples, _rows(arrays)):
     for i, answer in enumerate(example.responses):
-      dialog = [*example.prompt, chat.Message('assistant', answer)]
+      dialog = [*example.prompt, answer]
       ids = chat.encode(tokenizer, dialog).ids
       assert row['tokens'][i][: len(ids)].tolist() == ids.tolist()
       assert row['ends'][i] == len(ids) - 1
@@ -104,7 +104,9 @@ def test_exact_rows_hold_one_response_each(tokenizer):
 
 @pytest.mark.parametrize('mode', preference.MODES)
 def test_long_examples_are_dropped_and_counted(tokenizer, mode):
-  long = toy.changed(toy.multi_turn(), responses=('x' * 200, 'y'))
+  long = toy.changed(
+    toy.multi_turn(), responses=(toy.answer('x' * 200), toy.answer('y'))
+  )
   examples = [*toy.examples(3), long]
   arrays, dropped = preference.reward_rows(examples, tokenizer, 128, mode)
   assert dropped == 1 and len(arrays['tokens']) == 3

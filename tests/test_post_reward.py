@@ -61,8 +61,8 @@ def test_exact_rewards_are_those_of_separate_rows(params, tokenizer):
   rewards = response_rewards(params, batch, toy.CONFIG)
   for found, example in zip(rewards, examples):
     dialogs = [
-      chat.encode(tokenizer, [*example.prompt, chat.Message('assistant', text)]).ids
-      for text in example.responses
+      chat.encode(tokenizer, [*example.prompt, answer]).ids
+      for answer in example.responses
     ]
     alone = reward.score(params, dialogs, toy.CONFIG, batch_size=2)
     np.testing.assert_allclose(found[: len(alone)], alone, atol=1e-5)

@@ -30,7 +30,7 @@ def dialogs(n=9):
   made = []
   for i in range(n):
     context = turns if i % 3 == 0 else (Message('user', f'{i}?'),)
-    made.append(sft.Dialog(context, f'answer {i}'))
+    made.append(sft.Dialog((*context, toy.answer(f'answer {i}'))))
   return made
 
 
@@ -70,7 +70,7 @@ def test_positions_restart_or_run_through(tokenizer):
   columns = np.broadcast_to(np.arange(256), real.shape)
   np.testing.assert_array_equal(run['position'][real], columns[real])
   assert np.all(restart['position'][restart['tokens'] == tokenizer.bos] == 0)
-  with pytest.raises(UserError, match="data.position='other'"):
+  with pytest.raises(UserError, match="data.positions='other'"):
     sft.rows(dialogs(), tokenizer, 256, position='other')
 
 
@@ -108,7 +108,7 @@ def test_prompt_targets_have_no_gradient(tokenizer):
 
 
 def test_long_dialogs_are_dropped_and_counted(tokenizer):
-  long = sft.Dialog((Message('user', 'x' * 300),), 'y')
+  long = sft.Dialog((Message('user', 'x' * 300), toy.answer('y')))
   rows, dropped = sft.rows([long, *dialogs(2)], tokenizer, 128)
   assert dropped == 1 and len(rows['tokens']) >= 1
 
@@ -124,7 +124,7 @@ def test_files_are_read_and_bad_lines_named(tmp_path):
   }
   path.write_text(json.dumps(good, ensure_ascii=False) + '\n', encoding='utf-8')
   [dialog] = sft.read(path)
-  assert dialog.context[0].content == 'a\u2028b' and dialog.response == 'c'
+  assert [m.content for m in dialog.messages] == ['a\u2028b', 'c']
   bad = {'messages': good['messages'][:1]}
   path.write_text(json.dumps(good) + '\n' + json.dumps(bad), encoding='utf-8')
   with pytest.raises(UserError, match='s.jsonl, line 2'):

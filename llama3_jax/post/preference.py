@@ -2,20 +2,21 @@
 
 import dataclasses
 import itertools
-import json
 import os
-import pathlib
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from llama3_jax import chat
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.tokenizer import Tokenizer
 
 MOST = 3  # responses of an example: edited > chosen > rejected
+HUGE = 1e30  # of a margin: also whole numbers of JSON may be beyond any float
 MODES = ('paper', 'exact')
 PAIRS = ('all', 'extreme', 'adjacent')
 
@@ -25,69 +26,94 @@ class Preference:
   """A prompt (any number of turns) and its 2 or 3 responses, best first.
 
   margin: by how much a better response should win (Llama 2); Llama 3 has none.
+  where: file and line, for errors.
   """
 
   prompt: tuple[chat.Message, ...]
-  responses: tuple[str, ...]
+  responses: tuple[chat.Message, ...]
   source: str = ''
   margin: float = 0.0
+  where: str = dataclasses.field(default='', compare=False)
 
 
-def read(path: str | os.PathLike) -> list[Preference]:
+def read(path: str | os.PathLike, field: str = 'data.files') -> list[Preference]:
   """Examples of a JSONL file, one a line.
 
   Each line is {"prompt": [{"role", "content"}], "responses": [best, ..., worst],
-  "source": str, "margin"?: float}. Raises UserError with the file and the first bad
-  line.
+  "source": str, "margin"?: float}; a response is a text, or a message as an object
+  ({"content", "calls", "end", ...}). Raises UserError with the file and the first bad
+  line, or `field` (that of the config) for a missing file.
   """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise UserError(f'{path} does not exist: set the preference file of the config')
-  examples = []
-  for number, line in enumerate(path.read_text(encoding='utf-8').split('\n'), 1):
-    if line.strip():
-      examples.append(_parse(line, f'{path}, line {number}'))
-  return examples
-
-
-def _parse(line: str, where: str) -> Preference:
-  try:
-    return parse(json.loads(line), where)
-  except ValueError as error:
-    raise UserError(f'{where}: not JSON ({error}): repair or remove it') from None
+  return [parse(row, where) for where, row in jsonl.read(path, field)]
 
 
 def parse(row: Mapping, where: str) -> Preference:
   """Preference of one JSON row; `where` (file and line) opens the UserError."""
-  try:
-    turns, responses = list(row['prompt']), tuple(row['responses'])
-    margin = float(row.get('margin', 0))
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise UserError(
-      f'{where}: not a preference example ({type(error).__name__}: {error}); it needs '
-      'prompt (role, content) and responses, best first'
-    ) from None
-  if not 2 <= len(responses) <= MOST or not all(isinstance(r, str) for r in responses):
-    raise UserError(f'{where}: field responses must hold 2 or 3 texts, best first')
+  turns = listed(row, 'prompt', where)
   if not turns:
     raise UserError(f'{where}: field prompt is empty')
   prompt = tuple(chat.message(turn, where) for turn in turns)
-  return Preference(prompt, responses, row.get('source', ''), margin)
+  found = listed(row, 'responses', where)
+  if not 2 <= len(found) <= MOST:
+    raise UserError(f'{where}: field responses must hold 2 or 3 answers, best first')
+  responses = tuple(_response(value, where) for value in found)
+  margin = row.get('margin', 0)
+  if type(margin) not in (int, float) or not abs(margin) < HUGE:
+    raise UserError(f'{where}: field margin is {margin!r}, not a finite number')
+  source = jsonl.text(row, 'source', where, '')
+  return Preference(prompt, responses, source, float(margin), where)
+
+
+def listed(row: Mapping, name: str, where: str) -> list:
+  """The list in a field of a row; UserError when it is missing or is no list."""
+  if not isinstance(row.get(name), list):
+    what = f'is a {jsonl.kind(row[name])}' if name in row else 'is missing'
+    raise UserError(f'{where}: field {name!r} {what}: it must be a list')
+  return row[name]
+
+
+def _response(value, where):
+  if isinstance(value, str):
+    return chat.Message('assistant', value)
+  if not isinstance(value, Mapping):
+    raise UserError(
+      f'{where}: field responses holds a {jsonl.kind(value)}: each is a text, or an '
+      'object {"content", "calls", "end"}'
+    )
+  made = chat.message(value, where, 'assistant')
+  if made.role != 'assistant':
+    raise UserError(f"{where}: a response is the assistant's, not of {made.role!r}")
+  return made
+
+
+class Ids(NamedTuple):
+  """A dialog as ids: the prompt (no open header) and the last response, from its
+  header to its end, with masks: `content` (what was said, and the end) and `format`
+  (header and end) over the response, `earlier` (the assistant's turns) over the prompt.
+  """
+
+  prompt: list[int]
+  response: list[int]
+  content: np.ndarray
+  format: np.ndarray
+  earlier: np.ndarray
 
 
 def encode(
-  tokenizer: Tokenizer, prompt: Sequence[chat.Message], response: str
-) -> tuple[list[int], list[int], np.ndarray, np.ndarray]:
-  """Prompt ids (no open header), response ids from its header to its eot, and two masks
-  over the response ids: `content` (content and eot), `format` (header and eot)."""
-  start = len(chat.encode(tokenizer, list(prompt)).ids)
-  whole = chat.encode(tokenizer, [*prompt, chat.Message('assistant', response)])
-  return (
-    list(whole.ids[:start]),
-    list(whole.ids[start:]),
-    np.asarray(whole.response[start:], bool),
-    np.asarray(whole.format[start:], bool),
-  )
+  tokenizer: Tokenizer,
+  prompt: Sequence[chat.Message],
+  response: chat.Message,
+  where: str = '',
+) -> Ids:
+  """Ids and masks of `response` after `prompt`; `where` opens the UserError."""
+  try:
+    start = len(chat.encode(tokenizer, prompt).ids)
+    whole = chat.encode(tokenizer, [*prompt, response])
+  except UserError as error:
+    raise UserError(f'{where}: {error}' if where else str(error)) from None
+  ids, said = whole.ids.tolist(), np.asarray(whole.response, bool)
+  form = np.asarray(whole.format, bool)
+  return Ids(ids[:start], ids[start:], said[start:], form[start:], said[:start])
 
 
 def reward_rows(
@@ -112,10 +138,10 @@ def reward_rows(
   rng = np.random.default_rng(seed)
   made = []
   for example in examples:
-    parts = [encode(tokenizer, example.prompt, text)[:2] for text in example.responses]
+    parts = _encoded(tokenizer, example)
     # Drawn for dropped examples too: the order does not depend on seq_len.
     order = rng.permutation(len(parts))
-    row = build(parts[0][0], [ids for _, ids in parts], order, seq_len)
+    row = build(parts[0].prompt, [part.response for part in parts], order, seq_len)
     if row is not None:
       made.append({**row, 'margin': np.float32(example.margin)})
   empty = {**build([], [[]], [0], seq_len), 'margin': np.float32(0)}
@@ -180,7 +206,7 @@ def dpo_rows(
   """
   made, dropped = [], 0
   for example in examples:
-    sides = [_dpo_side(tokenizer, example, text, seq_len) for text in example.responses]
+    sides = [_dpo_side(part, seq_len) for part in _encoded(tokenizer, example)]
     for chosen, rejected in dpo_pairs(len(sides), pairs):
       if sides[chosen] is None or sides[rejected] is None:
         dropped += 1
@@ -191,13 +217,21 @@ def dpo_rows(
   return rows_lib.stack(made, empty), dropped
 
 
-def _dpo_side(tokenizer, example, text, seq_len):
-  prompt, response, content, form = encode(tokenizer, example.prompt, text)
-  if len(prompt) + len(response) > seq_len:
+def _encoded(tokenizer, example):
+  return [
+    encode(tokenizer, example.prompt, m, example.where) for m in example.responses
+  ]
+
+
+def _dpo_side(part, seq_len):
+  ids = part.prompt + part.response
+  if len(ids) > seq_len:
     return None
-  before = np.zeros(len(prompt), bool)
+  before = np.zeros(len(part.prompt), bool)
+  weight = np.concatenate([before, part.content])
+  contrast = np.concatenate([before, part.content & ~part.format])
   return {
-    **rows_lib.place(prompt + response, seq_len),
-    'weight': rows_lib.shift(np.concatenate([before, content]), seq_len),
-    'contrast': rows_lib.shift(np.concatenate([before, content & ~form]), seq_len),
+    **rows_lib.place(ids, seq_len),
+    'weight': rows_lib.shift(weight, seq_len),
+    'contrast': rows_lib.shift(contrast, seq_len),
   }

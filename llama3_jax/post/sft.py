@@ -1,9 +1,7 @@
 """Supervised finetuning (4.1.3): packed rows, prompt masked; cross entropy."""
 
 import dataclasses
-import json
 import os
-import pathlib
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -11,6 +9,7 @@ import jax
 import numpy as np
 
 from llama3_jax import chat
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
@@ -20,54 +19,39 @@ from llama3_jax.tokenizer import Tokenizer
 from llama3_jax.train import loss as loss_lib
 
 POSITIONS = ('restart', 'run')
+TURNS = ('last', 'all')
 
 
 @dataclasses.dataclass(frozen=True)
 class Dialog:
-  """Context (all turns but the last) and the assistant's final response."""
+  """Messages, the last of them the assistant's; `where` (file and line) for errors."""
 
-  context: tuple[chat.Message, ...]
-  response: str
+  messages: tuple[chat.Message, ...]
   source: str = ''
+  where: str = dataclasses.field(default='', compare=False)
 
 
-def read(path: str | os.PathLike) -> list[Dialog]:
-  """Dialogs of a JSONL file: {"messages": [{"role", "content"}], "source": str}.
+def read(path: str | os.PathLike, field: str = 'data.files') -> list[Dialog]:
+  """Dialogs of a JSONL file: {"messages": [{"role", "content", ...}], "source": str}.
 
-  The last message must be the assistant's. Raises UserError with file and line.
+  The last message must be the assistant's: text, tool calls, or sampled ids. Raises
+  UserError with file and line, or `field` (that of the config) for a missing file.
   """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise UserError(f'{path} does not exist: set the SFT file of the config')
-  dialogs = []
-  for number, line in enumerate(path.read_text(encoding='utf-8').split('\n'), 1):
-    if line.strip():
-      dialogs.append(_parse(line, f'{path}, line {number}'))
-  return dialogs
-
-
-def _parse(line: str, where: str) -> Dialog:
-  try:
-    return parse(json.loads(line), where)
-  except ValueError as error:
-    raise UserError(f'{where}: not JSON ({error}): repair or remove it') from None
+  return [parse(row, where) for where, row in jsonl.read(path, field)]
 
 
 def parse(row: Mapping, where: str) -> Dialog:
   """Dialog of one JSON row; `where` (file and line) opens the UserError."""
-  try:
-    turns = list(row['messages'])
-  except (KeyError, TypeError) as error:
-    raise UserError(
-      f'{where}: not an SFT example ({type(error).__name__}: {error}); it needs '
-      "messages (role, content), the last of them the assistant's"
-    ) from None
-  messages = [chat.message(turn, where) for turn in turns]
+  turns = preference.listed(row, 'messages', where)
+  messages = tuple(chat.message(turn, where) for turn in turns)
   if len(messages) < 2 or messages[-1].role != 'assistant':
     raise UserError(
       f"{where}: the last of two or more messages must be the assistant's"
     )
-  return Dialog(tuple(messages[:-1]), messages[-1].content, row.get('source', ''))
+  last = messages[-1]
+  if not (last.content or last.calls or last.ids or last.end):
+    raise UserError(f'{where}: the last message says nothing and has no end')
+  return Dialog(messages, jsonl.text(row, 'source', where, ''), where)
 
 
 def rows(
@@ -76,23 +60,24 @@ def rows(
   seq_len: int,
   position: str = 'restart',
   seed: int = 0,
+  turns: str = 'last',
 ) -> tuple[dict[str, np.ndarray], int]:
   """Packed rows, and how many dialogs were too long and dropped.
 
   tokens, targets, segment, position int32 [rows, T]; weight f32 [rows, T] is 1 where
-  the target belongs to the final response (its eot included). A row holds several
-  dialogs, each its own segment; positions restart with each or run through the row.
+  the target belongs to the final response (its end included), with turns 'all' to any
+  response. A row holds several dialogs, each its own segment; positions restart with
+  each or run through the row.
   """
   if position not in POSITIONS:
     choices = ', '.join(POSITIONS)
-    raise UserError(f'data.position={position!r} is unknown: use one of {choices}')
+    raise UserError(f'data.positions={position!r} is unknown: use one of {choices}')
+  if turns not in TURNS:
+    choices = ', '.join(TURNS)
+    raise UserError(f'data.turns={turns!r} is unknown: use one of {choices}')
   encoded, dropped = [], 0
   for dialog in dialogs:
-    prompt, response, content, _ = preference.encode(
-      tokenizer, dialog.context, dialog.response
-    )
-    ids = prompt + response
-    mask = np.concatenate([np.zeros(len(prompt), bool), content])
+    ids, mask = _supervised(tokenizer, dialog, turns)
     if len(ids) > seq_len:
       dropped += 1
     else:
@@ -101,6 +86,14 @@ def rows(
   packed = _pack([encoded[i] for i in order], seq_len)
   made = [_row(group, seq_len, position) for group in packed]
   return rows_lib.stack(made, _row([], seq_len, position)), dropped
+
+
+def _supervised(tokenizer, dialog, turns):
+  """Ids of a dialog, and which of them are trained on."""
+  *context, last = dialog.messages
+  made = preference.encode(tokenizer, context, last, dialog.where)
+  before = made.earlier if turns == 'all' else np.zeros(len(made.prompt), bool)
+  return made.prompt + made.response, np.concatenate([before, made.content])
 
 
 def _pack(examples, seq_len: int, open_rows: int = 32):
