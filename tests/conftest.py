@@ -122,7 +122,13 @@ def toy(tmp_path_factory):
   bytes_ = tokenizer.Tokenizer.load(folder / 'bytes.model')
   rng = np.random.default_rng(0)
   texts = [' '.join(map(str, rng.integers(0, 99, 20))) for _ in range(60)]
-  shards.write([{'text': t} for t in texts], bytes_, folder / 'web', heldout=0.1)
+  shards.write(
+    [{'text': t} for t in texts],
+    bytes_,
+    folder / 'web',
+    heldout=0.1,
+    vocabulary=folder / 'bytes.model',
+  )
   (folder / 'toy.py').write_text(TOY)
   return folder
 
