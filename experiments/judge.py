@@ -1,7 +1,7 @@
 """Labels for quality classifiers, asked of a chat model (section 3.1.1).
 
   python -m experiment --config=configs/judge.py --workdir=runs/judge \\
-    --config.documents=runs/herd/curate/documents --config.init_from=runs/herd/average/2
+    --config.documents=runs/herd/curate/documents --config.init_from=runs/herd/average_2
 
 Writes labels.jsonl (text_hash, url, label, and answer or margin) for `judge: file:...`
 of configs/curate.py, and results.json: how many were asked, and how many got which

@@ -98,7 +98,7 @@ FIELDS = {
   'data.batch': Field(SIZE, 'rows of a batch of the held-out loss'),
   'data.length': Field('[1, 1e8]', 'tokens of its rows'),
   'data.*': Field(COUNT, 'examples or batches of data'),
-  'needle.depths': Field('[0, 1)', 'places in the text, as shares'),
+  'needle.depths': Field('[0, 1]', 'places in the text, as shares'),
   'needle.*': Field('[0, 1e8]', 'of the haystacks'),
   'gate.tolerance': Field(SHARE, 'of the short-context loss, relative'),
   'gate.perfect': Field(SHARE, 'lowest recall of a length and depth'),

@@ -28,6 +28,7 @@ class Clock:
     self.path = pathlib.Path(workdir) / 'goodput.json'
     self.path.parent.mkdir(parents=True, exist_ok=True)
     now, process = time.time(), _process()
+    self.zero = now - time.monotonic()  # a clock that is set later changes no account
     self.me = [process, os.getpid()]
     began = _began(self.path.with_name('config.json'), process, now)
     self.seconds = dict.fromkeys(KINDS, 0.0)
@@ -50,7 +51,7 @@ class Clock:
 
   def mark(self, kind):
     """The time since the last mark was spent on `kind`."""
-    now = time.time()
+    now = self.zero + time.monotonic()
     self.seconds[kind] += max(now - self.at, 0.0)
     self.at = now
     if now - self.written > EVERY:
@@ -62,7 +63,7 @@ class Clock:
     self.seconds['step'] = useful
 
   def goodput(self):
-    return self.useful / max(self.at - self.first, 1e-9)
+    return self.useful / max(sum(self.seconds.values()), 1e-9)
 
   def write(self):
     self.written = self.at
@@ -77,7 +78,7 @@ def report(workdir):
   found = _read(pathlib.Path(workdir) / 'goodput.json')
   if not found:
     return {}
-  elapsed = found['last'] - found['first']
+  elapsed = sum(found['seconds'].values())  # not last - first: a clock may be set back
   return {
     'goodput': found['seconds']['step'] / max(elapsed, 1e-9),
     'elapsed_s': elapsed,
@@ -96,11 +97,20 @@ def _began(config, process, now):
 
 
 def _read(path):
-  """The account, or None when there is none or it was cut off."""
+  """The account, or None when there is none, it was cut off or is no account."""
   try:
-    return json.loads(path.read_text(encoding='utf-8'))
-  except (OSError, ValueError):
+    found = json.loads(path.read_text(encoding='utf-8'))
+    numbers = [
+      found['first'],
+      found['last'],
+      found['starts'],
+      *found['seconds'].values(),
+    ]
+    whole = isinstance(found['process'], list) and set(found['seconds']) <= set(KINDS)
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
     return None
+  whole &= all(type(n) in (int, float) and n >= 0 for n in numbers)
+  return found if whole else None
 
 
 def _process():

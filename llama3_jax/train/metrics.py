@@ -65,14 +65,17 @@ class Writer:
 
 
 def read(workdir):
-  """Rows of metrics.jsonl; a half-written last line (kill -9) is left out."""
+  """Rows of metrics.jsonl; what is no row of a step, such as a half-written last line
+  (kill -9), is left out."""
   path = pathlib.Path(workdir) / 'metrics.jsonl'
   rows = []
-  for line in path.read_text().split('\n') if path.exists() else ():
+  for line in path.read_bytes().split(b'\n') if path.exists() else ():
     try:
-      rows.append(json.loads(line))
-    except ValueError:
+      row = json.loads(line)
+    except (ValueError, RecursionError):
       continue
+    if isinstance(row, dict) and type(row.get('step')) is int:
+      rows.append(row)
   return rows
 
 
@@ -90,8 +93,12 @@ class Meter:
     seconds, self.last = now - self.last, now
     rate = tokens / seconds
     used = rate * flops.per_token(self.config, length)
-    mfu = used / (self.peak * jax.device_count())
-    return {'tokens_per_s': rate, 'mfu': mfu, 'seconds': seconds}
+    # The devices of one CPU share its cores, and the measured peak is of all of them.
+    cpu = jax.default_backend() == 'cpu'
+    devices = jax.process_count() if cpu else jax.device_count()
+    mfu = used / (self.peak * devices)
+    known = {'mfu': mfu} if mfu <= 1 else {}  # more cannot be: the time is not of these
+    return {'tokens_per_s': rate, **known, 'seconds': seconds}
 
 
 def progress(total, done, name):
