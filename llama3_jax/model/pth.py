@@ -100,7 +100,7 @@ def open_pth(path: str) -> dict[str, files.Tensor]:
       'PyTorch 1.6 must be saved anew)'
     )
   except Exception as error:  # whatever a hostile or cut pickle may raise
-    raise UserError(f'{path}: refused: {" ".join(str(error).split())[:200]}')
+    raise UserError(f'{path}: refused: {files.short(error)}')
   folder = index.removesuffix('data.pkl')
   tensors = {}
   for name, view in state.items() if isinstance(state, dict) else ():
