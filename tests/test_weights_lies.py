@@ -37,6 +37,7 @@ GOOD = entry(0, 16)
 LIES = {
   'negative': {'a': entry(-16, 0)},
   'overlap': {'a': entry(0, 16), 'b': entry(8, 24)},
+  'overlap to the end': {'a': entry(0, 16), 'b': entry(8, 64, (14,))},
   'same bytes': {'a': entry(0, 16), 'b': entry(0, 16)},
   'gap': {'a': entry(0, 16), 'b': entry(32, 64, (8,))},
   'gap at the start': {'a': entry(16, 64, (12,))},
