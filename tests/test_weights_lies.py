@@ -67,6 +67,7 @@ LIES = {
   'header is a number': 5,
   'name twice': b'{"a": %s, "a": %s}'
   % ((json.dumps(entry(0, 64, (16,))).encode(),) * 2),
+  'two lines as a name': {'a\nb': entry(0, 64, (16,))},
   'nested': b'[' * 100_000,
   'not UTF-8': b'{"\xff": 1}',
 }

@@ -114,7 +114,7 @@ def _header(path: str):
       if length > min(size - 8, HEADER_BYTES):
         raise ValueError
       header = json.loads(file.read(length), object_pairs_hook=_once)
-    if not isinstance(header, dict):
+    if not isinstance(header, dict) or not all(map(str.isprintable, header)):
       raise ValueError
   except (ValueError, RecursionError):
     raise UserError(f'{path}: no safetensors header; the file is corrupt, get it again')

@@ -105,7 +105,8 @@ def open_pth(path: str) -> dict[str, files.Tensor]:
   tensors = {}
   for name, view in state.items() if isinstance(state, dict) else ():
     if isinstance(view, _View):
-      if not isinstance(name, str) or not isinstance(view.storage, _Storage):
+      named = isinstance(name, str) and name.isprintable()
+      if not named or not isinstance(view.storage, _Storage):
         raise UserError(f'{path}: refused: a tensor without a name or a storage')
       tensors[name] = _tensor(path, name, view, entries, folder)
   if not tensors:
