@@ -43,8 +43,9 @@ def same(a, b):
 
 
 def harm(folder, rng):
-  """One random corruption of one random file; says which."""
-  file = rng.choice(sorted(p for p in folder.rglob('*') if p.is_file()))
+  """One random corruption of one random file, often the one of the arrays."""
+  files = sorted(p for p in folder.rglob('*') if p.is_file())
+  file = rng.choice(files + [max(files, key=lambda p: p.stat().st_size)] * len(files))
   content = bytearray(file.read_bytes())
   kind = rng.choice(['flip', 'cut', 'gone', 'zeros']) if content else 'gone'
   i = rng.randrange(len(content)) if content else 0
@@ -244,8 +245,10 @@ def test_a_model_without_a_tokenizer_or_a_name(tmp_path):
   other = dataclasses.replace(C, rope_theta=1e4)
   checkpoint.save_params(tmp_path / 'other', params(1), other)
   assert checkpoint.identity(tmp_path / 'other')['digest'] != who['digest']
-  for name in ('identity.json', 'digests.json'):
-    (tmp_path / 'final' / name).unlink()
+  (tmp_path / 'final/identity.json').unlink()
+  with pytest.raises(UserError, match='identity.json is not what .* stage again'):
+    checkpoint.identity(tmp_path)
+  (tmp_path / 'final/digests.json').unlink()
   assert checkpoint.identity(tmp_path) == checkpoint.NOBODY
   assert same(checkpoint.load(tmp_path)[0], params())
 

@@ -17,6 +17,7 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
 from llama3_jax.model import convert
 from llama3_jax.model import hf
+from llama3_jax.model import hf_tokenizer
 from llama3_jax.model import llama
 from llama3_jax.tokenizer import Tokenizer
 from llama3_jax.train import checkpoint
@@ -90,6 +91,17 @@ def test_the_exported_tokenizer_gives_the_same_ids(out, tokenizer):
   ids = made.encode(text, add_special_tokens=False).ids
   assert ids == tokenizer.encode(text, special=True)
   assert (out / 'tokenizer.model').read_bytes() == tokenizer.content
+
+
+def test_a_token_that_no_merges_lead_to_is_still_one(tmp_path):
+  tokens = [bytes([i]) for i in range(256)] + [b'ab', b' abcd']
+  vocabulary.write(tokens, tmp_path / 'v')
+  tokenizer = Tokenizer.load(tmp_path / 'v')
+  made = hf_tokenizer.library(tokenizer)
+  for text in (' abcd', 'x abcd abcde'):
+    ids = made.encode(text, add_special_tokens=False).ids
+    assert ids == tokenizer.encode(text)
+  assert 257 in made.encode(' abcd').ids
 
 
 def test_transformers_gives_the_same_ids_and_ends(out, tokenizer):

@@ -210,7 +210,8 @@ def _cast(weights: Weights, dtype: str) -> Weights:
 
   def cast(key, t):
     name = key[0] if key[1] is None else f'{key[0]} of layer {key[1]}'
-    return t.map(lambda x: _cast_one(x, kind, f'{t.file}: {name}'), t.shape, kind)
+    name = name if t.file == key[0] else f'{t.file}: {name}'  # or in memory
+    return t.map(lambda x: _cast_one(x, kind, name), t.shape, kind)
 
   tensors = {key: cast(key, t) for key, t in weights.tensors.items()}
   return dataclasses.replace(weights, tensors=tensors)

@@ -67,6 +67,11 @@ def read_at(
   return x
 
 
+def short(error: Exception) -> str:
+  """What an error says, as a part of one line."""
+  return ' '.join(str(error).split())[:200]
+
+
 def raw(x: np.ndarray) -> memoryview:
   """The bytes of a tensor in row order; copies only if they lie otherwise."""
   return np.ascontiguousarray(x).reshape(-1).view(np.uint8).data
@@ -109,7 +114,7 @@ def _header(path: str):
       if length > min(size - 8, HEADER_BYTES):
         raise ValueError
       header = json.loads(file.read(length), object_pairs_hook=_once)
-    if not isinstance(header, dict):
+    if not isinstance(header, dict) or not all(map(str.isprintable, header)):
       raise ValueError
   except (ValueError, RecursionError):
     raise UserError(f'{path}: no safetensors header; the file is corrupt, get it again')
@@ -198,7 +203,7 @@ def open_npz(path: str) -> dict[str, Tensor]:
   except UserError:
     raise
   except Exception as error:  # zipfile and numpy raise many kinds on a harmed file
-    raise UserError(f'{path}: not a whole npz archive ({error})')
+    raise UserError(f'{path}: not a whole npz archive ({short(error)})')
   return tensors
 
 
@@ -215,7 +220,7 @@ def _npz_reader(path: str, name: str, dtype: np.dtype) -> Callable[[], np.ndarra
       with np.load(path, allow_pickle=False) as archive:
         x = archive[name]
     except Exception as error:  # as above
-      raise UserError(f'{path}: tensor {name} cannot be read ({error})')
+      raise UserError(f'{path}: tensor {name} cannot be read ({short(error)})')
     return x.view(dtype) if x.dtype != dtype else x
 
   return read

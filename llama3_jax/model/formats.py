@@ -134,6 +134,8 @@ def collect(
 ) -> Weights:
   """Checks every name and shape of a checkpoint and maps it to our leaves."""
   tensors, wanted = {}, {}
+  if not all(map(str.isprintable, found)):
+    raise UserError(f'{path}: a tensor has a name that is not text; it is corrupt')
   for leaf, layer in leaves(config):
     wanted[tensor_name(form, leaf, layer)] = leaf, layer
   for name, key in wanted.items():

@@ -47,7 +47,7 @@ def open_checkpoint(path: str) -> Weights:
   except UserError:
     raise
   except (ValueError, IndexError, KeyError, OSError, TypeError) as error:
-    raise UserError(f'{path}: not a whole GGUF file ({error})')
+    raise UserError(f'{path}: not a whole GGUF file ({files.short(error)})')
   config = formats.read_config(path, lambda: _config(values, tensors, path))
   return formats.collect(config, tensors, LAYOUT, path)
 

@@ -100,12 +100,13 @@ def open_pth(path: str) -> dict[str, files.Tensor]:
       'PyTorch 1.6 must be saved anew)'
     )
   except Exception as error:  # whatever a hostile or cut pickle may raise
-    raise UserError(f'{path}: refused: {" ".join(str(error).split())[:200]}')
+    raise UserError(f'{path}: refused: {files.short(error)}')
   folder = index.removesuffix('data.pkl')
   tensors = {}
   for name, view in state.items() if isinstance(state, dict) else ():
     if isinstance(view, _View):
-      if not isinstance(name, str) or not isinstance(view.storage, _Storage):
+      named = isinstance(name, str) and name.isprintable()
+      if not named or not isinstance(view.storage, _Storage):
         raise UserError(f'{path}: refused: a tensor without a name or a storage')
       tensors[name] = _tensor(path, name, view, entries, folder)
   if not tensors:

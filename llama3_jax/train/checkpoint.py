@@ -306,7 +306,7 @@ def _read(read, path, abstract, wanted, folder, remedy):
     except UserError:
       raise
     except Exception as e:  # Orbax raises many kinds, for a wrong tree and a bad file
-      raise _explain(e, path)
+      raise _explain(e, path, remedy)
   if wanted is None:
     return found
   values = digest.arrays(found)
@@ -348,7 +348,7 @@ def _compare(folder, abstract):
       )
 
 
-def _explain(error, path):
+def _explain(error, path, remedy=AGAIN):
   """The one-line UserError a checkpoint failure deserves."""
   text = ' '.join(str(error).split()).partition(' See full TensorStore')[0]
   if 'No space left' in text or getattr(error, 'errno', None) == 28:
@@ -357,8 +357,7 @@ def _explain(error, path):
       'free space and run the same command again'
     )
   return UserError(
-    f'{path} cannot be read or written ({text[:300]}): it may be cut off; '
-    'remove that folder and run the same command again'
+    f'{path} cannot be read or written ({text[:300]}): it may be cut off; {remedy}'
   )
 
 
