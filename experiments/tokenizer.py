@@ -11,9 +11,7 @@ Extending raises the added languages and leaves the kept ones exactly as they we
 """
 
 import collections
-import gzip
 import itertools
-import json
 import pathlib
 import shutil
 
@@ -21,6 +19,7 @@ from absl import logging
 
 from llama3_jax import config as configs
 from llama3_jax import tokenizer
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import suite
 
@@ -108,8 +107,8 @@ def documents(inputs):
   paths = []
   for given in inputs:
     p = pathlib.Path(given)
-    files = sorted(p.rglob('*.jsonl')) + sorted(p.rglob('*.jsonl.gz'))
-    files = files if p.is_dir() else [p]
+    ends = ('*.jsonl', '*.jsonl.gz', '*.jsonl.zst')
+    files = [f for end in ends for f in sorted(p.rglob(end))] if p.is_dir() else [p]
     if not files or not files[0].exists():
       raise UserError(f'inputs: {given} is no JSONL file and no folder that holds one')
     paths += files
@@ -120,16 +119,5 @@ def documents(inputs):
 
 
 def _rows(path):
-  opened = gzip.open if path.suffix == '.gz' else open
-  number = 0
-  try:
-    # newline='\n': text may hold U+2028, which is no end of a row.
-    with opened(path, 'rt', encoding='utf-8', newline='\n') as file:
-      for line in file:
-        number += 1
-        row = json.loads(line)
-        yield row.get('lang') or 'und', row['text']
-  except (ValueError, KeyError, AttributeError, EOFError, OSError) as error:
-    raise UserError(
-      f'{path}, line {max(number, 1)}: not a document with a "text" ({error})'
-    )
+  for where, row in jsonl.read(path, 'inputs'):
+    yield jsonl.text(row, 'lang', where, '') or 'und', jsonl.text(row, 'text', where)

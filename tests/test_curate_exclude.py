@@ -91,7 +91,7 @@ def test_broken_files_are_named(tmp_path):
   for text, match in (
     ('{"a": 1}', 'no item has a text question'),
     ('{"question": "x"}\nnope', 'line 2'),
-    ('[1]', 'line 1: not an object'),
+    ('[1]', 'line 1: a list, not an object'),
   ):
     path = tmp_path / f'{len(text)}.jsonl'
     path.write_text(text, 'utf-8')

@@ -276,3 +276,41 @@ def test_batches_do_not_change_the_measures():
     alone = measured(text)
     for name in alone.schema.names[13:]:
       assert alone[name][0].as_py() == together[name][i].as_py(), name
+
+
+# Rae et al. 2021, table A1: the least share at which a document is removed.
+GOPHER = {
+  'duplicate_lines': 0.30,
+  'duplicate_paragraphs': 0.30,
+  'duplicate_line_characters': 0.20,
+  'duplicate_paragraph_characters': 0.20,
+  'top_2gram': 0.20,
+  'top_3gram': 0.18,
+  'top_4gram': 0.16,
+  'duplicate_5gram': 0.15,
+  'duplicate_6gram': 0.14,
+  'duplicate_7gram': 0.13,
+  'duplicate_8gram': 0.12,
+  'duplicate_9gram': 0.11,
+  'duplicate_10gram': 0.10,
+}
+
+
+@pytest.mark.parametrize('lang', ['en', 'de', 'zh'])
+def test_the_limits_of_repetition_are_those_of_gopher(lang):
+  found = {
+    rule.column.removeprefix('repetition.'): (rule.limit, rule.high)
+    for rule in heuristics.rules(CONFIG, lang=lang)
+    if rule.column.startswith('repetition.')
+  }
+  assert found == {name: (limit, True) for name, limit in GOPHER.items()}
+
+
+def test_the_limits_of_quality_are_those_of_gopher():
+  """Rae et al. 2021, A.1.1."""
+  found = {rule.column: rule.limit for rule in heuristics.rules(CONFIG, lang='en')}
+  assert found['gopher.mean_word'] == 10 and CONFIG.prose.min_mean_word == 3
+  assert (CONFIG.prose.min_words, CONFIG.prose.max_words) == (50, 100_000)
+  assert found['gopher.symbols_per_word'] == 0.1
+  assert found['gopher.bullet_lines'] == 0.9 and found['gopher.ellipsis_lines'] == 0.3
+  assert found['gopher.letter_words'] == 0.8 and found['gopher.stop_words'] == 2

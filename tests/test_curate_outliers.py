@@ -7,6 +7,7 @@ import global_steps
 import numpy as np
 import pytest
 
+from llama3_jax.curate import documents
 from llama3_jax.curate import outliers
 from llama3_jax.curate import unigram
 from llama3_jax.curate import words
@@ -130,3 +131,15 @@ def test_shards_and_partitions_do_not_change_the_state():
   many = global_steps.state(unigram, shards, UNIGRAM, 4)
   assert (one['counts'] == many['counts']).all()
   assert one['counts'].sum() == len(words.of(texts).hashes)
+
+
+def test_z_of_a_normal_sample_has_center_0_and_spread_1():
+  rng = np.random.default_rng(0)
+  count = 4000
+  found, none = batch(['x'] * count), np.zeros(count, bool)
+  values = rng.normal(3, 0.25, count).astype(np.float32)
+  found = documents.put_floats(found, unigram.DIVERGENCE, values, none)
+  tokens = np.full(count, 100, np.float32)
+  found = documents.put_floats(found, unigram.TOKENS, tokens, none)
+  z = np.array(global_steps.run(outliers, found, outliers.Config())[outliers.COLUMN])
+  assert abs(z.mean()) < 0.06 and abs(z.std() - 1) < 0.05

@@ -97,3 +97,49 @@ def test_shards_without_documents_give_an_empty_state():
   config = pii.Config()
   state = pii.resolve([pii.emit([], config)['keys']], iter(()), config)
   assert len(state['hosts']) == len(state['host']) == 0
+
+
+def alone(**fields):
+  """Reasons of a document with so many addresses among so many words."""
+  hits, size = fields['hits'], fields['size']
+  text = ' '.join([*('a@b.example',) * hits, *('word',) * (size - hits)])
+  row = {'text': text, 'category': 'general', 'host': 'a.example'}
+  found = pii.step(pii.measure(documents.batch([row])), pii.Config())
+  return found['drop_reason'][0].as_py()
+
+
+def test_a_rate_and_a_count_at_the_limit_and_one_beyond():
+  config = pii.Config()
+  assert (config.max_rate, config.min_count) == (10.0, 3)
+  assert alone(hits=3, size=300) is None  # 10 a thousand words, which is allowed
+  assert alone(hits=3, size=299) == 'pii.rate'
+  assert alone(hits=2, size=10) is None  # too few to count
+  assert alone(hits=3, size=10) == 'pii.rate'
+
+
+@pytest.mark.parametrize(
+  'number, flagged, goes', [(10, 3, True), (10, 2, False), (9, 3, False), (9, 9, False)]
+)
+def test_a_host_at_the_limits_goes_and_one_below_stays(number, flagged, goes):
+  config = pii.Config()
+  assert (config.host_share, config.host_documents) == (0.3, 10)
+  rows = [
+    dict(host='a.example', category='general', text=DIRTY if i < flagged else CLEAN)
+    for i in range(number)
+  ]
+  batch = pii.measure(documents.batch(rows), config)
+  reduced = pii.reduce(pii.emit([batch], config)['keys'], config)
+  assert len(pii.resolve([reduced], iter(()), config)['hosts']) == goes
+
+
+@pytest.mark.parametrize(
+  'text, hits',
+  [
+    ('+1 234 56 78', 0),  # 8 digits
+    ('+1 234 56 789', 1),
+    ('+123 4567 8901 2345', 1),  # 15: the most that a number has (E.164)
+    ('+123 4567 890 1234 56', 0),
+  ],
+)
+def test_a_phone_number_has_9_to_15_digits(text, hits):
+  assert pii.count(f'call {text} now') == hits

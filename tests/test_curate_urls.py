@@ -31,6 +31,13 @@ def reasons(found, **config):
     ('python:json/decoder.py', 'python:json/encoder.py', False),
     ('a.jsonl/1', 'a.jsonl/2', False),
     ('http://[broken', 'http://[other', False),
+    ('https://a.example/%7Eme/%41', 'https://a.example/~me/A', True),
+    ('https://a.example/%c3%a9', 'https://a.example/%C3%A9', True),
+    ('https://a.example/a%2Fb', 'https://a.example/a/b', False),
+    ('https://a.example/x?a=%7E', 'https://a.example/x?a=~', True),
+    ('https://a.example/x?UTM_Source=feed', 'https://a.example/x', True),
+    ('https://a.example/#!/one', 'https://a.example/#!/two', False),
+    ('https://a.example/#!/one', 'http://A.example#!/one', True),
   ],
 )
 def test_urls_that_name_one_page(one, other, same):

@@ -66,6 +66,38 @@ def test_missing_file_and_bad_line_are_named(folder, name):
     list(read(folder))
 
 
+READERS = {
+  assets.TRIPLES: (assets.preferences, assets.TRIPLE),
+  assets.GSM8K: (assets.maths_documents, assets.PROBLEM),
+  assets.MBPP: (assets.code_documents, assets.TASK),
+}
+
+
+@pytest.mark.parametrize('name', READERS)
+@pytest.mark.parametrize('value', [None, True, 7.5, 'x', '7', [1], ['x', None], {}])
+def test_a_field_of_another_type_is_named_by_line_and_field(folder, name, value):
+  read, fields = READERS[name]
+  lines = (folder / name).read_text('utf-8').split('\n')
+  for field, kind in fields.items():
+    good = isinstance(value, str) and kind in (str, assets.OPTIONAL)
+    row = {**json.loads(lines[1]), field: value}
+    changed = [lines[0], json.dumps(row), *lines[2:]]
+    (folder / name).write_text('\n'.join(changed), 'utf-8')
+    if good:
+      assert list(read(folder))
+      continue
+    with pytest.raises(UserError, match=f"{name}, line 2: field '{field}' is ") as e:
+      list(read(folder))
+    assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('line', [b'caf\xe9', b'[' * 99_999, b'[1]', b'NaN', b'{"a":'])
+def test_a_line_that_is_no_row_is_named(folder, line):
+  (folder / assets.GSM8K).write_bytes(b'\n' + line)
+  with pytest.raises(UserError, match=f'{assets.GSM8K}, line 2: '):
+    assets.maths_dialogs(folder, 1)
+
+
 def test_missing_folder_is_named(tmp_path):
   with pytest.raises(UserError, match='nowhere: no such folder'):
     assets.preferences(tmp_path / 'nowhere')

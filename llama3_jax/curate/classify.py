@@ -8,13 +8,13 @@ classifiers of their own, with their own judges.
 
 import dataclasses
 import functools
-import json
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 from absl import logging
 
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import classifier
 from llama3_jax.curate import documents
@@ -169,23 +169,18 @@ def _candidates(batch, config):
 @functools.lru_cache(maxsize=4)
 def _labels(path):
   """({text hash: class number}, class names) of a JSONL file of labels."""
-  found, names, number = {}, [], 0
-  try:
-    with open(path, 'rb') as f:
-      for line in f:
-        number += 1
-        row = json.loads(line)
-        if row['label'] not in names:
-          names.append(row['label'])
-        found[int(row['text_hash'], 16)] = row['label']
-  except OSError as error:
-    raise UserError(
-      f'judge=file:{path}: {error.strerror}; make it with experiments/judge'
-    ) from None
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(
-      f'{path}, line {number}: no label ({error!r}); a line has text_hash and label'
-    ) from None
+  found, names = {}, []
+  for where, row in jsonl.read(path, 'judge=file'):
+    label, digest = (jsonl.text(row, name, where) for name in ('label', 'text_hash'))
+    try:
+      found[int(digest, 16)] = label
+    except ValueError:
+      raise UserError(
+        f"{where}: field 'text_hash' is no number of base 16: make the file with "
+        'experiments/judge'
+      ) from None
+    if label not in names:
+      names.append(label)
   if len(names) < 2:
     raise UserError(f'judge=file:{path}: labels of {len(names)} classes; 2 are needed')
   # 'no' or 'reject' come first: the columns are those of the other classes.

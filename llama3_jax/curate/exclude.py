@@ -6,17 +6,17 @@ An item is found when its normalised words are a whole document, paragraph or li
 
 import dataclasses
 import functools
-import gzip
-import json
 import pathlib
 
 import numba
 import numpy as np
 import pyarrow as pa
 
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import keys as key_files
+from llama3_jax.curate import normal
 from llama3_jax.curate import phrases
 from llama3_jax.curate import words as texts
 from llama3_jax.curate.words import MULTIPLIER
@@ -79,11 +79,12 @@ def load(config):
   names, found = [], []
   for path in config.files:
     before = len(names)
-    for number, row in enumerate(_rows(path)):
+    rows = jsonl.read(path, 'curate.exclude.files')
+    for number, (_, row) in enumerate(rows):
       for field in config.fields:
         if isinstance(row.get(field), str):
           names.append(f'{pathlib.Path(path).name}#{number}.{field}')
-          found.append(row[field])
+          found.append(normal.nfc(row[field]))
     if len(names) == before:
       raise UserError(f'{path}: no item has a text {" or ".join(config.fields)}')
   return _items(names, found, config)
@@ -106,23 +107,6 @@ def step(batch, config, state=None):
     rule = 'exact' if exact[row] >= 0 else 'ngram'
     drops[int(row)] = (f'benchmark.{rule}', float(share[row]))
   return documents.drop(batch, drops)
-
-
-def _rows(path):
-  """Yields the objects of a JSONL file."""
-  number = 0
-  try:
-    with (gzip.open if str(path).endswith('.gz') else open)(path, 'rb') as f:
-      for number, line in enumerate(f, 1):
-        if line.strip():
-          row = json.loads(line)
-          if not isinstance(row, dict):
-            raise UserError(f'{path}: line {number}: not an object')
-          yield row
-  except OSError as error:
-    raise UserError(f'curate.exclude.files: {path}: cannot be read: {error}') from None
-  except ValueError as error:
-    raise UserError(f'{path}: line {number}: {error}') from error
 
 
 def _items(names, found, config):

@@ -19,6 +19,7 @@ from llama3_jax.curate import lines
 from llama3_jax.curate import margins
 from llama3_jax.curate import minhash
 from llama3_jax.curate import newest
+from llama3_jax.curate import normal
 from llama3_jax.curate import outliers
 from llama3_jax.curate import pii
 from llama3_jax.curate import rank
@@ -101,7 +102,12 @@ def stages(config):
   found = [
     Stage(
       'extract',
-      ((urls.step, c.urls), (extract.step, c.extract), (domains.step, c.domains)),
+      (
+        (urls.step, c.urls),
+        (extract.step, c.extract),
+        (domains.step, c.domains),
+        (normal.step, None),
+      ),
       limits=c.read,
       files=(*c.urls.host_lists, *c.urls.url_lists),
     ),

@@ -20,6 +20,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import files
 
+UNRESERVED = re.compile(r'%[0-9a-fA-F]{2}')
 TRACKING = ('utm_', 'fbclid', 'gclid', 'sessionid')
 PORTS = {'http': ':80', 'https': ':443'}
 WORD = re.compile(r'[^a-z0-9]+')
@@ -52,8 +53,9 @@ class Config:
 def normalise(url):
   """The form under which two URLs are the same page.
 
-  Scheme and fragment go (http and https, and anchors, are one page), the host is lower
-  case, tracking parameters go, the others are sorted.
+  Scheme and fragment go (http and https, and anchors, are one page; a fragment `!...`
+  names a page of its own), the host is lower case, tracking parameters go, the others
+  are sorted, and letters, digits and -._~ stand for themselves (RFC 3986, 6.2.2).
   """
   try:
     parts = urllib.parse.urlsplit(url.strip())
@@ -61,10 +63,20 @@ def normalise(url):
     return url
   name = parts.netloc.lower().removesuffix(PORTS.get(parts.scheme.lower(), ':'))
   query = sorted(
-    pair for pair in parts.query.split('&') if pair and not pair.startswith(TRACKING)
+    pair
+    for pair in UNRESERVED.sub(_plain, parts.query).split('&')
+    if pair and not pair.lower().startswith(TRACKING)
   )
-  path = parts.path.rstrip('/')
-  return f'{name}{path}{"?" if query else ""}{"&".join(query)}'
+  path = UNRESERVED.sub(_plain, parts.path).rstrip('/')
+  page = f'#{parts.fragment}' if parts.fragment.startswith('!') else ''
+  return f'{name}{path}{"?" if query else ""}{"&".join(query)}{page}'
+
+
+def _plain(escape):
+  """A character that need not be escaped, or its escape in capitals."""
+  sign = chr(int(escape[0][1:], 16))
+  plain = sign.isascii() and (sign.isalnum() or sign in '-._~')
+  return sign if plain else escape[0].upper()
 
 
 def of_row(name, number):

@@ -6,18 +6,23 @@ Files, as in the data sets' own repositories:
   humaneval_mbpp/mbpp.jsonl              text, code, task_id, test_list
 """
 
-import json
 import os
 import pathlib
 import re
 from collections.abc import Iterator
 from collections.abc import Sequence
 
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 
 TRIPLES = 'pref_qa_feedback/triples_edited.jsonl'
 GSM8K = 'gsm8k/train.jsonl'
 MBPP = 'humaneval_mbpp/mbpp.jsonl'
+OPTIONAL = 'a text, if it is there'
+TRIPLE = {name: str for name in ('question', 'edited', 'chosen', 'rejected')}
+TRIPLE['context'] = OPTIONAL
+PROBLEM = {'question': str, 'answer': str}
+TASK = {'text': str, 'code': str, 'task_id': int, 'test_list': list}
 CALCULATION = re.compile(r'<<[^>]*>>')  # GSM8K's calls of a calculator
 
 
@@ -27,7 +32,7 @@ def preferences(folder: str | os.PathLike, context: int = 0) -> list[dict]:
   context: characters of the passage that are put before the question.
   """
   rows = []
-  for row in _read(folder, TRIPLES, ('question', 'edited', 'chosen', 'rejected')):
+  for row in _read(folder, TRIPLES, TRIPLE):
     shown = row.get('context', '')[:context]
     said = f'{shown}\n{row["question"]}' if shown else row['question']
     rows.append(
@@ -68,7 +73,7 @@ def code_documents(folder: str | os.PathLike) -> Iterator[dict]:
 
   Only the train split (601 to 974): the others are for evaluation.
   """
-  for row in _read(folder, MBPP, ('text', 'code', 'task_id', 'test_list')):
+  for row in _read(folder, MBPP, TASK):
     if 601 <= row['task_id'] <= 974:
       code = row['code'].replace('\r\n', '\n')
       tests = '\n'.join(row['test_list'])
@@ -78,7 +83,7 @@ def code_documents(folder: str | os.PathLike) -> Iterator[dict]:
 
 
 def _problems(folder) -> Sequence[tuple[str, str]]:
-  rows = _read(folder, GSM8K, ('question', 'answer'))
+  rows = _read(folder, GSM8K, PROBLEM)
   return [(r['question'], CALCULATION.sub('', r['answer'])) for r in rows]
 
 
@@ -94,26 +99,33 @@ def _document(text, source, number, category):
 
 
 def _read(folder, name, fields):
-  """Rows of a JSONL file; UserError that names a missing file or the bad line."""
+  """Rows of a JSONL file; UserError that names a missing file, or line and field.
+
+  fields: {name: str, int, list (of texts) or OPTIONAL}.
+  """
   path = pathlib.Path(folder) / name
   if not path.parent.parent.is_dir():
     raise UserError(f'data={folder}: no such folder; name one that holds {name}')
-  try:
-    lines = path.read_text(encoding='utf-8').split('\n')
-  except FileNotFoundError:
+  if not path.exists():
     raise UserError(f'{path} is missing: data must name a folder that holds {name}')
-  except (OSError, UnicodeDecodeError) as error:
-    raise UserError(f'{path} cannot be read ({error}): copy it again')
   rows = []
-  for number, line in enumerate(lines, 1):
-    if not line.strip():
-      continue
-    try:
-      row = json.loads(line)
-    except ValueError as error:
-      raise UserError(f'{path}, line {number}: not JSON ({error}): copy it again')
-    missing = [f for f in fields if not isinstance(row, dict) or f not in row]
-    if missing:
-      raise UserError(f'{path}, line {number}: field {missing[0]} is missing')
+  for where, row in jsonl.read(path, 'data'):
+    for field, kind in fields.items():
+      if field in row or kind is not OPTIONAL:
+        _check(row, field, kind, where)
     rows.append(row)
   return rows
+
+
+def _check(row, field, kind, where):
+  """UserError unless the field holds what it must."""
+  value = row.get(field)
+  if kind in (str, OPTIONAL):
+    jsonl.text(row, field, where)
+  elif field not in row:
+    raise UserError(f'{where}: field {field!r} is missing')
+  elif type(value) is not kind or (
+    kind is list and not all(isinstance(item, str) for item in value)
+  ):
+    wanted = {int: 'a whole number', list: 'a list of texts'}[kind]
+    raise UserError(f'{where}: field {field!r} is {value!r:.40}, not {wanted}')
