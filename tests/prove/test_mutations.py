@@ -1,4 +1,4 @@
-"""Can the tests fail? Single mutations of the code, each with the test that must see it.
+"""Can the tests fail? Mutations of the code, each with the test that must see it.
 
 `mutations.json` lists {file, old, new, tests}; `old` occurs once in the file.
 LLAMA3_MUTATIONS=text runs those whose file holds the text.
