@@ -18,6 +18,7 @@
 import importlib
 import importlib.util
 import inspect
+import logging as python_logging
 import os
 import pathlib
 import re
@@ -291,6 +292,8 @@ def main(arguments, peers):
   logging._warn_preinit_stderr = False  # our flags are not absl's
   logging.use_absl_handler()
   logging.get_absl_handler().addFilter(_ours)
+  lines = python_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S')
+  logging.get_absl_handler().setFormatter(lines)
   for config, workdir in runs:
     start = time.perf_counter()
     run(config, workdir, bool(peers))
@@ -299,7 +302,28 @@ def main(arguments, peers):
     report = pathlib.Path(workdir, 'report.html')
     if report.exists():
       sys.stdout.write(f'report: {report.resolve()}\n')
+  if len(runs) > 1:
+    sys.stdout.write(sweep_table(runs))
   return 0
+
+
+def sweep_table(runs):
+  """The fields in which the members of a sweep differ, and where each ended."""
+  from llama3_jax import config as configs
+
+  flat = [configs.flatten(config) for config, _ in runs]
+  names = sorted(k for k in flat[0] if len({str(f.get(k)) for f in flat}) > 1)
+  rows = [['member', *names, 'eval_loss']]
+  for fields, (_, workdir) in zip(flat, runs):
+    path = pathlib.Path(workdir, 'results.json')
+    found = configs.read_json(path) if path.exists() else {}
+    loss = found.get('eval_loss', '')
+    loss = loss.get('eval_loss', '') if isinstance(loss, dict) else loss
+    loss = f'{loss:.4f}' if isinstance(loss, float) else str(loss)
+    rows.append([os.path.basename(workdir), *(str(fields[n]) for n in names), loss])
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  lines = ['  '.join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows]
+  return '\n'.join(lines) + '\n'
 
 
 def _ours(record):

@@ -34,7 +34,11 @@ class Field:
       return ''
     if isinstance(value, bool) or not isinstance(value, (int, float)):
       return ''
-    return '' if _inside(value, self.range) else f'it must be in {self.range}'
+    return (
+      ''
+      if not self.range or _inside(value, self.range)
+      else f'it must be in {self.range}'
+    )
 
   def _entry(self, entry):
     kinds = {'i': (int,), 'f': (int, float), 's': (str,)}
@@ -56,6 +60,31 @@ def _inside(value, interval):
 
 # A pattern of paths: its field. The first that matches counts.
 FIELDS = {
+  'experiment': Field('', 'module of experiments/ that runs'),
+  'init_from': Field('', "workdir of the stage to start from; '': random parameters"),
+  'reward_from': Field('', 'workdir of the reward model'),
+  '*tokenizer': Field('', "vocabulary file; '': the one that travels with the input"),
+  'documents': Field('', 'folder of <category>.jsonl.gz files'),
+  'data.root': Field('', 'folder of token shards, one folder a source'),
+  'data.positions': Field('', 'RoPE positions: row | document, of SFT restart | run'),
+  'data.turns': Field('', 'which assistant turns SFT supervises: last | all'),
+  'data.mode': Field('', 'reward rows: paper (all answers in one) | exact (one each)'),
+  'data.pairs': Field('', 'of three answers: extreme | all | adjacent'),
+  'data.*files': Field('', "JSONL files: ('one.jsonl', 'two.jsonl')"),
+  'model.dtype': Field('', 'of the computation: bfloat16 | float32'),
+  'model.reduce_dtype': Field('', 'in which gradients are summed'),
+  'model.attention': Field('', 'auto | dense | blockwise | splash | flash'),
+  'model.remat': Field('', 'none | full | preset | names of what is kept'),
+  'model.quant': Field('', "matrix products: '' | int8 | fp8"),
+  'model.embedding': Field('', 'gather | onehot'),
+  'model.reshard': Field('', 'False: weights stay gathered until the backward pass'),
+  'model.tie_embeddings': Field('', 'the head is the embedding'),
+  'optim.?u_dtype': Field('', 'of a stored moment: float32 | bfloat16 | int8'),
+  'pipeline.form': Field('', 'aligned | 1f1b | gpipe'),
+  'train.on_bad_step': Field('', 'off | skip | clip | rewind | stop'),
+  'train.checkpoints': Field('', 'another folder for saves; may be gs://...'),
+  'train.watchdog_exit': Field('', 'the process ends when no step comes'),
+  'gate.sources': Field('', 'whose held-out loss counts'),
   'seed': Field('[0, 4294967295]', 'of everything that is drawn'),
   'mesh.fsdp': Field('[-1, 1e6]', 'chips that share each weight; -1: the rest'),
   'mesh.*': Field('[-1, 1e6]', 'size of a mesh axis; -1: the rest'),
@@ -185,9 +214,9 @@ def describe(flat) -> list[str]:
   lines = []
   for path, value in flat.items():
     field = find(path)
+    shown = f'  --config.{path}={value}'
+    about = f'{field.text} {field.range}'.strip() if field else ''
     number = isinstance(value, (int, float, tuple)) and not isinstance(value, bool)
-    parts = [f'  --config.{path}={value}']
-    if field and number:
-      parts += [f'{field.range} {field.text}'.rstrip()]
-    lines.append('   '.join(parts))
+    about = about if number or not field else field.text
+    lines.append(f'{shown:<44} {about}'.rstrip())
   return lines

@@ -27,6 +27,8 @@ from llama3_jax.train import signals
 from llama3_jax.train import step as steps
 from llama3_jax.train import watchdog
 
+QUIET_S = 30.0  # without a line in the log, at most
+
 
 def run(config, workdir, model, loss, data, params, evaluate=None):
   """Train to `config.train.steps`, resuming from the newest checkpoint in `workdir`.
@@ -115,9 +117,9 @@ class _Run:
   def train(self):
     """All steps that are left; returns the final state."""
     self.clock.mark('start')
-    bar = reports.progress(self.t.steps, self.step, self.config.experiment)
+    progress = reports.progress(self.t.steps, self.step, self.config.experiment)
     try:
-      with signals.listen() as asked, self.dog, bar:
+      with signals.listen() as asked, self.dog, progress as bar:
         if not self.step and self.t.steps:
           self._measure()
         while self.step < self.t.steps:
@@ -267,6 +269,8 @@ class _Late:
     self.meter = reports.Meter(model)
     self.pending, self.tokens, self.done = None, 0, done
     self.bad, self.rewind = 0, False
+    self.first, self.began = done, time.perf_counter()
+    self.told = self.began
 
   def back(self, done, bad):
     """After a rewind to step `done`, where `bad` steps had been bad."""
@@ -287,6 +291,10 @@ class _Late:
     due = step % self.every == 0 or step in (self.steps, self.done + 1)
     if acts or due:
       self._judge(step, found)
+    now = time.perf_counter()
+    if not due and now - self.told > QUIET_S:
+      logging.info('step %d/%d loss %.4g', step, self.steps, float(found['loss']))
+      self.told = now
     if not due or self.rewind:
       return
     row = {k: float(v) for k, v in found.items()}
@@ -297,8 +305,12 @@ class _Late:
     row['goodput'] = self.clock.goodput()
     self.tokens = 0
     self.writer.write(step, row)
-    if step % (10 * self.every) == 0 or step in (1, self.steps):
-      logging.info('step %d/%d %s', step, self.steps, _line(row))
+    ended = step in (1, self.steps)
+    if ended or step % (10 * self.every) == 0 or now - self.told > QUIET_S:
+      pace = (now - self.began) / max(step - self.first, 1)
+      left = pace * (self.steps - step)
+      logging.info('%s', reports.line(step, self.steps, row, left))
+      self.told = now
 
   def _judge(self, step, found):
     """Says what the guard did until `step`; UserError where the run must end."""

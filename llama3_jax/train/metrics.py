@@ -1,5 +1,6 @@
 """Metrics to metrics.jsonl and TensorBoard, fetched one step late, and progress."""
 
+import contextlib
 import errno
 import json
 import os
@@ -101,8 +102,37 @@ class Meter:
     return {'tokens_per_s': rate, **known, 'seconds': seconds}
 
 
+@contextlib.contextmanager
 def progress(total, done, name):
-  """Progress bar on a terminal; silent elsewhere (the log has plain lines)."""
-  return tqdm.tqdm(
-    total=total, initial=done, desc=name, unit='step', disable=not sys.stderr.isatty()
-  )
+  """Progress bar on a terminal, log lines above it; silent elsewhere (the log has plain
+  lines)."""
+  shown = sys.stderr.isatty()
+  bar = tqdm.tqdm(total=total, initial=done, desc=name, unit='step', disable=not shown)
+  handler = logging.get_absl_handler().python_handler
+  plain = handler.emit
+
+  def above(record):
+    with tqdm.tqdm.external_write_mode(file=sys.stderr):
+      plain(record)
+
+  if shown:
+    handler.emit = above
+  try:
+    with bar:
+      yield bar
+  finally:
+    handler.emit = plain
+
+
+def line(step, steps, row, left_s):
+  """One step report within 80 columns, the time of the log before it included."""
+  names = ('loss', 'accuracy', 'grad_norm', 'lr')
+  parts = [f'{n} {row[n]:.4g}' for n in names if n in row]
+  if row.get('bad_steps'):
+    parts.append(f'bad {row["bad_steps"]:.0f}')
+  rate = row['tokens_per_s']
+  parts.append(f'{rate / 1e3:.3g}k tok/s' if rate >= 1000 else f'{rate:.0f} tok/s')
+  minutes, seconds = divmod(round(left_s), 60)
+  hours, minutes = divmod(minutes, 60)
+  eta = f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
+  return f'step {step}/{steps} {" ".join(parts)} eta {eta}'[:71]
