@@ -46,7 +46,7 @@ def expand(phases, members):
       others = {n: tokens for n, tokens in sources.items() if n not in weights}
       if rest < -1e-9 or (rest > 1e-9 and not sum(others.values())):
         raise UserError(
-          f'data.phases[{i}]: {category!r} has weight {weights[category]:g} and its '
+          f'{_field(i)}: {category!r} has weight {weights[category]:g} and its '
           f'sources {own:g} together; give it more, or none of them'
         )
       total = sum(others.values())
@@ -67,7 +67,7 @@ def schedule(phases, names):
   """
   result = []
   for i, (start, weights) in enumerate(phases):
-    field = f'data.phases[{i}]'
+    field = _field(i)
     unknown = sorted(set(weights) - set(names))
     if unknown:
       raise UserError(
@@ -85,7 +85,7 @@ def schedule(phases, names):
       Phase(int(start), tuple(used), tuple(weights[name] / total for name in used))
     )
   if not result:
-    raise UserError('data.phases: empty; give [(0, {source: weight})]')
+    raise UserError('data.mix: empty; give [(0, {source: weight})]')
   return tuple(result)
 
 
@@ -150,3 +150,8 @@ def past(phases, tokens, identities):
     [[name, identities[name]] for name in used],
   ]
   return hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
+
+
+def _field(phase):
+  """The config field that a phase is of."""
+  return f'data.changes, phase {phase}' if phase else 'data.mix'

@@ -108,7 +108,7 @@ class Rows:
     """
     if state['seed'] != self.seed:
       raise UserError(
-        f'data.seed: {self.seed}, the checkpoint was made with {state["seed"]}; put '
+        f'seed={self.seed}, the checkpoint was made with {state["seed"]}; put '
         'it back or start a new workdir'
       )
     if len(state['open']) != len(self._open):
@@ -129,7 +129,7 @@ class Rows:
     if gone or self._past() != state['past']:
       self._documents, self._drawn, self._open = saved
       raise UserError(
-        f'data.phases: the weights or sources of the first '
+        f'data.mix, data.changes: the weights or sources of the first '
         f'{sum(state["drawn"].values())} tokens are not those of the checkpoint'
         f'{f" ({gone[0]!r} is gone)" if gone else ""}; only phases that have not '
         'begun may be edited: put the others back or start a new workdir'

@@ -20,6 +20,7 @@ Written by `make prove`; a row is renewed by `python -m pytest FILE
 | Proof | Measured | Bar | Held | Test | Date | Versions |
 |---|---|---|---|---|---|---|
 """
+BELOW = '\n## '
 PLACE = 4  # the column that names the test
 
 
@@ -73,4 +74,7 @@ def pytest_sessionfinish(session):
       kept.append(cells)
   rows = sorted(kept + rows, key=lambda r: r[PLACE].partition('::')[0])
   path.parent.mkdir(exist_ok=True)
-  path.write_text(HEAD + ''.join(f'| {" | ".join(r)} |\n' for r in rows))
+  # What is written by hand stands below the table, under a heading, and stays.
+  text = path.read_text() if path.exists() else ''
+  below = text[text.index(BELOW) :] if BELOW in text else ''
+  path.write_text(HEAD + ''.join(f'| {" | ".join(r)} |\n' for r in rows) + below)
