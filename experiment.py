@@ -346,15 +346,17 @@ def _interrupt(*_):
 
 def launch(arguments):
   """main() with every ending a user can cause as one line and an exit status."""
+  from llama3_jax.base.errors import Preempted
+
   signal.signal(signal.SIGTERM, _interrupt)
   # Threads and coroutines of libraries whose error is raised to us anyway.
   threading.excepthook = sys.unraisablehook = lambda _: None
   peers, reason, stopped = [], None, 0
   try:
     status, message = main(arguments, peers), None
-  except Exception as e:
+  except (Exception, Preempted) as e:
     status, message = _ending(e)
-    if type(e).__name__ == 'Preempted':
+    if isinstance(e, Preempted):
       stopped = int(parse(arguments)[0].get('stopped', 0))
     if peers and status:
       # Where a peer died we fail as well, in some collective: its name comes first.

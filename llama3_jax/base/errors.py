@@ -5,5 +5,8 @@ class UserError(Exception):
   """A mistake of the user: one line that names the field or file and the way out."""
 
 
-class Preempted(Exception):
-  """The run was asked to stop (SIGTERM), has saved, and may exit with status 0."""
+class Preempted(BaseException):
+  """The run was asked to stop (SIGTERM), has saved, and may exit with status 0.
+
+  No Exception: it may come anywhere, also where a library goes on after an error.
+  """

@@ -1,5 +1,6 @@
 """One run at a time in a workdir: a lock that a dead owner does not hold."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -41,7 +42,8 @@ def take(folder):
   file.write(json.dumps(_self()))
   file.flush()
   _held[folder] = file
-  threading.Thread(target=_beat, args=(file,), daemon=True).start()
+  if len(_held) == 1:
+    threading.Thread(target=_beat, daemon=True).start()
 
 
 def check(folder):
@@ -115,13 +117,13 @@ def _runs(process):
   return int(process) != os.getpid()
 
 
-def _beat(file):
-  while not file.closed:
+def _beat():
+  """Renews the time of what this process holds, until it holds nothing."""
+  while _held:
+    for file in list(_held.values()):
+      with contextlib.suppress(OSError, ValueError):  # gone, or released just now
+        os.utime(file.fileno())
     time.sleep(BEAT_S)
-    try:
-      os.utime(file.fileno())
-    except (OSError, ValueError):
-      return
 
 
 def _self():

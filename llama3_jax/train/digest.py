@@ -22,7 +22,10 @@ def arrays(tree):
   """{name: [dtype, 16 hex digits]} of every leaf; all processes call it."""
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   leaves = [(p, x if isinstance(x, jax.Array) else np.asarray(x)) for p, x in leaves]
-  sums = [_sums(_bare(x)) for _, x in leaves]
+  bare = [_bare(x) for _, x in leaves]
+  # One program, and after those before it: on a CPU whose devices are threads, programs
+  # that sum over devices at the same time can wait for each other without end.
+  sums = _all(jax.block_until_ready(bare))
   return {
     name(path): [str(x.dtype), '{:08x}{:08x}'.format(*(int(s) for s in pair))]
     for (path, x), pair in zip(leaves, jax.device_get(sums))
@@ -52,6 +55,10 @@ def _bare(x):
 
 
 @jax.jit
+def _all(leaves):
+  return [_sums(x) for x in leaves]
+
+
 def _sums(x):
   """The two sums of an array, uint32 each.
 
