@@ -7,6 +7,8 @@ Expected: a prompt `>`; an empty line forgets the dialog, Ctrl-D ends. Writes no
 but config.json.
 """
 
+import sys
+
 from llama3_jax import chat
 from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
@@ -19,25 +21,35 @@ from llama3_jax.train import checkpoint
 def main(config, workdir):
   """Talk until the end of the input; returns {'turns'}."""
   configs.open_workdir(config, workdir)
+  room = _room(config)
+  Settings(**config.sample)  # refused before a device is used
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
+  settings = Settings(**config.sample, vocab_size=tokenizer.vocab_size)
+  start = [chat.Message('system', config.system)] if config.system else []
+  if fit(tokenizer, start, len(start), room) is None:
+    raise UserError(
+      f'system is longer than the {room} tokens that length={config.length} leaves for '
+      'the dialog: shorten it or raise length'
+    )
   params, model = checkpoint.load(config.init_from)
   params = engine.cast(params, model)
-  start = [chat.Message('system', config.system)] if config.system else []
   turns, messages = 0, list(start)
   while (text := _ask()) is not None:
     if not text:
       messages = list(start)
       print('(new dialog)')
       continue
-    messages.append(chat.Message('user', text))
-    messages, ids = fit(tokenizer, messages, len(start), _room(config))
-    settings = Settings(**config.sample)
+    asked = [*messages, chat.Message('user', text)]
+    fitted = fit(tokenizer, asked, len(start), room)
+    if fitted is None:
+      _note(f'that is more than the {room} tokens of room: shorten it or raise length')
+      continue
+    if left_out := len(asked) - len(fitted[0]):
+      _note(f'the oldest {left_out} messages no longer fit into length={config.length}')
+    messages, ids = fitted
     seed = config.seed + turns
-    reply = _say(
-      tokenizer,
-      engine.stream(params, ids, model, tokenizer.stop_ids, settings, seed),
-    )
-    messages.append(chat.Message('assistant', reply))
+    stream = engine.stream(params, ids, model, tokenizer.stop_ids, settings, seed)
+    messages.append(reply(tokenizer, _say(tokenizer, stream)))
     turns += 1
   return {'turns': turns}
 
@@ -53,15 +65,28 @@ def _room(config):
 
 
 def fit(tokenizer, messages, kept, room):
-  """(messages, prompt ids) with the oldest turns after the first `kept` left out until
-  the prompt has at most `room` tokens."""
+  """(messages, prompt ids): begin_of_text, the first `kept` messages and the newest
+  whole ones that have at most `room` tokens together; None when the newest has not."""
   messages = list(messages)
   while True:
     ids = chat.encode(tokenizer, messages, prompt=True).ids.tolist()
-    if len(ids) <= room or len(messages) <= kept + 1:
-      return messages, ids[-room:]
+    if len(ids) <= room:
+      return messages, ids
+    if len(messages) <= kept + 1:
+      return None
     # A question leaves together with its answer.
     del messages[kept : kept + 2]
+
+
+def reply(tokenizer, ids):
+  """The message of sampled ids; one that was cut off is closed, so that the next header
+  stands where a header may."""
+  closed = ids and ids[-1] in tokenizer.stop_ids
+  return chat.sampled(tokenizer, ids if closed else [*ids, tokenizer.eot])
+
+
+def _note(text):
+  print(f'({text})', file=sys.stderr, flush=True)
 
 
 def _ask():
@@ -74,11 +99,13 @@ def _ask():
 
 
 def _say(tokenizer, stream):
-  """Prints the reply as it comes and returns it."""
+  """Prints the reply as it comes and returns its ids."""
   ids, shown = [], ''
   try:
     for token in stream:
       ids.append(token)
+      if token in tokenizer.stop_ids:
+        break
       text = tokenizer.decode(ids)
       # A character may be spread over tokens: the replacement sign waits for the rest.
       if not text.endswith('\ufffd'):
@@ -87,4 +114,4 @@ def _say(tokenizer, stream):
   except KeyboardInterrupt:
     print(' (stopped)', end='')
   print()
-  return tokenizer.decode(ids)
+  return ids

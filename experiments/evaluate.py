@@ -27,6 +27,7 @@ def main(config, workdir):
   folder = configs.open_workdir(config, workdir)
   if (done := configs.finished(folder)) is not None:
     return done
+  settings = Settings(temperature=0.0, max_new=config.max_new)
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   params, model = checkpoint.load(config.init_from)
   found = run.tasks(
@@ -37,7 +38,7 @@ def main(config, workdir):
     config.examples,
     config.seed,
     None if config.shots < 0 else config.shots,
-    Settings(temperature=0.0, max_new=config.max_new),
+    settings,
     config.batch,
   )
   for name, r in found.items():

@@ -46,6 +46,7 @@ def main(config, workdir):
     raise UserError(f'asked={config.asked!r}: one of {", ".join(judge.CLASSES)}')
   if config.how not in HOW:
     raise UserError(f'how={config.how!r}: one of {", ".join(HOW)}')
+  Settings(**config.settings)  # refused before a device is used
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   params, model = checkpoint.load(config.init_from)
   rows = sample(config.documents, config.sample)
@@ -87,7 +88,7 @@ def _answers(params, model, tokenizer, prompts, config):
     prompts,
     model,
     tokenizer.stop_ids,
-    Settings(**config.settings),
+    Settings(**config.settings, vocab_size=tokenizer.vocab_size),
     config.seed,
     batch_size=config.batch,
   )

@@ -31,6 +31,7 @@ def main(config, workdir):
   folder = configs.open_workdir(config, workdir)
   if (done := configs.finished(folder)) is not None:
     return done
+  settings = Settings(**config.sample)  # refused before a device is used
   tokenizer = belongs.tokenizer(
     config.data.tokenizer, config.init_from, 'data.tokenizer'
   )
@@ -56,7 +57,7 @@ def main(config, workdir):
     prompts,
     tokenizer,
     model,
-    Settings(**config.sample),
+    settings,
     config.samples,
     config.seed,
     config.batch,
@@ -70,7 +71,7 @@ def main(config, workdir):
   )
   write(folder / 'sft.jsonl', kept)
   write(folder / 'preferences.jsonl', annotated)
-  write(folder / 'candidates.jsonl', [_candidate(c) for c in found])
+  write(folder / 'candidates.jsonl', reject.candidate_rows(found))
   results = {
     'best_of_k': _curve(found, tasks),
     'prompts': len(found),
@@ -88,19 +89,14 @@ def _curve(found, tasks):
   exact = None
   if len(tasks) == len(found):
     exact = np.array(
-      [[suite.score(e, text) for text in c.responses] for e, c in zip(tasks, found)]
+      [[suite.score(e, m.content) for m in c.responses] for e, c in zip(tasks, found)]
     )
   return reject.curve(rewards, exact)
-
-
-def _candidate(candidate):
-  rewards = [None if r == reject.CUT else r for r in candidate.rewards]
-  prompt = [{'role': m.role, 'content': m.content} for m in candidate.prompt]
-  return {'prompt': prompt, 'responses': candidate.responses, 'rewards': rewards}
 
 
 def write(path, rows):
   temporary = path.with_name(path.name + '.tmp')
   text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
-  temporary.write_text(text, encoding='utf-8')
+  # Half a character, as JSON's escapes may spell one, is written as such an escape.
+  temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
   os.replace(temporary, path)

@@ -305,7 +305,7 @@ def _sampled_parts(tokenizer: Tokenizer, m: Message, where: str):
   if m.vocabulary != tokenizer.fingerprint:
     raise UserError(
       f'{where}: its ids are of vocabulary {m.vocabulary[:12]!r}, the tokenizer is '
-      f'{tokenizer.fingerprint[:12]!r}: name the tokenizer that it was sampled with, or '
+      f'{tokenizer.fingerprint[:12]!r}: name the one that it was sampled with, or '
       'remove ids and vocabulary from the message'
     )
   said, ids = decode(tokenizer, m.ids), list(m.ids)

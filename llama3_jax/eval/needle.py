@@ -69,7 +69,7 @@ def grid(
         cells.append((depths.index(depth), lengths.index(length)))
         prompts.append(ids)
         answers.append(answer)
-  settings = Settings(temperature=0.0, max_new=ANSWER)
+  settings = Settings(0.0, max_new=ANSWER, vocab_size=tokenizer.vocab_size)
   found = engine.generate(
     params, prompts, config, tokenizer.stop_ids, settings, batch_size=batch_size
   )

@@ -1,5 +1,6 @@
 """Evaluation on tasks with checkable answers, with 95% confidence intervals (5.1)."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -52,6 +53,7 @@ def answers(
     prompts = [chat_prompt(tokenizer, e) for e in examples]
   else:
     prompts = [base_prompt(tokenizer, e, shots) for e in examples]
+  settings = dataclasses.replace(settings, vocab_size=tokenizer.vocab_size)
   found = engine.generate(
     params, prompts, config, tokenizer.stop_ids, settings, batch_size=batch_size
   )

@@ -23,11 +23,17 @@ SHORTEST = 32  # tokens of the smallest bucket of prompts
 @dataclasses.dataclass(frozen=True)
 class Completion:
   """Generated ids without the stop token, their log-probabilities (that of the stop
-  token last, when there is one), and whether the model stopped by itself."""
+  token last, when there is one), whether the model stopped by itself, and with what."""
 
   ids: tuple[int, ...]
   logps: tuple[float, ...]
   stopped: bool
+  stop: int | None = None
+
+  @property
+  def sampled(self) -> tuple[int, ...]:
+    """All that the model drew: the ids and, when there is one, the stop token."""
+    return self.ids if self.stop is None else (*self.ids, self.stop)
 
 
 def bucket(length: int) -> int:
@@ -128,8 +134,9 @@ def _run(params, batch, config, stop_ids, settings, samples):
   rows = []
   for ids, logp, n in zip(tokens, logps, lengths):
     stopped = bool(n) and int(ids[n - 1]) in stop_ids
-    kept = ids[: n - 1] if stopped else ids[:n]
-    rows.append(Completion(tuple(map(int, kept)), tuple(map(float, logp[:n])), stopped))
+    kept = tuple(map(int, ids[: n - 1] if stopped else ids[:n]))
+    stop = int(ids[n - 1]) if stopped else None
+    rows.append(Completion(kept, tuple(map(float, logp[:n])), stopped, stop))
   count = int(np.sum(batch.active)) // samples
   return [rows[i * samples : (i + 1) * samples] for i in range(count)]
 
@@ -142,7 +149,7 @@ def stream(
   settings: Settings = Settings(),
   seed: int = 0,
 ) -> Iterator[int]:
-  """Yields the tokens of one completion as they are drawn, without the stop token.
+  """Yields the tokens of one completion as they are drawn, the stop token last.
 
   The same tokens as `generate` gives for this prompt and seed, up to rounding.
   """
@@ -153,6 +160,6 @@ def stream(
     token, logits, cache = sample.one(
       params, cache, logits, batch.keys, jnp.int32(step), config, settings
     )
+    yield int(token[0])
     if int(token[0]) in stop_ids:
       return
-    yield int(token[0])

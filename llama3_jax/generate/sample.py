@@ -2,14 +2,18 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 
 from llama3_jax import axes
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import cache as kv
 from llama3_jax.model import llama
+
+COLDEST = 1e-3  # below it, logits / temperature leave float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,13 +21,28 @@ class Settings:
   """How to draw tokens; the defaults are those of the release code.
 
   temperature 0 is greedy; top_p 1 and top_k 0 keep every token; max_new: longest
-  completion, tokens. Static under jit: each new value compiles once.
+  completion, tokens; vocab_size: that of the tokenizer, where the model may have more
+  rows, which are then never drawn (0: draw from all rows). Static under jit: each new
+  value compiles once. Raises UserError for a value without a meaning.
   """
 
   temperature: float = 0.6
   top_p: float = 0.9
   top_k: int = 0
   max_new: int = 256
+  vocab_size: int = 0
+
+  def __post_init__(self):
+    warm = COLDEST <= self.temperature < math.inf
+    wanted = {
+      'temperature': (warm or self.temperature == 0, f'0 or at least {COLDEST}'),
+      'top_p': (0 < self.top_p <= 1, 'above 0 and at most 1'),
+      'top_k': (self.top_k >= 0, 'at least 0 (0 keeps every token)'),
+      'max_new': (self.max_new >= 1, 'at least 1'),
+    }
+    for name, (right, limits) in wanted.items():
+      if not right:
+        raise UserError(f'sample.{name}={getattr(self, name)}: it must be {limits}')
 
 
 def keep(logits: jax.Array, settings: Settings) -> jax.Array:
@@ -41,7 +60,6 @@ def keep(logits: jax.Array, settings: Settings) -> jax.Array:
     p = jax.nn.softmax(ordered, axis=-1)
     before = jnp.cumsum(p, axis=-1) - p
     inside = before < settings.top_p
-    inside = inside.at[:, 0].set(True)  # top_p 0 is greedy, never empty
     least = jnp.min(jnp.where(inside, ordered, jnp.inf), axis=-1, keepdims=True)
     logits = jnp.where(logits < least, -jnp.inf, logits)
   return logits
@@ -53,13 +71,18 @@ def pick(
   """Draws a token for each row: int32 [B], and its log-probability under the model.
 
   logits f32 [B,V]; keys [B], a key a row, so that a row's draw does not depend on the
-  other rows. The log-probability is that of temperature 1 without top-k or top-p.
+  other rows. The log-probability is that of temperature 1 without top-k or top-p, over
+  all rows of the vocabulary, as losses have it.
   """
+  known = logits
+  if settings.vocab_size:
+    real = jnp.arange(logits.shape[-1]) < settings.vocab_size
+    known = jnp.where(real, logits, -jnp.inf)
   if settings.temperature == 0:
-    token = jnp.argmax(logits, -1)
+    token = jnp.argmax(known, -1)
   else:
     noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
-    token = jnp.argmax(keep(logits, settings) + axes.shard(noise, 'B_'), -1)
+    token = jnp.argmax(keep(known, settings) + axes.shard(noise, 'B_'), -1)
   chosen = jnp.arange(logits.shape[-1]) == token[:, None]
   logp = jnp.sum(jnp.where(chosen, jax.nn.log_softmax(logits, -1), 0), -1)
   return token.astype(jnp.int32), logp

@@ -19,10 +19,11 @@ CUT = -math.inf  # reward of an answer that did not end by itself
 
 @dataclasses.dataclass(frozen=True)
 class Candidates:
-  """K answers to one prompt and their rewards (-inf: cut off at the longest length)."""
+  """K answers to one prompt, with the ids that were sampled, and their rewards (-inf:
+  cut off at the longest length)."""
 
   prompt: tuple[chat.Message, ...]
-  responses: tuple[str, ...]
+  responses: tuple[chat.Message, ...]
   rewards: tuple[float, ...]
 
   @property
@@ -50,42 +51,63 @@ def sample(
   model and the examples made from the answers do not see it.
   """
   steer = [chat.Message('system', system)] if system else []
-  ids = [
-    chat.encode(tokenizer, [*steer, *prompt], prompt=True).ids.tolist()
-    for prompt in prompts
-  ]
+  encode = lambda said: chat.encode(tokenizer, said, prompt=True).ids.tolist()
+  settings = dataclasses.replace(settings, vocab_size=tokenizer.vocab_size)
   drawn = engine.generate(
-    params, ids, config, tokenizer.stop_ids, settings, seed, samples, batch_size
+    params,
+    [encode([*steer, *prompt]) for prompt in prompts],
+    config,
+    tokenizer.stop_ids,
+    settings,
+    seed,
+    samples,
+    batch_size,
   )
-  dialogs, texts = [], []
+  # What was sampled is what is scored, id by id.
+  dialogs = []
   for prompt, completions in zip(prompts, drawn):
-    for completion in completions:
-      text = tokenizer.decode(completion.ids)
-      texts.append(text)
-      message = chat.Message('assistant', text)
-      dialogs.append(chat.encode(tokenizer, [*prompt, message]).ids.tolist())
+    asked = encode(prompt)
+    dialogs += [asked + list(completion.sampled) for completion in completions]
   rewards = reward.score(scorer, dialogs, config, batch_size * samples).tolist()
   found = []
   for i, (prompt, completions) in enumerate(zip(prompts, drawn)):
-    part = slice(i * samples, (i + 1) * samples)
-    scored = (r if c.stopped else CUT for r, c in zip(rewards[part], completions))
-    found.append(Candidates(tuple(prompt), tuple(texts[part]), tuple(scored)))
+    part = rewards[i * samples : (i + 1) * samples]
+    found.append(
+      Candidates(
+        tuple(prompt),
+        tuple(chat.sampled(tokenizer, c.sampled) for c in completions),
+        tuple(r if c.stopped else CUT for r, c in zip(part, completions)),
+      )
+    )
   return found
 
 
 def sft_rows(candidates: Sequence[Candidates], source: str = 'reject') -> list[dict]:
-  """SFT rows (`messages`, `source`, `reward`) of each prompt's best answer."""
+  """SFT rows (`messages`, `source`, `reward`) of each prompt's best answer, whole
+  messages with the sampled ids."""
   rows = []
   for candidate in candidates:
     best = candidate.best
     if best is None:
       continue
-    said = [*candidate.prompt, chat.Message('assistant', candidate.responses[best])]
-    messages = [{'role': m.role, 'content': m.content} for m in said]
+    said = [*candidate.prompt, candidate.responses[best]]
+    messages = [chat.fields(m) for m in said]
     rows.append(
       {'messages': messages, 'source': source, 'reward': candidate.rewards[best]}
     )
   return rows
+
+
+def candidate_rows(candidates: Sequence[Candidates]) -> list[dict]:
+  """JSON rows of all answers: `prompt`, `responses`, `rewards` (null: cut off)."""
+  return [
+    {
+      'prompt': [chat.fields(m) for m in c.prompt],
+      'responses': [chat.fields(m) for m in c.responses],
+      'rewards': [None if r == CUT else r for r in c.rewards],
+    }
+    for c in candidates
+  ]
 
 
 def weights(count: int, k: int) -> np.ndarray:

@@ -1,10 +1,14 @@
 """Rows of post-training held in memory, served in a seeded order that can resume."""
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from llama3_jax.base.errors import UserError
+
+# Computed by a model: other digits on another machine, from the same examples.
+COMPUTED = ('ref_logp',)
 
 
 class Rows:
@@ -28,6 +32,7 @@ class Rows:
       )
     group = tuple(range(1, self.arrays['segment'].ndim))
     self.counts = np.sum(self.arrays['segment'] > 0, axis=group)
+    self.fingerprint = digest(self.arrays)
 
   def batch(self, size: int, length: int, shard: tuple[int, int] = (0, 1)) -> dict:
     """This host's part of the next `size` rows; shard: (host, number of hosts)."""
@@ -55,10 +60,27 @@ class Rows:
 
   def state(self) -> dict:
     """What `restore` needs, as JSON-ready values."""
-    return {'served': self.served, 'tokens': self.tokens}
+    return {'served': self.served, 'tokens': self.tokens, 'rows': self.fingerprint}
 
   def restore(self, state: Mapping) -> None:
+    """Goes on after `state`; UserError when that was taken from other rows."""
+    if state.get('rows', self.fingerprint) != self.fingerprint:
+      raise UserError(
+        'the training rows are not those this run began with: data.files, data.tasks '
+        'or the vocabulary changed; put the files back or start a new workdir'
+      )
     self.served, self.tokens = int(state['served']), int(state['tokens'])
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+  """Fingerprint of what rows hold and of their order; what a model computed for them
+  is left out."""
+  found = hashlib.blake2b(digest_size=16)
+  for name in sorted(set(arrays) - set(COMPUTED)):
+    array = np.ascontiguousarray(arrays[name])
+    found.update(f'{name} {array.dtype} {array.shape};'.encode())
+    found.update(array)
+  return found.hexdigest()
 
 
 def place(ids: list[int], length: int) -> dict[str, np.ndarray]:
