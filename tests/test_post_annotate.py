@@ -9,18 +9,23 @@ from llama3_jax.post.reject import Candidates
 
 def pairs(responses, rewards, answer='4'):
   prompt = (Message('user', '2+2?'),)
-  candidate = Candidates(prompt, tuple(responses), tuple(rewards))
+  said = tuple(Message('assistant', text) for text in responses)
+  candidate = Candidates(prompt, said, tuple(rewards))
   return annotate.preferences([candidate], [answer], lambda i, text: text == answer)
+
+
+def texts(row):
+  return [message['content'] for message in row['responses']]
 
 
 def test_best_right_answer_beats_the_wrong_one_that_the_reward_model_likes_most():
   [row] = pairs(['5', '4', '3', '6'], [0.1, 0.5, 0.9, 0.2])
-  assert row['responses'] == ['4', '3']
+  assert texts(row) == ['4', '3']
 
 
 def test_annotator_edits_when_no_answer_is_right():
   [row] = pairs(['5', '6'], [0.1, 0.5])
-  assert row['responses'] == ['4', '6']
+  assert texts(row) == ['4', '6']
 
 
 def test_no_pair_without_a_wrong_answer():
@@ -30,10 +35,10 @@ def test_no_pair_without_a_wrong_answer():
 def test_answers_that_were_cut_off_are_left_out():
   assert pairs(['4', '55555'], [0.1, CUT]) == []
   [row] = pairs(['44444', '5'], [CUT, 0.0])
-  assert row['responses'] == ['4', '5']
+  assert texts(row) == ['4', '5']
 
 
 def test_rows_are_preference_examples():
   [row] = pairs(['5', '4'], [0.1, 0.5])
   example = preference.parse(row, 'row')
-  assert example.responses == ('4', '5') and example.prompt[0].content == '2+2?'
+  assert [m.content for m in example.responses] == ['4', '5'] and example.prompt[0].content == '2+2?'

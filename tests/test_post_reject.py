@@ -36,8 +36,9 @@ def test_every_prompt_gets_its_samples_and_rewards(models, tokenizer):
 
 
 def test_answers_that_were_cut_off_are_never_kept():
-  cut = reject.Candidates(PROMPTS[0], ('a', 'b'), (reject.CUT, 0.1))
-  none = reject.Candidates(PROMPTS[1], ('a', 'b'), (reject.CUT, reject.CUT))
+  said = tuple(Message('assistant', text) for text in 'ab')
+  cut = reject.Candidates(PROMPTS[0], said, (reject.CUT, 0.1))
+  none = reject.Candidates(PROMPTS[1], said, (reject.CUT, reject.CUT))
   rows = reject.sft_rows([cut, none])
   assert [row['messages'][-1]['content'] for row in rows] == ['b']
   assert rows[0]['messages'][0] == {'role': 'user', 'content': '0+1?'}
