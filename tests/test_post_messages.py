@@ -1,0 +1,333 @@
+"""A message is a message, from the JSONL line to the ids and back (4.1, 4.2)."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import post_examples as toy
+import pytest
+
+from experiments import chat as talk
+from llama3_jax import chat
+from llama3_jax.base.errors import UserError
+from llama3_jax.chat import Message
+from llama3_jax.generate import engine
+from llama3_jax.generate import sample
+from llama3_jax.generate.sample import Settings
+from llama3_jax.model import llama
+from llama3_jax.post import preference
+from llama3_jax.post import reject
+from llama3_jax.post import reward
+from llama3_jax.post import rows as rows_lib
+from llama3_jax.post import sft
+
+CALL = {'name': 'get', 'arguments': {'city': 'x'}}
+WEATHER = [
+  {'role': 'user', 'content': 'weather?', 'context': 'CTX'},
+  {'role': 'assistant', 'end': 'eom', 'calls': [CALL], 'python_tag': True},
+]
+ANSWERED = [
+  *WEATHER,
+  {'role': 'tool', 'content': '42'},
+  {'role': 'assistant', 'content': 'It is 42.'},
+]
+
+
+@pytest.fixture(scope='module')
+def tokenizer(tmp_path_factory):
+  return toy.tokenizer(tmp_path_factory.mktemp('vocabulary'))
+
+
+def supervised(tokenizer, messages, turns='last'):
+  """Ids of the targets that an SFT row trains on."""
+  dialog = sft.parse({'messages': messages}, 'row')
+  made, dropped = sft.rows([dialog], tokenizer, 400, turns=turns)
+  assert not dropped
+  return made['targets'][0][made['weight'][0] > 0].tolist()
+
+
+def test_row_that_ends_in_a_call_supervises_the_call_and_its_eom(tokenizer):
+  text = json.dumps({'type': 'function', 'name': 'get', 'parameters': {'city': 'x'}})
+  wanted = [tokenizer.python_tag, *tokenizer.encode(text), tokenizer.eom]
+  assert supervised(tokenizer, WEATHER) == wanted
+
+
+def test_answer_without_an_end_is_not_trained_to_stop(tokenizer):
+  cut = [{'role': 'user', 'content': 'a'}]
+  cut.append({'role': 'assistant', 'content': 'on and on', 'end': None})
+  assert supervised(tokenizer, cut) == tokenizer.encode('on and on')
+
+
+def test_turns_say_which_answers_are_supervised(tokenizer):
+  last = [*tokenizer.encode('It is 42.'), tokenizer.eot]
+  assert supervised(tokenizer, ANSWERED) == last
+  every = supervised(tokenizer, ANSWERED, 'all')
+  assert every == supervised(tokenizer, WEATHER) + last
+  with pytest.raises(UserError, match='data.turns'):
+    supervised(tokenizer, ANSWERED, 'some')
+
+
+def test_message_survives_its_row():
+  for row in ANSWERED:
+    made = chat.message(row, 'row')
+    again = chat.message(json.loads(json.dumps(chat.fields(made))), 'row')
+    assert again == made
+
+
+def test_responses_may_be_messages(tokenizer):
+  row = {'prompt': WEATHER[:1], 'responses': [{'calls': [CALL], 'end': 'eom'}, 'dry']}
+  example = preference.parse(row, 'row')
+  made = preference.encode(tokenizer, example.prompt, example.responses[0])
+  assert made.response[-1] == tokenizer.eom
+
+
+BAD_PAIRS = [
+  *({'responses': value} for value in ('ab', None, 5, ['a'], ['a', None], [1, 2])),
+  *({'margin': value} for value in (float('nan'), float('inf'), True, '1', None)),
+  *({'prompt': value} for value in ('text', None, 5, [None], [5], [[]], ['x'], [])),
+  {'source': 5},
+]
+BAD_MESSAGES = [
+  *(None, 5, 'text', [], {'role': 'assistant', 'content': None}, {'content': 'x'}),
+  *({'role': 'assistant', 'content': v} for v in (5, [], {})),
+  *({'role': 'assistant', 'context': v} for v in (5, [], {})),
+  *({'role': 'assistant', 'end': v} for v in (5, [], 'stop')),
+  *({'role': 'assistant', 'python_tag': v} for v in (5, 'x')),
+  *(
+    {'role': 'assistant', 'calls': v} for v in (5, 'x', {}, [5], [{}], [{'name': 'f'}])
+  ),
+  {'role': 'assistant', 'calls': [{'name': 5, 'arguments': {}}]},
+  {'role': 'assistant', 'calls': [{'name': 'f', 'arguments': 5}]},
+  {'role': 'assistant', 'calls': [{'name': chat.CODE, 'arguments': {'code': 5}}]},
+  {'role': [], 'content': 'x'},
+  {'role': 'assistant', 'content': 'x', 'ids': 'abc'},
+  {'role': 'assistant', 'content': 'x', 'ids': [-1.5]},
+]
+
+
+@pytest.mark.parametrize('change', BAD_PAIRS)
+def test_pair_of_a_wrong_type_is_one_line(tmp_path, change):
+  good = {'prompt': [{'role': 'user', 'content': 'a'}], 'responses': ['a', 'b']}
+  path = tmp_path / 'pairs.jsonl'
+  path.write_text(json.dumps(good) + '\n' + json.dumps({**good, **change}) + '\n')
+  with pytest.raises(UserError, match='pairs.jsonl, line 2') as error:
+    preference.read(path)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('bad', BAD_MESSAGES)
+def test_message_of_a_wrong_type_is_one_line(tmp_path, tokenizer, bad):
+  path = tmp_path / 'sft.jsonl'
+  path.write_text(json.dumps({'messages': [{'role': 'user', 'content': 'a'}, bad]}))
+  with pytest.raises(UserError, match='sft.jsonl, line 1') as error:
+    sft.rows(sft.read(path), tokenizer, 100)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'text', [b'{"messages": "caf\xe9"}', b'[' * 100_000, b'null', b'[]', b'{"a"']
+)
+@pytest.mark.parametrize('read', [sft.read, preference.read])
+def test_line_that_is_no_row_is_one_line(tmp_path, text, read):
+  (tmp_path / 'x.jsonl').write_bytes(text)
+  with pytest.raises(UserError, match='x.jsonl, line 1'):
+    read(tmp_path / 'x.jsonl')
+
+
+@pytest.fixture(scope='module')
+def drawn(tokenizer):
+  """Samples of a steered model, and the dialogs that the reward model was given."""
+  seen = []
+  score = reward.score
+
+  def watched(scorer, dialogs, *rest):
+    seen.extend(dialogs)
+    return score(scorer, dialogs, *rest)
+
+  scorer = reward.init(jax.random.key(1), toy.model(3), toy.CONFIG)
+  prompts = [(Message('user', f'{i}+1?'),) for i in range(3)]
+  patch = pytest.MonkeyPatch()
+  patch.setattr(reward, 'score', watched)
+  found = reject.sample(
+    *(toy.model(), scorer, prompts, tokenizer, toy.CONFIG),
+    *(Settings(temperature=1.0, top_p=1.0, max_new=5), 4, 0, 2, 'Be terse.'),
+  )
+  patch.undo()
+  return found, seen, scorer
+
+
+def test_what_is_scored_is_what_was_sampled_without_the_steering(drawn, tokenizer):
+  found, seen, scorer = drawn
+  wanted = []
+  for candidate in found:
+    asked = chat.encode(tokenizer, candidate.prompt, prompt=True).ids.tolist()
+    wanted += [asked + list(m.ids) for m in candidate.responses]
+  assert [list(d) for d in seen] == wanted
+  plain = reward.score(scorer, wanted, toy.CONFIG)
+  rewards = [r for c in found for r in c.rewards]
+  for value, score, ids in zip(rewards, plain, wanted):
+    ended = ids[-1] in tokenizer.stop_ids
+    assert value == (pytest.approx(score, abs=1e-5) if ended else reject.CUT)
+  assert reject.CUT in rewards
+
+
+def test_best_is_the_highest_reward():
+  said = tuple(Message('assistant', t) for t in 'abcd')
+  candidate = reject.Candidates((Message('user', 'q'),), said, (0.1, 0.9, -1.0, 0.5))
+  assert candidate.best == 1
+  [row] = reject.sft_rows([candidate])
+  assert row['messages'][-1]['content'] == 'b' and row['reward'] == 0.9
+
+
+def test_sft_learns_the_ids_that_were_sampled(tokenizer):
+  # Never what decoding and encoding again would give: a tag within, two letters apart.
+  ids = [
+    tokenizer.python_tag,
+    104,
+    105,
+    tokenizer.specials['<|reserved_special_token_2|>'],
+  ]
+  ids.append(tokenizer.eom)
+  said = chat.sampled(tokenizer, ids)
+  candidate = reject.Candidates((Message('user', 'q'),), (said,), (1.0,))
+  [row] = json.loads(json.dumps(reject.sft_rows([candidate])))
+  assert supervised(tokenizer, row['messages']) == ids
+
+
+def test_ids_of_another_vocabulary_are_refused(tokenizer):
+  said = dataclasses.replace(chat.sampled(tokenizer, [104, tokenizer.eot]))
+  row = {**chat.fields(said), 'vocabulary': 'another'}
+  with pytest.raises(UserError, match='vocabulary'):
+    supervised(tokenizer, [{'role': 'user', 'content': 'q'}, row])
+
+
+def test_padded_rows_are_never_sampled(tokenizer):
+  config = dataclasses.replace(toy.CONFIG, vocab_size=520)
+  params = jax.jit(llama.init, static_argnums=1)(jax.random.key(0), config)
+  params = dataclasses.replace(params, head=params.head.at[:, 512:].multiply(50.0))
+  for temperature in (0.0, 1.0):
+    settings = Settings(temperature, 1.0, 0, 12, vocab_size=tokenizer.vocab_size)
+    [[made]] = engine.generate(params, [[5, 6, 7]], config, (), settings)
+    assert len(made.ids) == 12 and max(made.ids) < 512
+    free = dataclasses.replace(settings, vocab_size=0)
+    [[made]] = engine.generate(params, [[5, 6, 7]], config, (), free)
+    assert max(made.ids) >= 512  # the test would see it
+
+
+@pytest.mark.parametrize('heat', [0.5, 2.0])
+def test_draws_follow_the_temperature(heat):
+  p = np.array([0.1, 0.2, 0.3, 0.4])
+  n = 20_000
+  keys = jax.random.split(jax.random.key(0), n)
+  logits = jnp.broadcast_to(jnp.log(p), (n, 4))
+  tokens, _ = sample.pick(logits, keys, Settings(heat, 1.0))
+  wanted = p ** (1 / heat) / (p ** (1 / heat)).sum()
+  counts = np.bincount(tokens, minlength=4)
+  assert ((counts - n * wanted) ** 2 / (n * wanted)).sum() < 20  # chi2 of 3 at 2e-4
+
+
+def test_row_ends_at_any_of_its_stop_ids():
+  params, found = toy.model(), {}
+  settings = Settings(1.0, 1.0, 0, 10)
+  [[free]] = engine.generate(params, [[5, 6, 7]], toy.CONFIG, (), settings)
+  ids = [int(i) for i in free.ids]
+  at = next(i for i in range(2, 10) if ids[i] not in ids[:i])
+  unused = next(i for i in range(512) if i not in ids)
+  for stops in ((unused, ids[at]), (ids[at], unused)):
+    [[made]] = engine.generate(params, [[5, 6, 7]], toy.CONFIG, stops, settings)
+    found[stops] = made
+    assert made.stopped and [int(i) for i in made.ids] == ids[:at]
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    *({'temperature': v} for v in (-1.0, float('nan'), float('inf'), 1e-40)),
+    *({'top_p': v} for v in (0.0, -0.1, 1.1, float('nan'))),
+    *({'top_k': -1}, {'max_new': 0}, {'max_new': -5}),
+  ],
+)
+def test_sampling_settings_without_a_meaning_are_refused(fields):
+  with pytest.raises(UserError, match=f'sample.{next(iter(fields))}'):
+    Settings(**fields)
+
+
+def test_long_dialog_keeps_begin_system_and_the_newest_whole_messages(tokenizer):
+  system = Message('system', 'Be short.')
+  turns = [Message(r, f'{r} {i} ' * 4) for i in range(5) for r in ('user', 'assistant')]
+  asked = [system, *turns, Message('user', 'now?')]
+  messages, ids = talk.fit(tokenizer, asked, 1, 260)
+  assert messages[0] == system and messages[-1] == asked[-1]
+  assert 2 < len(messages) < len(asked) and messages[1:] == asked[1 - len(messages) :]
+  assert messages[1].role == 'user' and len(ids) <= 260
+  assert ids == chat.encode(tokenizer, messages, prompt=True).ids.tolist()
+  assert ids[0] == tokenizer.bos
+  assert talk.fit(tokenizer, [system, Message('user', 'x' * 300)], 1, 260) is None
+
+
+def data(text='a', n=9):
+  ids = [5, 6, 7, *text.encode()]
+  made = [rows_lib.place([i + 1, *ids], 12) for i in range(n)]
+  return rows_lib.stack(made, made[0])
+
+
+def test_rows_that_were_edited_do_not_resume():
+  rows = rows_lib.Rows(data(), 12)
+  rows.batch(2, 12)
+  state = json.loads(json.dumps(rows.state()))
+  rows_lib.Rows(data(), 12).restore(state)
+  with pytest.raises(UserError, match='workdir'):
+    rows_lib.Rows(data('b'), 12).restore(state)
+  old = {'served': state['served'], 'tokens': state['tokens']}
+  again = rows_lib.Rows(data(), 12)
+  again.restore(old)
+  assert again.served == 2
+
+
+def test_seed_orders_the_rows_and_the_packing(tokenizer):
+  first = [rows_lib.Rows(data(), 12, s).batch(9, 12)['tokens'][:, 0] for s in (0, 1)]
+  assert sorted(first[0]) == sorted(first[1]) and list(first[0]) != list(first[1])
+  said = [{'role': 'user', 'content': 'q'}, {'role': 'assistant', 'content': ''}]
+  dialogs = []
+  for i in range(12):
+    turns = [said[0], {**said[1], 'content': 'a' * i}]
+    dialogs.append(sft.parse({'messages': turns}, 'row'))
+  packed = [sft.rows(dialogs, tokenizer, 60, seed=s)[0]['tokens'] for s in (0, 1)]
+  assert packed[0].shape != packed[1].shape or (packed[0] != packed[1]).any()
+
+
+def test_tokens_count_no_padding():
+  rows = rows_lib.Rows(data(), 12)
+  batch = rows.batch(4, 12)
+  assert rows.tokens == int((batch['segment'] > 0).sum()) < batch['segment'].size
+
+
+def test_margin_is_inside_the_sigmoid_and_ties_count_half(tokenizer):
+  made, _ = preference.reward_rows(toy.examples(2), tokenizer, 200, 'exact')
+  made = {name: array[:1] for name, array in made.items()}
+  params = reward.init(jax.random.key(1), toy.model(3), toy.CONFIG)
+
+  def at(margin):
+    batch = {**made, 'margin': np.full(1, margin, np.float32)}
+    total, metrics = reward.loss(params, batch, toy.CONFIG)
+    return float(total), {k: float(v) for k, v in metrics.items()}
+
+  plain, metrics = at(0.0)
+  assert metrics['count'] == 1
+  wanted = np.log1p(np.exp(1.5 - metrics['margin']))
+  assert at(1.5)[0] == pytest.approx(wanted, rel=1e-5)
+  equal = dataclasses.replace(params, head=jnp.zeros_like(params.head))
+  assert float(reward.loss(equal, made, toy.CONFIG)[1]['accuracy']) == 0.5
+  assert plain == pytest.approx(np.log1p(np.exp(-metrics['margin'])), rel=1e-5)
+
+
+def test_curve_has_the_interval_of_the_mean_and_the_lowest_for_a_cut():
+  rewards = np.array([[-1.0, -2.0], [-3.0, -5.0], [-1.5, -2.5], [-4.0, reject.CUT]])
+  [one, two] = reject.curve(rewards)
+  full = np.where(np.isfinite(rewards), rewards, -5.0)
+  assert one['reward'] == pytest.approx(full.mean())
+  best = full.max(1)
+  assert two['reward'] == pytest.approx(best.mean())
+  assert two['ci'] == pytest.approx(1.96 * best.std(ddof=1) / 2)
