@@ -307,10 +307,16 @@ def test_time_of_undone_steps_is_not_useful(documents, tmp_path):
   with pytest.raises(toy.Dies):
     toy.train(tmp_path, toy.Data(documents, 12, toy.die(tmp_path, 8)))
   first = goodput.report(tmp_path)
+  saves = checkpoint.Checkpoints(tmp_path)
+  useful = saves.data(8)['useful_s']
+  saves.close()
   time.sleep(0.5)
   toy.train(tmp_path, toy.Data(documents))
   found = goodput.report(tmp_path)
-  assert found['lost_s'] > 0 and found['compile_s'] > 0 and found['save_s'] > 0
+  # Lost is what came after the save of step 8, and not what came before it.
+  assert 0 < useful < first['step_s'] and found['step_s'] > useful
+  assert found['lost_s'] == pytest.approx(first['step_s'] - useful, rel=1e-6)
+  assert found['compile_s'] > 0 and found['save_s'] > 0
   assert found['elapsed_s'] > first['elapsed_s'] + 0.5
   kinds = [f'{k}_s' for k in goodput.KINDS]
   # The process of the tests began long before this run: only its own time is booked.
