@@ -94,10 +94,10 @@ def test_haystack_has_the_length_and_the_depth(tokenizer):
 
 
 def hidden(prompt):
-  """The number that a haystack's question asks for."""
+  """What a haystack's question asks for, as the answer says it."""
   key = prompt.split(task.question('')[:-1])[1].split('?')[0]
-  start = task.answer(f' {key}', '')
-  return prompt[prompt.index(start) + len(start) :].split('.')[0].strip()
+  start = prompt.index(task.answer(f' {key}', ''))
+  return prompt[start:].split('.')[0].strip()
 
 
 def test_recall_is_counted_by_cell(monkeypatch, tokenizer):
