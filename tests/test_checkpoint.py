@@ -247,7 +247,10 @@ def test_mean_of_sharded_models_is_the_same(mesh):
   with jax.set_mesh(mesh(fsdp=4, tensor=2)):
     found = average.mean([state(seed=i).params for i in range(3)])
     assert found.layers.wq.sharding.shard_shape((2, 32, 4, 8)) == (2, 8, 2, 8)
-  equal(found, average.mean([state(seed=i).params for i in range(3)]))
+  plain = average.mean([state(seed=i).params for i in range(3)])
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(plain), strict=True):
+    # Initial values on a mesh are equal but for rounding (test_sharding.py).
+    np.testing.assert_allclose(a, b, rtol=1e-6, atol=3e-7)
 
 
 def test_mean_of_different_models_or_of_none_is_refused():

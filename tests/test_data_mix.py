@@ -28,6 +28,37 @@ def test_shares_are_the_papers_within_one_percent_on_a_long_draw():
     assert drawn[name] / sum(drawn.values()) == pytest.approx(share, abs=0.01)
 
 
+def farthest(weights, seed, documents=2000, longest=1000):
+  """(above, below) the target at any time, in longest documents, of any source."""
+  rng = random.Random(seed)
+  phases, drawn = mix.schedule([(0, weights)], weights), dict.fromkeys(weights, 0)
+  above = below = 0.0
+  for _ in range(documents):
+    drawn[mix.choose(phases, drawn)] += rng.randint(1, longest)
+    for name, target in mix.targets(phases, sum(drawn.values())).items():
+      above = max(above, (drawn[name] - target) / longest)
+      below = max(below, (target - drawn[name]) / longest)
+  return above, below
+
+
+def test_shares_of_the_papers_mix_hold_within_one_document_at_any_time():
+  for seed in range(3):
+    assert max(farthest(PAPER, seed)) <= 1
+
+
+def test_no_source_is_ever_above_its_share_by_more_than_one_document():
+  many = {'large': 0.6, **{f'small{i}': 0.05 for i in range(8)}}
+  for seed in range(3):
+    above, below = farthest(many, seed)
+    assert above <= 1 and below <= 2
+
+
+def test_choice_is_of_the_most_missing_tokens_not_of_the_smallest_ratio():
+  phases = mix.schedule([(0, {'general': 0.8, 'math': 0.1, 'code': 0.1})], PAPER)
+  drawn = {'general': 750, 'math': 190, 'code': 60}  # lacks 50 of 800; code 40 of 100
+  assert mix.choose(phases, drawn) == 'general'
+
+
 def test_shares_follow_the_schedule_in_each_phase():
   later = {'general': 0.2, 'math': 0.6, 'code': 0.2}
   phases = mix.schedule([(0, PAPER), (2_000_000, later)], PAPER)

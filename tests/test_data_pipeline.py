@@ -65,6 +65,29 @@ def test_packing_gives_back_every_pair_of_every_document():
   np.testing.assert_array_equal(targets, wanted)
 
 
+def order(seed=0, name='web', count=50, epochs=1):
+  """[epochs, count]: numbers of the documents in the order in which they come."""
+  source = Source(name, [5] * count)
+  data = pipeline.Rows({name: source}, [(0, {name: 1})], seed, lanes=1)
+  tokens = data.batch(epochs * count, 4)['tokens']  # a document a row
+  return tokens[:, 2].reshape(epochs, count) - 1000
+
+
+def test_every_epoch_is_a_permutation_of_its_own():
+  first, second = order(epochs=2)
+  for found in (first, second):
+    assert sorted(found) == list(range(50))
+    assert np.sum(found == np.arange(50)) < 10  # not the order on disk
+  assert np.sum(first == second) < 10
+
+
+def test_order_depends_on_the_seed_and_the_source_and_on_nothing_else():
+  one = order(seed=0)
+  np.testing.assert_array_equal(one, order(seed=0))
+  assert np.sum(one == order(seed=1)) < 10
+  assert np.sum(one == order(name='code')) < 10
+
+
 def test_every_document_comes_once_an_epoch():
   data = rows([(0, {'math': 1})])
   epoch = int(sources()['math'].lengths.sum()) - 40

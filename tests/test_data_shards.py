@@ -9,6 +9,7 @@ import pytest
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards
+from llama3_jax.data import shuffle
 
 
 class Bytes:
@@ -80,6 +81,17 @@ def test_the_same_documents_give_the_same_files(tmp_path):
     write(tmp_path / name)
   for path in (tmp_path / 'a').iterdir():
     assert path.read_bytes() == (tmp_path / 'b' / path.name).read_bytes()
+
+
+def test_fingerprint_is_of_the_tokens_not_of_their_number(tmp_path):
+  marks = []
+  for name, text in (('a', 'one two'), ('b', 'one two'), ('c', 'two one')):
+    texts = [{'text': text}, {'text': 'the same'}]
+    shards.write(texts, Bytes(), tmp_path / name, heldout=0)
+    source = shards.open_source(tmp_path / name)
+    assert source.lengths.tolist() == [9, 10]
+    marks.append(source.fingerprint)
+  assert marks[0] == marks[1] != marks[2]
 
 
 def test_source_can_be_pickled_for_workers(tmp_path):
@@ -185,6 +197,20 @@ def test_shuffled_shards_hold_the_same_documents_in_another_order(tmp_path):
   assert near < 12
   assert mixed['splits'] == again['splits']
   assert not (tmp_path / 'b/cells').exists()
+
+
+def test_seed_changes_the_order_of_the_shuffle(tmp_path):
+  def shuffled(seed, count=5):
+    pairs = [('train', np.array([i, i + 100], np.uint32)) for i in range(60)]
+    with shuffle.cells(tmp_path / 'cells', count, seed) as run:
+      found = list(run(pairs))
+    assert all(split == 'train' and ids[1] == ids[0] + 100 for split, ids in found)
+    return [int(ids[0]) for _, ids in found]
+
+  one, again, other = shuffled(0), shuffled(0), shuffled(1)
+  assert one == again and sorted(one) == sorted(other) == list(range(60))
+  for a, b in ((one, other), (one, range(60)), (shuffled(0, 1), range(60))):
+    assert sum(x == y for x, y in zip(a, b)) < 10
 
 
 def test_members_of_a_category_are_its_sources(tmp_path):

@@ -93,6 +93,13 @@ def test_haystack_has_the_length_and_the_depth(tokenizer):
     assert places[0] < 0.25 < places[1] < 0.75 and places[0] < places[1] < places[2]
 
 
+def hidden(prompt):
+  """What a haystack's question asks for, as the answer says it."""
+  key = prompt.split(task.question('')[:-1])[1].split('?')[0]
+  start = prompt.index(task.answer(f' {key}', ''))
+  return prompt[start:].split('.')[0].strip()
+
+
 def test_recall_is_counted_by_cell(monkeypatch, tokenizer):
   def reply(prompt):  # finds what stands in the first half of the text
     key = prompt.split(task.question('')[:-1])[1].split('?')[0]
@@ -105,6 +112,41 @@ def test_recall_is_counted_by_cell(monkeypatch, tokenizer):
     None, toy.CONFIG, tokenizer, HAY, (256, 512), (0.0, 0.25, 1.0), samples=2
   )
   assert found['recall'] == [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+  'text,score',
+  [
+    ('{}', 1.0),
+    (' {}.\nQ: next', 1.0),
+    ('no, not {}', 0.0),
+    ('0{}', 0.0),
+    ('\n{}', 1.0),  # white space before it is no answer
+    ('none\n{}', 0.0),
+  ],
+)
+def test_needle_is_found_only_where_the_answer_begins_with_it(
+  monkeypatch, tokenizer, text, score
+):
+  answering(monkeypatch, tokenizer, lambda prompt: text.format(hidden(prompt)))
+  found = needle.grid(None, toy.CONFIG, tokenizer, HAY, (256,), (0.5,), samples=1)
+  assert found['recall'] == [[score]]
+
+
+@pytest.mark.parametrize('right', [(0,), (3,), (1, 2), (0, 2, 3)])
+def test_recall_is_the_share_of_a_cells_samples_that_are_right(
+  monkeypatch, tokenizer, right
+):
+  calls = []
+
+  def reply(prompt):
+    calls.append(prompt)
+    return hidden(prompt) if (len(calls) - 1) % 4 in right else 'x'
+
+  answering(monkeypatch, tokenizer, reply)
+  found = needle.grid(None, toy.CONFIG, tokenizer, HAY, (256,), (0.0, 1.0), samples=4)
+  assert found['recall'] == [[len(right) / 4]] * 2 and found['samples'] == 4
+  assert len(set(calls)) == 8  # no haystack comes twice
 
 
 def test_needle_runs_on_a_model(tokenizer):

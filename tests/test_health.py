@@ -122,12 +122,12 @@ def test_stop_names_the_step_and_the_way_on(documents, tmp_path):
   assert finite(state) and int(state.health.bad) == 1
 
 
-def judged(policy, norms, sigma=6.0):
+def judged(policy, norms, sigma=6.0, losses=None):
   """Verdicts and gradient sizes for steps with these norms, and the last Health."""
   guard, found, h = guards.Guard(policy, sigma), [], guards.fresh()
   judge = jax.jit(guards.judge, static_argnums=0)
-  for norm in norms:
-    given = {'grad_norm': np.float32(norm), 'loss': np.float32(2.0)}
+  for norm, loss in zip(norms, losses or [2.0] * len(norms)):
+    given = {'grad_norm': np.float32(norm), 'loss': np.float32(loss)}
     grads, bad, h = judge(guard, h, {'w': np.float32(norm)}, given)
     found.append((bool(bad), float(grads['w'])))
   return found, h
@@ -141,6 +141,28 @@ def test_spike_is_so_many_spreads_above_the_window():
   assert int(h.bad) == 1 and int(h.streak) == 0 and int(h.good) == 42
   early, _ = judged('skip', [1.0, 1.0, 9.0])
   assert not any(bad for bad, _ in early)  # too few steps to know what is usual
+
+
+def test_loss_spike_at_an_ordinary_gradient_norm_is_bad():
+  rng = np.random.default_rng(0)
+  losses = [*(2 + 0.05 * rng.standard_normal(30)), 2.1, 20.0, 2.0]
+  found, h = judged('skip', [1.0] * 33, losses=losses)
+  assert [bad for bad, _ in found] == [False] * 31 + [True, False]
+  assert int(h.bad) == 1
+  assert float(np.max(h.losses)) < 2.5  # what was bad is no part of what is usual
+
+
+@pytest.mark.parametrize('good,seen', [(guards.WARM - 1, False), (guards.WARM, True)])
+def test_a_spike_is_seen_from_exactly_the_warm_up_on(good, seen):
+  found, _ = judged('skip', [1.0, 1.2] * 8 if seen else [1.0, 1.2] * 7 + [1.0])
+  assert guards.WARM == 16 and not any(bad for bad, _ in found)
+  found, _ = judged('skip', [*([1.0, 1.2] * 8)[:good], 9.0])
+  assert found[-1][0] == seen
+
+
+def test_equal_values_do_not_make_a_small_rise_a_spike():
+  found, _ = judged('skip', [*[1.0] * 20, 1.005, 1.05, 1.2])
+  assert [bad for bad, _ in found] == [False] * 22 + [True]
 
 
 def test_clip_scales_a_spike_to_the_limit_and_skips_what_is_not_finite():
@@ -285,10 +307,16 @@ def test_time_of_undone_steps_is_not_useful(documents, tmp_path):
   with pytest.raises(toy.Dies):
     toy.train(tmp_path, toy.Data(documents, 12, toy.die(tmp_path, 8)))
   first = goodput.report(tmp_path)
+  saves = checkpoint.Checkpoints(tmp_path)
+  useful = saves.data(8)['useful_s']
+  saves.close()
   time.sleep(0.5)
   toy.train(tmp_path, toy.Data(documents))
   found = goodput.report(tmp_path)
-  assert found['lost_s'] > 0 and found['compile_s'] > 0 and found['save_s'] > 0
+  # Lost is what came after the save of step 8, and not what came before it.
+  assert 0 < useful < first['step_s'] and found['step_s'] > useful
+  assert found['lost_s'] == pytest.approx(first['step_s'] - useful, rel=1e-6)
+  assert found['compile_s'] > 0 and found['save_s'] > 0
   assert found['elapsed_s'] > first['elapsed_s'] + 0.5
   kinds = [f'{k}_s' for k in goodput.KINDS]
   # The process of the tests began long before this run: only its own time is booked.

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import types
 
 import pytest
 
@@ -240,6 +241,22 @@ def test_sweep_index_runs_one_member(launcher, toy, tmp_path):
   assert os.listdir(tmp_path) == ['1']
   kept = json.loads((tmp_path / '1' / 'config.json').read_text())['config']
   assert kept['optim.peak'] == 2e-3 and kept['seed'] == 5
+
+
+def test_command_line_wins_over_the_sweep():
+  import experiment
+  from configs import pretrain
+
+  changes = [{'optim.peak': peak, 'train.steps': 7} for peak in (1e-3, 2e-3)]
+  module = types.SimpleNamespace(sweep=lambda: changes)
+  flags = {'config': 'x', 'sweep': 'true'}
+  given = {'optim.peak': '0.5', 'seed': '3'}
+  runs = experiment.members(module, pretrain.get_config('tiny'), flags, given, 'w')
+  assert [folder for _, folder in runs] == ['w/0', 'w/1']
+  for config, _ in runs:
+    assert (config.optim.peak, config.seed, config.train.steps) == (0.5, 3, 7)
+  runs = experiment.members(module, pretrain.get_config('tiny'), flags, {}, 'w')
+  assert [config.optim.peak for config, _ in runs] == [1e-3, 2e-3]
 
 
 def test_sweep_index_beyond_the_sweep_and_sweep_of_none(launcher, toy, workdir):

@@ -29,6 +29,34 @@ def params():
   return llama.init(jax.random.key(0), MODEL)
 
 
+@pytest.mark.parametrize('name', ['isoflop', 'cpu'])
+def test_every_member_decays_to_its_last_step_after_a_share_of_warm_up(name):
+  plan = recipe.CPU if name == 'cpu' else ladder.Ladder(batch=(25_000, 400_000))
+  runs = ladder.runs(plan, llama.SIZES['8b_april'] if name != 'cpu' else llama.TINY)
+  for run in runs:
+    changes = ladder.overrides(run, plan)
+    steps = changes['train.steps']
+    assert changes['optim.decay'] == steps == run.steps
+    assert changes['optim.peak'] == run.peak and changes['optim.floor'] == plan.floor
+    wanted = max(1, round(min(plan.warmup, plan.warmup_share * steps)))
+    assert changes['optim.warmup'] == wanted <= plan.warmup
+    assert run.tokens == steps * changes['train.batch'] * changes['train.length']
+  share = [r.warmup / r.steps for r in runs if r.warmup < plan.warmup]
+  assert share and max(share) < 1.5 * plan.warmup_share
+  if name != 'cpu':
+    assert any(r.warmup == plan.warmup for r in runs)  # of a long run, no more
+
+
+def test_between_is_the_geometric_mean_at_the_geometric_middle():
+  span, values = (1e18, 1e22), (250_000, 4_000_000)
+  assert ladder.between(1e20, span, values) == pytest.approx(1_000_000)
+  assert ladder.between(1e19, span, values) == pytest.approx(500_000)
+  for at, value in ((1e18, 0), (1e22, 1), (1e10, 0), (1e30, 1)):  # flat beyond
+    assert ladder.between(at, span, values) == pytest.approx(values[value])
+  assert ladder.between(1e20, span, values[::-1]) == pytest.approx(1_000_000)
+  assert ladder.between(5.0, (2.0, 2.0), values) == pytest.approx(values[0])
+
+
 def test_score_is_the_log_probability_of_the_answer_a_character(params):
   prompts, given = [[1, 5, 9], [2]], [[7, 3], [4, 4, 6]]
   found = answers.score(params, prompts, given, [4, 5], MODEL, rows=4, length=8)

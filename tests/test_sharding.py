@@ -103,7 +103,8 @@ def test_initial_parameters_do_not_depend_on_the_mesh(mesh):
   with jax.set_mesh(mesh(fsdp=2, tensor=4)):
     meshed = init()
   for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(meshed)):
-    np.testing.assert_allclose(a, b, rtol=1e-6)  # equal but for rounding (jax 0.12)
+    # Equal but for rounding: a few units in the last place of the largest values.
+    np.testing.assert_allclose(a, b, rtol=1e-6, atol=3e-7)
 
 
 LOSS = functools.partial(losses.next_token, config=C, chunk=16)

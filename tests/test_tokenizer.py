@@ -285,6 +285,37 @@ def test_meta_vocabulary_encodes_long_strings_as_the_released_code(meta, parity)
     assert meta.encode_batch([texts[case['name']]]) == [ids]
 
 
+# As the released code of Llama 3 has it, in one string.
+RELEASED = (
+  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+  r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
+)
+SPLITS = {
+  '12345': ['123', '45'],
+  '1234567 x': ['123', '456', '7', ' x'],
+  '٣٤٥٦': ['٣٤٥', '٦'],
+  "I'LL we'll you'Ve": ['I', "'LL", ' we', "'ll", ' you', "'Ve"],
+  "IT'Sx it'Dy": ['IT', "'S", 'x', ' it', "'D", 'y'],
+  "'tis o'clock": ["'t", 'is', ' o', "'clock"],
+  'a.\n\nb': ['a', '.\n\n', 'b'],
+  'x =\r\n y': ['x', ' =\r\n', ' y'],
+  'a  \n\n b': ['a', '  \n\n', ' b'],
+  'a   b': ['a', '  ', ' b'],
+  'a   ': ['a', '   '],
+  '(word\tword': ['(word', '\tword'],
+}
+
+
+def test_pattern_is_the_released_one():
+  assert vocabulary.PATTERN == RELEASED
+
+
+@pytest.mark.parametrize('text', SPLITS)
+def test_text_is_split_as_by_the_released_pattern(text):
+  found = vocabulary._splitter().pre_tokenize_str(text)
+  assert [piece for piece, _ in found] == SPLITS[text]
+
+
 def test_file_is_base64_and_rank(path):
   lines = path.read_bytes().splitlines()
   assert lines[65] == base64.b64encode(b'A') + b' 65' and len(lines) == 1024

@@ -2,8 +2,9 @@
 
 The rule is deterministic: the next document comes from the source whose drawn tokens
 are furthest below its target. The target of a source after T tokens is the integral
-of its weight over the schedule, so that shares hold within one document at any time,
-whatever the documents' lengths, and a change of weights takes effect at its token.
+of its weight over the schedule, so that no source is ever above its share by more than
+one document, whatever the documents' lengths (nor below it, with the paper's mix; of
+many small sources by two), and a change of weights takes effect at its token.
 """
 
 import dataclasses
