@@ -28,13 +28,14 @@ import threading
 import time
 import traceback
 
+from llama3_jax.base.errors import Preempted
+from llama3_jax.base.errors import UserError
+
 ROOT = pathlib.Path(__file__).parent
 
 
 def load_config(argument):
   """(module, ConfigDict) of FILE[:ARG]."""
-  from llama3_jax.base.errors import UserError
-
   path, _, variant = argument.partition(':')
   short = ROOT / 'configs' / f'{path}.py'  # --config=pretrain:tiny
   tried = (pathlib.Path(path), ROOT / path, short)
@@ -54,8 +55,6 @@ def load_config(argument):
 
 def parse(arguments):
   """(flags, overrides) of the command line; UserError for what is not understood."""
-  from llama3_jax.base.errors import UserError
-
   flags, overrides = {}, {}
   names = ('config', 'workdir', 'sweep', 'sweep_index', 'devices', 'help', 'version')
   names += ('coordinator', 'processes', 'process', 'chip', 'flags', 'stopped')
@@ -82,8 +81,6 @@ def parse(arguments):
 
 def _number(flags, name):
   """The flag as an int."""
-  from llama3_jax.base.errors import UserError
-
   try:
     return int(flags[name])
   except (KeyError, ValueError):
@@ -118,7 +115,6 @@ def run(config, workdir, several=False):
   import jax
 
   from llama3_jax import mesh
-  from llama3_jax.base.errors import UserError
 
   if several and ('mesh' not in config or config.experiment == 'herd'):
     raise UserError(f'--processes: {config.experiment} runs in one process')
@@ -131,7 +127,6 @@ def run(config, workdir, several=False):
 
 def _compiler(flags):
   """Puts the flag sets of --chip where the compiler reads them, before jax starts."""
-  from llama3_jax.base.errors import UserError
   from llama3_jax.plan import flags as sets
 
   if 'chip' not in flags:
@@ -172,7 +167,6 @@ def _join(flags):
   """The Peers of this process when there are several; else None."""
   import jax
 
-  from llama3_jax.base.errors import UserError
   from llama3_jax.train import peers
 
   for name in ('processes', 'process'):
@@ -206,8 +200,6 @@ def _several():
 def _started(config, flags):
   """UserError for a training of several tasks that Slurm gave but srun did not start;
   what needs one process runs."""
-  from llama3_jax.base.errors import UserError
-
   tasks = os.environ.get('SLURM_NTASKS', '1')
   inside = 'SLURM_STEP_NUM_TASKS' in os.environ or 'coordinator' in flags
   if 'mesh' in config and tasks.isdigit() and int(tasks) > 1 and not inside:
@@ -227,7 +219,6 @@ def _lost(line):
 def members(module, config, flags, overrides, workdir):
   """(config, workdir) of every run that the flags ask for."""
   from llama3_jax import override
-  from llama3_jax.base.errors import UserError
 
   if not {'sweep', 'sweep_index'} & set(flags):
     override.apply(config, overrides)
@@ -259,7 +250,6 @@ def main(arguments, peers):
   from llama3_jax import config as configs
   from llama3_jax.base import fields
   from llama3_jax.base import lock
-  from llama3_jax.base.errors import UserError
 
   flags, overrides = parse(arguments)
   if 'version' in flags:
@@ -275,14 +265,17 @@ def main(arguments, peers):
       raise UserError(f'--{name} is missing; see python -m experiment --help')
   if 'stopped' in flags:
     _number(flags, 'stopped')
-  module, config = load_config(flags['config'])
   if not flags['workdir'] or flags['workdir'] == 'true':
     raise UserError('--workdir is empty: name the folder for all output')
+  alone = 'coordinator' not in flags and not _several()
+  if alone:
+    lock.check(flags['workdir'])  # before jax is imported; open_workdir takes it
+  module, config = load_config(flags['config'])
   runs = members(module, config, flags, overrides, flags['workdir'])
   for member, workdir in runs:
     fields.check(configs.flatten(member))  # before a device is touched
-    if 'coordinator' not in flags and not _several():
-      lock.check(workdir)  # open_workdir takes it
+    if alone:
+      lock.check(workdir)
   if config.experiment == 'plan' or _only_compiler():
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')
   _started(config, flags)
@@ -339,15 +332,11 @@ def _ours(record):
 
 
 def _interrupt(*_):
-  from llama3_jax.base.errors import Preempted
-
   raise Preempted('stopped by SIGTERM; the same command goes on')
 
 
 def launch(arguments):
   """main() with every ending a user can cause as one line and an exit status."""
-  from llama3_jax.base.errors import Preempted
-
   signal.signal(signal.SIGTERM, _interrupt)
   # Threads and coroutines of libraries whose error is raised to us anyway.
   threading.excepthook = sys.unraisablehook = lambda _: None
@@ -381,9 +370,6 @@ def launch(arguments):
 
 def _ending(error):
   """(exit status, the line for the user; None for an error that is ours)."""
-  from llama3_jax.base.errors import Preempted
-  from llama3_jax.base.errors import UserError
-
   if isinstance(error, UserError):
     return 2, str(error)
   if isinstance(error, Preempted):
