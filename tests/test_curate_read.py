@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import read
+from llama3_jax.curate import run
 
 ROWS = [
   {'url': f'https://www.A.example/{i}', 'date': '2024', 'text': f'text {i} é'}
@@ -142,3 +144,16 @@ def test_parquet_text_that_is_no_text_is_named(tmp_path):
   pq.write_table(pa.table({'text': texts}), path)
   rows, problems = read.rows(path)
   assert [row['text'] for row in rows] == ['a', 'caf\ufffd', 'c'] and not problems
+
+
+def test_folder_is_an_input_of_all_that_can_be_read(tmp_path):
+  (tmp_path / 'in/deep').mkdir(parents=True)
+  for folder in ('in', 'in/deep'):
+    write(tmp_path / folder, '.jsonl')
+  (tmp_path / 'in/notes.txt').write_text('x')
+  found = run._files(str(tmp_path / 'in'))
+  assert [name for _, name, _ in found] == ['a.jsonl', 'deep/a.jsonl']
+  (tmp_path / 'other').mkdir()
+  (tmp_path / 'other/notes.txt').write_text('x')
+  with pytest.raises(UserError, match='is a folder of 1 files'):
+    run._files(str(tmp_path / 'other'))

@@ -99,6 +99,15 @@ def rows(path, category='general', source=None, limits=Limits()):
   return found, problems
 
 
+def readable(path):
+  """Whether a file's name is that of a kind that `rows` reads."""
+  try:
+    _kind(path, path)
+  except UserError:
+    return False
+  return True
+
+
 def _kind(path, name):
   """(name without its ends, kind, compression)."""
   compression = next((end for end in COMPRESSIONS if name.endswith(end)), '')

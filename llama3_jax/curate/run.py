@@ -18,6 +18,7 @@ from llama3_jax.curate import documents
 from llama3_jax.curate import engine as engines
 from llama3_jax.curate import funnel
 from llama3_jax.curate import output
+from llama3_jax.curate import read
 from llama3_jax.curate import stages
 from llama3_jax.curate import store as stores
 from llama3_jax.curate import tasks
@@ -179,15 +180,19 @@ def _longer(path, name):
 
 
 def _files(pattern):
-  """(path, name, facts) of the files of a path, a pattern or an fsspec URL.
+  """(path, name, facts) of the files of a path, a folder, a pattern or an fsspec URL.
 
-  The name is the path below the folder that holds no sign of a pattern.
+  The name is the path below the folder that holds no sign of a pattern. Of a folder all
+  files are taken that can be read, at any depth; how many are not is said.
   """
   try:
     files, path = fsspec.core.url_to_fs(pattern)
     found = files.glob(path, detail=True) if any(c in path for c in '*?[') else {}
     if files.isfile(path):
       found = {path: files.info(path)}
+    elif files.isdir(path):
+      found = _below(files.find(path, detail=True), pattern)
+      path = path.rstrip('/') + '/'
   except (ImportError, OSError, ValueError) as error:
     raise UserError(f'inputs: {pattern}: cannot be read: {error}') from None
   found = {p: f for p, f in found.items() if f['type'] == 'file'}
@@ -201,3 +206,17 @@ def _files(pattern):
     (p if local else files.unstrip_protocol(p), p.removeprefix(above), found[p])
     for p in sorted(found)
   ]
+
+
+def _below(found, folder):
+  """The files of a folder that can be read; UserError when there is none."""
+  taken = {p: f for p, f in found.items() if read.readable(p)}
+  if not taken:
+    raise UserError(
+      f'inputs: {folder} is a folder of {len(found)} files, none of them '
+      f'{", ".join(read.KINDS)} (also .gz, .zst): write FOLDER/*.jsonl'
+    )
+  if len(taken) < len(found):
+    left = sorted(set(found) - set(taken))
+    logging.warning('%s: %d files not read, such as %s', folder, len(left), left[0])
+  return taken
