@@ -7,6 +7,7 @@ import pytest
 import zstandard
 
 from llama3_jax.base import jsonl
+from llama3_jax.base.errors import UserError
 
 RNG = random.Random(0)
 TEXT = b''.join(b'%d %x\n' % (i, RNG.getrandbits(64)) for i in range(40_000))
@@ -57,3 +58,17 @@ def test_a_bomb_is_never_held():
   bomb = frame(b'\0' * 400_000_000)
   file = jsonl.Frames(io.BytesIO(bomb))
   assert len(bomb) < 50_000 and len(file.read(1000)) == 1000
+
+
+def test_lines_are_counted_from_1_and_a_mark_at_the_start_is_skipped(tmp_path):
+  path = tmp_path / 'rows.jsonl'
+  path.write_bytes(jsonl.BOM + b'{"a": 1}\n\n{"a": 2}\n')
+  found = list(jsonl.read(path, 'data.files'))
+  assert found == [(f'{path}, line 1', {'a': 1}), (f'{path}, line 3', {'a': 2})]
+
+
+@pytest.mark.parametrize('word', ['NaN', 'Infinity', '-Infinity'])
+def test_number_that_is_not_finite_is_refused_by_its_line(word):
+  with pytest.raises(UserError, match=f'here: not JSON .{word}'):
+    jsonl.parse(f'{{"a": {word}}}', 'here')
+  assert list(jsonl.parse(f'{{"a": {word}}}', 'here', finite=False)) == ['a']

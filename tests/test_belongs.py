@@ -39,6 +39,29 @@ def test_another_vocabulary_is_refused(stage):
     belongs.tokenizer(stage / 'other.model', stage)
 
 
+def test_shards_of_another_vocabulary_are_refused_by_name(stage, toy):
+  found = Tokenizer.load(toy / 'bytes.model')
+  source = shards.open_source(toy / 'web')
+  belongs.compare(found, {'web': source}, 'needle.tokenizer')
+  assert belongs.of_shards({'web': source}).fingerprint == source.vocabulary
+  other = Tokenizer.load(stage / 'other.model')
+  with pytest.raises(UserError, match='needle.tokenizer .* shards of web'):
+    belongs.compare(other, {'web': source}, 'needle.tokenizer')
+  source.vocabulary = other.fingerprint  # what index.json says of the folder
+  with pytest.raises(UserError, match='index.json'):
+    belongs.of_shards({'web': source})
+
+
+def test_stages_of_different_vocabularies_are_refused(monkeypatch):
+  marks = {'one': 'a' * 64, 'two': 'b' * 64, 'old': ''}
+  known = lambda folder: {'vocabulary': marks[folder]}
+  monkeypatch.setattr(checkpoint, 'identity', known)
+  for other in ('one', 'old'):
+    belongs.same('init_from', 'one', 'reward_from', other)
+  with pytest.raises(UserError, match='reward_from=two'):
+    belongs.same('init_from', 'one', 'reward_from', 'two')
+
+
 def test_fewer_rows_than_tokens_are_refused_and_more_are_padding(tmp_path):
 
   tokenizer = toy_post.tokenizer(tmp_path)

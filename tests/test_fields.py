@@ -70,6 +70,29 @@ def test_nonsense_is_refused_by_name(path, text):
     fields.check(configs.flatten(config))
 
 
+@pytest.mark.parametrize(
+  'value,good',
+  [
+    (((0, 8, 16), (10, 8, 32)), True),
+    (((0, 8),), False),
+    (((0, 8, 16, 1),), False),
+    (((0, 8, 1.5),), False),
+    (((0, 8, 16), (-1, 8, 16)), False),
+    ((0, 8, 16), False),
+  ],
+)
+def test_rows_of_a_list_have_their_length_kinds_and_range(value, good):
+  found = fields.Field('[0, 100]', rows='iii').fault(value)
+  assert (found == '') == good
+
+
+@pytest.mark.parametrize('interval', ['[0, 1]', '(0, 1]', '[0, 1)', '(0, 1)'])
+def test_ends_belong_to_an_interval_as_its_brackets_say(interval):
+  inside = [v for v in (-0.1, 0, 0.5, 1, 1.1) if not fields.Field(interval).fault(v)]
+  wanted = [0] * (interval[0] == '[') + [0.5] + [1] * (interval[-1] == ']')
+  assert inside == wanted
+
+
 def test_every_number_has_a_description():
   bare = set()
   for name in NAMES:

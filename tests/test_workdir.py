@@ -70,6 +70,38 @@ def test_sources_of_shards_are_known_one_by_one(tmp_path):
   assert before['data.root/b'] != after['data.root/b']
 
 
+def test_every_file_of_a_list_and_of_a_folder_counts(tmp_path):
+  folder = tmp_path / 'documents'
+  (folder / 'deep').mkdir(parents=True)
+  files = [folder / 'a', folder / 'deep/b']
+  for file in files:
+    file.write_text('one')
+  flat = {'data.files': tuple(map(str, files)), 'documents': str(folder)}
+  seen = [content.inputs(flat)]
+  for texts in (('one', 'two'), ('onet', 'wo')):  # the same bytes, cut elsewhere
+    for file, text in zip(files, texts):
+      file.write_text(text)
+    seen.append(content.inputs(flat))
+  for name in flat:
+    assert len({found[name] for found in seen}) == 3, name
+
+
+def test_stage_is_known_by_its_arrays_and_its_model(tmp_path):
+  one = stage(tmp_path / 'one', 'aa')
+  before = content.of(one)
+  (tmp_path / 'one/model.json').write_text('{"rope_theta": 1}')
+  assert content.of(one) != before
+
+
+def test_older_stage_is_known_by_the_sizes_of_its_files(tmp_path):
+  (tmp_path / 'params').mkdir()
+  (tmp_path / 'model.json').write_text('{}')
+  (tmp_path / 'params/a').write_text('12')
+  before = content.of(tmp_path)
+  (tmp_path / 'params/a').write_text('123')
+  assert content.of(tmp_path) != before
+
+
 def test_field_that_is_new_takes_its_default(tmp_path):
   begin(made(), tmp_path / 'run')
   configs.open_workdir(made(fresh=3), tmp_path / 'run')
@@ -135,6 +167,39 @@ def test_owner_on_another_host_is_dead_without_signs_of_life(tmp_path):
   os.utime(path, (old, old))
   lock.take(tmp_path)
   lock.release(tmp_path)
+
+
+def test_owner_gives_signs_of_life_and_leaves_none_behind(tmp_path, monkeypatch):
+  monkeypatch.setattr(lock, 'BEAT_S', 0.01)
+  lock.take(tmp_path)
+  path = tmp_path / lock.NAME
+  assert json.loads(path.read_text())['process'] == os.getpid()
+  os.utime(path, (0, 0))
+  end = time.monotonic() + 30
+  while path.stat().st_mtime < 1000 and time.monotonic() < end:
+    time.sleep(0.01)
+  assert path.stat().st_mtime > 1000
+  lock.release(tmp_path)
+  assert path.read_text() == ''  # another host need not wait
+
+
+@pytest.mark.parametrize('alive', [True, False])
+def test_without_locks_of_the_file_system_the_process_decides(
+  tmp_path, monkeypatch, alive
+):
+  def none(*_):
+    raise OSError
+
+  monkeypatch.setattr(lock.fcntl, 'flock', none)
+  process = os.getppid() if alive else 2**22 + 1  # beyond the largest id
+  owner = {'host': lock.socket.gethostname(), 'process': process, 'since': 'x'}
+  (tmp_path / lock.NAME).write_text(json.dumps(owner))
+  if alive:
+    with pytest.raises(UserError, match=f'process {os.getppid()}'):
+      lock.take(tmp_path)
+  else:
+    lock.take(tmp_path)
+    lock.release(tmp_path)
 
 
 @pytest.mark.parametrize('text', ['[]', '5', '{}', '{"config": 3}', '[' * 100_000])
