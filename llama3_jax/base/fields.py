@@ -181,7 +181,8 @@ FIELDS = {
   'curate.language.*_score': Field(SHARE, 'of the language model'),
   'curate.outliers.percentile': Field('[0, 100]', 'of divergence that is kept'),
   'curate.*.model.*': Field('[0, 1e9]', 'of a classifier'),
-  'curate.*': Field('[-inf, inf]', 'a limit of curation (docs/curation.md)'),
+  'curate.heuristics.*': Field('[-inf, inf]', 'a limit; infinite: no limit'),
+  'curate.*': Field('[0, 1e15]', 'of curation (docs/curation.md)'),
   '*': Field(COUNT, ''),
 }
 
