@@ -85,3 +85,13 @@ def test_seconds_after_a_save_are_lost_and_those_before_it_are_kept(tmp_path):
   assert (clock.useful, clock.seconds['lost']) == (6.0, 7.0)
   clock.back(8.0)  # a save of another account: nothing is lost twice
   assert (clock.useful, clock.seconds['lost']) == (8.0, 7.0)
+
+
+def test_step_report_fits_eighty_columns_with_its_time():
+  row = dict(loss=12.3456789, accuracy=0.98765, grad_norm=123.456, lr=0.00299212)
+  row |= dict(tokens_per_s=1.2345e7, bad_steps=12.0)
+  text = metrics.line(1_100_000, 1_100_000, row, 3_599_999)
+  assert len('12:34:56 ' + text) <= 80 and 'eta 999:59:59' in text
+  assert 'loss 12.3' in text
+  usual = {**row, 'bad_steps': 1.0, 'tokens_per_s': 12_345.0}
+  assert metrics.line(100, 1300, usual, 130).endswith('bad 1 12.3k tok/s')

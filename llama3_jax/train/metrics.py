@@ -16,6 +16,8 @@ from absl import logging
 
 from llama3_jax.model import flops
 
+WIDTH = 71  # of a step report; the time of the log before it makes 80
+
 
 class Writer:
   """Appends rows to <workdir>/metrics.jsonl and TensorBoard; process 0 only.
@@ -126,13 +128,14 @@ def progress(total, done, name):
 
 def line(step, steps, row, left_s):
   """One step report within 80 columns, the time of the log before it included."""
-  names = ('loss', 'accuracy', 'grad_norm', 'lr')
-  parts = [f'{n} {row[n]:.4g}' for n in names if n in row]
+  minutes, seconds = divmod(round(left_s), 60)
+  hours, minutes = divmod(minutes, 60)
+  eta = f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
+  parts = [f'step {step}/{steps} eta {eta}']
+  names = {'loss': 'loss', 'accuracy': 'accuracy', 'grad_norm': 'norm', 'lr': 'lr'}
+  parts += [f'{short} {row[n]:.3g}' for n, short in names.items() if n in row]
   if row.get('bad_steps'):
     parts.append(f'bad {row["bad_steps"]:.0f}')
   rate = row['tokens_per_s']
   parts.append(f'{rate / 1e3:.3g}k tok/s' if rate >= 1000 else f'{rate:.0f} tok/s')
-  minutes, seconds = divmod(round(left_s), 60)
-  hours, minutes = divmod(minutes, 60)
-  eta = f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
-  return f'step {step}/{steps} {" ".join(parts)} eta {eta}'[:71]
+  return ' '.join(parts)[:WIDTH]
