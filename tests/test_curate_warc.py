@@ -72,3 +72,15 @@ def test_real_crawls_are_read(assets):
     rows, problems = read.rows(path)
     assert rows and not problems and all(row['html'] for row in rows)
     assert all(row['host'] for row in rows)
+
+
+def test_cut_anywhere_is_named(tmp_path):
+  path = tmp_path / 'a.warc.gz'
+  warc.write(path, [{'url': f'http://a/{i}', 'date': '', 'html': '<p>x'} for i in 'ab'])
+  whole = path.read_bytes()
+  second = whole.index(warc.MARKERS['.gz'], 1)
+  for cut in {*range(1, len(whole), 3), len(whole) - 1} - {second}:
+    path.write_bytes(whole[:cut])
+    with open(path, 'rb') as f:
+      found = list(warc.pages(f, '.gz', 1000))
+    assert any(isinstance(x, str) for x in found), cut

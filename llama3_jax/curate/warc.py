@@ -50,6 +50,9 @@ def pages(f, compression, max_bytes):
           yield page
       if last is None and start == 0 and not _find(f, marker, 0, len(marker) + 8) == 0:
         yield 'no WARC record at the beginning'
+      end = start if last is None else last
+      if compression == '.gz' and not _ends(f, end):
+        yield f'cut short in the record at or after byte {end}'
       return
     except Exception as error:  # fastwarc raises several kinds for damaged input
       bad = _find(f, marker, (start if last is None else last) + 1)
@@ -60,6 +63,24 @@ def pages(f, compression, max_bytes):
         yield f'record at or after byte {where} unreadable ({error})'
         whole = False
       start = bad
+
+
+def _ends(f, start):
+  """Whether the gzip members from `start` on end with the file: where one is cut within
+  the header of its record, the iterator ends as it does at a whole file's end."""
+  f.seek(start)
+  member, whole = zlib.decompressobj(31), True
+  while part := f.read(CHUNK):
+    while part:
+      try:
+        member.decompress(part, CHUNK)
+      except zlib.error:
+        return False
+      whole = member.eof
+      part = member.unused_data if whole else member.unconsumed_tail
+      if whole:
+        member = zlib.decompressobj(31)
+  return whole
 
 
 def _page(record, max_bytes):
