@@ -173,7 +173,8 @@ def _join(flags):
     if name in flags and 'coordinator' not in flags:
       raise UserError(f'--{name} needs --coordinator=HOST:PORT, the same on all')
   address = flags.get('coordinator', 'auto' if _several() else None)
-  # A process that waits for its peers inside jax would not hear of SIGTERM.
+  # A process that waits for its peers inside jax would not hear of SIGTERM; with peers
+  # jax listens to it itself.
   before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
   try:
     if address == 'auto':
@@ -182,8 +183,10 @@ def _join(flags):
       count, index = _number(flags, 'processes'), _number(flags, 'process')
       peers.join(address, count, index)
   finally:
-    signal.signal(signal.SIGTERM, before)
+    if not jax.distributed.is_initialized():
+      signal.signal(signal.SIGTERM, before)
   if not jax.distributed.is_initialized() or jax.process_count() == 1:
+    signal.signal(signal.SIGTERM, before)
     return None
   return peers.Peers(_lost).watch()
 
