@@ -84,7 +84,9 @@ def readers(folder):
   shards.write(texts, vocabulary, folder / 'web', heldout=0.2)
   (folder / 'd.jsonl').write_bytes(jsonl(texts))
   (folder / 'd.jsonl.gz').write_bytes(gzip.compress(jsonl(texts)))
-  (folder / 'd.jsonl.zst').write_bytes(zstandard.compress(jsonl(texts)))
+  # With a checksum, as the zstd program writes it; without one a flip may stay unseen.
+  frame = zstandard.ZstdCompressor(write_checksum=True).compress(jsonl(texts))
+  (folder / 'd.jsonl.zst').write_bytes(frame)
   pq.write_table(pa.Table.from_pylist(texts), folder / 'd.parquet')
   pages = [
     {'url': f'http://a.example/{i}', 'date': '', 'html': '<p>x' * 9} for i in 'ab'
