@@ -13,33 +13,41 @@ from llama3_jax.base.errors import UserError
 def apply(config, overrides):
   """Set {'optim.peak': '1e-3'} in place, with the type of the present value."""
   for path, text in overrides.items():
-    flat = configs.flatten(config)
     if f'{path}.' in configs.OPEN and isinstance(text, str) and text.startswith('{'):
       _replace(config, path, text)
       continue
-    if path not in flat:
-      near = configs.nearest(path, sorted(flat))
+    *parents, name = path.split('.')
+    section = _section(config, parents)
+    if section is None or name not in section or _is_section(section[name]):
+      near = configs.nearest(path, sorted(configs.flatten(config)))
       hint = f'did you mean {" or ".join(near)}?' if near else 'see --help'
       raise UserError(f'--config.{path}: no such field; {hint}')
-    *parents, name = path.split('.')
-    node = config
-    for parent in parents:
-      node = node[parent]
-    node[name] = _parse(path, text, flat[path])
+    section[name] = _parse(path, text, section[name])
+
+
+def _is_section(value):
+  return isinstance(value, ml_collections.ConfigDict)
+
+
+def _section(config, names):
+  """The section of that path, None if there is none."""
+  for name in names:
+    if not _is_section(config) or name not in config:
+      return None
+    config = config[name]
+  return config if _is_section(config) else None
 
 
 def _replace(config, path, text):
   """Sets a section whose keys are the user's, such as data.mix, as a whole."""
   *parents, name = path.split('.')
-  node = config
-  for parent in parents:
-    node = node[parent]
+  section = _section(config, parents)
   try:
     value = {str(k): float(v) for k, v in ast.literal_eval(text).items()}
   except (ValueError, SyntaxError, TypeError, AttributeError, RecursionError):
     raise UserError(f'--config.{path}={text}: write {{"source": weight, ...}}')
-  del node[name]
-  node[name] = ml_collections.ConfigDict(value)
+  del section[name]
+  section[name] = ml_collections.ConfigDict(value)
 
 
 def _parse(path, text, present):
