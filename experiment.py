@@ -91,6 +91,17 @@ def _files(folder):
   return [p for p in (ROOT / folder).glob('*.py') if p.stem != '__init__']
 
 
+def check(config):
+  """UserError for a value that cannot be, before a device is touched."""
+  from llama3_jax import config as configs
+  from llama3_jax.base import fields
+
+  names = sorted(p.stem for p in _files('experiments'))
+  if config.experiment not in names:
+    raise UserError(f'experiment={config.experiment!r} is none of {", ".join(names)}')
+  fields.check(configs.flatten(config))
+
+
 def help_text(config=None):
   """The docstring above, and one line for every experiment and config; or the fields
   of one `config`, with value and range."""
@@ -250,8 +261,6 @@ def main(arguments, peers):
   """Runs what the command line asks for; `peers` is filled when there are others."""
   from absl import logging
 
-  from llama3_jax import config as configs
-  from llama3_jax.base import fields
   from llama3_jax.base import lock
 
   flags, overrides = parse(arguments)
@@ -276,7 +285,7 @@ def main(arguments, peers):
   module, config = load_config(flags['config'])
   runs = members(module, config, flags, overrides, flags['workdir'])
   for member, workdir in runs:
-    fields.check(configs.flatten(member))  # before a device is touched
+    check(member)
     if alone:
       lock.check(workdir)
   if config.experiment == 'plan' or _only_compiler():

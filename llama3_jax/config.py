@@ -82,6 +82,11 @@ def model_config(config):
     )
   if c.d_head % 2:
     raise UserError(f'model.d_head={c.d_head} is odd: RoPE rotates pairs of channels')
+  if c.rope_scaling and not c.rope_scaling.low < c.rope_scaling.high:
+    raise UserError(
+      f'model.rope_scaling.high={c.rope_scaling.high} must be above '
+      f'model.rope_scaling.low={c.rope_scaling.low}: between them RoPE blends'
+    )
   choices = dict(
     dtype=('bfloat16', 'float32'),
     reduce_dtype=('float32', 'bfloat16'),

@@ -13,12 +13,13 @@ from llama3_jax.base.errors import UserError
 def apply(config, overrides):
   """Set {'optim.peak': '1e-3'} in place, with the type of the present value."""
   for path, text in overrides.items():
-    if f'{path}.' in configs.OPEN and isinstance(text, str) and text.startswith('{'):
-      _replace(config, path, text)
-      continue
     *parents, name = path.split('.')
     section = _section(config, parents)
-    if section is None or name not in section or _is_section(section[name]):
+    known = section is not None and name in section
+    if known and f'{path}.' in configs.OPEN and str(text).startswith('{'):
+      _replace(section, path, text)
+      continue
+    if not known or _is_section(section[name]):
       near = configs.nearest(path, sorted(configs.flatten(config)))
       hint = f'did you mean {" or ".join(near)}?' if near else 'see --help'
       raise UserError(f'--config.{path}: no such field; {hint}')
@@ -38,14 +39,13 @@ def _section(config, names):
   return config if _is_section(config) else None
 
 
-def _replace(config, path, text):
+def _replace(section, path, text):
   """Sets a section whose keys are the user's, such as data.mix, as a whole."""
-  *parents, name = path.split('.')
-  section = _section(config, parents)
   try:
     value = {str(k): float(v) for k, v in ast.literal_eval(text).items()}
   except (ValueError, SyntaxError, TypeError, AttributeError, RecursionError):
     raise UserError(f'--config.{path}={text}: write {{"source": weight, ...}}')
+  name = path.split('.')[-1]
   del section[name]
   section[name] = ml_collections.ConfigDict(value)
 

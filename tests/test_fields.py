@@ -116,6 +116,17 @@ def test_mix_is_replaced_as_a_whole():
   assert config.data.mix.to_dict() == {'general': 1.0}
   with pytest.raises(UserError, match='data.mix'):
     override.apply(config, {'data.mix': '{1'})
+  with pytest.raises(UserError, match='data.mix: no such field'):
+    override.apply(config_of('chat'), {'data.mix': "{'general': 1}"})
+
+
+def test_blend_of_the_rope_lies_between_its_ends():
+  config = config_of('pretrain')
+  config.model.rope_scaling.update(dict(factor=8.0, high=1.0))
+  with pytest.raises(UserError, match='model.rope_scaling.high=1.0 must be above'):
+    configs.model_config(config.model)
+  config.model.rope_scaling.factor = 1.0  # none
+  configs.model_config(config.model)
 
 
 def test_one_file_is_a_list_of_one():

@@ -56,6 +56,7 @@ BAD = [
   ('--confg=x', '--confg'),
   ('oops', 'oops'),
   ('--config.seed', 'config.seed'),
+  ('--config.experiment=abc', "experiment='abc' is none of"),
 ]
 
 

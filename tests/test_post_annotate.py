@@ -41,6 +41,5 @@ def test_answers_that_were_cut_off_are_left_out():
 def test_rows_are_preference_examples():
   [row] = pairs(['5', '4'], [0.1, 0.5])
   example = preference.parse(row, 'row')
-  assert [m.content for m in example.responses] == ['4', '5'] and example.prompt[
-    0
-  ].content == '2+2?'
+  assert [m.content for m in example.responses] == ['4', '5']
+  assert example.prompt[0].content == '2+2?'
