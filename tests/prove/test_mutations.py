@@ -48,8 +48,8 @@ def trees(tmp_path_factory):
 
 def run(tree, tests):
   """Exit status of the tests in a worktree."""
-  flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
-  env = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
+  env = os.environ | {'JAX_PLATFORMS': 'cpu'}
+  env.pop('XLA_FLAGS', None)  # those of the tests themselves
   env['PYTHONDONTWRITEBYTECODE'] = '1'
   command = [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider']
   try:
