@@ -74,6 +74,17 @@ def test_missing_flag_is_named(launcher, workdir, missing):
   assert f'--{missing}' in refused(launcher, *given.values(), env=BLIND)
 
 
+def test_slurm_tasks_without_srun_are_one_line(launcher, workdir):
+  tasks = {'SLURM_NTASKS': '4'}
+  line = refused(launcher, TINY, workdir, env=BLIND | tasks)
+  assert 'srun' in line and '--coordinator=none' in line
+  missing = '--config=configs/convert.py', '--config.source=nowhere', workdir
+  line = refused(launcher, *missing, env=BLIND | tasks)  # one process is all it needs
+  assert 'target is empty' in line and 'srun' not in line
+  line = refused(launcher, TINY, workdir, '--coordinator=none', env=BLIND | tasks)
+  assert 'srun' not in line
+
+
 @pytest.mark.parametrize('config', ['reject:papr', 'evaluate:chta', 'tokenizer:trian'])
 def test_misspelt_argument_of_a_config_names_the_valid_ones(launcher, workdir, config):
   file, _, word = config.partition(':')

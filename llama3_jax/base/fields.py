@@ -158,7 +158,7 @@ FIELDS = {
   'group': Field(
     '[0, 1e5]', 'consecutive microbatches of a chunk; 0: as many as stages'
   ),
-  'examples': Field('[0, 1e9]', 'of each task'),
+  'examples': Field('[1, 1e9]', 'of each task'),
   'page': Field('[1, 1e6]', 'problems a document'),
   'rounds': Field('[0, 1e3]', 'of post-training'),
   'z_loss': Field(RATE, 'weight of the squared log-normalizer'),
