@@ -81,8 +81,9 @@ def test_slurm_tasks_without_srun_are_one_line(launcher, workdir):
   missing = '--config=configs/convert.py', '--config.source=nowhere', workdir
   line = refused(launcher, *missing, env=BLIND | tasks)  # one process is all it needs
   assert 'target is empty' in line and 'srun' not in line
-  line = refused(launcher, TINY, workdir, '--coordinator=none', env=BLIND | tasks)
-  assert 'srun' not in line
+  alone = TINY, workdir, '--coordinator=none', '--config.data.root=nowhere'
+  line = refused(launcher, *alone, env=tasks)
+  assert 'nowhere' in line and 'srun' not in line
 
 
 @pytest.mark.parametrize('config', ['reject:papr', 'evaluate:chta', 'tokenizer:trian'])
