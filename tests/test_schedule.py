@@ -8,9 +8,11 @@ import ml_collections
 import numpy as np
 import pytest
 
+from configs import pretrain
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
+from llama3_jax.train import loop
 from llama3_jax.train import optim
 from llama3_jax.train import schedule
 
@@ -93,6 +95,13 @@ def test_ramp_of_a_config():
   assert schedule.ramp(train()) == (schedule.Phase(0, 4, 8),)
   rows = ((0, 2, 8), (100, 4, 8))
   assert schedule.ramp(train(ramp=rows))[1] == schedule.Phase(100, 4, 8)
+
+
+def test_decay_that_ends_before_warm_up_is_refused():
+  config = pretrain.get_config('tiny')
+  config.optim.update(warmup=10, decay=5)
+  with pytest.raises(UserError, match='optim.decay=5 is before optim.warmup=10'):
+    loop.check(config, CONFIG)
 
 
 @pytest.mark.parametrize(
