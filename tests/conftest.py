@@ -12,6 +12,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # libtpu may be there, a TPU is n
 if FLAG not in os.environ.get('XLA_FLAGS', ''):
   os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {FAST} {FLAG}'.strip()
 
+import children  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -142,12 +143,10 @@ class Launcher:
 
   def start(self, *arguments, env=()):
     """Popen whose output comes as one text."""
-    flags = os.environ['XLA_FLAGS'].replace(FLAG, '')
-    variables = {'LLAMA3_CACHE': self.cache, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
     return subprocess.Popen(
       [sys.executable, '-m', 'experiment', *map(str, arguments)],
       cwd=ROOT,
-      env={**os.environ, **variables, **dict(env)},
+      env=os.environ | children.variables(self.cache) | dict(env),
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,

@@ -70,15 +70,18 @@ def test_any_value_of_any_field_is_a_value_or_one_line(name):
     *(('data.mix.code', '-1'), ('data.mix.code', 'nan')),
   ],
 )
-def test_nonsense_is_refused_by_name(path, text, name='pretrain'):
-  config = config_of(name)
+def test_nonsense_is_refused_by_name(path, text):
+  config = config_of('pretrain')
   with pytest.raises(UserError, match=re.escape(path)):
     override.apply(config, {path: text})
     fields.check(configs.flatten(config))
 
 
 def test_evaluation_of_no_example_is_refused():
-  test_nonsense_is_refused_by_name('examples', '0', 'evaluate')
+  config = config_of('evaluate')
+  config.examples = 0
+  with pytest.raises(UserError, match='examples=0'):
+    fields.check(configs.flatten(config))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import children
 import pytest
 
 from llama3_jax.eval import summary
@@ -72,15 +73,10 @@ def command(workdir):
 
 
 def start(workdir):
-  env = os.environ | {
-    'JAX_PLATFORMS': 'cpu',
-    'LLAMA3_CACHE': str(ROOT / '.pytest_cache/herd'),
-  }
-  env['XLA_FLAGS'] = os.environ['XLA_FLAGS'].partition('--xla_force')[0]  # one device
   return subprocess.Popen(
     command(workdir),
     cwd=ROOT,
-    env=env,
+    env=os.environ | children.variables(ROOT / '.pytest_cache/herd'),
     text=True,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 
+import children
 import pytest
 import yaml
 
@@ -267,9 +268,8 @@ def test_slurm_job_of_two_processes_is_stopped_saved_and_requeued(
   tool(tmp_path, 'srun', SRUN)
   tool(tmp_path, 'scontrol', '')
   env = dict(SLURM_JOB_ID=str(job), NODES='2', CONFIG=f'{toy}/toy.py:1000000')
-  flags = os.environ['XLA_FLAGS'].partition('--xla_force')[0]
-  env |= dict(DATA=str(toy), WORKDIR=str(tmp_path / 'run'), XLA_FLAGS=flags)
-  env |= dict(JAX_PLATFORMS='cpu', LLAMA3_CACHE=launcher.cache)
+  env |= dict(DATA=str(toy), WORKDIR=str(tmp_path / 'run'))
+  env |= children.variables(launcher.cache)
   done = script(tmp_path, 'slurm.sh', '--config.train.eval_every=0', **env)
   assert done.returncode == 143, done.stderr
   lines = [x for x in done.stderr.splitlines() if 'stopped by SIGTERM after' in x]

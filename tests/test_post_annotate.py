@@ -23,6 +23,18 @@ def test_best_right_answer_beats_the_wrong_one_that_the_reward_model_likes_most(
   assert texts(row) == ['4', '3']
 
 
+def test_chosen_is_the_sampled_message_with_its_ids():
+  said = tuple(
+    Message('assistant', t, ids=(i,)) for i, t in enumerate(('4', '4!', '5'))
+  )
+  candidate = Candidates((Message('user', '2+2?'),), said, (0.1, 0.5, 0.9))
+  [row] = annotate.preferences([candidate], ['4'], lambda i, text: '4' in text)
+  assert texts(row) == ['4!', '5'] and [m['ids'] for m in row['responses']] == [
+    [1],
+    [2],
+  ]
+
+
 def test_annotator_edits_when_no_answer_is_right():
   [row] = pairs(['5', '6'], [0.1, 0.5])
   assert texts(row) == ['4', '6']

@@ -56,6 +56,14 @@ def test_bad_lines_are_named(tmp_path, line, word):
   assert word in str(caught.value) and 'p.jsonl' in str(caught.value)
 
 
+@pytest.mark.parametrize('margin', [float('nan'), float('inf'), 10**400, True, '1'])
+def test_margin_is_a_finite_number(margin):
+  row = {'prompt': [{'role': 'user', 'content': 'a'}], 'responses': ['b', 'c']}
+  assert preference.parse(row | {'margin': 1}, 'row 1').margin == 1.0
+  with pytest.raises(UserError, match='row 1: field margin is'):
+    preference.parse(row | {'margin': margin}, 'row 1')
+
+
 def test_missing_file_is_named(tmp_path):
   with pytest.raises(UserError, match='nothing.jsonl'):
     preference.read(tmp_path / 'nothing.jsonl')

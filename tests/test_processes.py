@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import children
 import faulty
 import numpy as np
 import pytest
@@ -40,14 +41,12 @@ class Group:
     for i in range(count):
       several = [f'--coordinator=localhost:{port}', f'--processes={count}']
       several.append(f'--process={i}')
-      flags = os.environ['XLA_FLAGS'].partition('--xla_force')[0]
-      env = {'LLAMA3_CACHE': self.launcher.cache, 'JAX_PLATFORMS': 'cpu'}
       with open(self.output(i), 'w') as out:
         process = subprocess.Popen(
           [sys.executable, 'tests/faulty.py', self.faults, *self.flags]
           + [*fields, *(several if count > 1 else ())],
           cwd=faulty.ROOT,
-          env={**os.environ, **env, 'XLA_FLAGS': flags},
+          env=os.environ | children.variables(self.launcher.cache),
           stdout=out,
           stderr=subprocess.STDOUT,
         )
