@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from configs import pretrain as configs
+from experiments import pretrain
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix
 from llama3_jax.data import pack
@@ -273,6 +275,12 @@ def test_heldout_smaller_than_a_row_gives_one_padded_row():
 
 def test_heldout_of_empty_sources_is_empty():
   assert pipeline.heldout({'a': Source('a', [])}, 2, 64, 5) == []
+
+
+def test_evaluation_of_sources_that_hold_nothing_out_is_empty(monkeypatch):
+  monkeypatch.setattr(pretrain, 'sources', lambda *_: {'general': Source('a', [])})
+  config = configs.get_config('tiny')
+  assert pretrain.evaluator(config, loss=None)(params=None) == {}
 
 
 def test_pack_gives_padding_no_weight():

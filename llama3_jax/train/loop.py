@@ -188,7 +188,8 @@ class _Run:
     self.dog.beat(f'the evaluation after step {self.step}')
     found = self.evaluate(self.state.params)
     self.writer.write(self.step, {'tokens': self.data.tokens, **found})
-    logging.info('step %d %s', self.step, _line(found))
+    shown = _line(found) or 'nothing is held out to measure'
+    logging.info('step %d %s', self.step, shown)
     self.clock.mark('evaluate')
 
   def _save(self):
