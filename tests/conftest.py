@@ -26,6 +26,10 @@ from llama3_jax.data import shards  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 jax.config.update('jax_compilation_cache_dir', str(ROOT / '.pytest_cache/compiled'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+# What follows compiling is tracing: without a stack for each operation, and without
+# looking for cycles among its objects every 700 allocations.
+jax.config.update('jax_traceback_in_locations_limit', 0)
+gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(autouse=True, scope='module')

@@ -350,17 +350,26 @@ def test_one_compilation_a_phase(documents, tmp_path, mesh):
     assert compiled(run) == 3
 
 
-@pytest.mark.parametrize('at,saved,left', [(4, 3, 3), (8, 6, 2), (11, 9, 1)])
-def test_resume_compiles_the_phases_that_are_left(
-  documents, tmp_path, mesh, at, saved, left
-):
-  fields = dict(ramp=RAMP, save_every=3)
+LEFT = {4: (3, 3), 8: (6, 2), 11: (9, 1)}  # dies at: (its last save, phases left)
+
+
+@pytest.fixture(scope='module')
+def dead(documents, tmp_path_factory, mesh):
+  """Folders of runs that died in each phase, by the batch they died at."""
+  folders = {at: tmp_path_factory.mktemp('dead') for at in LEFT}
   with jax.set_mesh(mesh(fsdp=4, tensor=2)):
-    with pytest.raises(toy.Dies):
-      data = toy.Data(documents, at, toy.die(tmp_path, saved))
-      toy.train(tmp_path, data, **fields)
-    run = lambda: toy.train(tmp_path, toy.Data(documents), **fields)
-    assert compiled(run) == left
+    for at, folder in folders.items():
+      data = toy.Data(documents, at, toy.die(folder, LEFT[at][0]))
+      with pytest.raises(toy.Dies):
+        toy.train(folder, data, ramp=RAMP, save_every=3)
+  return folders
+
+
+@pytest.mark.parametrize('at', LEFT)
+def test_resume_compiles_the_phases_that_are_left(documents, dead, mesh, at):
+  with jax.set_mesh(mesh(fsdp=4, tensor=2)):
+    run = lambda: toy.train(dead[at], toy.Data(documents), ramp=RAMP, save_every=3)
+    assert compiled(run) == LEFT[at][1]
 
 
 def test_stop_in_a_rewinding_run_loses_nothing(documents, tmp_path):

@@ -297,37 +297,31 @@ def run_to(process, workdir, step):
   until(reached)
 
 
-def test_kill_at_random_steps_then_the_same_command(toy, launcher, finished, tmp_path):
-  workdir, rng = tmp_path / 'run', random.Random()
-  command = f'--config={toy}/toy.py', f'--workdir={workdir}'
-  steps = sorted(rng.sample(range(1, 75), 2))
-  for step in steps:
-    process = launcher.start(*command)
-    run_to(process, workdir, step)
-    time.sleep(rng.random() * 0.03)
-    process.kill()
-    process.communicate()
-  status, text = launcher.run(*command)
-  assert status == 0, (steps, text)
-  same(workdir, finished)
-
-
-def test_sigterm_exits_0_and_the_same_command_goes_on(
+def test_killed_then_stopped_at_random_steps_then_the_same_command(
   toy, launcher, finished, tmp_path
 ):
-  workdir = tmp_path / 'run'
+  workdir, rng = tmp_path / 'run', random.Random()
   command = f'--config={toy}/toy.py', f'--workdir={workdir}'
+  steps = rng.randrange(1, 50), rng.randrange(50, 70)
+
   process = launcher.start(*command)
-  run_to(process, workdir, 13)
+  run_to(process, workdir, steps[0])
+  time.sleep(rng.random() * 0.03)
+  process.kill()
+  process.communicate()
+
+  process = launcher.start(*command)
+  run_to(process, workdir, steps[1])
   process.send_signal(signal.SIGTERM)
   text, _ = process.communicate(timeout=60)
-  assert process.returncode == 0 and 'Traceback' not in text, text
+  assert process.returncode == 0 and 'Traceback' not in text, (steps, text)
   assert 'stopped by SIGTERM' in text.split('\n')[-2]
   last = max(r['step'] for r in metrics.read(workdir))
   assert last < 80, 'the run ended before the signal came'
   assert (workdir / 'checkpoints' / str(last)).is_dir()
+
   status, text = launcher.run(*command)
-  assert status == 0, text
+  assert status == 0 and f'resumed at step {last}' in text, (steps, text)
   same(workdir, finished)
 
 

@@ -181,13 +181,13 @@ def _edit_one_word(text, rng):
 
 def _docstrings(path):
   """(name, text) of a module and of its classes and functions."""
-  tree = ast.parse(path.read_text('utf-8'))
   kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-  found = [
-    (getattr(node, 'name', path.stem), ast.get_docstring(node))
-    for node in ast.walk(tree)
-    if isinstance(node, kinds)
-  ]
+  nodes, found = [ast.parse(path.read_text('utf-8'))], []
+  for node in nodes:  # level by level, without the expressions: they hold none
+    if isinstance(node, kinds):
+      found.append((getattr(node, 'name', path.stem), ast.get_docstring(node)))
+    for field in ('body', 'handlers', 'orelse', 'finalbody', 'cases'):
+      nodes += getattr(node, field, ())
   return [(name, text) for name, text in found if text and len(text) >= 60]
 
 

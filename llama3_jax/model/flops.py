@@ -1,5 +1,6 @@
 """FLOPs of a training token and the utilisation they give (sections 3.2.1, 3.3.2)."""
 
+import functools
 import time
 
 import jax
@@ -52,8 +53,9 @@ def training(config, length, convention='exact'):
   return 6 * (llama.count(config) if convention == '6nd' else non_embedding(config))
 
 
+@functools.cache
 def peak():
-  """(FLOP/s of one device, where the figure is from); a CPU is measured."""
+  """(FLOP/s of one device, where the figure is from); a CPU is measured, once."""
   kind = jax.devices()[0].device_kind
   for name in sorted(PEAK, key=len, reverse=True):
     if kind.startswith(name):

@@ -1,6 +1,7 @@
 """AdamW with the paper's values; what it leaves open is Llama 2's (3.4.1)."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -129,8 +130,12 @@ def scale_by_adam(c):
   return optax.GradientTransformation(init, update)
 
 
+@functools.cache
 def create(c):
-  """optax transformation: clip by global norm, AdamW, learning rate of the schedule."""
+  """optax transformation: clip by global norm, AdamW, learning rate of the schedule.
+
+  One object for one config, so that a second run compiles its step no second time.
+  """
   for field in ('mu_dtype', 'nu_dtype'):
     if getattr(c, field) not in BYTES:
       raise UserError(
