@@ -1,13 +1,20 @@
 """The command line: every mistake is one line with the way out, never a traceback."""
 
+import io
 import json
+import logging
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import threading
 import types
 
 import pytest
+from absl import logging as absl_logging
 
+import experiment
 from llama3_jax import override
 
 TINY = '--config=configs/pretrain.py:tiny'
@@ -16,12 +23,50 @@ BLIND = {'JAX_PLATFORMS': 'nonsense'}  # touching a device would fail loudly
 
 def refused(launcher, *arguments, status=2, env=()):
   """The one line that the launcher ends with."""
-  found, text = launcher.run(*arguments, env=env)
+  return last_line(*launcher.run(*arguments, env=env), status)
+
+
+def last_line(found, text, status=2):
   assert 'Traceback' not in text, text
   assert found == status, text
   line = text.rstrip('\n').split('\n')[-1]
   assert line.startswith('experiment: '), text
   return line
+
+
+@pytest.fixture
+def told(monkeypatch):
+  """told(*arguments): `refused` by the launcher in this process, before the experiment
+  starts unless `blind` is False; what it sets for the process is set back."""
+  handler = absl_logging.get_absl_handler()
+  kept = [(threading, 'excepthook'), (sys, 'unraisablehook'), (handler, 'filters')]
+  kept += [(handler.python_handler, 'formatter'), (logging.root, 'handlers')]
+  kept += [(absl_logging, '_warn_preinit_stderr')]
+
+  def started(*_):
+    raise AssertionError('the experiment is started')
+
+  def devices(flags):  # they are there already
+    if 'devices' in flags:
+      experiment._number(flags, 'devices')
+
+  def call(*arguments, blind=True):
+    term, level = signal.getsignal(signal.SIGTERM), absl_logging.get_verbosity()
+    with monkeypatch.context() as patch:
+      for owner, name in kept:
+        value = getattr(owner, name)
+        patch.setattr(owner, name, list(value) if isinstance(value, list) else value)
+      patch.setattr(sys, 'stderr', io.StringIO())
+      text = sys.stderr
+      patch.setattr(experiment, '_devices', devices)
+      if blind:
+        patch.setattr(experiment, 'run', started)
+      status = experiment.launch([str(a) for a in arguments])
+    signal.signal(signal.SIGTERM, term)
+    absl_logging.set_verbosity(level)
+    return last_line(status, text.getvalue())
+
+  return call
 
 
 @pytest.fixture
@@ -35,8 +80,8 @@ def test_misspelt_key_has_its_full_path_and_the_nearest_names(launcher, workdir)
   assert 'config.optim.paek' in line and 'optim.peak' in line
 
 
-def test_key_in_the_wrong_section_is_found(launcher, workdir):
-  line = refused(launcher, TINY, '--config.train.peak=1', workdir, env=BLIND)
+def test_key_in_the_wrong_section_is_found(told, workdir):
+  line = told(TINY, '--config.train.peak=1', workdir)
   assert 'train.peak' in line and 'optim.peak' in line
 
 
@@ -61,36 +106,36 @@ BAD = [
 
 
 @pytest.mark.parametrize('argument,word', BAD)
-def test_value_that_cannot_be_is_named_before_any_device_is_touched(
-  launcher, workdir, argument, word
+def test_value_that_cannot_be_is_named_before_the_experiment_starts(
+  told, workdir, argument, word
 ):
-  assert word in refused(launcher, TINY, argument, workdir, env=BLIND)
+  assert word in told(TINY, argument, workdir)
 
 
 @pytest.mark.parametrize('missing', ['config', 'workdir'])
-def test_missing_flag_is_named(launcher, workdir, missing):
+def test_missing_flag_is_named(told, workdir, missing):
   given = {'config': TINY, 'workdir': workdir}
   del given[missing]
-  assert f'--{missing}' in refused(launcher, *given.values(), env=BLIND)
+  assert f'--{missing}' in told(*given.values())
 
 
-def test_slurm_tasks_without_srun_are_one_line(launcher, workdir):
-  tasks = {'SLURM_NTASKS': '4'}
-  line = refused(launcher, TINY, workdir, env=BLIND | tasks)
+def test_slurm_tasks_without_srun_are_one_line(told, workdir, monkeypatch):
+  monkeypatch.setenv('SLURM_NTASKS', '4')
+  line = told(TINY, workdir)
   assert 'srun' in line and '--coordinator=none' in line
   missing = '--config=configs/convert.py', '--config.source=nowhere', workdir
-  line = refused(launcher, *missing, env=BLIND | tasks)  # one process is all it needs
+  line = told(*missing, blind=False)  # one process is all it needs
   assert 'target is empty' in line and 'srun' not in line
   alone = TINY, workdir, '--coordinator=none', '--config.data.root=nowhere'
-  line = refused(launcher, *alone, env=tasks)
+  line = told(*alone, blind=False)
   assert 'nowhere' in line and 'srun' not in line
 
 
 @pytest.mark.parametrize('config', ['reject:papr', 'evaluate:chta', 'tokenizer:trian'])
-def test_misspelt_argument_of_a_config_names_the_valid_ones(launcher, workdir, config):
+def test_misspelt_argument_of_a_config_names_the_valid_ones(told, workdir, config):
   file, _, word = config.partition(':')
   flag = f'--config=configs/{file}.py:{word}'
-  line = refused(launcher, flag, workdir, env=BLIND)
+  line = told(flag, workdir)
   right = {'papr': 'paper', 'chta': 'chat', 'trian': 'train'}[word]
   assert word in line and right in line
 
@@ -103,8 +148,8 @@ def test_whole_numbers_keep_every_digit(text, value):
   assert override._parse('train.steps', text, 1) == value
 
 
-def test_missing_config_file_lists_those_there_are(launcher, workdir):
-  line = refused(launcher, '--config=configs/pretrian.py', workdir, env=BLIND)
+def test_missing_config_file_lists_those_there_are(told, workdir):
+  line = told('--config=configs/pretrian.py', workdir)
   assert 'configs/pretrian.py' in line and 'configs/pretrain.py' in line
 
 
@@ -118,8 +163,8 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize('arguments', MISTAKES)
-def test_mistake_in_a_flag_is_one_line(launcher, workdir, arguments):
-  refused(launcher, *arguments, workdir, env=BLIND)
+def test_mistake_in_a_flag_is_one_line(told, workdir, arguments):
+  told(*arguments, workdir)
 
 
 def test_help_lists_experiments_and_configs(launcher, root):
@@ -141,13 +186,13 @@ def test_missing_shards_are_named(launcher, workdir, tmp_path):
   assert str(tmp_path / 'nothing') in line
 
 
-def test_workdir_that_cannot_be_is_named(launcher, tmp_path):
+def test_workdir_that_cannot_be_is_named(told, tmp_path):
   (tmp_path / 'file').write_text('')
-  line = refused(launcher, TINY, f'--workdir={tmp_path / "file" / "run"}')
+  line = told(TINY, f'--workdir={tmp_path / "file" / "run"}', blind=False)
   assert str(tmp_path / 'file') in line
 
 
-def test_read_only_workdir_is_named_before_any_step(launcher, toy, tmp_path):
+def test_read_only_workdir_is_named_before_any_step(told, toy, tmp_path):
   mount = ['mount', '-t', 'tmpfs', '-o', 'ro', 'tmpfs', str(tmp_path)]
   if os.geteuid() or shutil.which('mount') is None:
     pytest.skip('a read-only file system needs root')
@@ -155,25 +200,25 @@ def test_read_only_workdir_is_named_before_any_step(launcher, toy, tmp_path):
     pytest.skip('this machine lets no one mount a file system')
   try:
     for folder in (tmp_path, tmp_path / 'run'):
-      line = refused(launcher, f'--config={toy}/toy.py:2', f'--workdir={folder}')
+      line = told(f'--config={toy}/toy.py:2', f'--workdir={folder}', blind=False)
       assert str(folder) in line and 'Read-only' in line
   finally:
     subprocess.run(['umount', '-l', str(tmp_path)], check=True)
 
 
 @pytest.mark.parametrize('where', ['gs://nowhere/run', 'memory://run'])
-def test_remote_folder_that_cannot_be_read_is_one_line(launcher, toy, tmp_path, where):
+def test_remote_folder_that_cannot_be_read_is_one_line(told, toy, tmp_path, where):
   command = f'--config={toy}/toy.py:2', f'--workdir={tmp_path / "run"}'
-  line = refused(launcher, *command, f'--config.train.checkpoints={where}')
+  line = told(*command, f'--config.train.checkpoints={where}', blind=False)
   assert 'train.checkpoints' in line and where in line
-  line = refused(launcher, command[0], f'--workdir={where}')
+  line = told(command[0], f'--workdir={where}', blind=False)
   assert f'--config.train.checkpoints={where}' in line
 
 
 @pytest.mark.parametrize('field', ['log_every=0', 'save_every=0', 'on_bad_step=pray'])
-def test_field_that_cannot_be_is_one_line(launcher, toy, workdir, field):
+def test_field_that_cannot_be_is_one_line(told, toy, workdir, field):
   flag = f'--config.train.{field}'
-  line = refused(launcher, f'--config={toy}/toy.py:2', workdir, flag)
+  line = told(f'--config={toy}/toy.py:2', workdir, flag, blind=False)
   assert f'train.{field.partition("=")[0]}' in line
 
 
@@ -192,16 +237,16 @@ def test_used_workdir_with_another_config_names_the_keys(launcher, toy, used):
   assert 'optim.peak' in line and 'seed' in line and str(used) in line
 
 
-def test_missing_start_is_named(launcher, toy, workdir, tmp_path):
+def test_missing_start_is_named(told, toy, workdir, tmp_path):
   start = f'--config.init_from={tmp_path / "nothing"}'
-  line = refused(launcher, f'--config={toy}/toy.py:2', start, workdir)
+  line = told(f'--config={toy}/toy.py:2', start, workdir, blind=False)
   assert 'init_from' in line and str(tmp_path / 'nothing') in line
 
 
 @pytest.mark.parametrize('change', ['d_model=64', 'vocab_size=600', 'n_layers=3'])
-def test_start_from_another_model_is_one_line(launcher, toy, used, workdir, change):
+def test_start_from_another_model_is_one_line(told, toy, used, workdir, change):
   arguments = f'--config={toy}/toy.py:2', f'--config.init_from={used}', workdir
-  line = refused(launcher, *arguments, f'--config.model.{change}')
+  line = told(*arguments, f'--config.model.{change}', blind=False)
   assert str(used) in line
 
 
@@ -216,11 +261,11 @@ WRONG = [
 
 
 @pytest.mark.parametrize('case', WRONG)
-def test_sizes_that_do_not_fit_are_one_line(launcher, toy, workdir, case):
+def test_sizes_that_do_not_fit_are_one_line(told, toy, workdir, case):
   *fields, word = case
   fields = [f'--config.{f}' for f in fields]
   arguments = f'--config={toy}/toy.py:2', '--devices=8', *fields, workdir
-  assert word in refused(launcher, *arguments)
+  assert word in told(*arguments, blind=False)
 
 
 def test_start_that_failed_does_not_claim_the_workdir(launcher, toy, workdir, tmp_path):
@@ -257,7 +302,6 @@ def test_sweep_index_runs_one_member(launcher, toy, tmp_path):
 
 
 def test_command_line_wins_over_the_sweep():
-  import experiment
   from configs import pretrain
 
   changes = [{'optim.peak': peak, 'train.steps': 7} for peak in (1e-3, 2e-3)]
@@ -272,12 +316,10 @@ def test_command_line_wins_over_the_sweep():
   assert [config.optim.peak for config, _ in runs] == [1e-3, 2e-3]
 
 
-def test_sweep_index_beyond_the_sweep_and_sweep_of_none(launcher, toy, workdir):
-  line = refused(
-    launcher, f'--config={toy}/toy.py', '--sweep_index=2', workdir, env=BLIND
-  )
+def test_sweep_index_beyond_the_sweep_and_sweep_of_none(told, toy, workdir):
+  line = told(f'--config={toy}/toy.py', '--sweep_index=2', workdir)
   assert '--sweep_index=2' in line
-  line = refused(launcher, '--config=configs/sft.py', '--sweep', workdir, env=BLIND)
+  line = told('--config=configs/sft.py', '--sweep', workdir)
   assert 'configs/sft.py' in line
 
 
