@@ -160,7 +160,7 @@ def test_finished_run_is_a_no_op(done):
 def test_killed_run_goes_on_to_the_same_figures(done, tmp_path):
   whole, _ = done
   folder = tmp_path / 'run'
-  for name in ('config.json', 'curate', 'tokenizer', 'shards'):
+  for name in ('config.json', 'curate', 'tokenizer', 'shards', 'pretrain'):
     copy = shutil.copytree if (whole / name).is_dir() else shutil.copy2
     (folder).mkdir(exist_ok=True)
     copy(whole / name, folder / name)
