@@ -84,8 +84,9 @@ def scripture_pages(wheels):
   return pages
 
 
-def library_pages():
-  """Documentation strings of the standard library, one page a module."""
+def library_pages(characters):
+  """Documentation strings of the standard library, one page a module, until there are
+  so many characters."""
   root = pathlib.Path(sysconfig.get_path('stdlib'))
   pages = []
   manual = root / 'idlelib' / 'help.html'
@@ -100,11 +101,15 @@ def library_pages():
   for path in sorted([*root.glob('*.py'), *root.glob('[a-z]*/*.py')]):
     if path.parent.name in ('test', 'site-packages', 'idle_test', 'pydoc_data'):
       continue
+    if characters <= 0:
+      break
     try:
       parts = _docstrings(path)
     except (SyntaxError, UnicodeDecodeError):
       continue
-    if sum(len(text) for _, text in parts) >= 1000:
+    length = sum(len(text) for _, text in parts)
+    if length >= 1000:
+      characters -= length
       name = path.relative_to(root).as_posix()
       body = '\n'.join(
         f'<h2>{html.escape(title)}</h2>\n{_paragraphs(text)}' for title, text in parts

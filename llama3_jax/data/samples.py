@@ -151,7 +151,8 @@ def prepare(
       samples.json.
     cache: see fetch.
     languages: of the translations.
-    code_characters: of the standard library's source, at most.
+    code_characters: of the standard library's source, and of its documentation, at
+      most.
     offline: do not try the registry.
 
   Returns:
@@ -188,7 +189,7 @@ def _prepare(folder, cache, languages, code_characters, offline):
   pages = sample_pages.site(
     manual=sample_pages.manual_pages(_giving(wheels, 'pages')),
     scripture=sample_pages.scripture_pages(_giving(wheels, 'kjv')),
-    library=sample_pages.library_pages(),
+    library=sample_pages.library_pages(code_characters),
   )
   books = sample_text.wiki_pages(_giving(wheels, 'wiki')) + sample_text.topics()
   catalogues = sample_text.catalogues(_giving(wheels, 'catalogues'), foreign)

@@ -260,6 +260,9 @@ class _Run:
     self.clock.mark('lost')
 
 
+_rate = jax.jit(schedule.learning_rate, static_argnums=1)
+
+
 class _Late:
   """Writes a step's metrics while the next one runs: fetching them would wait."""
 
@@ -301,7 +304,7 @@ class _Late:
     row = {k: float(v) for k, v in found.items()}
     row['tokens'] = tokens
     # optax reads the schedule before it counts the step
-    row['lr'] = float(schedule.learning_rate(step - 1, self.schedule))
+    row['lr'] = float(_rate(step - 1, self.schedule))
     row |= self.meter.rates(self.tokens, phase.length)
     row['goodput'] = self.clock.goodput()
     self.tokens = 0
