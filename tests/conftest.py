@@ -35,6 +35,10 @@ jax.config.update('jax_traceback_in_locations_limit', 0)
 gc.set_threshold(100_000, 50, 100)
 
 
+def pytest_collection_finish():
+  gc.freeze()  # modules stay: no collection looks at them again
+
+
 @pytest.fixture(autouse=True, scope='module')
 def forget():
   """Compiled programs of a file end with it: a process may map only so many of them

@@ -124,10 +124,10 @@ DEVICES = {
   ('anneal', '70b'): 1024,
   ('anneal', '405b'): 4096,
 }
-CASES = []
+CASES = []  # the phases at the two ends of the ramp
 for _name, _size in DEVICES:
-  for _phase in schedule.ramp(build(_name, _size).train):
-    CASES.append((_name, _size, _phase))
+  _ramp = schedule.ramp(build(_name, _size).train)
+  CASES += [(_name, _size, _phase) for _phase in dict.fromkeys((_ramp[0], _ramp[-1]))]
 
 
 def batch_of(phase):
@@ -153,6 +153,8 @@ def test_training_step_type_checks_on_its_mesh(name, size, phase):
   model = configs.model_config(c.model)
   sizes = meshes.shape(c.mesh, DEVICES[name, size])
   meshes.check(sizes, model)
+  for p in schedule.ramp(c.train):
+    meshes.check_batch(sizes, p.batch, p.length, c.train.microbatches)
   loss = functools.partial(
     losses.next_token, config=model, z_loss=1e-4, chunk=c.train.loss_chunk
   )
