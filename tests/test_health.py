@@ -75,7 +75,9 @@ def finite(state):
 def test_guard_changes_no_bit_of_a_good_run(documents, tmp_path, monkeypatch):
   # Two programs: the bits of the same sums are equal as users compile them, not as the
   # tests do (conftest.FAST).
-  usual = {'xla_backend_optimization_level': 2, 'xla_cpu_use_fusion_emitters': True}
+  usual = {'xla_backend_optimization_level': 2}
+  if 'use_fusion_emitters' in os.environ['XLA_FLAGS']:
+    usual['xla_cpu_use_fusion_emitters'] = True
   bare = steps.train_step.__wrapped__
   how = dict(static_argnums=(2, 3, 4, 5), donate_argnums=0, compiler_options=usual)
   monkeypatch.setattr(steps, 'train_step', jax.jit(bare, **how))
