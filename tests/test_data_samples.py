@@ -61,6 +61,27 @@ def test_offline_samples_say_so_and_hold_five_languages(tmp_path):
   assert samples.prepare(tmp_path / 'a') == result  # finished: nothing is fetched
 
 
+def test_documentation_is_found_in_every_block_and_ends_at_its_characters(
+  tmp_path, monkeypatch
+):
+  block = """{head}
+  def f():
+    '''{text}'''
+"""
+  heads = ['if a:', 'if a:\n  pass\nelse:', 'for a in b:', 'while a:', 'with a:']
+  heads += ['try:\n  pass\nexcept E:', 'try:\n  pass\nfinally:', 'class A:']
+  heads += ['async def g():', 'match a:\n case 1:']
+  texts = [f'{i} '.ljust(150, 'x') for i in range(len(heads))]
+  source = ''.join(block.format(head=h, text=t) for h, t in zip(heads, texts))
+  for name in 'abc':
+    (tmp_path / f'{name}.py').write_text(source)
+  found = sample_pages._docstrings(tmp_path / 'a.py')
+  assert sorted(text for _, text in found) == texts
+  monkeypatch.setattr(sample_pages.sysconfig, 'get_path', lambda _: str(tmp_path))
+  count = lambda characters: len(sample_pages.library_pages(characters))
+  assert [count(n) for n in (1499, 1500, 4499, 4500)] == [0, 1, 2, 3]
+
+
 def catalogue(strings):
   """A compiled gettext catalogue of (original, translation) pairs."""
   pairs = [('', 'header'), *strings]

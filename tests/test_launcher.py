@@ -36,17 +36,17 @@ def last_line(found, text, status=2):
 
 @pytest.fixture
 def told(monkeypatch):
-  """told(*arguments): `refused` by the launcher in this process, before the experiment
-  starts unless `blind` is False; what it sets for the process is set back."""
+  """told(*arguments): `refused` by the launcher in this process, before it looks for
+  devices unless `blind` is False; what it sets for the process is set back."""
   handler = absl_logging.get_absl_handler()
   kept = [(threading, 'excepthook'), (sys, 'unraisablehook'), (handler, 'filters')]
   kept += [(handler.python_handler, 'formatter'), (logging.root, 'handlers')]
   kept += [(absl_logging, '_warn_preinit_stderr')]
 
-  def started(*_):
-    raise AssertionError('the experiment is started')
+  def touched(_):
+    raise AssertionError('the launcher looks for devices')
 
-  def devices(flags):  # they are there already
+  def there(flags):
     if 'devices' in flags:
       experiment._number(flags, 'devices')
 
@@ -58,9 +58,7 @@ def told(monkeypatch):
         patch.setattr(owner, name, list(value) if isinstance(value, list) else value)
       patch.setattr(sys, 'stderr', io.StringIO())
       text = sys.stderr
-      patch.setattr(experiment, '_devices', devices)
-      if blind:
-        patch.setattr(experiment, 'run', started)
+      patch.setattr(experiment, '_devices', touched if blind else there)
       status = experiment.launch([str(a) for a in arguments])
     signal.signal(signal.SIGTERM, term)
     absl_logging.set_verbosity(level)
@@ -106,7 +104,7 @@ BAD = [
 
 
 @pytest.mark.parametrize('argument,word', BAD)
-def test_value_that_cannot_be_is_named_before_the_experiment_starts(
+def test_value_that_cannot_be_is_named_before_any_device_is_touched(
   told, workdir, argument, word
 ):
   assert word in told(TINY, argument, workdir)
@@ -164,7 +162,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize('arguments', MISTAKES)
 def test_mistake_in_a_flag_is_one_line(told, workdir, arguments):
-  told(*arguments, workdir)
+  told(*arguments, workdir, blind=False)
 
 
 def test_help_lists_experiments_and_configs(launcher, root):

@@ -101,6 +101,11 @@ def test_small_moments_are_cut_like_the_parameters(mesh):
   assert state[1].mu['w'].values.sharding.shard_shape((8, 16)) == (2, 8)
 
 
+def test_equal_configs_share_an_optimizer_so_that_steps_compile_once():
+  assert optim.create(C) is optim.create(dataclasses.replace(C))
+  assert optim.create(C) is not optim.create(dataclasses.replace(C, clip=2.0))
+
+
 def test_an_unknown_dtype_is_named():
   with pytest.raises(UserError, match='optim.nu_dtype'):
     optim.create(dataclasses.replace(C, nu_dtype='int4'))

@@ -85,8 +85,8 @@ def scripture_pages(wheels):
 
 
 def library_pages(characters):
-  """Documentation strings of the standard library, one page a module, until there are
-  so many characters."""
+  """Documentation strings of the standard library, one page a module, `characters` of
+  them at most; and the manual of IDLE."""
   root = pathlib.Path(sysconfig.get_path('stdlib'))
   pages = []
   manual = root / 'idlelib' / 'help.html'
@@ -101,20 +101,21 @@ def library_pages(characters):
   for path in sorted([*root.glob('*.py'), *root.glob('[a-z]*/*.py')]):
     if path.parent.name in ('test', 'site-packages', 'idle_test', 'pydoc_data'):
       continue
-    if characters <= 0:
-      break
     try:
       parts = _docstrings(path)
     except (SyntaxError, UnicodeDecodeError):
       continue
     length = sum(len(text) for _, text in parts)
-    if length >= 1000:
-      characters -= length
-      name = path.relative_to(root).as_posix()
-      body = '\n'.join(
-        f'<h2>{html.escape(title)}</h2>\n{_paragraphs(text)}' for title, text in parts
-      )
-      pages.append(page(f'https://library.example/{name}', f'Module {name}', body))
+    if length < 1000:
+      continue
+    characters -= length
+    if characters < 0:
+      break
+    name = path.relative_to(root).as_posix()
+    body = '\n'.join(
+      f'<h2>{html.escape(title)}</h2>\n{_paragraphs(text)}' for title, text in parts
+    )
+    pages.append(page(f'https://library.example/{name}', f'Module {name}', body))
   return pages
 
 

@@ -151,8 +151,8 @@ def prepare(
       samples.json.
     cache: see fetch.
     languages: of the translations.
-    code_characters: of the standard library's source, and of its documentation, at
-      most.
+    code_characters: of the standard library's source, and as many of its documentation,
+      at most.
     offline: do not try the registry.
 
   Returns:

@@ -59,7 +59,7 @@ def _all(leaves):
   return [_sums(x) for x in leaves]
 
 
-@jax.jit  # inside of the other: traced once for all leaves of a shape
+@jax.jit  # traced once for all leaves of a shape
 def _sums(x):
   """The two sums of an array, uint32 each.
 
