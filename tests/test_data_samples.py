@@ -58,6 +58,8 @@ def test_offline_samples_say_so_and_hold_five_languages(tmp_path):
   code = rows['code.jsonl.gz']
   assert 200_000 < sum(len(row['text']) for row in code) <= 300_000
   assert {row['category'] for row in code} == {'code'}
+  modules = {r['url'] for r in rows['web.warc.gz'] if '//library.example' in r['url']}
+  assert 5 < len(modules) < 150  # of about 260 with 1,000 characters or more
   assert samples.prepare(tmp_path / 'a') == result  # finished: nothing is fetched
 
 
