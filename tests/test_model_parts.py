@@ -1,5 +1,7 @@
 """Parts of the model at their precision, and the spread of its first values."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +49,23 @@ def test_branches_start_smaller_the_more_of_them_are_summed(params):
   assert np.std(params.head) == pytest.approx(64**-0.5, rel=0.05)
   for norm in (params.norm, params.layers.attn_norm, params.layers.ff_norm):
     np.testing.assert_array_equal(norm, 1)
+
+
+@pytest.mark.parametrize('size', sorted(llama.SIZES))
+def test_the_first_loss_of_every_size_is_near_that_of_a_uniform_guess(size):
+  """ln V plus half the variance of the logits, which is 1: tied embeddings too."""
+  wide = llama.SIZES[size]
+  small = dict(n_layers=2, d_model=64, n_heads=2, n_kv_heads=1, d_head=32, d_ff=128)
+  c = dataclasses.replace(wide, **small, vocab_size=512, dtype='float32', block=0)
+  ids = jax.random.randint(jax.random.key(1), (4, 64), 0, c.vocab_size)
+
+  @jax.jit
+  def loss(key):
+    logits = llama.apply(llama.init(key, c), ids, c)[:, :-1]
+    picked = jnp.take_along_axis(logits, ids[:, 1:, None], -1)[..., 0]
+    return jnp.mean(jax.nn.logsumexp(logits, -1) - picked)
+
+  assert abs(loss(jax.random.key(0)) - np.log(c.vocab_size) - 0.5) < 0.25
 
 
 def test_no_two_matrices_start_alike(params):

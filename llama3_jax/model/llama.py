@@ -64,7 +64,11 @@ class Params:
 
 def _build(config, leaf):
   def tied(name, dims, std):
-    return None if name == 'head' and config.tie_embeddings else leaf(name, dims, std)
+    if config.tie_embeddings and name == 'head':
+      return None
+    if config.tie_embeddings and name == 'embed':
+      std = 'in'  # as a head: with its own spread the first loss of the 1B is 1,800
+    return leaf(name, dims, std)
 
   return axes.build(Params, tied)
 
