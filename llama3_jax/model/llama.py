@@ -176,8 +176,21 @@ def embed(params, tokens, config, cache=None):
   table = axes.shard(params.embed.astype(config.dtype), 'VD', gathered=True)
   if axes.mesh() is None:
     return table[tokens]
+  if axes.size('tensor') > 1:
+    x = axes.local(_own_rows, ('VD', 'BT'), 'VBTD', weights=(0,))(table, tokens)
+    return axes.shard(jnp.sum(x, 0), place)
   x = table.at[tokens].get(out_sharding=axes.spec('BTD'))
   return axes.shard(x, place)
+
+
+def _own_rows(table, tokens):
+  """[1,B,T,D]: rows of one device's part of the vocabulary; zeros for other tokens.
+
+  XLA of jax 0.12 aborts where it is to divide this look-up itself inside a pipeline.
+  """
+  row = tokens - axes.device_index('tensor') * len(table)
+  row = jnp.where((row >= 0) & (row < len(table)), row, len(table))
+  return table.at[row].get(mode='fill', fill_value=0)[None]
 
 
 def forward(params, tokens, position, segment, config, cache=None):
