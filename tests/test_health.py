@@ -14,6 +14,7 @@ import test_loop as toy
 
 from llama3_jax.base.errors import Preempted
 from llama3_jax.base.errors import UserError
+from llama3_jax.plan import flags
 from llama3_jax.train import checkpoint
 from llama3_jax.train import goodput
 from llama3_jax.train import health
@@ -223,6 +224,26 @@ def test_one_flipped_bit_in_a_replay_is_found(documents, tmp_path, mesh, sizes):
       toy.train(tmp_path, toy.Data(documents), replay_every=3)
   line = one_line(e)
   assert 'step 6 gave other bits' in line and 'process 0' in line
+
+
+def test_a_replay_on_gpus_needs_sums_in_one_order(monkeypatch):
+  monkeypatch.setattr(health.jax, 'default_backend', lambda: 'gpu')
+  monkeypatch.setenv('XLA_FLAGS', '--xla_gpu_enable_triton_gemm=false')
+  with pytest.raises(UserError) as e:
+    health.check(3)
+  line = one_line(e)
+  assert 'train.replay_every=3' in line and '--xla_gpu_deterministic_ops=true' in line
+  health.check(0)
+  chosen = flags.environment('h100', ['deterministic'])
+  monkeypatch.setenv('XLA_FLAGS', chosen['XLA_FLAGS'])
+  health.check(3)
+
+
+def test_a_replay_elsewhere_needs_no_flag(monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', '')
+  for backend in 'cpu', 'tpu':
+    monkeypatch.setattr(health.jax, 'default_backend', lambda name=backend: name)
+    health.check(3)
 
 
 def test_save_now(documents, tmp_path):

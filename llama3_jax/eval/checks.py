@@ -40,7 +40,7 @@ def all(run: Stages, seconds: float, memory: int) -> list[dict]:
     _above('Reward model, held-out pairs', r[f'reward/{last}']['accuracy'], 0.9),
     _rises(r, f'reject/{last}'),
     _above('SFT raises exact match', sft['score'], score('anneal'), True),
-    # Five rounds moved it by -3.0, -0.5, +0.9, +1.5 and +0.6 points: within the interval.
+    # Five rounds moved it by -3.0, -0.5, +0.9, +1.5, +0.6 points: within the interval.
     _above('DPO keeps exact match', score(f'average/{last}'), sft['score'] - sft['ci']),
     _above(
       'DPO keeps the log-probability of chosen answers',

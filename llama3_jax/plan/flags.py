@@ -89,6 +89,8 @@ SETS = {
   'sparse_core': {'v6e': SPARSE_REDUCE, 'tpu7x': SPARSE_ALL},
   'overlap': {'h100': OVERLAP_GPU},
   'combine': {'h100': COMBINE_GPU},
+  # The same bits every time: docs/reliability.md has the price.
+  'deterministic': {'h100': {'xla_gpu_deterministic_ops': True}},
 }
 DEFAULT = {
   'v5e': ('async_gathers',),

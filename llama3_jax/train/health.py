@@ -1,6 +1,7 @@
 """Slow processes and corrupt devices, found while training goes on (section 3.3.4)."""
 
 import functools
+import os
 import socket
 import statistics
 import time
@@ -16,6 +17,8 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.train import step as steps
 
 SLOW = 0.2  # of a step's time, by which a host may be slower than the median one
+# Flags of XLA with which a GPU gives the same bits every time.
+ORDERED = ('--xla_gpu_deterministic_ops', '--xla_gpu_exclude_nondeterministic_ops')
 WEAK = 1.5  # times the median time of the probe, from which on a device is named
 
 
@@ -91,6 +94,20 @@ def _probe():
 @jax.jit
 def _square(x):
   return x @ x
+
+
+def check(every):
+  """UserError when train.replay_every=`every` would accuse sound GPUs.
+
+  Their sums come in any order, unless XLA is told otherwise: two runs of a step differ.
+  """
+  said = os.environ.get('XLA_FLAGS', '').split()
+  ordered = {f'{flag}{end}' for flag in ORDERED for end in ('', '=true', '=True', '=1')}
+  if every and jax.default_backend() == 'gpu' and not ordered & set(said):
+    raise UserError(
+      f'train.replay_every={every} compares bits, and the sums of GPUs come in any '
+      f'order: start with XLA_FLAGS={ORDERED[0]}=true, or leave replay_every at 0'
+    )
 
 
 def replay(state, batch, loss, optimizer, microbatches=1, guard=None):

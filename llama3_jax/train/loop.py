@@ -66,6 +66,7 @@ def check(config, model, plan=None):
       'learning rate would jump; raise decay or lower warmup'
     )
   guards.create(t)
+  health.check(t.replay_every)
   quant.check(model.quant)
   remat.names(model.remat)
   m = axes.mesh()
