@@ -28,6 +28,7 @@ import threading
 import time
 import traceback
 
+from llama3_jax.base import errors
 from llama3_jax.base.errors import Preempted
 from llama3_jax.base.errors import UserError
 
@@ -77,14 +78,6 @@ def parse(arguments):
     else:
       raise UserError(f'{argument}: not understood; see python -m experiment --help')
   return flags, overrides
-
-
-def _number(flags, name):
-  """The flag as an int."""
-  try:
-    return int(flags[name])
-  except (KeyError, ValueError):
-    raise UserError(f'--{name}={flags.get(name, "")}: a whole number is needed')
 
 
 def _files(folder):
@@ -162,15 +155,22 @@ def _only_compiler():
 
 
 def _devices(flags):
+  from llama3_jax import config as configs
+  from llama3_jax import sweep
+
   _compiler(flags)
   if 'devices' in flags:
-    count = f'--xla_force_host_platform_device_count={_number(flags, "devices")}'
+    count = sweep.number(flags, 'devices', 1)
+    count = f'--xla_force_host_platform_device_count={count}'
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {count}'
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # the compiler for TPUs may be here
-  import jax
-
-  cache = os.environ.get('LLAMA3_CACHE', os.path.expanduser('~/.cache/llama3_jax'))
-  jax.config.update('jax_compilation_cache_dir', os.path.join(cache, 'compiled'))
+  try:
+    import jax
+  except ValueError as e:  # jax reads its switches from the environment here
+    raise UserError(f'{e}: correct that variable or unset it')
+  jax.config.update(
+    'jax_compilation_cache_dir', str(configs.cache_folder() / 'compiled')
+  )
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
 
 
@@ -178,6 +178,7 @@ def _join(flags):
   """The Peers of this process when there are several; else None."""
   import jax
 
+  from llama3_jax import sweep
   from llama3_jax.train import peers
 
   for name in ('processes', 'process'):
@@ -191,7 +192,7 @@ def _join(flags):
     if address == 'auto':
       peers.join()
     elif address not in (None, 'none'):
-      count, index = _number(flags, 'processes'), _number(flags, 'process')
+      count, index = sweep.number(flags, 'processes'), sweep.number(flags, 'process')
       peers.join(address, count, index)
   finally:
     if not jax.distributed.is_initialized():
@@ -230,37 +231,11 @@ def _lost(line):
   os._exit(1)
 
 
-def members(module, config, flags, overrides, workdir):
-  """(config, workdir) of every run that the flags ask for."""
-  from llama3_jax import override
-
-  if not {'sweep', 'sweep_index'} & set(flags):
-    override.apply(config, overrides)
-    return [(config, workdir)]
-  if not hasattr(module, 'sweep'):
-    raise UserError(f'--sweep: {flags["config"]} defines no sweep()')
-  # A sweep may depend on the argument of the config, as get_config does.
-  argument = flags['config'].partition(':')[2]
-  takes = argument and inspect.signature(module.sweep).parameters
-  runs = []
-  for i, changes in enumerate(module.sweep(argument) if takes else module.sweep()):
-    member = config.copy_and_resolve_references()
-    override.apply(member, {**changes, **overrides})
-    runs.append((member, os.path.join(workdir, str(i))))
-  if 'sweep_index' not in flags:
-    return runs
-  index = _number(flags, 'sweep_index')
-  if not 0 <= index < len(runs):
-    raise UserError(
-      f'--sweep_index={index}: the sweep has members 0 to {len(runs) - 1}'
-    )
-  return [runs[index]]
-
-
 def main(arguments, peers):
   """Runs what the command line asks for; `peers` is filled when there are others."""
   from absl import logging
 
+  from llama3_jax import sweep
   from llama3_jax.base import lock
 
   flags, overrides = parse(arguments)
@@ -276,14 +251,14 @@ def main(arguments, peers):
     if name not in flags:
       raise UserError(f'--{name} is missing; see python -m experiment --help')
   if 'stopped' in flags:
-    _number(flags, 'stopped')
+    sweep.number(flags, 'stopped')
   if not flags['workdir'] or flags['workdir'] == 'true':
     raise UserError('--workdir is empty: name the folder for all output')
   alone = 'coordinator' not in flags and not _several()
   if alone:
     lock.check(flags['workdir'])  # before jax is imported; open_workdir takes it
   module, config = load_config(flags['config'])
-  runs = members(module, config, flags, overrides, flags['workdir'])
+  runs = sweep.members(module, config, flags, overrides, flags['workdir'])
   for member, workdir in runs:
     check(member)
     if alone:
@@ -308,27 +283,8 @@ def main(arguments, peers):
     if report.exists():
       sys.stdout.write(f'report: {report.resolve()}\n')
   if len(runs) > 1:
-    sys.stdout.write(sweep_table(runs))
+    sys.stdout.write(sweep.table(runs))
   return 0
-
-
-def sweep_table(runs):
-  """The fields in which the members of a sweep differ, and where each ended."""
-  from llama3_jax import config as configs
-
-  flat = [configs.flatten(config) for config, _ in runs]
-  names = sorted(k for k in flat[0] if len({str(f.get(k)) for f in flat}) > 1)
-  rows = [['member', *names, 'eval_loss']]
-  for fields, (_, workdir) in zip(flat, runs):
-    path = pathlib.Path(workdir, 'results.json')
-    found = configs.read_json(path) if path.exists() else {}
-    loss = found.get('eval_loss', '')
-    loss = loss.get('eval_loss', '') if isinstance(loss, dict) else loss
-    loss = f'{loss:.4f}' if isinstance(loss, float) else str(loss)
-    rows.append([os.path.basename(workdir), *(str(fields[n]) for n in names), loss])
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  lines = ['  '.join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows]
-  return '\n'.join(lines) + '\n'
 
 
 def _ours(record):
@@ -343,6 +299,13 @@ def _ours(record):
   )
 
 
+def _unheard(lost):
+  """What threads and callbacks of libraries raised: they raise it to us anyway. A
+  SIGTERM that came inside such a callback ended there, and is sent again."""
+  if isinstance(lost.exc_value, Preempted):
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+
 def _interrupt(*_):
   raise Preempted('stopped by SIGTERM; the same command goes on')
 
@@ -350,13 +313,12 @@ def _interrupt(*_):
 def launch(arguments):
   """main() with every ending a user can cause as one line and an exit status."""
   signal.signal(signal.SIGTERM, _interrupt)
-  # Threads and coroutines of libraries whose error is raised to us anyway.
-  threading.excepthook = sys.unraisablehook = lambda _: None
+  threading.excepthook = sys.unraisablehook = _unheard
   peers, reason, stopped = [], None, 0
   try:
     status, message = main(arguments, peers), None
   except (Exception, Preempted) as e:
-    status, message = _ending(e)
+    status, message = errors.ending(e)
     if isinstance(e, Preempted):
       stopped = int(parse(arguments)[0].get('stopped', 0))
     if peers and status:
@@ -378,20 +340,6 @@ def launch(arguments):
   if peers and status:
     os._exit(status)  # the exit of jax waits for all processes
   return status or stopped
-
-
-def _ending(error):
-  """(exit status, the line for the user; None for an error that is ours)."""
-  if isinstance(error, UserError):
-    return 2, str(error)
-  if isinstance(error, Preempted):
-    return 0, str(error)
-  if isinstance(error, OSError) and error.errno in (28, 122):
-    return 1, f'{error.filename or "the disk"}: {error.strerror}; free space, run again'
-  if isinstance(error, OSError) and error.errno in (13, 30):
-    path = error.filename or 'a file'
-    return 1, f'{path}: {error.strerror}; choose a --workdir you can write'
-  return 1, None
 
 
 if __name__ == '__main__':

@@ -13,14 +13,15 @@ import os
 import random
 
 from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import assets
 
 
 def main(config, workdir):
   """Write the files; returns {name: rows}."""
-  folder = configs.open_workdir(config, workdir)
-  if (done := configs.finished(folder)) is not None:
+  folder = workdirs.claim(config, workdir)
+  if (done := workdirs.finished(folder, _files)) is not None:
     return done
   if not config.folder:
     raise UserError('folder is empty: name the data with --config.folder=DIR')
@@ -38,6 +39,10 @@ def main(config, workdir):
   results = {name: _write(folder / f'{name}.jsonl', r) for name, r in files.items()}
   configs.write_json(folder / 'results.json', results)
   return results
+
+
+def _files(results):
+  return [f'{name}.jsonl' for name in results]
 
 
 def _write(path, rows):

@@ -7,8 +7,11 @@ Expected: no worse than the mean of its members (see experiments/evaluate.py). W
 final/ and results.json.
 """
 
+import pathlib
+
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.train import average
 from llama3_jax.train import checkpoint
@@ -16,14 +19,18 @@ from llama3_jax.train import checkpoint
 
 def main(config, workdir):
   """Average; returns {'members'}."""
-  folder = configs.open_workdir(config, workdir)
-  if (done := configs.finished(folder)) is not None:
+  folder = workdirs.claim(config, workdir)
+  if (done := workdirs.finished(folder, ('final',))) is not None:
     return done
   if not config.members:
     raise UserError('members is empty: name the workdirs to average')
-  model = checkpoint.load_model(config.members[0])
+  model = checkpoint.load_model(config.members[0], 'members')
+  if len({str(pathlib.Path(m).resolve()) for m in config.members}) < len(
+    config.members
+  ):
+    raise UserError('members names a workdir twice: each counts once')
   for member in config.members[1:]:
-    if checkpoint.load_model(member) != model:
+    if checkpoint.load_model(member, 'members') != model:
       raise UserError(
         f'members: {member} holds another model than {config.members[0]}: average '
         'runs of one stage'
@@ -34,7 +41,7 @@ def main(config, workdir):
         f'members: {member} was trained with another vocabulary than '
         f'{config.members[0]}: average runs of one stage'
       )
-  loaded = (checkpoint.load(member, model)[0] for member in config.members)
+  loaded = (checkpoint.load(m, model, field='members')[0] for m in config.members)
   path = checkpoint.tokenizer(config.members[0])
   tokenizer = path and tokenizers.Tokenizer.load(path)
   checkpoint.save_params(folder / 'final', average.mean(loaded), model, tokenizer)

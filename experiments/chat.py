@@ -10,7 +10,7 @@ but config.json.
 import sys
 
 from llama3_jax import chat
-from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings
@@ -20,7 +20,7 @@ from llama3_jax.train import checkpoint
 
 def main(config, workdir):
   """Talk until the end of the input; returns {'turns'}."""
-  configs.open_workdir(config, workdir)
+  workdirs.claim(config, workdir)
   room = _room(config)
   Settings(**config.sample)  # refused before a device is used
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)

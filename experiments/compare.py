@@ -23,6 +23,7 @@ from plotly import subplots
 from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import mesh as meshes
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import pipeline as rows
 from llama3_jax.data import shards
@@ -37,7 +38,7 @@ from llama3_jax.train import step as steps
 def main(config, workdir):
   """Both runs; returns {'a': curves, 'b': curves, 'loss', 'grad_norm': largest
   relative difference}. Raises UserError when one is beyond its tolerance."""
-  folder = configs.open_workdir(config, workdir, free=TOLERANCES)
+  folder = workdirs.claim(config, workdir, free=TOLERANCES)
   path = folder / 'results.json'
   if path.exists():
     results = configs.read_json(path)

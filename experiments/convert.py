@@ -10,6 +10,7 @@ hf_to_run writes what a stage's `init_from` can name.
 """
 
 import os
+import pathlib
 import time
 
 import jax
@@ -17,6 +18,7 @@ from absl import logging
 
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import convert
 from llama3_jax.train import checkpoint
@@ -26,8 +28,8 @@ SIZES = ('n_layers', 'd_model', 'n_heads', 'n_kv_heads', 'd_head', 'd_ff', 'voca
 
 def main(config, workdir):
   """Returns what was written: files, tensors, parameters, bytes, and the sizes."""
-  folder = configs.open_workdir(config, workdir)
-  if (done := configs.finished(folder)) is not None:
+  folder = workdirs.claim(config, workdir)
+  if (done := workdirs.finished(folder, _target(config))) is not None:
     return done
   for field in ('source', 'target'):
     if not config[field]:
@@ -65,6 +67,11 @@ def main(config, workdir):
   return results
 
 
+def _target(config):
+  """What a finished conversion has left."""
+  return [pathlib.Path(config.target).absolute()] if config.target else []
+
+
 def _own(config):
   """Whether the source is a stage of this code."""
   model = checkpoint.final(config.source) / 'model.json'
@@ -75,7 +82,7 @@ def _own(config):
 
 def _open(config):
   if _own(config):
-    return convert.from_params(*checkpoint.load(config.source))
+    return convert.from_params(*checkpoint.load(config.source, field='source'))
   return convert.open_checkpoint(
     config.source, config.source_format, config.params_json or None
   )

@@ -23,6 +23,7 @@ import hashlib
 from absl import logging
 
 from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import check
 from llama3_jax.curate import documents
@@ -39,8 +40,8 @@ from llama3_jax.data import samples
 def main(config, workdir):
   """Curate the inputs; returns {inputs, steps, problems, categories, ...}."""
   # Every field is free: fingerprints say which stages another value concerns.
-  free = (*configs.FREE, *configs.flatten(config))
-  folder = configs.open_workdir(config, workdir, free)
+  free = (*workdirs.FREE, *configs.flatten(config))
+  folder = workdirs.claim(config, workdir, free)
   rules = check.fill(stages.Config(), config.curate, 'curate')
   run_on = {name: config[name] for name in ('engine', 'workers', 'hosts', 'host')}
   rules = dataclasses.replace(rules, **run_on)

@@ -12,6 +12,7 @@ import pathlib
 from absl import logging
 
 from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
 from llama3_jax.eval import run
@@ -24,8 +25,8 @@ from llama3_jax.train import checkpoint
 def main(config, workdir):
   """Evaluate; returns {'tasks': {task: {score, n, ci}}, 'eval_loss': {source},
   'dialogs': [{title, messages}] of a chat model}."""
-  folder = configs.open_workdir(config, workdir)
-  if (done := configs.finished(folder)) is not None:
+  folder = workdirs.claim(config, workdir)
+  if (done := workdirs.finished(folder)) is not None:
     return done
   settings = Settings(temperature=0.0, max_new=config.max_new)
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)

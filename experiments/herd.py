@@ -25,6 +25,7 @@ from experiments import sft
 from experiments import shards
 from experiments import tokenizer
 from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
 from llama3_jax.eval import stages
 from llama3_jax.eval import summary
 from llama3_jax.eval.report import page
@@ -42,7 +43,7 @@ class Files:
 
 def main(config, workdir):
   """Run all stages; returns what eval/summary.py collects."""
-  folder = configs.open_workdir(config, workdir).resolve()
+  folder = workdirs.claim(config, workdir).resolve()
   if not (folder / 'results.json').exists():
     run = stages.Stages(folder, _count(config))
     files = _data(config, run)

@@ -19,6 +19,7 @@ import numpy as np
 from experiments import pretrain
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.train import belongs
 from llama3_jax.train import schedule
@@ -26,7 +27,7 @@ from llama3_jax.train import schedule
 
 def main(config, workdir):
   """Show the rows of step `config.step`; returns {step, tokens, shares, rows}."""
-  folder = configs.open_workdir(config, workdir)
+  folder = workdirs.claim(config, workdir)
   config = adopt(config)
   if config.step < 1:
     raise UserError(f'step={config.step}: steps count from 1')

@@ -24,6 +24,7 @@ from experiments import shards
 from llama3_jax import axes
 from llama3_jax import chat
 from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import classify
 from llama3_jax.curate import judge
@@ -39,8 +40,8 @@ HOW = ('answer', 'likelihood')
 
 def main(config, workdir):
   """Ask about a sample of the documents; returns {asked, labels: {class: n}}."""
-  folder = configs.open_workdir(config, workdir, ('documents', 'init_from'))
-  if (done := configs.finished(folder)) is not None:
+  folder = workdirs.claim(config, workdir)
+  if (done := workdirs.finished(folder, ('labels.jsonl',))) is not None:
     return done
   if config.asked not in judge.CLASSES:
     raise UserError(f'asked={config.asked!r}: one of {", ".join(judge.CLASSES)}')

@@ -16,6 +16,7 @@ from absl import logging
 
 from llama3_jax import config as configs
 from llama3_jax import mesh as meshes
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import sample
 from llama3_jax.model import llama
@@ -38,7 +39,7 @@ STEPS = ('train', 'prefill', 'decode', 'sft', 'dpo', 'reward')
 def main(config, workdir):
   """Plan one step, or search; returns the numbers of results.json."""
   config = check(config)
-  folder = configs.open_workdir(config, workdir)
+  folder = workdirs.claim(config, workdir)
   if config.plan.search:
     found, text = explore(config)
   else:

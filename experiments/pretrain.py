@@ -19,6 +19,7 @@ from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import show
 from llama3_jax import tokenizer as tokenizers
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix as mixes
 from llama3_jax.data import pipeline
@@ -37,8 +38,8 @@ from llama3_jax.train import step
 
 def main(config, workdir):
   """Train one stage; returns {'eval_loss': {source: nats a token}, ...}."""
-  folder = configs.open_workdir(config, workdir)
-  if (done := configs.finished(folder)) is not None:
+  folder = workdirs.claim(config, workdir)
+  if (done := workdirs.finished(folder, ('final',))) is not None:
     return done
   model = configs.model_config(config.model)
   tail = _loss(config, model, losses.head_loss)

@@ -15,6 +15,7 @@ import numpy as np
 
 from llama3_jax import chat
 from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate.sample import Settings
 from llama3_jax.post import annotate
@@ -25,11 +26,13 @@ from llama3_jax.tasks import suite
 from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 
+FILES = ('sft.jsonl', 'preferences.jsonl', 'candidates.jsonl')
+
 
 def main(config, workdir):
   """Sample and choose; returns {'best_of_k', 'prompts', 'kept', 'annotated', 'cut'}."""
-  folder = configs.open_workdir(config, workdir)
-  if (done := configs.finished(folder)) is not None:
+  folder = workdirs.claim(config, workdir)
+  if (done := workdirs.finished(folder, FILES)) is not None:
     return done
   settings = Settings(**config.sample)  # refused before a device is used
   tokenizer = belongs.tokenizer(

@@ -13,6 +13,7 @@ import jax
 
 from llama3_jax import axes
 from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
 from llama3_jax.post import preference
 from llama3_jax.post import reward
 from llama3_jax.post import rows as rows_lib
@@ -25,8 +26,8 @@ from llama3_jax.train import step
 
 def main(config, workdir):
   """Train the reward model; returns {'accuracy', 'n', 'margins', 'files', ...}."""
-  folder = configs.open_workdir(config, workdir)
-  if (done := configs.finished(folder)) is not None:
+  folder = workdirs.claim(config, workdir)
+  if (done := workdirs.finished(folder, ('final',))) is not None:
     return done
   tokenizer = belongs.tokenizer(
     config.data.tokenizer, config.init_from, 'data.tokenizer'

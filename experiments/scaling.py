@@ -26,6 +26,7 @@ from experiments import pretrain
 from llama3_jax import config as configs
 from llama3_jax import page
 from llama3_jax import tokenizer as tokenizers
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import sample_text
 from llama3_jax.data import shards
@@ -52,9 +53,9 @@ def main(config, workdir):
   modes |= dict(mixes=rank_mixes, valuation=value_data)
   if config.scaling.mode not in modes:
     raise UserError(f'scaling.mode={config.scaling.mode!r}: one of {", ".join(modes)}')
-  free = (*configs.FREE, 'data', 'scaling.train', 'scaling.tokenizer')
-  folder = configs.open_workdir(config, workdir, free).resolve()
-  if (done := configs.finished(folder)) is not None:
+  free = (*workdirs.FREE, 'scaling.train')
+  folder = workdirs.claim(config, workdir, free).resolve()
+  if (done := workdirs.finished(folder, ('report.html',))) is not None:
     return done
   start = time.perf_counter(), time.process_time()
   results, tables, content = modes[config.scaling.mode](config, folder)

@@ -9,14 +9,14 @@ chunk inputs that each stage keeps.
 
 from absl import logging
 
-from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
 from llama3_jax.pipeline import picture
 from llama3_jax.pipeline import schedule as schedules
 
 
 def main(config, workdir):
   """Write report.html; returns {'ticks': int, 'bubble': float}."""
-  folder = configs.open_workdir(config, workdir)
+  folder = workdirs.claim(config, workdir)
   c = config
   s = schedules.build(c.stages, c.chunks, c.microbatches, c.group, c.form)
   logging.info('a3: forward of microbatch 3, A3: backward\n%s', picture.text(s))

@@ -11,6 +11,7 @@ import functools
 
 from experiments import reward as preferences
 from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.post import sft
 from llama3_jax.tasks import suite
@@ -21,8 +22,8 @@ from llama3_jax.train import loop
 
 def main(config, workdir):
   """Finetune; returns {'eval_loss', 'dialogs', 'dropped'}."""
-  folder = configs.open_workdir(config, workdir)
-  if (done := configs.finished(folder)) is not None:
+  folder = workdirs.claim(config, workdir)
+  if (done := workdirs.finished(folder, ('final',))) is not None:
     return done
   tokenizer = belongs.tokenizer(
     config.data.tokenizer, config.init_from, 'data.tokenizer'

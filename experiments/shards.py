@@ -14,6 +14,7 @@ import re
 
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
+from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
@@ -23,8 +24,8 @@ from llama3_jax.tasks import suite
 
 def main(config, workdir):
   """Write every source; returns {source: {documents, tokens}}."""
-  folder = configs.open_workdir(config, workdir, ('documents', 'tokenizer'))
-  if (done := configs.finished(folder)) is not None:
+  folder = workdirs.claim(config, workdir)
+  if (done := workdirs.finished(folder, _indexes)) is not None:
     return done
   tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
   results = {}
@@ -40,6 +41,10 @@ def main(config, workdir):
     results[name] = {k: index[k] for k in ('documents', 'tokens', 'languages')}
   configs.write_json(folder / 'results.json', results)
   return results
+
+
+def _indexes(results):
+  return [f'{name}/index.json' for name in results]
 
 
 def _sources(config, tokenizer):

@@ -19,6 +19,7 @@ from absl import logging
 
 from llama3_jax import config as configs
 from llama3_jax import tokenizer
+from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import suite
@@ -26,8 +27,8 @@ from llama3_jax.tasks import suite
 
 def main(config, workdir):
   """Returns {'characters_per_token': {language: rate}, 'vocab_size', ...}."""
-  folder = configs.open_workdir(config, workdir)
-  if (done := configs.finished(folder)) is not None:
+  folder = workdirs.claim(config, workdir)
+  if (done := workdirs.finished(folder, ('tokenizer.model',))) is not None:
     return done
   train, held_out = _split(config)
   path = folder / 'tokenizer.model'

@@ -2,20 +2,13 @@
 
 import dataclasses
 import difflib
-import importlib.metadata
 import json
 import os
 import pathlib
 import sys
-import tempfile
-import time
 
 import ml_collections
-from absl import logging
 
-from llama3_jax.base import content
-from llama3_jax.base import fields
-from llama3_jax.base import lock
 from llama3_jax.base.errors import UserError
 
 
@@ -156,26 +149,6 @@ def nearest(path, paths):
   return near[:4]
 
 
-def _plain(value, beside):
-  """JSON's form of a value; a path into `beside` is kept relative to the workdir, so
-  that stages which were moved together are still the same runs."""
-  if isinstance(value, (tuple, list)):
-    return [_plain(v, beside) for v in value]
-  if isinstance(value, str):
-    return value.replace(f'{beside}{os.sep}', f'..{os.sep}')
-  return value
-
-
-# What may change between two starts of one run without making it another run.
-FREE = ('train.log_every', 'train.microbatches', 'data.root', 'init_from')
-# A checkpoint restores onto any mesh.
-FREE += ('mesh.replica', 'mesh.fsdp', 'mesh.stage', 'mesh.context', 'mesh.tensor')
-FREE += tuple(f'pipeline.{n}' for n in ('chunks', 'group', 'form', 'bare', 'together'))
-# How a run is kept alive; a run that was stopped by one of these goes on with another.
-FREE += ('train.on_bad_step', 'train.spike_sigma', 'train.max_bad_steps')
-FREE += ('train.rewind_steps', 'train.max_rewinds', 'train.keep', 'train.keep_every')
-FREE += ('train.watchdog_s', 'train.watchdog_exit', 'train.replay_every')
-FREE += ('train.stats_every', 'train.checkpoints')
 # Sections whose keys are the user's: a new key there is a change, not a new field.
 OPEN = ('data.mix.',)
 
@@ -199,128 +172,6 @@ def meet(name):
     from jax.experimental import multihost_utils
 
     multihost_utils.sync_global_devices(name)
-
-
-def open_workdir(config, workdir, free=FREE):
-  """Create `workdir` and its config.json, or check that it belongs to this config.
-
-  Raises UserError naming the differing keys when another config was run there, or the
-  same with another input (another model, vocabulary or data, wherever it lies), and
-  when another process runs there.
-  """
-  if not str(workdir):
-    raise UserError('--workdir is empty: name the folder for all output')
-  if '://' in str(workdir):
-    raise UserError(
-      f'--workdir={workdir}: metrics need a local or shared folder; name one, and put '
-      f'the checkpoints there with --config.train.checkpoints={workdir}'
-    )
-  fields.check(flatten(config))
-  folder = pathlib.Path(workdir)
-  if first():
-    _claim(config, workdir, folder, free)
-  meet('workdir')
-  if not (folder / 'config.json').exists():
-    raise UserError(
-      f'--workdir={workdir}: this process does not see what the first one wrote there; '
-      'name a folder that all machines share'
-    )
-  return folder
-
-
-def _claim(config, workdir, folder, free):
-  """The one process's part of open_workdir."""
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / 'results.json').exists():
-      with tempfile.TemporaryFile(dir=folder):
-        pass  # better now than after the first steps
-  except OSError as e:
-    raise UserError(f'--workdir={workdir}: {e.strerror}; choose a folder you can write')
-  try:
-    lock.take(folder)
-  except OSError:
-    if not (folder / 'results.json').exists():
-      raise
-  beside = folder.resolve().parent
-  flat = {k: _plain(v, beside) for k, v in flatten(config).items()}
-  flat = json.loads(json.dumps(flat, default=str))
-  made_from = content.inputs(flatten(config))
-  path = folder / 'config.json'
-  # A start that failed before it wrote anything has no claim on the folder.
-  begun = set(os.listdir(folder)) - {'config.json', lock.NAME}
-  if path.exists() and begun:
-    _compare(path, flat, made_from, workdir, free)
-    return
-  versions = {}
-  for package in ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain'):
-    versions[package] = importlib.metadata.version(package)
-  replace(path, {'config': flat, 'made_from': made_from, 'versions': versions})
-
-
-def _compare(path, flat, made_from, workdir, free):
-  """UserError when the config of `path` is another one; notes what may change."""
-  found = read_json(path)
-  if not isinstance(found, dict) or not isinstance(found.get('config'), dict):
-    raise UserError(f'{path} is not readable: remove it or choose another --workdir')
-  old, before = found['config'], found.get('made_from') or {}
-  # A field that is new since then takes its default.
-  changed = [k for k in flat if k in old and old[k] != flat[k]]
-  changed += [
-    k
-    for k in sorted(old | flat)
-    if k.startswith(OPEN) and old.get(k, 0) != flat.get(k, 0)
-  ]
-  longer = flat.get('train.steps', 0) > old.get('train.steps', 0)
-  same = {k for k in before if before[k] == made_from.get(k)}
-  different = [
-    k
-    for k in dict.fromkeys(changed)
-    if k not in free and k not in same and not (k == 'train.steps' and longer)
-  ]
-  others = [k for k in before if k in made_from and k not in same]
-  if different or others:
-    shown = [f'{k} {old.get(k)} -> {flat.get(k)}' for k in different[:4]]
-    shown += [f'{k} has other content than then' for k in others if k not in different]
-    more = f' and {len(different) - 4} more' if len(different) > 4 else ''
-    raise UserError(
-      f'--workdir={workdir} holds a run of another config ({", ".join(shown[:6])}'
-      f'{more}): choose another --workdir or remove this one'
-    )
-  if 'train.steps' in changed:
-    _lengthen(path.parent, old, flat)
-  if old != flat or made_from.keys() - before.keys():
-    made_from = before | made_from
-    replace(path, {**found, 'config': flat, 'made_from': made_from})
-
-
-def _lengthen(folder, old, flat):
-  """A run is asked for more steps: what it said at its end is kept beside it."""
-  results, before = folder / 'results.json', old['train.steps']
-  if results.exists():
-    os.replace(results, folder / f'results_{before}.json')
-  logging.info(
-    'train.steps %d -> %d: the run resumes; the learning rate follows optim.decay=%s, '
-    'after which it stays at its floor',
-    before,
-    flat['train.steps'],
-    flat.get('optim.decay'),
-  )
-
-
-def finished(folder):
-  """The results of a run that is finished, which is then said; else None."""
-  path = pathlib.Path(folder) / 'results.json'
-  if not path.exists():
-    return None
-  results = read_json(path)
-  if not isinstance(results, dict):
-    raise UserError(
-      f'{path} holds no results: remove it and run the same command again'
-    )
-  date = time.strftime('%Y-%m-%d %H:%M', time.localtime(path.stat().st_mtime))
-  logging.info('%s: finished on %s, nothing to do', folder, date)
-  return results
 
 
 def write_json(path, value):
@@ -347,5 +198,7 @@ def read_json(path):
     return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
   except FileNotFoundError:
     raise UserError(f'{path} is missing: run the step that writes it first')
+  except OSError as e:
+    raise UserError(f'{path} cannot be read ({e.strerror}): is it a file?')
   except (ValueError, RecursionError) as e:
     raise UserError(f'{path} is not valid JSON ({e}): remove it and run the step again')

@@ -10,7 +10,7 @@ PACKAGE = ROOT / 'llama3_jax'
 # A module imports its own layer and the layers before it.
 LAYERS = (
   ('base',),
-  ('axes', 'mesh', 'config', 'override', 'show', 'page', 'quant'),
+  ('axes', 'mesh', 'config', 'workdir', 'override', 'sweep', 'show', 'page', 'quant'),
   ('vocabulary', 'tokenizer', 'chat', 'model', 'kernels'),
   ('curate', 'data'),
   ('train', 'pipeline', 'scaling', 'plan'),

@@ -19,6 +19,7 @@ import yaml
 import experiment
 from llama3_jax import mesh as meshes
 from llama3_jax import override
+from llama3_jax import sweep
 from llama3_jax.plan import flags as flag_sets
 from llama3_jax.plan import topology
 
@@ -119,7 +120,7 @@ def understood(arguments):
   """(flags, config) of a command; fails where the launcher would refuse it."""
   flags, overrides = experiment.parse(arguments)
   module, config = experiment.load_config(flags['config'])
-  (config, _), *_ = experiment.members(module, config, flags, overrides, '/run')
+  (config, _), *_ = sweep.members(module, config, flags, overrides, '/run')
   assert flags['workdir'] and flag_sets.DEFAULT[flags['chip']] is not None
   return flags, config
 

@@ -16,6 +16,7 @@ from absl import logging as absl_logging
 
 import experiment
 from llama3_jax import override
+from llama3_jax import sweep
 
 TINY = '--config=configs/pretrain.py:tiny'
 BLIND = {'JAX_PLATFORMS': 'nonsense'}  # touching a device would fail loudly
@@ -48,7 +49,7 @@ def told(monkeypatch):
 
   def there(flags):
     if 'devices' in flags:
-      experiment._number(flags, 'devices')
+      sweep.number(flags, 'devices')
 
   def call(*arguments, blind=True):
     term, level = signal.getsignal(signal.SIGTERM), absl_logging.get_verbosity()
@@ -306,11 +307,11 @@ def test_command_line_wins_over_the_sweep():
   module = types.SimpleNamespace(sweep=lambda: changes)
   flags = {'config': 'x', 'sweep': 'true'}
   given = {'optim.peak': '0.5', 'seed': '3'}
-  runs = experiment.members(module, pretrain.get_config('tiny'), flags, given, 'w')
+  runs = sweep.members(module, pretrain.get_config('tiny'), flags, given, 'w')
   assert [folder for _, folder in runs] == ['w/0', 'w/1']
   for config, _ in runs:
     assert (config.optim.peak, config.seed, config.train.steps) == (0.5, 3, 7)
-  runs = experiment.members(module, pretrain.get_config('tiny'), flags, {}, 'w')
+  runs = sweep.members(module, pretrain.get_config('tiny'), flags, {}, 'w')
   assert [config.optim.peak for config, _ in runs] == [1e-3, 2e-3]
 
 

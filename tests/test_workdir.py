@@ -11,6 +11,7 @@ import ml_collections
 import pytest
 
 from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
 from llama3_jax.base import content
 from llama3_jax.base import lock
 from llama3_jax.base.errors import UserError
@@ -24,7 +25,7 @@ def made(**fields):
 
 
 def begin(config, folder):
-  configs.open_workdir(config, folder)
+  workdirs.claim(config, folder)
   (folder / 'metrics.jsonl').write_text('{}\n')
 
 
@@ -39,9 +40,9 @@ def test_another_model_is_refused_and_a_moved_one_is_not(tmp_path):
   one, two = stage(tmp_path / 'one', 'aa'), stage(tmp_path / 'two', 'bb')
   begin(made(init_from=one), tmp_path / 'run')
   with pytest.raises(UserError, match='init_from'):
-    configs.open_workdir(made(init_from=two), tmp_path / 'run')
+    workdirs.claim(made(init_from=two), tmp_path / 'run')
   os.rename(one, tmp_path / 'moved')
-  configs.open_workdir(made(init_from=str(tmp_path / 'moved')), tmp_path / 'run')
+  workdirs.claim(made(init_from=str(tmp_path / 'moved')), tmp_path / 'run')
 
 
 @pytest.mark.parametrize('edit', ['{"a": 2}', '{"a": 1} ', ''])
@@ -51,10 +52,10 @@ def test_edited_file_is_refused_and_a_copy_is_not(tmp_path, edit):
   begin(made(**{'data.files': (str(file),)}), tmp_path / 'run')
   (tmp_path / 'copy.jsonl').write_text('{"a": 1}')
   copy = made(**{'data.files': (str(tmp_path / 'copy.jsonl'),)})
-  configs.open_workdir(copy, tmp_path / 'run')
+  workdirs.claim(copy, tmp_path / 'run')
   (tmp_path / 'copy.jsonl').write_text(edit)
   with pytest.raises(UserError, match='data.files'):
-    configs.open_workdir(copy, tmp_path / 'run')
+    workdirs.claim(copy, tmp_path / 'run')
 
 
 def test_sources_of_shards_are_known_one_by_one(tmp_path):
@@ -104,32 +105,32 @@ def test_older_stage_is_known_by_the_sizes_of_its_files(tmp_path):
 
 def test_field_that_is_new_takes_its_default(tmp_path):
   begin(made(), tmp_path / 'run')
-  configs.open_workdir(made(fresh=3), tmp_path / 'run')
+  workdirs.claim(made(fresh=3), tmp_path / 'run')
   with pytest.raises(UserError, match='fresh 3 -> 4'):
-    configs.open_workdir(made(fresh=4), tmp_path / 'run')
+    workdirs.claim(made(fresh=4), tmp_path / 'run')
 
 
 def test_new_source_of_the_mix_is_a_change(tmp_path):
   begin(made(), tmp_path / 'run')
   with pytest.raises(UserError, match='data.mix.code'):
-    configs.open_workdir(made(**{'data.mix.code': 0.5}), tmp_path / 'run')
+    workdirs.claim(made(**{'data.mix.code': 0.5}), tmp_path / 'run')
 
 
 def test_more_steps_go_on_and_fewer_are_refused(tmp_path):
   folder = tmp_path / 'run'
   begin(made(), folder)
   configs.write_json(folder / 'results.json', {'loss': 1.0})
-  assert configs.finished(folder) == {'loss': 1.0}
-  configs.open_workdir(made(**{'train.steps': 20}), folder)
-  assert configs.finished(folder) is None
+  assert workdirs.finished(folder) == {'loss': 1.0}
+  workdirs.claim(made(**{'train.steps': 20}), folder)
+  assert workdirs.finished(folder) is None
   assert configs.read_json(folder / 'results_10.json') == {'loss': 1.0}
   with pytest.raises(UserError, match='train.steps 20 -> 10'):
-    configs.open_workdir(made(), folder)
+    workdirs.claim(made(), folder)
 
 
 def test_empty_workdir_is_refused(launcher):
   with pytest.raises(UserError, match='--workdir is empty'):
-    configs.open_workdir(made(), '')
+    workdirs.claim(made(), '')
 
 
 HOLD = """
@@ -207,4 +208,4 @@ def test_config_file_that_is_none_is_one_line(tmp_path, text):
   begin(made(), tmp_path / 'run')
   (tmp_path / 'run/config.json').write_text(text)
   with pytest.raises(UserError, match='config.json'):
-    configs.open_workdir(made(), tmp_path / 'run')
+    workdirs.claim(made(), tmp_path / 'run')

@@ -8,12 +8,17 @@ import xxhash
 # Config fields that name an input. The path is free to change; its content is not.
 INPUTS = (
   *('init_from', 'reward_from', 'members', 'tokenizer', 'base', 'documents', 'inputs'),
-  *('data.root', 'data.tokenizer', 'data.files', 'data.heldout_files'),
-  *('needle.tokenizer', 'needle.documents'),
+  *('data', 'data.root', 'data.tokenizer', 'data.files', 'data.heldout_files'),
+  *('needle.tokenizer', 'needle.documents', 'scaling.tokenizer'),
+  *('source', 'params_json'),
 )
+# Of weights of other makers, which may fill a disk, this much of every file is read.
+SAMPLED = ('source',)
 # These compare by themselves (curate), or belong to no one model (chat).
 EXEMPT = ('curate', 'herd', 'plan', 'chat', 'inspect')
 CHUNK = 1 << 22
+PARTS = 64  # of a file that is sampled
+PART = 1 << 16  # bytes
 
 
 def inputs(flat):
@@ -32,27 +37,35 @@ def inputs(flat):
         name = index.parent.relative_to(value).as_posix()
         made_from[f'{field}/{name}'] = of(index)
       continue
-    marks = [of(path) for path in paths]
+    marks = [of(path, field in SAMPLED) for path in paths]
     if all(marks):
       made_from[field] = marks[0] if len(marks) == 1 else ' '.join(marks)
   return made_from
 
 
-def of(path):
+def same(field, before, now):
+  """Whether two {field: fingerprint} prove that an input is the same; one that either
+  lacks proves nothing. Of shards, all that were there then are there now."""
+  keys = [k for k in before if k.partition('/')[0] == field]
+  return bool(keys) and all(now.get(k) == before[k] for k in keys)
+
+
+def of(path, sampled=False):
   """Fingerprint of a file, a stage's final parameters or a folder of files; '' when
   nothing is there.
 
-  A stage is known by the digest of its arrays, other folders by every byte.
+  A stage is known by the digest of its arrays, other folders by every byte; with
+  `sampled` by size and 64 places of every file, which other weights change.
   """
   path = pathlib.Path(path)
   if path.is_file():
-    return _digest([path])
+    return _digest([path], sampled)
   if not path.is_dir():
     return ''
   for folder in (path, path / 'final'):
     if (folder / 'model.json').exists():
       return _stage(folder)
-  return _digest(sorted(p for p in path.rglob('*') if p.is_file()))
+  return _digest(sorted(p for p in path.rglob('*') if p.is_file()), sampled)
 
 
 def _stage(folder):
@@ -71,12 +84,18 @@ def _stage(folder):
   return hasher.hexdigest()
 
 
-def _digest(paths):
+def _digest(paths, sampled=False):
   hasher = xxhash.xxh3_128()
   for path in paths:
-    if len(paths) > 1:
-      hasher.update(f'{path.name} {path.stat().st_size}\n'.encode())
+    size = path.stat().st_size
+    if len(paths) > 1 or sampled:
+      hasher.update(f'{path.name} {size}\n'.encode())
     with open(path, 'rb') as file:
+      if sampled and size > PARTS * PART:
+        for i in range(PARTS):
+          file.seek(i * (size - PART) // (PARTS - 1))
+          hasher.update(file.read(PART))
+        continue
       while chunk := file.read(CHUNK):
         hasher.update(chunk)
   return hasher.hexdigest()

@@ -1,5 +1,13 @@
 """How a run ends when the end is not a fault of this code."""
 
+import errno
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
+# What a path is that cannot be used, and what the machine has no more of.
+UNUSABLE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO)
+SPENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+
 
 class UserError(Exception):
   """A mistake of the user: one line that names the field or file and the way out."""
@@ -10,3 +18,31 @@ class Preempted(BaseException):
 
   No Exception: it may come anywhere, also where a library goes on after an error.
   """
+
+
+def ending(error):
+  """(exit status, the line for the user; None for an error that is ours)."""
+  if isinstance(error, UserError):
+    return 2, str(error)
+  if isinstance(error, Preempted):
+    return 0, str(error)
+  if isinstance(error, OSError):
+    path = error.filename or 'a file'
+    if error.errno in FULL:
+      return (
+        1,
+        f'{error.filename or "the disk"}: {error.strerror}; free space, run again',
+      )
+    if error.errno in FORBIDDEN:
+      return 1, f'{path}: {error.strerror}; choose a --workdir you can write'
+    if error.errno in UNUSABLE:
+      return 1, f'{path}: {error.strerror}; put right what lies there, or name another'
+    if error.errno in SPENT:
+      return (
+        1,
+        f'{path}: {error.strerror}; the machine has no more of it (see ulimit -a)',
+      )
+  if isinstance(error, RuntimeError) and 'Unable to initialize backend' in str(error):
+    line = ' '.join(str(error).split())[:200]
+    return 2, f'{line}: no such device here; correct JAX_PLATFORMS or unset it'
+  return 1, None

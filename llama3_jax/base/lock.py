@@ -18,7 +18,7 @@ DEAD_S = 60.0  # without one, the owner on another host is dead
 _held = {}  # folder -> open file: the kernel lets go of it when this process ends
 
 
-def take(folder):
+def take(folder, field='--workdir'):
   """Holds the workdir `folder` until this process ends or `release`.
 
   On one host the kernel frees the lock of a dead process. For a folder that several
@@ -34,7 +34,7 @@ def take(folder):
   file = open(folder / NAME, 'a+', encoding='utf-8')
   try:
     if owner := _owner(file, folder, keep=True):
-      raise UserError(_line(folder, owner))
+      raise UserError(_line(folder, owner, field))
   except BaseException:
     file.close()
     raise
@@ -57,7 +57,7 @@ def check(folder):
   except OSError:
     return  # what cannot be opened is named by who writes there
   if owner:
-    raise UserError(_line(folder, owner))
+    raise UserError(_line(folder, owner, '--workdir'))
 
 
 def release(folder):
@@ -131,8 +131,8 @@ def _self():
   return {'host': socket.gethostname(), 'process': os.getpid(), 'since': since}
 
 
-def _line(folder, owner):
+def _line(folder, owner, field):
   return (
-    f'--workdir={folder} is in use by process {owner["process"]} on {owner["host"]} '
-    f'since {owner.get("since", "?")}: wait for it, end it, or choose another --workdir'
+    f'{field}={folder} is in use by process {owner["process"]} on {owner["host"]} '
+    f'since {owner.get("since", "?")}: wait for it, end it, or choose another {field}'
   )

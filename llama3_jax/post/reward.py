@@ -37,12 +37,12 @@ def abstract(config: ModelConfig, dtype=jnp.float32, mesh=None) -> Reward:
   return Reward(model=llama.abstract(config, dtype, mesh), head=head)
 
 
-def load(workdir: str) -> tuple[Reward, ModelConfig]:
+def load(workdir: str, field: str = 'reward_from') -> tuple[Reward, ModelConfig]:
   """A trained reward model from a finished stage, laid out over the ambient mesh."""
-  config = checkpoint.load_model(workdir)
+  config = checkpoint.load_model(workdir, field)
   mesh = jax.sharding.get_mesh()
   place = None if mesh.empty else mesh
-  return checkpoint.load_params(workdir, abstract(config, mesh=place)), config
+  return checkpoint.load_params(workdir, abstract(config, mesh=place), field), config
 
 
 def token_rewards(params: Reward, batch: Mapping, config: ModelConfig) -> jax.Array:

@@ -45,8 +45,8 @@ def read(path):
 def parse(path):
   try:
     found = configs.read_json(path)
-  except (OSError, RecursionError) as e:
-    raise UserError(f'{path} cannot be read ({e}): {MADE_AGAIN}')
+  except (UserError, OSError, RecursionError):
+    raise damaged(path.parent, path.name, MADE_AGAIN)
   if not isinstance(found, dict):
     raise UserError(f'{path} holds no JSON object: {MADE_AGAIN}')
   return found

@@ -17,6 +17,7 @@ from absl import logging
 from etils import epath
 
 from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 from llama3_jax.train import beside
@@ -38,8 +39,12 @@ class Checkpoints:
 
   def __init__(self, workdir, keep=2, every=0, elsewhere=''):
     self.folder = _folder(workdir, elsewhere)
+    field = 'train.checkpoints' if elsewhere else '--workdir'
     if keep < 1:
       raise UserError(f'train.keep={keep}: 1 or more saves are kept')
+    local = '://' not in elsewhere
+    if local and self.folder.exists() and not self.folder.is_dir():
+      raise UserError(f'{field}: {self.folder} is a file: name a folder for the saves')
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep, keep_period=every or None, create=True
     )
@@ -48,8 +53,10 @@ class Checkpoints:
         self.manager = ocp.CheckpointManager(self.folder, options=options)
       except (OSError, ValueError, RuntimeError, ImportError) as e:
         text = ' '.join(str(e).split())[:300]
-        field = 'train.checkpoints' if elsewhere else '--workdir'
         raise UserError(f'{field}: {self.folder} cannot be used ({text})')
+    if elsewhere and configs.first():
+      workdirs.own(self.folder, workdir, field)
+    configs.meet('checkpoints')
 
   def save(self, step, state, data):
     """Start saving `state` and the JSON-able `data` as `step`; returns at once."""
@@ -57,6 +64,7 @@ class Checkpoints:
       logging.info('step %d is saved already', step)
       return
     digests = {'data': digest.value(data), 'arrays': digest.arrays(state)}
+    digests['step'] = step
     args = ocp.args.Composite(
       state=ocp.args.StandardSave(state),
       data=ocp.args.JsonSave(data),
@@ -119,6 +127,11 @@ class Checkpoints:
       logging.info('%s has no digests: it is used unchecked', folder)
     elif not (isinstance(digests, dict) and isinstance(digests.get('arrays'), dict)):
       raise beside.damaged(folder, 'digest', AGAIN)
+    elif digests.get('step', step) != step:
+      raise UserError(
+        f'{folder} is the save of step {digests["step"]} under another name: give the '
+        'folder its own name back, or remove it'
+      )
     elif digests.get('data') != digest.value(data):
       raise beside.damaged(folder, 'data', AGAIN)
     if not isinstance(data, dict):
@@ -215,12 +228,13 @@ def final(workdir):
   return folder if (folder / 'model.json').exists() else folder / 'final'
 
 
-def load_model(workdir):
-  """ModelConfig stored beside the parameters of a stage."""
+def load_model(workdir, field='init_from'):
+  """ModelConfig stored beside the parameters of a stage, which the config's `field`
+  names."""
   path = final(workdir) / 'model.json'
   if not path.exists():
     raise UserError(
-      f'init_from={workdir}: no parameters there ({path} is missing); '
+      f'{field}={workdir}: no parameters there ({path} is missing); '
       'name the workdir of a finished stage or of a conversion'
     )
   values = beside.read(path)
@@ -258,9 +272,9 @@ def tokenizer(workdir):
   return path
 
 
-def load_params(workdir, abstract):
+def load_params(workdir, abstract, field='init_from'):
   """Parameters of a finished stage, laid out as `abstract` (ShapeDtypeStructs)."""
-  load_model(workdir)
+  load_model(workdir, field)
   folder = final(workdir).resolve()
   wanted = beside.digests(folder)
   with ocp.StandardCheckpointer() as loader:
@@ -272,24 +286,25 @@ def load_params(workdir, abstract):
       wanted and wanted['arrays'],
       folder,
       beside.MADE_AGAIN,
+      field,
     )
 
 
-def load(workdir, model=None, mesh=None):
+def load(workdir, model=None, mesh=None, field='init_from'):
   """(params, ModelConfig) of a finished stage; `model` overrides e.g. RoPE scaling."""
-  model = model or load_model(workdir)
+  model = model or load_model(workdir, field)
   mesh = mesh or jax.sharding.get_mesh()
   if not mesh.empty:
-    return load_params(workdir, llama.abstract(model, mesh=mesh)), model
+    return load_params(workdir, llama.abstract(model, mesh=mesh), field), model
   here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   abstract = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
     llama.abstract(model),
   )
-  return load_params(workdir, abstract), model
+  return load_params(workdir, abstract, field), model
 
 
-def _read(read, path, abstract, wanted, folder, remedy):
+def _read(read, path, abstract, wanted, folder, remedy, field='init_from'):
   """read(abstract) of the arrays in `path`, compared with the digests `wanted`.
 
   Digests are of the values as they were saved: another dtype is made afterwards.
@@ -301,7 +316,7 @@ def _read(read, path, abstract, wanted, folder, remedy):
     )
   with _quiet():
     try:
-      _compare(path, abstract)
+      _compare(path, abstract, field)
       found = read(like)
     except UserError:
       raise
@@ -326,7 +341,7 @@ def _as_saved(x, kept):
   return jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding)
 
 
-def _compare(folder, abstract):
+def _compare(folder, abstract, field):
   """UserError naming the first array that is not in both or has another shape.
 
   Orbax would leave out what is not asked for, and fail in the middle of reading.
@@ -339,12 +354,16 @@ def _compare(folder, abstract):
   with ocp.StandardCheckpointer() as reader:
     kept = shapes(reader.metadata(folder).item_metadata.tree)
   wanted = shapes(abstract)
+  rewards = [any(n.startswith('model.') for n in names) for names in (kept, wanted)]
+  if rewards[0] != rewards[1]:
+    a, b = ('a reward model' if r else 'a language model' for r in rewards)
+    raise UserError(f'{field}: {folder} holds {a}, {b} is needed: name another stage')
   for name in sorted(kept | wanted):
     a, b = (x.get(name, 'not there') for x in (kept, wanted))
     if a != b:
       raise UserError(
         f'{folder} holds another model than the config makes ({name} is {a} in the '
-        f'file, {b} in the config): check model.* and init_from'
+        f'file, {b} in the config): check model.* and {field}'
       )
 
 

@@ -59,6 +59,12 @@ def check(config, model, plan=None):
   for name in ('eval_every', 'keep_every', 'replay_every', 'stats_every'):
     if t[name] < 0:
       raise UserError(f'train.{name}={t[name]}: 0 (never) or more is needed')
+  saves = min(t.keep, -(-t.steps // t.save_every))
+  if t.get('average', 0) > saves > 0:
+    raise UserError(
+      f'train.average={t.average}: {saves} saves are kept; raise train.keep, lower '
+      'train.save_every, or lower train.average'
+    )
   o = config.optim
   if 0 < o.decay < o.warmup:
     raise UserError(
@@ -216,6 +222,9 @@ class _Run:
       self.data.restore(saved['data'])
       useful = saved.get('useful_s', 0.0)
       logging.info('resumed at step %d, %d tokens', step, self.data.tokens)
+    elif reports.read(self.workdir):
+      folder = self.checkpoints.folder
+      logging.warning('%s holds no save: the run begins again at step 0', folder)
     self.clock.back(useful)
     for rewind in self._rewinds():
       if rewind['to'] == (step or 0):

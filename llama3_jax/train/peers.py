@@ -43,7 +43,7 @@ def join(address=None, count=None, index=None):
     said = f'--coordinator={address} --processes={count} --process={index}'
     raise UserError(
       f'{said if address else "--coordinator=auto"}: the processes did not find each '
-      f'other ({reason})'
+      f'other ({reason}); --coordinator=none runs this process alone'
     )
 
 

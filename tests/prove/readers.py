@@ -20,6 +20,7 @@ from experiments import shards as shards_stage
 from experiments import tokenizer as tokenizer_stage
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
+from llama3_jax import workdir as workdirs
 from llama3_jax.curate import classify
 from llama3_jax.curate import exclude
 from llama3_jax.curate import read as documents
@@ -225,7 +226,7 @@ def _side(folder):
       metrics.read(side),
       goodput.report(side),
       configs.read_json(side / 'config.json'),
-      configs.finished(side),
+      workdirs.finished(side),
     )
 
   names = ('goodput.json', 'metrics.jsonl', 'config.json', 'results.json')

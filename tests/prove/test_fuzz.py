@@ -14,6 +14,7 @@ from test_fields import BAD
 import experiment
 from llama3_jax import config as configs
 from llama3_jax import override
+from llama3_jax import sweep
 from llama3_jax.base import fields
 from llama3_jax.base.errors import UserError
 
@@ -151,7 +152,7 @@ def understood(arguments):
   """What happens before a device is touched; the errors of a user pass."""
   flags, overrides = experiment.parse(arguments)
   module, config = experiment.load_config(flags.get('config', ''))
-  for member, _ in experiment.members(module, config, flags, overrides, 'w'):
+  for member, _ in sweep.members(module, config, flags, overrides, 'w'):
     experiment.check(member)
 
 
