@@ -156,18 +156,14 @@ def _only_compiler():
 
 def _devices(flags):
   from llama3_jax import config as configs
-  from llama3_jax import sweep
 
   _compiler(flags)
   if 'devices' in flags:
-    count = sweep.number(flags, 'devices', 1)
-    count = f'--xla_force_host_platform_device_count={count}'
+    count = f'--xla_force_host_platform_device_count={int(flags["devices"])}'
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {count}'
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # the compiler for TPUs may be here
-  try:
-    import jax
-  except ValueError as e:  # jax reads its switches from the environment here
-    raise UserError(f'{e}: correct that variable or unset it')
+  import jax
+
   jax.config.update(
     'jax_compilation_cache_dir', str(configs.cache_folder() / 'compiled')
   )
@@ -252,6 +248,8 @@ def main(arguments, peers):
       raise UserError(f'--{name} is missing; see python -m experiment --help')
   if 'stopped' in flags:
     sweep.number(flags, 'stopped')
+  if 'devices' in flags:
+    sweep.number(flags, 'devices', 1)
   if not flags['workdir'] or flags['workdir'] == 'true':
     raise UserError('--workdir is empty: name the folder for all output')
   alone = 'coordinator' not in flags and not _several()

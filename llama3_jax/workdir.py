@@ -111,11 +111,10 @@ def own(folder, workdir, field):
   taken = None
   if mark.exists():
     try:
-      taken = json.loads(mark.read_text())
-      different = _differences(_whole(taken, mark), now, FREE)
-    except (ValueError, RecursionError):
+      taken = _whole(json.loads(mark.read_text()), mark)
+    except (OSError, ValueError, RecursionError, UserError):
       raise UserError(f'{field}={folder}: {NAME} there is not readable: name another')
-    if different:
+    if different := _differences(taken, now, FREE):
       raise UserError(
         f'{field}={folder} holds the saves of another run ({different}; its workdir '
         f'was {taken.get("workdir")}): name another folder'

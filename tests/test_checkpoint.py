@@ -15,6 +15,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
 from llama3_jax.model import llama
+from llama3_jax.post import reward
 from llama3_jax.train import average
 from llama3_jax.train import checkpoint
 from llama3_jax.train import optim
@@ -170,6 +171,35 @@ def test_corrupt_checkpoint_is_one_line_and_stays(saved, tmp_path, how):
   assert str(folder / 'checkpoints' / '7') in one_line(e.value)
   assert [f for f in before if not f.exists()] == []
   equal(opened(folder).restore(abstract(state()), 3)[0], state(seed=3))
+
+
+def test_save_under_the_name_of_another_step_is_refused(saved, tmp_path):
+  shutil.copytree(saved, tmp_path / 'run')
+  steps = opened(tmp_path / 'run').steps()
+  newest = tmp_path / f'run/checkpoints/{steps[-1]}'
+  newest.rename(newest.with_name('100'))
+  with pytest.raises(UserError, match=f'save of step {steps[-1]}'):
+    opened(tmp_path / 'run').restore(abstract(state()))
+
+
+def test_file_where_the_saves_are_due_is_one_line(tmp_path):
+  (tmp_path / 'checkpoints').write_text('')
+  with pytest.raises(UserError, match='is a file'):
+    checkpoint.Checkpoints(tmp_path)
+
+
+def test_reward_model_is_no_language_model_and_the_reverse(tmp_path):
+  params = state().params
+  for name, tree in (('lm', params), ('rm', reward.init(jax.random.key(1), params, C))):
+    checkpoint.save_params(tmp_path / name / 'final', tree, C)
+  with pytest.raises(
+    UserError, match='members: .* a reward model, a language model is'
+  ):
+    checkpoint.load(tmp_path / 'rm', field='members')
+  with pytest.raises(
+    UserError, match='reward_from: .* a language model, a reward model'
+  ):
+    reward.load(tmp_path / 'lm')
 
 
 def test_unfinished_save_is_ignored(saved, tmp_path):

@@ -47,10 +47,6 @@ def told(monkeypatch):
   def touched(_):
     raise AssertionError('the launcher looks for devices')
 
-  def there(flags):
-    if 'devices' in flags:
-      sweep.number(flags, 'devices')
-
   def call(*arguments, blind=True):
     term, level = signal.getsignal(signal.SIGTERM), absl_logging.get_verbosity()
     with monkeypatch.context() as patch:
@@ -59,7 +55,7 @@ def told(monkeypatch):
         patch.setattr(owner, name, list(value) if isinstance(value, list) else value)
       patch.setattr(sys, 'stderr', io.StringIO())
       text = sys.stderr
-      patch.setattr(experiment, '_devices', touched if blind else there)
+      patch.setattr(experiment, '_devices', touched if blind else dict)
       status = experiment.launch([str(a) for a in arguments])
     signal.signal(signal.SIGTERM, term)
     absl_logging.set_verbosity(level)
@@ -109,6 +105,11 @@ def test_value_that_cannot_be_is_named_before_any_device_is_touched(
   told, workdir, argument, word
 ):
   assert word in told(TINY, argument, workdir)
+
+
+@pytest.mark.parametrize('count', ['0', '-3', 'two'])
+def test_count_of_devices_is_one_or_more(told, workdir, count):
+  assert f'--devices={count}' in told(TINY, f'--devices={count}', workdir)
 
 
 @pytest.mark.parametrize('missing', ['config', 'workdir'])
@@ -312,6 +313,9 @@ def test_command_line_wins_over_the_sweep():
   for config, _ in runs:
     assert (config.optim.peak, config.seed, config.train.steps) == (0.5, 3, 7)
   runs = sweep.members(module, pretrain.get_config('tiny'), flags, {}, 'w')
+  apart = {'train.checkpoints': 'gs://a'}
+  apart = sweep.members(module, pretrain.get_config('tiny'), flags, apart, 'w')
+  assert [c.train.checkpoints for c, _ in apart] == ['gs://a/0', 'gs://a/1']
   assert [config.optim.peak for config, _ in runs] == [1e-3, 2e-3]
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 
 import ml_collections
+import numpy as np
 import pytest
 
 from llama3_jax import config as configs
@@ -15,6 +16,7 @@ from llama3_jax import workdir as workdirs
 from llama3_jax.base import content
 from llama3_jax.base import lock
 from llama3_jax.base.errors import UserError
+from llama3_jax.train import checkpoint
 
 
 def made(**fields):
@@ -203,9 +205,91 @@ def test_without_locks_of_the_file_system_the_process_decides(
     lock.release(tmp_path)
 
 
-@pytest.mark.parametrize('text', ['[]', '5', '{}', '{"config": 3}', '[' * 100_000])
+NONE = ['[]', '5', '{}', '{"config": 3}', '[' * 100_000]
+NONE += ['{"config": {"train.steps": "x"}}', '{"config": {}, "made_from": [1]}']
+
+
+@pytest.mark.parametrize('text', NONE)
 def test_config_file_that_is_none_is_one_line(tmp_path, text):
   begin(made(), tmp_path / 'run')
   (tmp_path / 'run/config.json').write_text(text)
   with pytest.raises(UserError, match='config.json'):
     workdirs.claim(made(), tmp_path / 'run')
+
+
+@pytest.mark.parametrize('first,then', [('', 'one'), ('one', ''), ('one', 'gone')])
+def test_input_that_is_set_unset_or_missing_is_another_run(tmp_path, first, then):
+  stage(tmp_path / 'one', 'aa')
+  where = {'': '', 'one': str(tmp_path / 'one'), 'gone': str(tmp_path / 'gone')}
+  begin(made(init_from=where[first]), tmp_path / 'run')
+  kept = (tmp_path / 'run/config.json').read_text()
+  with pytest.raises(UserError, match='init_from'):
+    workdirs.claim(made(init_from=where[then]), tmp_path / 'run')
+  assert (tmp_path / 'run/config.json').read_text() == kept
+
+
+def test_shards_may_move_as_a_whole_only(tmp_path):
+  for root, names in (('first', 'ab'), ('all', 'abc'), ('part', 'a')):
+    for name in names:
+      (tmp_path / root / name).mkdir(parents=True)
+      (tmp_path / root / name / 'index.json').write_text(f'{{"n": "{name}"}}')
+  begin(made(**{'data.root': str(tmp_path / 'first')}), tmp_path / 'run')
+  workdirs.claim(made(**{'data.root': str(tmp_path / 'all')}), tmp_path / 'run')
+  with pytest.raises(UserError, match='data.root'):
+    workdirs.claim(made(**{'data.root': str(tmp_path / 'part')}), tmp_path / 'run')
+
+
+@pytest.mark.parametrize('name', workdirs.OUTPUTS)
+def test_outputs_that_no_config_claims_are_not_taken(tmp_path, name):
+  (tmp_path / name).write_text('{}')
+  with pytest.raises(UserError, match=f'{name} but no config.json'):
+    workdirs.claim(made(), tmp_path)
+  assert not (tmp_path / 'config.json').exists()
+
+
+def test_large_source_is_known_by_parts_of_its_files(tmp_path):
+  text = bytearray(content.PARTS * content.PART + 5)
+  (tmp_path / 'a').write_bytes(text)
+  marks = {content.of(tmp_path, sampled=True)}
+  assert content.of(tmp_path / 'a', True) != content.of(tmp_path / 'a')
+  for place in (0, len(text) // 2, len(text) - 1):
+    text[place] = 1
+    (tmp_path / 'a').write_bytes(text)
+    marks.add(content.of(tmp_path, sampled=True))
+  (tmp_path / 'a').write_bytes(text + b'1')
+  marks.add(content.of(tmp_path, sampled=True))
+  assert len(marks) == 5
+
+
+def test_what_is_gone_is_made_again(tmp_path):
+  configs.write_json(tmp_path / 'results.json', {'a': 1})
+  (tmp_path / 'final').mkdir()
+  assert workdirs.finished(tmp_path, ('final',)) == {'a': 1}
+  assert workdirs.finished(tmp_path, list) is None  # the file `a`, which is not there
+  (tmp_path / 'final').rmdir()
+  assert workdirs.finished(tmp_path, ('final',)) is None
+
+
+def saves(tmp_path, name, config):
+  begin(config, tmp_path / name)
+  return checkpoint.Checkpoints(tmp_path / name, elsewhere=str(tmp_path / 'saves'))
+
+
+def test_saves_elsewhere_belong_to_one_run(tmp_path):
+  mine = saves(tmp_path, 'one', made())
+  mine.save(1, {'a': np.ones(2)}, {})
+  mine.close()
+  again = made(**{'train.steps': 20, 'train.keep': 3})
+  assert saves(tmp_path, 'moved', again).latest() == 1  # its workdir was lost
+  with pytest.raises(UserError, match=r'train.checkpoints.*seed 0 -> 1'):
+    saves(tmp_path, 'two', made(seed=1))
+  (tmp_path / 'saves/config.json').write_text('{}')
+  with pytest.raises(UserError, match=r'train.checkpoints.*not readable'):
+    saves(tmp_path, 'one', made())
+
+
+def test_saves_that_nobody_signed_are_not_continued_by_a_new_run(tmp_path):
+  (tmp_path / 'saves/3').mkdir(parents=True)
+  workdirs.claim(made(), tmp_path / 'new')
+  with pytest.raises(UserError, match='train.checkpoints'):
+    checkpoint.Checkpoints(tmp_path / 'new', elsewhere=str(tmp_path / 'saves'))

@@ -42,7 +42,17 @@ def ending(error):
         1,
         f'{path}: {error.strerror}; the machine has no more of it (see ulimit -a)',
       )
-  if isinstance(error, RuntimeError) and 'Unable to initialize backend' in str(error):
-    line = ' '.join(str(error).split())[:200]
-    return 2, f'{line}: no such device here; correct JAX_PLATFORMS or unset it'
+  line = ' '.join(str(error).split())[:300]
+  if 'for JAX flag' in line or "for environment 'JAX_" in line:
+    return 2, f'{line}: correct that variable of the environment, or unset it'
+  if _raised_in(error).endswith('jax/_src/xla_bridge.py'):  # it looks for devices there
+    return 2, f'no such device here: correct JAX_PLATFORMS, or unset it ({line})'
   return 1, None
+
+
+def _raised_in(error):
+  """The file whose code raised the error."""
+  trace = error.__traceback__
+  while trace and trace.tb_next:
+    trace = trace.tb_next
+  return trace.tb_frame.f_code.co_filename if trace else ''

@@ -1,0 +1,68 @@
+"""What the launcher says at its end when the environment or the system is at fault."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+import experiment
+from llama3_jax import config as configs
+from llama3_jax.base import errors
+
+ENVIRONMENT = ['JAX_PLATFORMS=nothing', 'JAX_ENABLE_X64=maybe']
+
+
+@pytest.mark.parametrize('variable', ENVIRONMENT)
+def test_environment_that_jax_cannot_use_is_one_line(launcher, tmp_path, variable):
+  name, _, value = variable.partition('=')
+  config = '--config=configs/average.py', "--config.members=('a', 'b')"
+  found = launcher.run(*config, f'--workdir={tmp_path}', env={name: value})
+  status, text = found
+  assert status == 2 and 'Traceback' not in text and name in text, text
+
+
+# The signal comes inside a callback of the collector, as jax has one: python drops what
+# is raised there.
+LOST = """
+import gc, os, signal, sys, time
+import experiment
+
+def main(arguments, peers):
+  ask = lambda *_: (gc.callbacks.clear(), os.kill(os.getpid(), signal.SIGTERM))
+  gc.callbacks.append(ask)
+  gc.collect()
+  time.sleep(20)
+
+experiment.main = main
+sys.exit(experiment.launch([]))
+"""
+
+
+def test_stop_that_a_callback_swallows_is_heard():
+  command = [sys.executable, '-c', LOST]
+  done = subprocess.run(command, capture_output=True, text=True, timeout=15)
+  assert done.returncode == 0 and 'stopped by SIGTERM' in done.stderr, done.stderr
+
+
+def test_empty_name_of_the_cache_is_the_usual_one(monkeypatch):
+  monkeypatch.setenv('LLAMA3_CACHE', '')
+  before = jax.config.jax_compilation_cache_dir
+  try:
+    experiment._devices({})
+    assert jax.config.jax_compilation_cache_dir == str(
+      configs.cache_folder() / 'compiled'
+    )
+    assert configs.cache_folder().is_absolute()
+  finally:
+    jax.config.update('jax_compilation_cache_dir', before)
+
+
+@pytest.mark.parametrize('number', [errno.EISDIR, errno.EFBIG, errno.EMFILE])
+def test_errors_of_the_system_are_one_line_and_others_are_ours(number):
+  status, line = errors.ending(OSError(number, os.strerror(number), 'a/file'))
+  assert status == 1 and line.startswith(f'a/file: {os.strerror(number)}; ')
+  assert errors.ending(OSError(errno.EPIPE, 'Broken pipe', 'a')) == (1, None)
+  assert errors.ending(ValueError('a fault')) == (1, None)
