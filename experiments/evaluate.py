@@ -28,6 +28,8 @@ def main(config, workdir):
   folder = workdirs.claim(config, workdir)
   if (done := workdirs.finished(folder)) is not None:
     return done
+  if not config.tasks and not config.data.root:
+    raise UserError('tasks is empty and data.root as well: nothing to evaluate')
   settings = Settings(temperature=0.0, max_new=config.max_new)
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   params, model = checkpoint.load(config.init_from)

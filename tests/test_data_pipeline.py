@@ -287,3 +287,12 @@ def test_pack_gives_padding_no_weight():
   batch = pack.pack(np.arange(8), np.arange(8), np.array([0] * 5 + [-1] * 3), 4)
   np.testing.assert_array_equal(batch['weight'], [[1, 1, 1, 1], [1, 0, 0, 0]])
   np.testing.assert_array_equal(batch['segment'], [[1, 1, 1, 1], [1, 0, 0, 0]])
+
+
+@pytest.mark.parametrize('phase,field', [(0, 'data.mix.b'), (1, 'data.changes')])
+def test_source_without_documents_is_named_where_it_is_asked_for(phase, field):
+  sources = {'a': Source('a', [40, 50]), 'b': ()}
+  phases = [(0, {'a': 1.0}), (100, {'a': 1.0})]
+  phases[phase][1]['b'] = 1.0
+  with pytest.raises(UserError, match=f'{field}: the folder of source b'):
+    pipeline.Rows(sources, phases, seed=0)

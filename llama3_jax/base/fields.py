@@ -145,6 +145,7 @@ FIELDS = {
   'step': Field('[1, 1e9]', 'that is shown, from 1'),
   'samples': Field('[1, 1e4]', 'answers a prompt'),
   'members': Field('[1, 1e3]', 'runs that are averaged'),
+  'characters': Field('[1, 1e9]', 'of a document that the model sees'),
   'hold_out': Field('[1, 1e9]', 'every n-th document is for the report only'),
   'vocab_size': Field('[256, 1e7]', 'base ranks; 256 special tokens come on top'),
   'shards': Field('[1, 1e4]', 'tensor-parallel files'),

@@ -35,9 +35,12 @@ class Rows:
     used = sorted({name for phase in self.phases for name in phase.names})
     for name in used:
       if not len(sources[name]):
+        first = self.phases[0].names
+        field = f'data.mix.{name}' if name in first else 'data.changes'
+        way = f'give --config.{field}=0' if name in first else 'leave it out there'
         raise UserError(
-          f'data.mix.{name}: the folder of this source holds no document for training; '
-          f'give --config.data.mix.{name}=0, or documents'
+          f'{field}: the folder of source {name} holds no document for training; '
+          f'{way}, or give documents'
         )
     self.sources = {name: sources[name] for name in used}
     self.seed = seed
