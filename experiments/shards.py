@@ -27,6 +27,8 @@ def main(config, workdir):
   folder = workdirs.claim(config, workdir)
   if (done := workdirs.finished(folder, _indexes)) is not None:
     return done
+  if not config.heldout < 1:
+    raise UserError(f'heldout={config.heldout}: it is a share, below 1')
   tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
   results = {}
   for name, documents in _sources(config, tokenizer).items():

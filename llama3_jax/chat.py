@@ -1,42 +1,19 @@
 """The chat protocol: messages to ids and back, with masks (4.1.1, 4.3.5)."""
 
-import ast
 import dataclasses
-import json
-import re
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from llama3_jax import tool_calls
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.tokenizer import Tokenizer
 
 ROLES = ('system', 'user', 'assistant', 'ipython')
 ENDS = ('eot', 'eom')
-CALL_FORMATS = ('json', 'function_tag', 'python_list')
-# Written tool.call(query="..."); every other tool is one that the user defined.
-BUILTIN = ('brave_search', 'wolfram_alpha', 'photogen')
-CODE = 'code_interpreter'
-# The one argument, a text, of the tools that are not written as JSON.
-NEEDED = {CODE: 'code'} | dict.fromkeys(BUILTIN, 'query')
-
-BUILTIN_CALL = re.compile(
-  r'(?P<name>\w+)\.call\(query="(?P<query>(?:(?!"\)).)*)"\)', re.S
-)
-TAGGED_CALL = re.compile(
-  r'<function=(?P<name>[^>{}]+)>(?P<arguments>\{.*\})</function>'
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Call:
-  """A tool call: the tool's name and its arguments by name."""
-
-  name: str
-  arguments: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +37,7 @@ class Message:
   role: str
   content: str = ''
   end: str | None = 'eot'
-  calls: tuple[Call, ...] = ()
+  calls: tuple[tool_calls.Call, ...] = ()
   python_tag: bool = False
   context: str | None = None
   ids: tuple[int, ...] | None = None
@@ -98,10 +75,12 @@ def message(row: Any, where: str, role: str | None = None) -> Message:
     raise UserError(
       f'{where}: field {wrong[0]!r} is unknown; a message has {sorted(known)}'
     )
+  if 'content' not in row and not row.get('calls') and row.get('ids') is None:
+    raise UserError(f"{where}: field 'content' is missing")
   values = {**row, 'role': row.get('role', role)}
   if values['role'] == 'tool':
     values['role'] = 'ipython'
-  values['calls'] = _calls(row.get('calls', []), where)
+  values['calls'] = tool_calls.read(row.get('calls', []), where)
   if values.get('ids') is not None:
     values['ids'] = _ids(values['ids'], where)
   result = Message(**values)
@@ -142,15 +121,15 @@ def encode(
   Args:
     messages: the dialog.
     prompt: end with an open assistant header, for the model to go on.
-    call_format: how custom tool calls are written, one of CALL_FORMATS.
+    call_format: how custom tool calls are written, one of tool_calls.FORMATS.
 
   Raises:
     UserError: unknown role, end or call format; a token that the vocabulary's
       variant lacks; several calls in a format that holds one; sampled ids of another
       vocabulary, or that say something else than the message.
   """
-  if call_format not in CALL_FORMATS:
-    raise UserError(f'call format {call_format!r} is none of {CALL_FORMATS}')
+  if call_format not in tool_calls.FORMATS:
+    raise UserError(f'call format {call_format!r} is none of {tool_calls.FORMATS}')
   parts = [([tokenizer.bos], False, True)]
   for i, m in enumerate(messages):
     _check(m, f'message {i}')
@@ -200,62 +179,12 @@ def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> Message:
   # By id: a text that spells out the tag does not run as code.
   tagged = bool(ids) and ids[0] == specials.get('<|python_tag|>')
   content = tokenizer.decode(ids[1:] if tagged else ids)
-  calls = parse_calls(content)
+  calls = tool_calls.parse(content)
   if not calls and tagged:
     # What is no call is a program for the interpreter, tagged by definition.
-    return Message('assistant', '', end, (Call(CODE, {'code': content}),))
+    code = tool_calls.Call(tool_calls.CODE, {'code': content})
+    return Message('assistant', '', end, (code,))
   return Message('assistant', '' if calls else content, end, calls, tagged)
-
-
-def write_call(call: Call, call_format: str = 'json') -> str:
-  """Text of a tool call. Code is itself; built-in tools take one query."""
-  if call.name == CODE:
-    return call.arguments['code']
-  if call.name in BUILTIN:
-    return f'{call.name}.call(query="{call.arguments["query"]}")'
-  if call_format == 'json':
-    return json.dumps(
-      {'type': 'function', 'name': call.name, 'parameters': dict(call.arguments)}
-    )
-  if call_format == 'function_tag':
-    return f'<function={call.name}>{json.dumps(dict(call.arguments))}</function>'
-  arguments = ', '.join(f'{k}={_python(v)}' for k, v in call.arguments.items())
-  return f'[{call.name}({arguments})]'
-
-
-def parse_calls(text: str) -> tuple[Call, ...]:
-  """The tool calls that a text is, in any format; () if it is anything else.
-
-  Only a text that is a call from its first to its last character counts: an
-  answer that quotes a call is an answer.
-  """
-  text = text.strip()
-  if match := BUILTIN_CALL.fullmatch(text):
-    return (Call(match['name'], {'query': match['query']}),)
-  if match := TAGGED_CALL.fullmatch(text):
-    arguments = _plain(_json_object(match['arguments']))
-    return () if arguments is None else (Call(match['name'], arguments),)
-  if text.startswith('{'):
-    value = _json_object(text) or {}
-    name, arguments = value.get('name'), value.get('parameters')
-    arguments = _plain(arguments) if isinstance(arguments, dict) else None
-    if isinstance(name, str) and name and arguments is not None:
-      return (Call(name, arguments),)
-  if text.startswith('['):
-    return _python_calls(text)
-  return ()
-
-
-def _calls(rows: Any, where: str) -> tuple[Call, ...]:
-  shape = 'calls must be a list of {"name": text, "arguments": object}'
-  if not isinstance(rows, list):
-    raise UserError(f'{where}: {shape}, not a {jsonl.kind(rows)}')
-  for row in rows:
-    if not isinstance(row, Mapping) or set(row) != {'name', 'arguments'}:
-      raise UserError(f'{where}: {shape}')
-    if not isinstance(row['arguments'], Mapping):
-      raise UserError(f'{where}: {shape}')
-  return tuple(Call(row['name'], dict(row['arguments'])) for row in rows)
 
 
 def _ids(values: Any, where: str) -> tuple[int, ...]:
@@ -276,28 +205,19 @@ def _check(m: Message, where: str) -> None:
       raise UserError(f'{where}: {name} is not a string but a {jsonl.kind(value)}')
   if not isinstance(m.python_tag, bool):
     raise UserError(f'{where}: python_tag is {m.python_tag!r}: write true or false')
-  if m.role != 'assistant' and (m.calls or m.python_tag):
-    raise UserError(f'{where}: only an assistant calls tools, not {m.role!r}')
-  if m.role != 'assistant' and m.ids is not None:
-    raise UserError(f'{where}: only an assistant has sampled ids, not {m.role!r}')
+  own = {'calls': m.calls, 'python_tag': m.python_tag, 'ids': m.ids is not None}
+  for name in [name for name in own if own[name] and m.role != 'assistant']:
+    raise UserError(f'{where}: only an assistant has {name}, not {m.role!r}')
+  if m.role != 'assistant' and m.end != 'eot':
+    raise UserError(f'{where}: the end of a message of {m.role!r} is eot')
+  if m.role != 'user' and m.context is not None:
+    raise UserError(f'{where}: only a user has context, not {m.role!r}')
+  if m.vocabulary and m.ids is None:
+    raise UserError(f'{where}: vocabulary is that of ids, which are missing')
+  if m.content and any(call.name == tool_calls.CODE for call in m.calls):
+    raise UserError(f'{where}: content beside code would be run with it: leave one out')
   for call in m.calls:
-    _check_call(call, where, m.ids is not None)
-
-
-def _check_call(call: Call, where: str, sampled: bool) -> None:
-  """A call that can be written; where a model said it, its ids are written instead."""
-  if not isinstance(call.name, str) or not call.name:
-    raise UserError(f'{where}: calls must have a name, a text, not {call.name!r}')
-  if _plain(call.arguments) is None:
-    raise UserError(
-      f'{where}: the arguments of tool call {call.name} cannot be written as JSON: use '
-      'texts, finite numbers, lists and objects'
-    )
-  needed = None if sampled else NEEDED.get(call.name)
-  if needed and not isinstance(call.arguments.get(needed), str):
-    lacks = needed not in call.arguments
-    what = 'lacks its argument' if lacks else 'has no text as its argument'
-    raise UserError(f'{where}: tool call {call.name} {what} {needed!r}')
+    tool_calls.check(call, where, m.ids is not None)
 
 
 def _sampled_parts(tokenizer: Tokenizer, m: Message, where: str):
@@ -321,73 +241,12 @@ def _sampled_parts(tokenizer: Tokenizer, m: Message, where: str):
 
 
 def _content(tokenizer: Tokenizer, m: Message, call_format: str) -> list[int]:
-  tagged = m.python_tag or any(call.name == CODE for call in m.calls)
+  tagged = m.python_tag or any(call.name == tool_calls.CODE for call in m.calls)
   ids = [tokenizer.python_tag] if tagged else []
   ids += tokenizer.encode(m.content)
   if m.context is not None:
     # Separately, as the released code does: no token reaches over the border.
     ids += tokenizer.encode('\n\n') + tokenizer.encode(m.context)
   if m.calls:
-    ids += tokenizer.encode(_write_calls(m.calls, call_format))
+    ids += tokenizer.encode(tool_calls.write_all(m.calls, call_format))
   return ids
-
-
-def _write_calls(calls: Sequence[Call], call_format: str) -> str:
-  if len(calls) == 1:
-    return write_call(calls[0], call_format)
-  if call_format != 'python_list' or any(call.name in NEEDED for call in calls):
-    raise UserError(
-      f'{len(calls)} tool calls in one message: only custom tools in the format '
-      'python_list can be several; write one message a call'
-    )
-  return f'[{", ".join(write_call(call, call_format)[1:-1] for call in calls)}]'
-
-
-def _python(value: Any) -> str:
-  """A JSON value as Python source, strings in double quotes."""
-  if isinstance(value, str):
-    return json.dumps(value, ensure_ascii=False)
-  if isinstance(value, (list, tuple)):
-    return f'[{", ".join(map(_python, value))}]'
-  if isinstance(value, Mapping):
-    return f'{{{", ".join(f"{_python(k)}: {_python(v)}" for k, v in value.items())}}}'
-  return repr(value)
-
-
-def _json_object(text: str) -> dict[str, Any] | None:
-  try:
-    value = json.loads(text)
-  except (ValueError, RecursionError):
-    return None
-  return value if isinstance(value, dict) else None
-
-
-def _plain(value: Any) -> Any:
-  """The value as JSON gives it back; None where JSON has no words for it: sets, bytes,
-  numbers that are not finite, half a character. Whoever reads a call may write it."""
-  try:
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-    text.encode()
-    return json.loads(text)
-  except (TypeError, ValueError, RecursionError):
-    return None
-
-
-def _python_calls(text: str) -> tuple[Call, ...]:
-  """Calls of a Python list `[name(key=literal, ...), ...]`; () if it is none."""
-  try:
-    tree = ast.parse(text, mode='eval').body
-    calls = []
-    for node in tree.elts if isinstance(tree, ast.List) else ():
-      if not isinstance(node, ast.Call) or node.args:
-        return ()
-      pairs = {k.arg: ast.literal_eval(k.value) for k in node.keywords}
-      if not isinstance(node.func, ast.Name) or None in pairs:
-        return ()
-      pairs = _plain(pairs)
-      if pairs is None:
-        return ()
-      calls.append(Call(node.func.id, pairs))
-  except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-    return ()
-  return tuple(calls)

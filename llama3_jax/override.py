@@ -45,6 +45,8 @@ def _replace(section, path, text):
     value = {str(k): float(v) for k, v in ast.literal_eval(text).items()}
   except (ValueError, SyntaxError, TypeError, AttributeError, RecursionError):
     raise UserError(f'--config.{path}={text}: write {{"source": weight, ...}}')
+  if dotted := [k for k in value if '.' in k]:
+    raise UserError(f'--config.{path}: {dotted[0]!r} has a dot: rename that folder')
   name = path.split('.')[-1]
   del section[name]
   section[name] = ml_collections.ConfigDict(value)

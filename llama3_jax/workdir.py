@@ -106,9 +106,12 @@ def own(folder, workdir, field):
   Raises UserError (naming the config's `field`) when it holds those of another run, or
   saves that nobody signed, and when another process uses it.
   """
-  mark = folder / NAME
-  now = read(pathlib.Path(workdir) / NAME)
+  mark, mine = folder / NAME, pathlib.Path(workdir) / NAME
+  # A loop that was started without `claim`, in a notebook, has nothing to sign with.
+  now = read(mine) if mine.exists() else {'config': {}, 'made_from': {}}
   taken = None
+  if mark.exists() and not mine.exists():
+    raise UserError(f'{field}={folder} holds the saves of another run: name another')
   if mark.exists():
     try:
       taken = _whole(json.loads(mark.read_text()), mark)
@@ -129,7 +132,7 @@ def own(folder, workdir, field):
   if not shared:
     lock.take(folder, field)
   whose = {**now, 'workdir': str(pathlib.Path(workdir).resolve())}
-  if taken != whose:
+  if mine.exists() and taken != whose:
     mark.write_text(json.dumps(whose, indent=1) + '\n')
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from llama3_jax import chat
 from llama3_jax import tokenizer
+from llama3_jax import tool_calls
 from llama3_jax.base.errors import UserError
-from llama3_jax.chat import Call
 from llama3_jax.chat import Message
 from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.tool_calls import Call
 
 
 @pytest.fixture(scope='module')
@@ -147,7 +148,7 @@ def test_ids_after_the_stop_are_not_read(toy):
   ],
 )
 def test_text_that_is_no_call_stays_text(toy, text):
-  assert chat.parse_calls(text) == ()
+  assert tool_calls.parse(text) == ()
 
 
 def test_tool_turn_ends_message_then_turn(toy):

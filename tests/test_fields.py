@@ -12,6 +12,7 @@ from llama3_jax import config as configs
 from llama3_jax import override
 from llama3_jax.base import fields
 from llama3_jax.base.errors import UserError
+from llama3_jax.data import mix
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem[0] != '_')
@@ -140,3 +141,41 @@ def test_one_file_is_a_list_of_one():
   config = config_of('curate')
   override.apply(config, {'inputs': 'one.jsonl'})
   assert config.inputs == ('one.jsonl',)
+
+
+def lists():
+  """{path: default} of every list of every config."""
+  found = {}
+  for name in set(NAMES) - {'herd'}:
+    flat = configs.flatten(config_of(name))
+    found |= {k: v for k, v in flat.items() if isinstance(v, (tuple, list))}
+  return found
+
+
+def test_every_list_says_what_it_holds():
+  # sweep's entries are whole configs; what is empty by default shows no kind.
+  silent = {k for k, v in lists().items() if not (v or fields.find(k).rows)}
+  assert silent <= {'sweep', 'curate.code_rank.shares', *RANKS, 'scaling.weights'}
+
+
+RANKS = ('curate.quality_rank.shares', 'curate.reasoning_rank.shares')
+
+
+@pytest.mark.parametrize('value', ['5', '(None,)', '((1, 2),)', "('',)", '', "' '"])
+def test_a_list_of_names_holds_names(value):
+  paths = [k for k in lists() if fields.find(k).rows == 'p']
+  assert {'data.files', 'data.heldout_files', 'inputs', 'members'} <= set(paths)
+  for path in paths:
+    for config in map(config_of, NAMES):
+      if not isinstance(configs.flatten(config).get(path), tuple):
+        continue
+      with pytest.raises(UserError, match=f'--config.{path}'):
+        override.apply(config, {path: value})
+        fields.check(configs.flatten(config))
+
+
+def test_mix_without_weight_and_with_a_dot_is_one_line():
+  with pytest.raises(UserError, match="data.mix: 'v1.0' has a dot"):
+    override.apply(config_of('pretrain'), {'data.mix': "{'v1.0': 1}"})
+  with pytest.raises(UserError, match='not all 0, got none above 0'):
+    mix.schedule([(0, {})], ['general'])

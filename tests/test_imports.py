@@ -11,7 +11,7 @@ PACKAGE = ROOT / 'llama3_jax'
 LAYERS = (
   ('base',),
   ('axes', 'mesh', 'config', 'workdir', 'override', 'sweep', 'show', 'page', 'quant'),
-  ('vocabulary', 'tokenizer', 'chat', 'model', 'kernels'),
+  ('vocabulary', 'tokenizer', 'tool_calls', 'chat', 'model', 'kernels'),
   ('curate', 'data'),
   ('train', 'pipeline', 'scaling', 'plan'),
   ('generate', 'tasks', 'tools'),

@@ -11,6 +11,7 @@ import pytest
 
 from experiments import chat as talk
 from llama3_jax import chat
+from llama3_jax import tool_calls
 from llama3_jax.base.errors import UserError
 from llama3_jax.chat import Message
 from llama3_jax.generate import engine
@@ -100,7 +101,7 @@ BAD_MESSAGES = [
   ),
   {'role': 'assistant', 'calls': [{'name': 5, 'arguments': {}}]},
   {'role': 'assistant', 'calls': [{'name': 'f', 'arguments': 5}]},
-  {'role': 'assistant', 'calls': [{'name': chat.CODE, 'arguments': {'code': 5}}]},
+  {'role': 'assistant', 'calls': [{'name': tool_calls.CODE, 'arguments': {'code': 5}}]},
   {'role': [], 'content': 'x'},
   {'role': 'assistant', 'content': 'x', 'ids': 'abc'},
   {'role': 'assistant', 'content': 'x', 'ids': [-1.5]},
@@ -120,10 +121,119 @@ def test_pair_of_a_wrong_type_is_one_line(tmp_path, change):
 @pytest.mark.parametrize('bad', BAD_MESSAGES)
 def test_message_of_a_wrong_type_is_one_line(tmp_path, tokenizer, bad):
   path = tmp_path / 'sft.jsonl'
-  path.write_text(json.dumps({'messages': [{'role': 'user', 'content': 'a'}, bad]}))
+  asked = {'role': 'user', 'content': 'a'}
+  bad = {'content': '', **bad} if isinstance(bad, dict) else bad
+  path.write_text(json.dumps({'messages': [asked, bad]}))
   with pytest.raises(UserError, match='sft.jsonl, line 1') as error:
     sft.rows(sft.read(path), tokenizer, 100)
   assert '\n' not in str(error.value)
+
+
+CALLED = {'role': 'assistant', 'calls': [{'name': 'f', 'arguments': {'x': 1}}]}
+
+
+def called(name, **arguments):
+  return {**CALLED, 'calls': [{'name': name, 'arguments': arguments}]}
+
+
+@pytest.mark.parametrize(
+  'bad, fault',
+  [
+    # Written, these are other calls, or no calls at all.
+    (called('brave_search', query='a', count=5), 'read as another call'),
+    (called('brave_search', query='x") + ("y'), 'read as another call'),
+    (called('brave_search', query='x")'), 'read as another call'),
+    (called(tool_calls.CODE, code='brave_search.call(query="x")'), 'as another call'),
+    (called(tool_calls.CODE, code='x = 1', language='py'), 'read as another call'),
+    (
+      {**called(tool_calls.CODE, code='x = 1'), 'content': 'Let me see.'},
+      'beside code',
+    ),
+    # These say nothing, or what only others may say.
+    ({'role': 'assistant'}, "'content' is missing"),
+    ({'role': 'assistant', 'content': ''}, 'says nothing'),
+    ({'role': 'assistant', 'content': 'a', 'context': 'b'}, 'only a user has context'),
+    ({'role': 'assistant', 'content': 'a', 'vocabulary': 'b'}, 'which are missing'),
+  ],
+)
+def test_message_that_would_not_be_trained_as_it_stands(
+  tmp_path, tokenizer, bad, fault
+):
+  path = tmp_path / 'sft.jsonl'
+  path.write_text(json.dumps({'messages': [{'role': 'user', 'content': 'a'}, bad]}))
+  with pytest.raises(UserError, match=f'sft.jsonl, line 1.*{fault}'):
+    sft.rows(sft.read(path), tokenizer, 200)
+
+
+@pytest.mark.parametrize(
+  'asked, fault',
+  [
+    ({'role': 'user', 'content': 'a', 'end': 'eom'}, 'is eot'),
+    ({'role': 'system', 'content': 'a', 'end': None}, 'is eot'),
+    ({'role': 'system', 'content': 'a', 'context': 'b'}, 'only a user has context'),
+    ({'role': 'user', 'content': 'a', 'ids': []}, 'only an assistant has ids'),
+    (
+      {'role': 'assistant', 'content': 'a'},
+      "prompt is the assistant's",
+    ),
+    ({'role': 'system', 'content': 'a'}, "last message of prompt is the system's"),
+  ],
+)
+def test_prompt_that_nobody_asks(asked, fault):
+  with pytest.raises(UserError, match=f'row.*{fault}'):
+    preference.parse({'prompt': [asked], 'responses': ['a', 'b']}, 'row')
+
+
+@pytest.mark.parametrize('call_format', tool_calls.FORMATS)
+@pytest.mark.parametrize('name', ['f', 'f>', 'f(x', 'f"', 'f{', 'class', 'é'])
+@pytest.mark.parametrize('arguments', [{}, {'x': [1, {'y': None}]}, {'a b': 'é")'}])
+def test_a_call_is_read_as_written_or_refused(call_format, name, arguments):
+  call = tool_calls.Call(name, arguments)
+  try:
+    text = tool_calls.write_all((call,), call_format)
+  except UserError as error:
+    assert 'read as another call' in str(error)
+    assert name != 'f' or call_format == 'python_list'
+  else:
+    assert tool_calls.parse(text) == (call,)
+
+
+def test_equal_answers_are_no_pair():
+  asked = {'prompt': [{'role': 'user', 'content': 'a'}]}
+  for responses in (['b', 'b'], ['b', 'c', 'b'], ['b', {'content': 'b'}]):
+    with pytest.raises(UserError, match='row: responses 1 and . are equal'):
+      preference.parse({**asked, 'responses': responses}, 'row')
+  ended = ['b', {'content': 'b', 'end': 'eom'}]
+  assert len(preference.parse({**asked, 'responses': ended}, 'row').responses) == 2
+
+
+@pytest.mark.parametrize('read', [sft.read, preference.read])
+def test_file_without_rows_and_fields_that_nothing_reads(tmp_path, read, caplog):
+  path = tmp_path / 'x.jsonl'
+  for empty in ('', '\n \n'):
+    path.write_text(empty)
+    with pytest.raises(UserError, match='data.files: .*x.jsonl holds no rows'):
+      read(path)
+  asked, said = {'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}
+  good = {'messages': [asked, said], 'source': 's', 'note': 'n'}
+  if read is preference.read:
+    good = {'prompt': [asked], 'responses': ['b', 'c'], 'margin': 1, 'note': 'n'}
+  path.write_text((json.dumps(good) + '\n') * 2)
+  assert len(read(path)) == 2
+  assert [r.getMessage() for r in caplog.records if 'note' in r.getMessage()] == [
+    f"{path}: field 'note' is not used; used are "
+    + ('messages, source, reward' if read is sft.read else FIELDS)
+  ]
+  line = json.dumps(good)
+  path.write_text(line.replace('"source"', '"sorce"').replace('"margin"', '"magin"'))
+  with pytest.raises(UserError, match="x.jsonl, line 1: .* is unknown: is it '"):
+    read(path)
+  path.write_text(line[:-1] + ', "note": 1}')
+  with pytest.raises(UserError, match="x.jsonl, line 1.*field 'note' is there twice"):
+    read(path)
+
+
+FIELDS = 'prompt, responses, source, margin, rewards'
 
 
 @pytest.mark.parametrize(
@@ -292,7 +402,7 @@ def test_seed_orders_the_rows_and_the_packing(tokenizer):
   said = [{'role': 'user', 'content': 'q'}, {'role': 'assistant', 'content': ''}]
   dialogs = []
   for i in range(12):
-    turns = [said[0], {**said[1], 'content': 'a' * i}]
+    turns = [said[0], {**said[1], 'content': 'a' * (i + 1)}]
     dialogs.append(sft.parse({'messages': turns}, 'row'))
   packed = [sft.rows(dialogs, tokenizer, 60, seed=s)[0]['tokens'] for s in (0, 1)]
   assert packed[0].shape != packed[1].shape or (packed[0] != packed[1]).any()

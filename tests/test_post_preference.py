@@ -56,7 +56,7 @@ def test_bad_lines_are_named(tmp_path, line, word):
   assert word in str(caught.value) and 'p.jsonl' in str(caught.value)
 
 
-@pytest.mark.parametrize('margin', [float('nan'), float('inf'), 10**400, True, '1'])
+@pytest.mark.parametrize('margin', [float('nan'), float('inf'), 10**400, True, '1', -1])
 def test_margin_is_a_finite_number(margin):
   row = {'prompt': [{'role': 'user', 'content': 'a'}], 'responses': ['b', 'c']}
   assert preference.parse(row | {'margin': 1}, 'row 1').margin == 1.0

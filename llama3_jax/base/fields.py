@@ -8,6 +8,7 @@ from llama3_jax.base.errors import UserError
 
 SIZE, COUNT, STEPS = '[1, 1e6]', '[0, 1e9]', '[0, 1e9]'
 SHARE, RATE = '[0, 1]', '[0, 1e3]'
+KINDS = {'i': 'a whole number', 'f': 'a number', 's': 'a text', 'p': 'a name'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Field:
 
   range: an interval such as '[0, 1)' that a number, or each number of a list, is in;
   text: what the field is; rows: of a list of lists the kinds of each entry, i for a
-  whole number, f for any, s for a text.
+  whole number, f for any, s for a text, p for one that is not empty (a path, a name);
+  one letter: of a plain list the kind of all entries.
   """
 
   range: str
@@ -28,7 +30,8 @@ class Field:
     if isinstance(value, (tuple, list)):
       for entry in value:
         if self.rows and not self._entry(entry):
-          return f'{entry!r} is not of {len(self.rows)} values as they are due'
+          due = KINDS.get(self.rows, f'{len(self.rows)} values as they are due')
+          return f'{entry!r} is not {due}'
         if found := dataclasses.replace(self, rows='').fault(entry):
           return found
       return ''
@@ -41,11 +44,14 @@ class Field:
     )
 
   def _entry(self, entry):
-    kinds = {'i': (int,), 'f': (int, float), 's': (str,)}
+    if len(self.rows) == 1:
+      entry = (entry,)
+    kinds = {'i': (int,), 'f': (int, float), 's': (str,), 'p': (str,)}
     return (
       isinstance(entry, (tuple, list))
       and len(entry) == len(self.rows)
       and all(type(v) in kinds[kind] for v, kind in zip(entry, self.rows))
+      and all(v.strip() for v, kind in zip(entry, self.rows) if kind == 'p')
     )
 
 
@@ -70,7 +76,7 @@ FIELDS = {
   'data.turns': Field('', 'which assistant turns SFT supervises: last | all'),
   'data.mode': Field('', 'reward rows: paper (all answers in one) | exact (one each)'),
   'data.pairs': Field('', 'of three answers: extreme | all | adjacent'),
-  'data.*files': Field('', "JSONL files: ('one.jsonl', 'two.jsonl')"),
+  'data.*files': Field('', "JSONL files: ('one.jsonl', 'two.jsonl')", 'p'),
   'model.dtype': Field('', 'of the computation: bfloat16 | float32'),
   'model.reduce_dtype': Field('', 'in which gradients are summed'),
   'model.attention': Field('', 'auto | dense | blockwise | splash | flash'),
@@ -84,7 +90,7 @@ FIELDS = {
   'train.on_bad_step': Field('', 'off | skip | clip | rewind | stop'),
   'train.checkpoints': Field('', 'another folder for saves; may be gs://...'),
   'train.watchdog_exit': Field('', 'the process ends when no step comes'),
-  'gate.sources': Field('', 'whose held-out loss counts'),
+  'gate.sources': Field('', 'whose held-out loss counts', 'p'),
   'seed': Field('[0, 4294967295]', 'of everything that is drawn'),
   'mesh.fsdp': Field('[-1, 1e6]', 'chips that share each weight; -1: the rest'),
   'mesh.*': Field('[-1, 1e6]', 'size of a mesh axis; -1: the rest'),
@@ -128,6 +134,7 @@ FIELDS = {
   'data.length': Field('[1, 1e8]', 'tokens of its rows'),
   'data.*': Field(COUNT, 'examples or batches of data'),
   'needle.depths': Field('[0, 1]', 'places in the text, as shares'),
+  'needle.lengths': Field('[0, 1e8]', 'tokens of the haystacks', 'i'),
   'needle.*': Field('[0, 1e8]', 'of the haystacks'),
   'gate.tolerance': Field(SHARE, 'of the short-context loss, relative'),
   'gate.perfect': Field(SHARE, 'lowest recall of a length and depth'),
@@ -144,7 +151,7 @@ FIELDS = {
   'steps': Field('[1, 1e9]', 'optimizer steps'),
   'step': Field('[1, 1e9]', 'that is shown, from 1'),
   'samples': Field('[1, 1e4]', 'answers a prompt'),
-  'members': Field('[1, 1e3]', 'runs that are averaged'),
+  'members': Field('[1, 1e3]', 'runs that are averaged', 'p'),
   'characters': Field('[1, 1e9]', 'of a document that the model sees'),
   'hold_out': Field('[1, 1e9]', 'every n-th document is for the report only'),
   'vocab_size': Field('[256, 1e7]', 'base ranks; 256 special tokens come on top'),
@@ -178,6 +185,15 @@ FIELDS = {
   'scaling.*': Field('[0, 1e30]', 'of the ladder of runs (3.2.1)'),
   'heldout': Field('[0, 1e9]', 'kept for evaluation: a share, or a count of examples'),
   'data_rows.*': Field(SIZE, "of the reward model's rows with real data"),
+  'inputs': Field('', "files of documents: ('crawl/*.warc.gz', 'code=x.jsonl')", 'p'),
+  'languages': Field('', 'that are kept', 'p'),
+  'tasks': Field('', 'that are evaluated', 'p'),
+  'keep': Field('', 'languages or categories whose text is learnt from', 'p'),
+  'curate.skip': Field('', 'steps of curation that are left out', 'p'),
+  'curate.exclude.files': Field('', 'JSONL files of items to look for', 'p'),
+  'curate.*.categories': Field('', 'of documents that the step looks at', 'p'),
+  'curate.*.scope': Field('', 'within which documents are compared', 'p'),
+  'curate.urls.*': Field('', 'words, hosts, or files of them', 'p'),
   'curate.*share': Field(SHARE, 'share of what is looked at'),
   'curate.language.*_score': Field(SHARE, 'of the language model'),
   'curate.outliers.percentile': Field('[0, 100]', 'of divergence that is kept'),

@@ -1,14 +1,18 @@
 """The one reader of JSONL: every fault is one line with file, line and way out."""
 
 import contextlib
+import difflib
+import functools
 import gzip
 import io
 import json
 import pathlib
 import zlib
 from collections.abc import Iterator
+from collections.abc import Sequence
 
 import zstandard
+from absl import logging
 
 from llama3_jax.base.errors import UserError
 
@@ -24,10 +28,13 @@ def read(path, field: str) -> Iterator[tuple[str, dict]]:
 
   Raises:
     UserError: no such file, a folder, cut short, a line that is no UTF-8, no JSON, or
-      no object; a number that is not finite.
+      no object; a number that is not finite; a field that is there twice; no line.
   """
+  where = None
   for where, line in lines(path, field):
     yield where, parse(line, where)
+  if where is None:
+    raise UserError(f'{field}: {path} holds no rows: give one with a row a line')
 
 
 def lines(path, field: str) -> Iterator[tuple[str, bytes]]:
@@ -58,7 +65,8 @@ def parse(line: bytes | str, where: str, finite: bool = True) -> dict:
   """
   try:
     text = line if isinstance(line, str) else line.decode('utf-8')
-    row = json.loads(text, parse_constant=_constant if finite else None)
+    constant = _constant if finite else None
+    row = json.loads(text, parse_constant=constant, object_pairs_hook=_once)
   except UnicodeDecodeError as error:
     raise UserError(
       f'{where}: byte {error.start + 1} is not UTF-8 ({error.reason}): write the file '
@@ -88,6 +96,33 @@ def text(row: dict, name: str, where: str, default: str | None = None) -> str:
     what = 'is missing' if name not in row else f'is a {kind(value)}, not text'
     raise UserError(f'{where}: field {name!r} {what}')
   return value
+
+
+def known(row: dict, names: Sequence[str], where: str) -> None:
+  """Checks that every field of a row is used: others are named, once a file.
+
+  Raises UserError for one that looks like a misspelling of a field in `names`.
+  """
+  for name in row:
+    if name in names:
+      continue
+    if near := difflib.get_close_matches(name, [n for n in names if n not in row], 1):
+      raise UserError(f'{where}: field {name!r} is unknown: is it {near[0]!r}?')
+    _unused(name, ', '.join(names), where.rpartition(', line ')[0] or where)
+
+
+@functools.cache
+def _unused(name, names, file):
+  logging.warning('%s: field %r is not used; used are %s', file, name, names)
+
+
+def _once(pairs):
+  row = dict(pairs)
+  if len(row) < len(pairs):
+    names = [name for name, _ in pairs]
+    twice = next(name for name in row if names.count(name) > 1)
+    raise ValueError(f'field {twice!r} is there twice')
+  return row
 
 
 def _constant(name):

@@ -79,7 +79,8 @@ def schedule(phases, names):
       raise UserError(f'{field}: start {start} tokens; {rule}')
     bad = [n for n, w in weights.items() if not (math.isfinite(w) and w >= 0)]
     if bad or not sum(weights.values()) > 0:
-      raise UserError(f'{field}: weights must be >= 0 and not all 0, got {weights}')
+      got = weights or 'none above 0'
+      raise UserError(f'{field}: weights must be >= 0 and not all 0, got {got}')
     total = math.fsum(weights.values())
     used = sorted(name for name, weight in weights.items() if weight > 0)
     result.append(

@@ -49,17 +49,30 @@ def read(path: str | os.PathLike, field: str = 'data.files') -> list[Preference]
 
 def parse(row: Mapping, where: str) -> Preference:
   """Preference of one JSON row; `where` (file and line) opens the UserError."""
+  jsonl.known(row, ('prompt', 'responses', 'source', 'margin', 'rewards'), where)
   turns = listed(row, 'prompt', where)
   if not turns:
     raise UserError(f'{where}: field prompt is empty')
   prompt = tuple(chat.message(turn, where) for turn in turns)
+  if prompt[-1].role not in ('user', 'ipython'):
+    raise UserError(
+      f"{where}: the last message of prompt is the {prompt[-1].role}'s: end with the "
+      "user's, or with a tool's output"
+    )
   found = listed(row, 'responses', where)
   if not 2 <= len(found) <= MOST:
     raise UserError(f'{where}: field responses must hold 2 or 3 answers, best first')
   responses = tuple(_response(value, where) for value in found)
+  said = [dataclasses.replace(m, ids=None, vocabulary='') for m in responses]
+  for i, j in itertools.combinations(range(len(said)), 2):
+    if said[i] == said[j]:
+      raise UserError(
+        f'{where}: responses {i + 1} and {j + 1} are equal, so neither is better: '
+        'remove one'
+      )
   margin = row.get('margin', 0)
-  if type(margin) not in (int, float) or not abs(margin) < HUGE:
-    raise UserError(f'{where}: field margin is {margin!r}, not a finite number')
+  if type(margin) not in (int, float) or not 0 <= margin < HUGE:
+    raise UserError(f'{where}: field margin is {margin!r}, not a number from 0')
   source = jsonl.text(row, 'source', where, '')
   return Preference(prompt, responses, source, float(margin), where)
 

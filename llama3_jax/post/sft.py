@@ -42,6 +42,7 @@ def read(path: str | os.PathLike, field: str = 'data.files') -> list[Dialog]:
 
 def parse(row: Mapping, where: str) -> Dialog:
   """Dialog of one JSON row; `where` (file and line) opens the UserError."""
+  jsonl.known(row, ('messages', 'source', 'reward'), where)
   turns = preference.listed(row, 'messages', where)
   messages = tuple(chat.message(turn, where) for turn in turns)
   if len(messages) < 2 or messages[-1].role != 'assistant':
@@ -49,8 +50,8 @@ def parse(row: Mapping, where: str) -> Dialog:
       f"{where}: the last of two or more messages must be the assistant's"
     )
   last = messages[-1]
-  if not (last.content or last.calls or last.ids or last.end):
-    raise UserError(f'{where}: the last message says nothing and has no end')
+  if not (last.content or last.calls or last.ids):
+    raise UserError(f'{where}: the last message says nothing: there is no answer')
   return Dialog(messages, jsonl.text(row, 'source', where, ''), where)
 
 
