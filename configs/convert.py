@@ -19,6 +19,7 @@ def get_config(mode='auto_to_hf'):
   c.source = ''  # folder of a checkpoint, a .gguf or .npz file, or a run
   c.source_format = source
   c.params_json = ''  # Meta's params.json, where it is not beside the weights
+  c.tokenizer = ''  # tokenizer.model of the model; empty: the one beside its parameters
   c.target = ''  # folder to write; must not exist
   c.target_format = target
   c.dtype = ''  # bfloat16, float16 or float32; empty: as it is

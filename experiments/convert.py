@@ -36,7 +36,7 @@ def main(config, workdir):
       raise UserError(f'{field} is empty: give --config.{field}=PATH')
   start = time.time()
   weights = _open(config)
-  tokenizer = _tokenizer(config)
+  tokenizer = _tokenizer(config, weights.config.vocab_size)
   if config.target_format == 'run':
     results = _write_run(weights, config.target, tokenizer)
   else:
@@ -88,13 +88,42 @@ def _open(config):
   )
 
 
-def _tokenizer(config):
-  """The tokenizer that lies beside a stage's parameters, or None."""
-  if not _own(config):
+def _tokenizer(config, rows):
+  """The tokenizer of the model: the one that is named, or that lies beside its
+  parameters; None where there is none. rows: of the embedding."""
+  path, variant = config.tokenizer, '3.1'
+  if not path and _own(config):
+    path = checkpoint.tokenizer(config.source)
+    variant = checkpoint.identity(config.source)['variant'] or variant
+  elif not path:
+    path = _beside(pathlib.Path(config.source))
+  if not path:
+    logging.warning(
+      '%s: no tokenizer.model there, so what is written has no vocabulary: '
+      'name one with --config.tokenizer=',
+      config.source,
+    )
     return None
-  path = checkpoint.tokenizer(config.source)
-  variant = checkpoint.identity(config.source)['variant'] or '3.1'
-  return path and tokenizers.Tokenizer.load(path, variant)
+  tokenizer = tokenizers.Tokenizer.load(path, variant)
+  if tokenizer.vocab_size > rows:
+    raise UserError(
+      f'tokenizer {path} has {tokenizer.vocab_size} tokens, {config.source} has {rows} '
+      'rows of the embedding: name its own with --config.tokenizer='
+    )
+  return tokenizer
+
+
+def _beside(source):
+  """The vocabulary of Llama 3 in the folder of somebody's parameters, or None."""
+  folder = source if source.is_dir() else source.parent
+  for path in (folder / 'tokenizer.model', folder / 'original/tokenizer.model'):
+    if path.exists():
+      try:
+        tokenizers.Tokenizer.load(path)
+        return path
+      except UserError as error:
+        logging.warning("%s is not used: no vocabulary of Llama 3's (%s)", path, error)
+  return None
 
 
 def _length(config):

@@ -72,7 +72,7 @@ def _sources(config, tokenizer):
 
 def read(path):
   """Documents of a .jsonl.gz file."""
-  for where, row in jsonl.read(path, 'documents'):
+  for where, row in jsonl.read(path, 'documents', empty=True):
     jsonl.text(row, 'text', where)
     yield row
 

@@ -120,5 +120,5 @@ def documents(inputs):
 
 
 def _rows(path):
-  for where, row in jsonl.read(path, 'inputs'):
+  for where, row in jsonl.read(path, 'inputs', empty=True):
     yield jsonl.text(row, 'lang', where, '') or 'und', jsonl.text(row, 'text', where)

@@ -9,6 +9,7 @@ import sys
 
 import ml_collections
 
+from llama3_jax.base import fields
 from llama3_jax.base.errors import UserError
 
 
@@ -67,7 +68,31 @@ def model_config(config):
   if scaling is not None and not isinstance(scaling, RopeScaling):
     # factor 1 is how a config file says "no scaling": a ConfigDict field keeps its type
     values['rope_scaling'] = RopeScaling(**scaling) if scaling['factor'] != 1 else None
-  c = ModelConfig(**values)
+  return checked(ModelConfig(**values))
+
+
+CHOICES = dict(
+  dtype=('bfloat16', 'float32'),
+  reduce_dtype=('float32', 'bfloat16'),
+  attention=('auto', 'dense', 'blockwise', 'splash', 'flash'),
+  embedding=('gather', 'onehot'),
+  quant=('', 'int8', 'fp8'),
+)
+
+
+def checked(c):
+  """The ModelConfig `c`; UserError for a value of another type or out of its range,
+  whoever wrote it: a config, model.json, or the file of another project."""
+  values = []
+  for part, prefix in ((c, 'model.'), (c.rope_scaling, 'model.rope_scaling.')):
+    for f in dataclasses.fields(part) if part else ():
+      values.append((prefix + f.name, f.type, getattr(part, f.name)))
+  for path, kind, value in values:
+    kinds = {int: (int,), float: (int, float)}.get(kind, (kind,))
+    if isinstance(kind, type) and type(value) not in kinds:
+      raise UserError(f'{path}={value!r} is not a {kind.__name__}')
+    if fault := fields.find(path).fault(value):
+      raise UserError(f'{path}={value}: {fault} ({fields.find(path).text})')
   if c.n_heads % c.n_kv_heads:
     raise UserError(
       f'model.n_heads={c.n_heads} is not a multiple of '
@@ -80,13 +105,7 @@ def model_config(config):
       f'model.rope_scaling.high={c.rope_scaling.high} must be above '
       f'model.rope_scaling.low={c.rope_scaling.low}: between them RoPE blends'
     )
-  choices = dict(
-    dtype=('bfloat16', 'float32'),
-    reduce_dtype=('float32', 'bfloat16'),
-    attention=('auto', 'dense', 'blockwise', 'splash', 'flash'),
-    embedding=('gather', 'onehot'),
-  )
-  for field, allowed in choices.items():
+  for field, allowed in CHOICES.items():
     if getattr(c, field) not in allowed:
       raise UserError(
         f'model.{field}={getattr(c, field)!r} is none of {", ".join(allowed)}'

@@ -1,6 +1,7 @@
 """Curation's inputs: two files are two, whatever their names; damage is reported."""
 
 import dataclasses
+import gzip
 import json
 import os
 import pickle
@@ -127,3 +128,23 @@ def test_no_pickle_is_left_in_a_workdir_nor_loaded_from_it(tmp_path):
   with pytest.raises(UserError, match='not a list of inputs'):
     pickle.loads(sent)
   assert path.exists()
+
+
+@pytest.mark.parametrize('end', ['.jsonl', '.jsonl.gz', '.parquet'])
+def test_an_input_without_documents_beside_others(tmp_path, end):
+  write_lines(tmp_path / 'a.jsonl', rows_of(0))
+  empty = tmp_path / f'b{end}'
+  if end == '.parquet':
+    pq.write_table(pa.table({'text': pa.array([], pa.string())}), empty)
+  else:
+    empty.write_bytes(gzip.compress(b'') if end == '.jsonl.gz' else b'')
+  inputs = [{'path': str(tmp_path / 'a.jsonl')}, {'path': str(empty)}]
+  runs.curated(inputs, CONFIG, tmp_path / 'out')
+  assert len(runs.read(tmp_path / 'out' / OUTPUT)) == 20
+
+
+def test_two_columns_of_one_name_are_named(tmp_path):
+  texts = [pa.array(['x']), pa.array(['y'])]
+  pq.write_table(pa.table(texts, names=['text', 'text']), tmp_path / 'a.parquet')
+  with pytest.raises(UserError, match='a.parquet: two columns are called text'):
+    runs.curated([{'path': str(tmp_path / 'a.parquet')}], CONFIG, tmp_path / 'out')

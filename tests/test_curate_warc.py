@@ -1,6 +1,9 @@
 """WARC and JSON lines that we write: the same bytes each time, and all of it back."""
 
 import gzip
+import zlib
+
+import pytest
 
 from llama3_jax.curate import read
 from llama3_jax.curate import warc
@@ -47,6 +50,63 @@ def test_a_page_that_the_crawler_cut_short_is_dropped(tmp_path):
   )
   rows, _ = read.rows(path)
   assert rows[0]['drop_reason'] == 'warc.truncated'
+
+
+def coded(page, body, *headers):
+  """A record of that body, with further headers of HTTP."""
+  head, _, plain = warc._record(page).partition(b'\r\n\r\nHTTP/1.1 200 OK\r\n')
+  http, _, rest = plain.partition(b'\r\n\r\n')
+  size = len(rest) - len(b'\r\n\r\n')
+  http = http.replace(b'Content-Length: %d' % size, b'\r\n'.join(headers))
+  payload = b'HTTP/1.1 200 OK\r\n' + http + b'\r\n\r\n' + body
+  lines = [x for x in head.split(b'\r\n') if not x.startswith(b'Content-Length')]
+  lines.append(b'Content-Length: %d' % len(payload))
+  return b'\r\n'.join(lines) + b'\r\n\r\n' + payload + b'\r\n\r\n'
+
+
+def chunks(body, end=b'0\r\n\r\n'):
+  half = len(body) // 2
+  parts = (body[:half], body[half:])
+  return b''.join(b'%x\r\n%s\r\n' % (len(p), p) for p in parts) + end
+
+
+CODINGS = {
+  'gzip': (gzip.compress, b'Content-Encoding: gzip'),
+  'deflate': (zlib.compress, b'Content-Encoding: deflate'),
+  'chunked': (chunks, b'Transfer-Encoding: chunked'),
+  'both': (
+    lambda body: chunks(gzip.compress(body)),
+    b'Content-Encoding: gzip\r\nTransfer-Encoding: chunked',
+  ),
+}
+
+
+@pytest.mark.parametrize('coding', CODINGS)
+def test_a_body_whose_coding_ends_early_is_dropped(tmp_path, coding):
+  pack, header = CODINGS[coding]
+  page = PAGES[0]['html'].encode()
+  body = pack(page)
+  records = [
+    coded(PAGES[0], body, header),
+    coded(PAGES[1], page, header),  # the crawler undid the coding
+    *(coded(PAGES[2], body[: len(body) * i // 8], header) for i in range(4, 8)),
+  ]
+  (tmp_path / 'a.warc').write_bytes(b''.join(records))
+  rows, problems = read.rows(tmp_path / 'a.warc')
+  assert problems == [] and len(rows) == 6
+  assert not any('drop_reason' in row for row in rows[:2])
+  assert {row['html'] for row in rows[:2]} == {PAGES[0]['html']}
+  assert {row['drop_reason'] for row in rows[2:]} == {'warc.truncated'}
+
+
+def test_a_record_that_does_not_say_what_it_holds_is_http(tmp_path):
+  record = warc._record(PAGES[0])
+  kind = b'Content-Type: application/http; msgtype=response\r\n'
+  assert record.count(kind) == 1
+  other = record.replace(kind, b'Content-Type: text/dns\r\n')
+  (tmp_path / 'a.warc').write_bytes(record.replace(kind, b'') + other)
+  rows, problems = read.rows(tmp_path / 'a.warc')
+  assert [row['html'] for row in rows] == [PAGES[0]['html']] and problems == []
 
 
 def test_responses_that_are_no_pages_are_left_out(tmp_path):

@@ -34,6 +34,20 @@ def test_finished_stage_is_skipped(tmp_path):
   assert (tmp_path / 'sft_1/cost.json').exists()
 
 
+def test_stage_whose_parameters_are_gone_runs_again(tmp_path):
+  calls = []
+
+  def main(config, workdir):
+    make(calls)(config, workdir)
+    (pathlib.Path(workdir) / 'final').mkdir()
+
+  for count in (1, 1, 2):
+    if count == 2:
+      (tmp_path / 'sft/final').rmdir()
+    stages.Stages(tmp_path, 1).stage('sft', main, config(), {})
+    assert len(calls) == count
+
+
 def test_changes_reach_the_stage_and_not_the_config(tmp_path):
   calls, c = [], config()
   stages.Stages(tmp_path, 1).stage('x', make(calls), c, {'data.root': 'r', 'new': 2})

@@ -1,6 +1,7 @@
 """Exports say what others need: ids that end a turn, lengths, the tokenizer's files."""
 
 import dataclasses
+import inspect
 import json
 
 import jax
@@ -183,3 +184,38 @@ def test_numbers_that_float16_cannot_hold_are_named(tmp_path):
   assert not list(tmp_path.iterdir())
   inf = half.replace(norm=half.norm.at[0].set(jnp.inf))  # was infinite before
   convert.write(convert.from_params(inf, C), str(tmp_path / 'out'), 'hf', 'float16')
+
+
+def converted(source, mode, name, **fields):
+  config = convert_config.get_config(mode)
+  target = source.parent / name
+  config.update(dict(source=str(source), target=str(target), **fields))
+  experiment.main(config, source.parent / f'work_{name}')
+  return target
+
+
+@pytest.mark.parametrize('place', ['.', 'original'])
+def test_a_vocabulary_travels_with_the_parameters(out, tokenizer, caplog, place):
+  (out / place).mkdir(exist_ok=True)
+  (out / 'tokenizer.model').rename(out / place / 'tokenizer.model')
+  found = converted(out, 'hf_to_run', 'a')
+  assert checkpoint.identity(found)['vocabulary'] == tokenizer.fingerprint
+  meta = converted(found, 'run_to_meta', 'b')
+  assert (meta / 'tokenizer.model').read_bytes() == tokenizer.content
+  assert (converted(meta, 'meta_to_hf', 'c') / 'tokenizer.json').exists()
+  assert 'no vocabulary' not in caplog.text
+
+
+def test_a_vocabulary_that_is_none_or_not_there_is_said(out, tokenizer, caplog):
+  path = out.parent / 'mine.model'
+  (out / 'tokenizer.model').rename(path)
+  assert checkpoint.identity(converted(out, 'hf_to_run', 'a'))['vocabulary'] is None
+  assert 'what is written has no vocabulary' in caplog.text
+  (out / 'tokenizer.model').write_bytes(b'\n\x0e\n\x05<unk>\x15\x00\x00')  # of Llama 2
+  assert checkpoint.identity(converted(out, 'hf_to_run', 'b'))['vocabulary'] is None
+  assert "no vocabulary of Llama 3's" in caplog.text
+  named = converted(out, 'hf_to_run', 'c', tokenizer=str(path))
+  assert checkpoint.identity(named)['vocabulary'] == tokenizer.fingerprint
+  vocabulary.train([inspect.getsource(dataclasses)], 400, out.parent / 'large.model')
+  with pytest.raises(UserError, match='large.model has 6.. tokens.*has 620 rows'):
+    converted(out, 'hf_to_run', 'd', tokenizer=str(out.parent / 'large.model'))

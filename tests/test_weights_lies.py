@@ -134,6 +134,13 @@ def test_an_index_of_another_form_is_one_line(tmp_path, content):
   one_line(e.value)
 
 
+LLAMA3 = {
+  'rope_type': 'llama3',
+  'factor': 8.0,
+  'low_freq_factor': 1.0,
+  'high_freq_factor': 4.0,
+  'original_max_position_embeddings': 64,
+}
 BAD = {
   'num_hidden_layers': (1e30, -1, 0, 2.5, '2', [], {}, True, 10**9, 2**70),
   'hidden_size': (0, -24, 'x', [], 1e30),
@@ -157,8 +164,23 @@ BAD = {
       'high_freq_factor': 4,
       'original_max_position_embeddings': 64,
     },
+    {**LLAMA3, 'high_freq_factor': 0.5},
+    {**LLAMA3, 'beta_fast': 32},
+    {**LLAMA3, 'partial_rotary_factor': 0.5},
+    {'factor': 8.0},  # of no type
+    {'type': 'linear', 'factor': 8.0},
+    {'rope_type': 'default', 'factor': 8.0},
+  ),
+  'rope_parameters': (
+    {'rope_type': 'default', 'rope_theta': 1e4, 'partial_rotary_factor': 0.5},
+    {'full_attention': {'rope_type': 'default', 'rope_theta': 1e4}},
+    {'rope_theta': 0.5},
   ),
   'partial_rotary_factor': (0.5, 'x'),
+  'auto_map': ({'AutoModelForCausalLM': 'modeling.Mine'},),
+  'final_logit_softcapping': (30.0,),
+  'sliding_window': (4096,),
+  'residual_multiplier': (0.22,),
 }
 
 
@@ -171,7 +193,12 @@ def test_bad_values_of_a_config_name_their_key(tmp_path, key):
     with pytest.raises(UserError) as e:
       convert.open_checkpoint(str(folder))
     text = one_line(e.value)
-    word = {'rope_scaling': '', 'num_key_value_heads': '', 'head_dim': ''}.get(key, key)
+    word = {
+      'rope_scaling': '',
+      'rope_parameters': '',
+      'num_key_value_heads': '',
+      'head_dim': '',
+    }.get(key, key)
     assert 'config.json' in text and word in text, (value, text)
 
 

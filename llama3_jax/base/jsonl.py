@@ -19,12 +19,13 @@ from llama3_jax.base.errors import UserError
 BOM = b'\xef\xbb\xbf'
 
 
-def read(path, field: str) -> Iterator[tuple[str, dict]]:
+def read(path, field: str, empty: bool = False) -> Iterator[tuple[str, dict]]:
   """Yields (where, row) of every line that is not blank: `where` is 'FILE, line N'.
 
   Args:
     path: a .jsonl file, also .gz or .zst; a byte order mark at its start is skipped.
     field: config field that named the file, for the errors.
+    empty: a file without a line is as good as others.
 
   Raises:
     UserError: no such file, a folder, cut short, a line that is no UTF-8, no JSON, or
@@ -33,7 +34,7 @@ def read(path, field: str) -> Iterator[tuple[str, dict]]:
   where = None
   for where, line in lines(path, field):
     yield where, parse(line, where)
-  if where is None:
+  if where is None and not empty:
     raise UserError(f'{field}: {path} holds no rows: give one with a row a line')
 
 

@@ -281,7 +281,10 @@ def _parquet(f, name, many):
     raise UserError(
       f'{name}: no column text or html among {", ".join(names) or "none"}; rename one'
     )
-  number, columns = 0, [field for field in FIELDS if field in names]
+  columns = [field for field in FIELDS if field in names]
+  if twice := [field for field in columns if names.count(field) > 1]:
+    raise UserError(f'{name}: two columns are called {twice[0]}; rename one')
+  number = 0
   try:
     for batch in file.iter_batches(batch_size=many, columns=columns):
       for row in _rows_of(batch):

@@ -240,7 +240,7 @@ def columns(store, stage, shard, writes):
         result.writer.close()
     if result.writer is None:  # an input without documents
       schema = pa.schema([f for f in documents.SCHEMA if f.name != HTML])
-      pq.write_table(schema.empty_table(), partial)
+      pq.ParquetWriter(partial, schema).close()  # no row group: no batch
 
 
 def write_state(store, stage, arrays, facts):

@@ -85,17 +85,19 @@ def _ends(f, start):
 
 def _page(record, max_bytes):
   """A response record as a dict; None when it is not an HTML page."""
+  # Wget writes <URL>, as the first WARC standard could be read.
+  target = (record.headers.get('WARC-Target-URI') or '').strip('<> ')
+  if record.http_headers is None and 'Content-Type' not in record.headers:
+    # The standard lets a record leave it out; a response to http is one.
+    record.is_http = target.startswith(('http://', 'https://'))
+    record.parse_http()
   http = record.http_headers
   if http is None or http.status_code not in (200, None):
     return None
   kind = (record.http_content_type or '').lower()
   if kind and kind not in HTML_TYPES:
     return None
-  page = {
-    # Wget writes <URL>, as the first WARC standard could be read.
-    'url': (record.headers.get('WARC-Target-URI') or '').strip('<> '),
-    'date': (record.headers.get('WARC-Date') or '')[:19],
-  }
+  page = {'url': target, 'date': (record.headers.get('WARC-Date') or '')[:19]}
   size = record.content_length
   if size > max_bytes:
     left = size  # read through, so that a length that lies is found out
@@ -107,32 +109,39 @@ def _page(record, max_bytes):
   body = record.reader.read()
   if record.headers.get('Content-Length') is None or len(body) < size:
     raise ValueError(f'{len(body)} of {size} bytes')
-  body = _unpack(body, http, max_bytes)
+  body, whole = _unpack(body, http, max_bytes)
   if len(body) > max_bytes:
     return {**page, 'drop_reason': 'read.too_large', 'drop_value': float(len(body))}
   page['html'] = encoding.decode(body, http.get('Content-Type'))
-  if record.headers.get('WARC-Truncated'):
+  if record.headers.get('WARC-Truncated') or not whole:
     page.update(drop_reason='warc.truncated', drop_value=float(len(body)))
   return page
 
 
 def _unpack(body, http, max_bytes):
-  """A body without the codings of its transfer; at most max_bytes + 1 of it.
+  """(a body without the codings of its transfer, whether they end as they should); at
+  most max_bytes + 1 of it.
 
   Many crawlers undo the codings and leave the headers, so the bytes decide.
   """
+  whole, at = True, 0
   if 'chunked' in (http.get('Transfer-Encoding') or '').lower():
-    parts, at = [], 0
+    parts = []
     while (chunk := CHUNKED.match(body, at)) and (size := int(chunk[1], 16)):
       parts.append(body[chunk.end() : chunk.end() + size])
       at = chunk.end() + size + 2
+    whole = not parts or chunk is not None
     body = b''.join(parts) or body
-  coding = (http.get('Content-Encoding') or '').lower()
+  coding, bits = (http.get('Content-Encoding') or '').lower(), 0
   if 'gzip' in coding and body.startswith(MARKERS['.gz']):
-    return zlib.decompressobj(31).decompress(body, max_bytes + 1)
-  if 'deflate' in coding and body[:1] == b'\x78':
-    return zlib.decompressobj().decompress(body, max_bytes + 1)
-  return body
+    bits = 31
+  elif 'deflate' in coding and body[:1] == b'\x78':
+    bits = 15
+  if not bits:
+    return body, whole
+  coded = zlib.decompressobj(bits)
+  body = coded.decompress(body, max_bytes + 1)
+  return body, whole and (coded.eof or len(body) > max_bytes)
 
 
 def _find(f, marker, start, within=None):

@@ -16,7 +16,7 @@ class Stages:
   """Runs stages under `folder` and keeps their results.
 
   results: {name: what main returned}, in order; costs: {name: {'seconds',
-  'memory_bytes', 'resumed'}} of the process that finished the stage. `total` is the
+  'memory_bytes', 'resumed', 'final'}} of the process that finished the stage. `total` is the
   number of stages there will be, for the time left.
   """
 
@@ -37,7 +37,7 @@ class Stages:
     config = configs.edit(config, changes)
     self.configs[name] = config
     place = f'[{len(self.results) + 1}/{self.total}] {name}'
-    if not (folder / 'results.json').exists() or not (folder / 'cost.json').exists():
+    if not _finished(folder):
       logging.info('%s: start; %s', place, self._progress())
       cost = _measured(main, config, folder)
       configs.write_json(folder / 'cost.json', cost)
@@ -56,13 +56,21 @@ class Stages:
     return f'{spent / 60:.1f} min so far, about {left / 60:.1f} min left'
 
 
+def _finished(folder):
+  """Whether a stage has nothing left to do: also its parameters are still there."""
+  if not (folder / 'results.json').exists() or not (folder / 'cost.json').exists():
+    return False
+  cost = configs.read_json(folder / 'cost.json')
+  return not cost.get('final') or (folder / 'final').exists()
+
+
 def _measured(main, config, folder):
   resumed = folder.exists()
   start = time.perf_counter()
   reset_peak()
   main(config, str(folder))
   cost = {'seconds': time.perf_counter() - start, 'memory_bytes': peak()}
-  return {**cost, 'resumed': resumed}
+  return {**cost, 'resumed': resumed, 'final': (folder / 'final').exists()}
 
 
 def reset_peak() -> None:

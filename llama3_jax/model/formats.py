@@ -239,15 +239,20 @@ def read_json(path: str) -> dict[str, Any]:
 def read_config(path: str, read: Callable[[], ModelConfig]) -> ModelConfig:
   """A ModelConfig from a JSON file, with its faults named."""
   try:
-    config = read()
-    if config.n_heads % config.n_kv_heads:
-      raise ValueError(
-        f'{config.n_heads} heads are no multiple of {config.n_kv_heads} KV heads'
-      )
-    if config.d_head % 2:
-      raise ValueError(f'heads of {config.d_head} channels: RoPE rotates pairs')
-    return config
+    return configuration.checked(read())
   except KeyError as error:
     raise UserError(f'{path}: field {error} is missing')
-  except (TypeError, ValueError, ArithmeticError) as error:
-    raise UserError(f'{path}: {error}')
+  except (TypeError, ValueError, ArithmeticError, UserError) as error:
+    told = str(error)
+    raise UserError(told if path in told else f'{path}: {told}')
+
+
+def without(values: Mapping[str, Any], path: str, plain: Mapping[str, Any]) -> None:
+  """UserError for the first field of `plain` that has another value than it names, the
+  one with which the model is Llama 3's; null is as good."""
+  for field, wanted in plain.items():
+    value = values.get(field)
+    if value is not None and value != wanted:
+      raise UserError(
+        f'{path}: {field} is {str(value)[:60]!r}; only {wanted!r} is read'
+      )

@@ -42,6 +42,35 @@ LAYOUT = formats.Format(
 )
 
 
+# What else a config.json of Llama says would make another model of it.
+PLAIN = dict(
+  model_type='llama',
+  hidden_act='silu',
+  attention_bias=False,
+  mlp_bias=False,
+  quantization_config=None,
+  auto_map=None,
+  partial_rotary_factor=1,
+  sliding_window=None,
+  attn_logit_softcapping=None,
+  final_logit_softcapping=None,
+  query_pre_attn_scalar=None,
+  clip_qkv=None,
+  use_qk_norm=False,
+  qk_norm=False,
+  no_rope_layers=None,
+  num_local_experts=None,
+  attention_multiplier=None,
+  embedding_multiplier=1,
+  residual_multiplier=1,
+  logits_scaling=1,
+)
+SCALING = (
+  *('factor', 'low_freq_factor', 'high_freq_factor'),
+  'original_max_position_embeddings',
+)
+
+
 def open_checkpoint(path: str) -> Weights:
   config_path = os.path.join(path, 'config.json')
   values = formats.read_json(config_path)
@@ -149,25 +178,11 @@ def write(
 
 def read_config_json(values: Mapping[str, Any], path: str) -> ModelConfig:
   """ModelConfig of Hugging Face's config.json; UserError if it is another model."""
-  for field, wanted in (
-    ('model_type', 'llama'),
-    ('hidden_act', 'silu'),
-    ('attention_bias', False),
-    ('mlp_bias', False),
-    ('quantization_config', None),
-  ):
-    if values.get(field, wanted) != wanted:
-      raise UserError(f'{path}: {field} is {values[field]!r}; only {wanted!r} is read')
+  formats.without(values, path, PLAIN)
   checked = formats.Fields(values)
-  rope = formats.Fields(checked.object('rope_parameters', 'rope_scaling'))
-  kind = rope.values.get('rope_type', rope.values.get('type', 'default'))
-  if kind not in ('default', 'llama3'):
-    raise UserError(f'{path}: RoPE scaling {kind!r}; only "llama3" and none are read')
+  rope = _rope(checked, path)
   heads, width = checked.size('num_attention_heads'), checked.size('hidden_size')
   theta = rope if 'rope_theta' in rope.values else checked
-  partial = checked.number('partial_rotary_factor', 1.0)
-  if partial != 1:
-    raise UserError(f'{path}: partial_rotary_factor is {partial}; only 1 is read')
   return ModelConfig(
     n_layers=checked.size('num_hidden_layers'),
     d_model=width,
@@ -177,10 +192,35 @@ def read_config_json(values: Mapping[str, Any], path: str) -> ModelConfig:
     d_ff=checked.size('intermediate_size'),
     vocab_size=checked.size('vocab_size'),
     rope_theta=theta.number('rope_theta', 10_000.0),
-    rope_scaling=None if kind == 'default' else _scaling(rope),
+    rope_scaling=_scaling(rope) if rope.values['scaled'] else None,
     norm_eps=checked.number('rms_norm_eps', 1e-6),
     tie_embeddings=checked.flag('tie_word_embeddings', False),
   )
+
+
+def _rope(values: formats.Fields, path: str) -> formats.Fields:
+  """What config.json says of RoPE, one of the kinds that are read; UserError else."""
+  given = {}
+  for name in ('rope_parameters', 'rope_scaling'):
+    found = dict(values.object(name))
+    for key in [k for k in found if k in given and found[k] != given[k]]:
+      raise UserError(f'{path}: rope_parameters and rope_scaling differ in {key}')
+    given |= found
+  kind = given.pop('rope_type', given.pop('type', None))
+  if kind not in (None, 'default', 'llama3'):
+    raise UserError(f'{path}: RoPE scaling {kind!r}; only "llama3" and none are read')
+  formats.without(given, path, {'partial_rotary_factor': 1})
+  known = {
+    'rope_theta',
+    'partial_rotary_factor',
+    *(SCALING if kind == 'llama3' else ()),
+  }
+  if unknown := sorted(set(given) - known):
+    raise UserError(
+      f'{path}: {unknown[0]} in what it says of RoPE, of rope_type {kind!r}: no such '
+      'RoPE is read'
+    )
+  return formats.Fields({**given, 'scaled': kind == 'llama3'})
 
 
 def _scaling(rope: formats.Fields) -> RopeScaling:

@@ -54,6 +54,15 @@ SPLIT = {
 }
 
 
+# What else a params.json says would make another model of it.
+PLAIN = dict.fromkeys(
+  (
+    *('quantization_args', 'lora_args', 'moe_args', 'rope_scaling_factor'),
+    *('rope_high_freq_factor', 'use_qk_norm', 'nope_layer_interval'),
+  )
+)
+
+
 def open_checkpoint(path: str, form: str, params_json: str | None) -> Weights:
   folder = path if form == 'meta' else os.path.dirname(path)
   config_path = params_json or os.path.join(folder, 'params.json')
@@ -78,6 +87,7 @@ def open_checkpoint(path: str, form: str, params_json: str | None) -> Weights:
     if name not in found:
       raise UserError(f'{path}: tensor {name} is missing')
     sizes.append(found[name].shape[0])
+  formats.without(values, config_path, PLAIN)
   config = formats.read_config(
     config_path,
     lambda: read_params_json(values, sizes[1], sizes[0], _tied(found)),

@@ -240,6 +240,8 @@ def load_model(workdir, field='init_from'):
   values = beside.read(path)
   try:
     return configs.model_config(values)
+  except UserError as e:
+    raise UserError(f'{path}: {e}: {beside.MADE_AGAIN}')
   except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as e:
     raise UserError(f'{path} is not a model config ({e}): {beside.MADE_AGAIN}')
 
