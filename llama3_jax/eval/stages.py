@@ -16,8 +16,8 @@ class Stages:
   """Runs stages under `folder` and keeps their results.
 
   results: {name: what main returned}, in order; costs: {name: {'seconds',
-  'memory_bytes', 'resumed', 'final'}} of the process that finished the stage. `total` is the
-  number of stages there will be, for the time left.
+  'memory_bytes', 'resumed', 'final' (it left parameters)}} of the process that finished
+  the stage. `total` is the number of stages there will be, for the time left.
   """
 
   def __init__(self, folder: pathlib.Path, total: int):
