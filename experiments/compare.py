@@ -22,6 +22,7 @@ from plotly import subplots
 
 from llama3_jax import axes
 from llama3_jax import config as configs
+from llama3_jax import feed
 from llama3_jax import mesh as meshes
 from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
@@ -88,10 +89,10 @@ def train(config, side):
   sizes = _sizes(side.mesh)
   how = dict(config=model, z_loss=config.z_loss)
   loss, layout = functools.partial(losses.next_token, **how), None
-  if sizes['stage'] > 1:
+  if axes.parts('C', sizes) > 1:
     c = plans.PipelineConfig(**side.pipeline)
     tail = functools.partial(losses.head_loss, **how)
-    loss = plans.create(model, sizes['stage'], side.microbatches, c, tail)
+    loss = plans.create(model, axes.parts('C', sizes), side.microbatches, c, tail)
     layout = loss.layout
   sizes = tuple(sizes.values())
   meshes.check(sizes, model, layout is not None)
@@ -104,7 +105,7 @@ def train(config, side):
       jax.random.key(config.seed), model, optimizer, layout
     )
     for arrays in data(config):
-      batch = axes.batch(arrays)
+      batch = feed.place(arrays)
       arguments = loss, optimizer, side.microbatches
       state, found = steps.train_step(state, batch, *arguments)
       for name in CURVES:

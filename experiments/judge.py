@@ -24,6 +24,7 @@ from experiments import shards
 from llama3_jax import axes
 from llama3_jax import chat
 from llama3_jax import config as configs
+from llama3_jax import feed
 from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import classify
@@ -130,7 +131,7 @@ def likelihoods(params, model, prompts, answers, batch):
     arrays['segment'][i, k, : len(ids) - 1] = 1
     arrays['weight'][i, k, len(prompts[i]) - 1 : len(ids) - 1] = 1
   found = [
-    np.asarray(_summed(params, axes.batch(part), model))
+    np.asarray(_summed(params, feed.place(part), model))
     for part in rows_lib.batches(arrays, batch)
   ]
   return np.concatenate(found)[: len(prompts)]

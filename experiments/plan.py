@@ -110,7 +110,7 @@ def explore(config):
   target = topology.parse(config.plan.target)
   limit = int(config.plan.memory_gib * 2**30) or target.chip.limit
   model = configs.model_config(config.model)
-  space = config.search.to_dict()
+  space = search.Space(**config.search)
   small = optim.OptimConfig(**config.optim)
   state = 4 + optim.BYTES[small.mu_dtype] + optim.BYTES[small.nu_dtype]
   possible, left = search.candidates(

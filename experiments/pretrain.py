@@ -15,8 +15,8 @@ import ml_collections
 from absl import logging
 
 from experiments import shards as writer
-from llama3_jax import axes
 from llama3_jax import config as configs
+from llama3_jax import feed
 from llama3_jax import show
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
@@ -185,7 +185,7 @@ def evaluator(config, loss):
     rows = pipeline.heldout(
       {name: source}, t.batch, t.length, config.data.eval_batches, config.data.positions
     )
-    batches[name] = [axes.batch(b) for b in rows]
+    batches[name] = [feed.place(b) for b in rows]
 
   def evaluate(params):
     found = {}

@@ -11,8 +11,8 @@ import functools
 
 import jax
 
-from llama3_jax import axes
 from llama3_jax import config as configs
+from llama3_jax import feed
 from llama3_jax import workdir as workdirs
 from llama3_jax.post import preference
 from llama3_jax.post import reward
@@ -87,7 +87,7 @@ def _start(config, model):
 
 def batches(config, rows):
   """Held-out rows as batches of the training's shape, on the mesh."""
-  return [axes.batch(batch) for batch in rows_lib.batches(rows, config.train.batch)]
+  return [feed.place(batch) for batch in rows_lib.batches(rows, config.train.batch)]
 
 
 def evaluate(params, batches, loss):

@@ -45,9 +45,9 @@ def check(sizes, model, pipelined=False):
       'and give the devices to mesh.fsdp'
     )
   for dim, n in model.sizes.items():
-    parts = math.prod(size[a] for a in axes.RULES.get(dim, ()))
+    parts = axes.parts(dim, size)
     if n % parts:
-      names = ' x '.join(f'{a}={size[a]}' for a in axes.RULES[dim] if size[a] > 1)
+      names = ' x '.join(f'{a}={size[a]}' for a in axes.over(dim) if size[a] > 1)
       fit = [d for d in range(1, n + 1) if n % d == 0]
       near = sorted(sorted(fit, key=lambda d: abs(d - parts))[:2])
       raise UserError(
@@ -59,16 +59,17 @@ def check(sizes, model, pipelined=False):
 def check_batch(sizes, batch, length, microbatches=1):
   """UserError when rows or columns of a batch do not divide over the mesh."""
   size = dict(zip(axes.AXES, sizes))
-  rows, columns = size['replica'] * size['fsdp'], size['context']
+  rows, columns = axes.parts('B', size), axes.parts('T', size)
   if batch % microbatches or batch // microbatches % rows:
     raise UserError(
       f'train.batch={batch} in train.microbatches={microbatches} parts does not divide '
-      f'over mesh replica x fsdp = {rows}: change one of them (or train.ramp)'
+      f'over mesh {" x ".join(axes.over("B"))} = {rows}: change one of them (or '
+      'train.ramp)'
     )
   if columns > 1 and length % (2 * columns):
     raise UserError(
       f'train.length={length} does not divide into the 2 x {columns} chunks of '
-      f'mesh.context={columns}: change one of them (or train.ramp)'
+      f'mesh.{axes.over("T")[0]}={columns}: change one of them (or train.ramp)'
     )
 
 

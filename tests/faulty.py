@@ -53,7 +53,7 @@ def share_of(batch):
 def broken(faults):
   """Puts the faults into the modules of the training loop."""
   real, numbers = pipeline.Rows.batch, {'step': None}
-  place, twice = loop.axes.batch, health.sums
+  place, twice = loop.feed.place, health.sums
 
   def batch(self, *arguments):
     step = numbers['step']
@@ -86,7 +86,7 @@ def broken(faults):
       state = state.replace(params=flipped(state.params))
     return twice(state, *arguments)
 
-  pipeline.Rows.batch, loop.axes.batch = batch, placed
+  pipeline.Rows.batch, loop.feed.place = batch, placed
   if 'flip' in faults:
     health.sums = sums
   advance = loop._Run._advance

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from llama3_jax import axes
+from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.kernels import blockwise
@@ -96,7 +97,7 @@ def test_splash_under_context_parallelism(mesh):
   arrays, side = rows(2, 512, 4, 2, 64)
   expected = both(attention.dense, arrays, side)
   with jax.set_mesh(mesh(fsdp=2, context=2, tensor=2)):
-    order = axes.order(512)
+    order = feed.order(512)
     place = lambda x: axes.shard(x[:, order], 'BTNH' if x.ndim == 4 else 'BT')
     mixed = jax.tree.map(place, (arrays, side))
     kernel = functools.partial(splash.attend, block=128, interpret=True)
@@ -121,7 +122,7 @@ def test_gpu_kernel_equals_the_dense_form():
 @pytest.mark.parametrize('parts', [2, 4, 8])
 def test_every_rank_sees_the_same_area_of_the_causal_mask(mesh, parts):
   with jax.set_mesh(mesh(context=parts)):
-    order = axes.order(64)
+    order = feed.order(64)
   assert sorted(order) == list(range(64))
   area = [int(np.sum(chunk + 1)) for chunk in order.reshape(parts, -1)]
   assert len(set(area)) == 1

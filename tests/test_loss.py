@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from llama3_jax import axes
+from llama3_jax import feed
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
 from llama3_jax.train import loss as losses
@@ -108,7 +109,7 @@ LOSS = functools.partial(losses.next_token, config=C, z_loss=1e-3, chunk=8)
 def updated(params, b, microbatches=1):
   """Metrics, and the normalised gradient as the step of plain gradient descent."""
   state = step.create(jax.tree.map(jnp.copy, params), SGD)
-  state, found = step.train_step(state, axes.batch(b), LOSS, SGD, microbatches)
+  state, found = step.train_step(state, feed.place(b), LOSS, SGD, microbatches)
   return state.params, found
 
 
@@ -164,7 +165,7 @@ def test_evaluation_is_the_mean_over_all_tokens(params):
   batches = [batch(0), batch(1, np.full((B, T), 0.5, np.float32))]
   sums = [LOSS(params, b)[1] for b in batches]
   total, count = (sum(float(s[k]) for s in sums) for k in ('loss', 'count'))
-  found = step.evaluate(params, [axes.batch(b) for b in batches], LOSS)
+  found = step.evaluate(params, [feed.place(b) for b in batches], LOSS)
   assert found['loss'] == pytest.approx(total / count, rel=1e-5)
   assert set(found) == {'loss'}
 

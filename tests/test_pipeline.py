@@ -12,6 +12,7 @@ import rows
 from configs import pretrain
 from llama3_jax import axes
 from llama3_jax import config as configs
+from llama3_jax import feed
 from llama3_jax import mesh as meshes
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
@@ -96,7 +97,7 @@ def test_gradients_are_those_of_one_device(mesh, name):
   plan = plan_of(config, sizes['stage'], microbatches, pipeline)
   with jax.set_mesh(mesh(**sizes)):
     params = arrange(init(config), plan.layout)
-    found, metrics = gradients(params, axes.batch(packed()), plan)
+    found, metrics = gradients(params, feed.place(packed()), plan)
     for p, g in zip(jax.tree.leaves(params), jax.tree.leaves(found)):
       assert g.dtype == jnp.float32 and g.sharding.is_equivalent_to(p.sharding, p.ndim)
     padding = plan.layout.source < 0
@@ -110,7 +111,7 @@ def test_measured_loss_is_that_of_one_device(mesh):
   plan = plan_of(C, 2, 3, dict(chunks=2), form='forward')
   with jax.set_mesh(mesh(stage=2, context=2)):
     params = arrange(init(C), plan.layout)
-    found = jax.jit(run.measure, static_argnums=2)(params, axes.batch(packed()), plan)
+    found = jax.jit(run.measure, static_argnums=2)(params, feed.place(packed()), plan)
   close(found, expected(C)[1])
 
 
@@ -177,7 +178,7 @@ def test_small_gradients_do_not_vanish_under_bfloat16(mesh):
 
   def equal(n):
     plan = plan_of(config, 2, n, {})
-    batch = axes.batch({name: np.repeat(x[:1], n, 0) for name, x in packed().items()})
+    batch = feed.place({name: np.repeat(x[:1], n, 0) for name, x in packed().items()})
     found, _ = gradients(arrange(init(config), plan.layout), batch, plan)
     return jax.tree.map(np.asarray, found)
 
@@ -202,7 +203,7 @@ def temporary(mesh, form, microbatches):
       name: jax.ShapeDtypeStruct(
         shape, jnp.float32 if name == 'weight' else jnp.int32, sharding=place
       )
-      for name in axes.TOKENS
+      for name in feed.TOKENS
     }
     compiled = gradients.lower(params, batch, plan).compile()
   return compiled.memory_analysis().temp_size_in_bytes
@@ -248,7 +249,7 @@ def test_the_paper_s_layout_of_the_405b():
     kind = lambda name: jnp.float32 if name == 'weight' else jnp.int32
     batch = {
       name: jax.ShapeDtypeStruct((2048, 8192), kind(name), sharding=place)
-      for name in axes.TOKENS
+      for name in feed.TOKENS
     }
     grads, found = jax.eval_shape(
       lambda p, b: step.gradients(plan, p, b, 16), params, batch

@@ -316,7 +316,7 @@ def test_search_knows_that_context_cuts_rows_and_state():
   """Whatever the order of the mesh's fields is: a config sorts them by name."""
   target = topology.parse('v5p:4x4x4')
   sizes = dict(context=1, fsdp=-1, replica=1, stage=1, tensor=1)
-  space = dict(per_chip=(1,), context=(1, 16), tensor=(1,), remat=('qkvo', 'offload'))
+  space = search.Space((1, 16), (1,), (1,), ('qkvo', 'offload'))
   arguments = (B8, sizes, target, 131_072, space)
   whole, _ = search.candidates(*arguments, 2**50)
   floors = {(c.context, c.remat): c.floor for c in whole}
@@ -335,7 +335,7 @@ def test_search_knows_that_context_cuts_rows_and_state():
 
 def test_search_leaves_out_what_cannot_be():
   target = topology.parse('v5p:4x4x4')
-  space = dict(per_chip=(1, 64), context=(1, 3), tensor=(1, 16), remat=('full', 'none'))
+  space = search.Space((1, 3), (1, 16), (1, 64), ('full', 'none'))
   sizes = {a: -1 if a == 'fsdp' else 1 for a in axes.AXES}
   possible, left = search.candidates(B8, sizes, target, 8192, space, 95 * 2**30)
   assert {(c.context, c.tensor) for c in possible} == {(1, 1)}

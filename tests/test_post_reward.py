@@ -7,8 +7,8 @@ import optax
 import post_examples as toy
 import pytest
 
-from llama3_jax import axes
 from llama3_jax import chat
+from llama3_jax import feed
 from llama3_jax import mesh
 from llama3_jax.post import preference
 from llama3_jax.post import reward
@@ -109,7 +109,7 @@ def test_loss_and_gradient_are_the_same_on_a_mesh(params, tokenizer, mode):
   plain = function(params, batch, toy.CONFIG)
   sizes = dict(replica=1, fsdp=2, stage=1, context=2, tensor=2)
   with jax.set_mesh(mesh.create(sizes)):
-    meshed = function(params, axes.batch(batch), toy.CONFIG)
+    meshed = function(params, feed.place(batch), toy.CONFIG)
   for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(meshed)):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 

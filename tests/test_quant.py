@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llama3_jax import axes
+from llama3_jax import feed
 from llama3_jax import quant
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
+from llama3_jax.model import linear
 from llama3_jax.model import llama
 from llama3_jax.train import loss as losses
 
@@ -22,7 +23,7 @@ def gradients(config):
   rng = np.random.default_rng(0)
   tokens, targets = rng.integers(0, 64, (2, 8, 16)).astype(np.int32)
   ones = np.ones_like(tokens)
-  batch = axes.batch(
+  batch = feed.place(
     dict(
       tokens=tokens,
       targets=targets,
@@ -59,7 +60,7 @@ def test_small_types_do_not_depend_on_the_mesh(mesh, kind):
 
 def test_products_run_in_the_small_type():
   x = jnp.ones((1, 4, 8))
-  run = lambda x, w: axes.einsum('BTD,DF->BTF', x, w, quant='int8')
+  run = lambda x, w: linear.einsum('BTD,DF->BTF', x, w, quant='int8')
   text = str(jax.make_jaxpr(run)(x, jnp.ones((8, 16))))
   assert 'preferred_element_type=int32' in text
 

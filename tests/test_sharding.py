@@ -10,8 +10,10 @@ import pytest
 import rows
 
 from llama3_jax import axes
+from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
+from llama3_jax.model import linear
 from llama3_jax.model import llama
 from llama3_jax.train import loss as losses
 from llama3_jax.train import optim
@@ -65,10 +67,23 @@ CASES += [('blockwise', n) for n in ('replica', 'context', 'mixed')]
 def test_loss_and_gradients_are_those_of_one_device(mesh, expected, path, name):
   with jax.set_mesh(mesh(**MESHES[name])):
     params = init()
-    found = value_and_gradient(params, axes.batch(packed()), PATHS[path])
+    found = value_and_gradient(params, feed.place(packed()), PATHS[path])
     for p, g in zip(jax.tree.leaves(params), jax.tree.leaves(found[1])):
       assert g.sharding.is_equivalent_to(p.sharding, g.ndim)
   close(found, expected)
+
+
+def test_one_more_axis_of_the_mesh_keeps_the_loss(monkeypatch, expected):
+  """Only the rules know the axes: what asks them needs no change for a new one."""
+  names = ('expert', *axes.AXES)
+  monkeypatch.setattr(axes, 'AXES', names)
+  monkeypatch.setitem(axes.RULES, 'B', ('expert', *axes.RULES['B']))
+  grid = np.array(jax.devices()[:8]).reshape(2, 1, 2, 1, 1, 2)
+  explicit = (jax.sharding.AxisType.Explicit,) * len(names)
+  with jax.set_mesh(jax.sharding.Mesh(grid, names, axis_types=explicit)):
+    for path in ('dense', 'blockwise'):
+      found = value_and_gradient(init(), feed.place(packed()), PATHS[path])
+      close(found, expected)
 
 
 def close(found, expected, tolerance=2e-5):
@@ -82,7 +97,7 @@ def close(found, expected, tolerance=2e-5):
 
 def test_one_device_with_a_mesh_is_no_mesh(mesh, expected):
   with jax.set_mesh(mesh()):
-    close(value_and_gradient(init(), axes.batch(packed()), C), expected)
+    close(value_and_gradient(init(), feed.place(packed()), C), expected)
 
 
 def test_blockwise_without_a_mesh(expected):
@@ -116,7 +131,7 @@ def train(n, microbatches=1):
   state = jax.jit(step.create, static_argnums=1)(init(), OPTIMIZER)
   rows = []
   for i in range(n):
-    batch = axes.batch(packed(i))
+    batch = feed.place(packed(i))
     state, found = step.train_step(state, batch, LOSS, OPTIMIZER, microbatches)
     rows.append({k: float(v) for k, v in found.items()})
   return jax.tree.map(np.asarray, state.params), rows
@@ -176,7 +191,7 @@ def test_fsdp_gathers_the_small_type(mesh):
     return losses.next_token(p, batch, config, chunk=0)[0]
 
   with jax.set_mesh(mesh(fsdp=8)):
-    jaxpr = jax.make_jaxpr(f)(init(), axes.batch(packed()))
+    jaxpr = jax.make_jaxpr(f)(init(), feed.place(packed()))
   moved = []
   for eqn in equations(jaxpr.jaxpr):
     if eqn.primitive.name != 'reshard':
@@ -196,7 +211,7 @@ def test_small_gradients_of_many_devices_do_not_vanish(mesh):
 
   def slope(reduce):
     def loss(w):
-      y = axes.einsum('BTD,DF->BTF', rows, w, reduce=reduce)
+      y = linear.einsum('BTD,DF->BTF', rows, w, reduce=reduce)
       return jnp.sum(y.astype(jnp.float32))
 
     return np.asarray(jax.jit(jax.grad(loss))(w))[0, 0]
@@ -216,7 +231,7 @@ KEPT += [('gate,up', False)]
 def test_what_is_kept_does_not_change_gradients(mesh, expected, remat, reshard):
   config = dataclasses.replace(PATHS['blockwise'], remat=remat, reshard=reshard)
   with jax.set_mesh(mesh(fsdp=4, tensor=2)):
-    found = value_and_gradient(init(), axes.batch(packed()), config)
+    found = value_and_gradient(init(), feed.place(packed()), config)
   close(found, expected)
 
 
@@ -227,7 +242,7 @@ def test_weights_stay_gathered_when_asked(mesh):
     config = dataclasses.replace(C, n_layers=1, reshard=reshard)
     with jax.set_mesh(mesh(fsdp=8)):
       p = jax.jit(llama.init, static_argnums=1)(jax.random.key(0), config)
-      lowered = value_and_gradient.lower(p, axes.batch(packed()), config)
+      lowered = value_and_gradient.lower(p, feed.place(packed()), config)
     text = lowered.compile().as_text()
     return sum('all-gather' in line for line in text.splitlines())
 
@@ -237,14 +252,14 @@ def test_weights_stay_gathered_when_asked(mesh):
 def test_one_hot_embedding_is_the_gather(mesh, expected):
   config = dataclasses.replace(C, embedding='onehot')
   with jax.set_mesh(mesh(fsdp=2, context=2, tensor=2)):
-    found = value_and_gradient(init(), axes.batch(packed()), config)
+    found = value_and_gradient(init(), feed.place(packed()), config)
   close(found, expected)
 
 
 def test_the_residual_stream_is_cut_over_tensor(mesh):
   with jax.set_mesh(mesh(fsdp=2, context=2, tensor=2)):
     x = jax.jit(llama.embed, static_argnums=2)(
-      init(), axes.batch(packed())['tokens'], C
+      init(), feed.place(packed())['tokens'], C
     )
   assert x.sharding.shard_shape(x.shape) == (4, T // 4, 32)
 

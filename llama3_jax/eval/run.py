@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-from llama3_jax import axes
 from llama3_jax import chat
+from llama3_jax import feed
 from llama3_jax.config import ModelConfig
 from llama3_jax.data import pipeline
 from llama3_jax.generate import engine
@@ -120,7 +120,7 @@ def held_out(
   found = {}
   for name, source in sources.items():
     rows = pipeline.heldout({name: source}, batch, length, batches, positions)
-    placed = [axes.batch(row) for row in rows]
+    placed = [feed.place(row) for row in rows]
     if placed:
       found[name] = step.evaluate(params, placed, _loss(config))['loss']
   return found

@@ -13,9 +13,6 @@ import jax.numpy as jnp
 
 from llama3_jax import axes
 
-VOCABULARY = ('tensor',)  # the axis of the head's columns
-TOKENS = ('replica', 'fsdp', 'context')  # the axes of the tokens
-
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def total(hidden, head, targets, weight, how):
@@ -68,10 +65,10 @@ def _sums(hidden, head, targets, weight, how, differentiate):
 
     start = (jnp.float32(0), jnp.float32(0), zero)
     (loss, plain, dw), dx = jax.lax.scan(one, start, parts)
-    loss, plain = axes.device_sum((loss, plain), TOKENS)
+    loss, plain = axes.device_sum((loss, plain), 'BT')
     if not differentiate:
       return loss, plain
-    dw = axes.device_scatter(dw, dims, TOKENS)
+    dw = axes.device_scatter(dw, dims, 'BT')
     return loss, plain, _whole(dx, shape), dw
 
   letters = ('BTD', dims, 'BT', 'BT')
@@ -122,7 +119,7 @@ def _logprobs_backward(how, saved, g):
 
     parts = _parts((hidden, targets, *g), chunk)
     dw, dx = jax.lax.scan(one, jnp.zeros(head.shape, reduce), parts)
-    dw = axes.device_scatter(dw, dims, TOKENS)
+    dw = axes.device_scatter(dw, dims, 'BT')
     return _whole(dx, hidden.shape), dw
 
   used = axes.gather(head, dims, hidden.dtype)
@@ -163,12 +160,12 @@ def _softmax(x, head, dims, target):
   float32; V is the device's part of the vocabulary, log Z and the logit are of all.
   """
   logits = jnp.einsum(f'CD,{dims}->CV', x, head, preferred_element_type=jnp.float32)
-  first = axes.device_index(VOCABULARY) * logits.shape[1]
+  first = axes.device_index('V') * logits.shape[1]
   hit = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1) == target[:, None] - first
-  top = axes.device_max(jnp.max(logits, -1), VOCABULARY)
+  top = axes.device_max(jnp.max(logits, -1), 'V')
   sums = jnp.sum(jnp.exp(logits - top[:, None]), -1)
   picked = jnp.sum(jnp.where(hit, logits, 0), -1)
-  sums, picked = axes.device_sum((sums, picked), VOCABULARY)
+  sums, picked = axes.device_sum((sums, picked), 'V')
   return logits, top + jnp.log(sums), picked, hit
 
 
@@ -176,4 +173,4 @@ def _back(x, head, dims, slope):
   """Gradients through a chunk's logits: of x, over all the vocabulary; of the head."""
   dx = jnp.einsum(f'CV,{dims}->CD', slope, head, preferred_element_type=jnp.float32)
   dw = jnp.einsum(f'CD,CV->{dims}', x, slope, preferred_element_type=jnp.float32)
-  return axes.device_sum(dx.astype(x.dtype), VOCABULARY), dw
+  return axes.device_sum(dx.astype(x.dtype), 'V'), dw

@@ -22,6 +22,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 
 from llama3_jax import axes
+from llama3_jax import feed
 
 LANES = 128  # the kernel's blocks are multiples of it
 # The fused backward pass keeps a dq of every block of keys: 8 GiB at 8B and 131,072.
@@ -41,7 +42,7 @@ def attend(q, k, v, query, key, block=0, interpret=False):
   is that of positions. `block`: largest block, 0: 1,024.
   """
   m = axes.mesh()
-  context, tensor = axes.size('context'), axes.size('tensor')
+  context, tensor = axes.parts('T'), axes.parts('N')
   t, s, n, h = q.shape[1], k.shape[1], q.shape[2], q.shape[3]
   largest = _block(t // context, s, block or 1024)
   kernel = _kernel(t, n, context, tensor, largest, interpret)
@@ -89,7 +90,7 @@ def _restore(x, context):
   """[B,S,...] from the order of context parallelism to the row's own, in chunks."""
   chunks = 2 * context
   size = x.shape[1] // chunks
-  inverse = np.argsort(axes.order(chunks))
+  inverse = np.argsort(feed.order(chunks))
   return jnp.concatenate([x[:, i * size : (i + 1) * size] for i in inverse], 1)
 
 
@@ -98,7 +99,7 @@ class _Causal(masks.CausalMask):
 
   def __init__(self, t, context):
     super().__init__((t, t), shard_count=context)
-    self.q_sequence = axes.order(t).astype(np.int32)
+    self.q_sequence = feed.order(t).astype(np.int32)
 
   def __getitem__(self, index):
     rows, columns = index

@@ -49,7 +49,7 @@ def method(t, s, own, config):
   to themselves; a cache, whose slots stand in any order, takes the other two. Raises
   UserError for a kernel that cannot run on the mesh.
   """
-  parts = axes.size('context')
+  parts = axes.parts('T')
   if config.attention == 'flash' and own and parts > 1:
     raise UserError('model.attention=flash needs mesh.context=1: use blockwise')
   if config.attention != 'auto' and (own or config.attention not in KERNELS):

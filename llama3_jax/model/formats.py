@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from llama3_jax import axes
 from llama3_jax import config as configuration
+from llama3_jax import parameters
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import files
@@ -89,7 +89,7 @@ def letters(config: ModelConfig, leaf: str) -> str:
 
 
 def our_shape(config: ModelConfig, leaf: str) -> tuple[int, ...]:
-  return axes.shape(letters(config, leaf), config.sizes)
+  return parameters.shape(letters(config, leaf), config.sizes)
 
 
 def file_shape(config: ModelConfig, leaf: str) -> tuple[int, ...]:

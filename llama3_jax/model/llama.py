@@ -13,10 +13,12 @@ from flax import struct
 from jax.ad_checkpoint import checkpoint_name
 
 from llama3_jax import axes
+from llama3_jax import parameters
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
 from llama3_jax.model import attention
 from llama3_jax.model import cache as kv
+from llama3_jax.model import linear
 from llama3_jax.model import remat
 from llama3_jax.model import rope
 
@@ -43,23 +45,23 @@ NORMS = ('attn_norm', 'ff_norm')
 
 @struct.dataclass
 class Layer:
-  attn_norm: jax.Array = axes.weight('D', 'ones')
-  wq: jax.Array = axes.weight('DNH', 'in')
-  wk: jax.Array = axes.weight('DKH', 'in')
-  wv: jax.Array = axes.weight('DKH', 'in')
-  wo: jax.Array = axes.weight('NHD', 'out')
-  ff_norm: jax.Array = axes.weight('D', 'ones')
-  w_gate: jax.Array = axes.weight('DF', 'in')
-  w_up: jax.Array = axes.weight('DF', 'in')
-  w_down: jax.Array = axes.weight('FD', 'out')
+  attn_norm: jax.Array = parameters.weight('D', 'ones')
+  wq: jax.Array = parameters.weight('DNH', 'in')
+  wk: jax.Array = parameters.weight('DKH', 'in')
+  wv: jax.Array = parameters.weight('DKH', 'in')
+  wo: jax.Array = parameters.weight('NHD', 'out')
+  ff_norm: jax.Array = parameters.weight('D', 'ones')
+  w_gate: jax.Array = parameters.weight('DF', 'in')
+  w_up: jax.Array = parameters.weight('DF', 'in')
+  w_down: jax.Array = parameters.weight('FD', 'out')
 
 
 @struct.dataclass
 class Params:
-  embed: jax.Array = axes.weight('VD', 1.0)
-  layers: Layer = axes.stack(Layer, 'L')
-  norm: jax.Array = axes.weight('D', 'ones')
-  head: jax.Array | None = axes.weight('DV', 'in')  # None: tied to the embedding
+  embed: jax.Array = parameters.weight('VD', 1.0)
+  layers: Layer = parameters.stack(Layer, 'L')
+  norm: jax.Array = parameters.weight('D', 'ones')
+  head: jax.Array | None = parameters.weight('DV', 'in')  # None: tied to the embedding
 
 
 def _build(config, leaf):
@@ -70,12 +72,12 @@ def _build(config, leaf):
       std = 'in'  # as a head: with its own spread the first loss of the 1B is 1,800
     return leaf(name, dims, std)
 
-  return axes.build(Params, tied)
+  return parameters.build(Params, tied)
 
 
 def init(key, config):
   """Random float32 parameters, laid out over the ambient mesh; call under jit."""
-  return _build(config, lambda *a: axes.init_leaf(key, *a, config.sizes))
+  return _build(config, lambda *a: parameters.init_leaf(key, *a, config.sizes))
 
 
 def dims(config):
@@ -88,7 +90,7 @@ def abstract(config, dtype=jnp.float32, mesh=None):
 
   def leaf(name, letters, std):
     place = mesh and jax.sharding.NamedSharding(mesh, axes.spec(letters))
-    shape = axes.shape(letters, config.sizes)
+    shape = parameters.shape(letters, config.sizes)
     return jax.ShapeDtypeStruct(shape, dtype, sharding=place or None)
 
   return _build(config, leaf)
@@ -107,7 +109,7 @@ def rms_norm(x, scale, eps):
 
 
 def _linear(expression, x, w, config, place=None):
-  return axes.einsum(
+  return linear.einsum(
     expression,
     x,
     w,
@@ -153,7 +155,7 @@ def _feed_forward(p, x, config, place='BTD'):
 def _stream(x, cache):
   """Letters of the residual stream: in training its rows are also cut over `tensor`,
   so that norms and saved inputs are not repeated there (section 3.3.2)."""
-  parts = axes.size('context') * axes.size('tensor')
+  parts = axes.parts('U')
   return 'BUD' if cache is None and x.shape[1] % parts == 0 else 'BTD'
 
 
@@ -172,11 +174,13 @@ def embed(params, tokens, config, cache=None):
   place = _stream(tokens, cache)
   if config.embedding == 'onehot':
     hot = jax.nn.one_hot(tokens, config.vocab_size, dtype=config.dtype)
-    return axes.einsum('BTV,VD->BTD', axes.shard(hot, 'BTV'), params.embed, place=place)
+    return linear.einsum(
+      'BTV,VD->BTD', axes.shard(hot, 'BTV'), params.embed, place=place
+    )
   table = axes.shard(params.embed.astype(config.dtype), 'VD', gathered=True)
   if axes.mesh() is None:
     return table[tokens]
-  if axes.size('tensor') > 1:
+  if axes.parts('V') > 1:
     x = axes.local(_own_rows, ('VD', 'BT'), 'VBTD', weights=(0,))(table, tokens)
     return axes.shard(jnp.sum(x, 0), place)
   x = table.at[tokens].get(out_sharding=axes.spec('BTD'))
@@ -188,7 +192,7 @@ def _own_rows(table, tokens):
 
   XLA of jax 0.12 aborts where it is to divide this look-up itself inside a pipeline.
   """
-  row = tokens - axes.device_index('tensor') * len(table)
+  row = tokens - axes.device_index('V') * len(table)
   row = jnp.where((row >= 0) & (row < len(table)), row, len(table))
   return table.at[row].get(mode='fill', fill_value=0)[None]
 
@@ -233,7 +237,7 @@ def head(params):
 def logits(params, hidden, config):
   """float32 [B,T,V] of hidden states [B,T,D]."""
   weight, letters = head(params)
-  return axes.einsum(f'BTD,{letters}->BTV', hidden, weight, dtype=jnp.float32)
+  return linear.einsum(f'BTD,{letters}->BTV', hidden, weight, dtype=jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames='config')

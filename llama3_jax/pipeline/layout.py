@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llama3_jax import axes
+from llama3_jax import parameters
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 
@@ -158,7 +159,7 @@ def _each(tree, leaf):
   def convert(x):
     if not is_params(x):
       return x
-    letters = axes.build(llama.Params, lambda name, dims, std: dims).layers
+    letters = parameters.build(llama.Params, lambda name, dims, std: dims).layers
     return x.replace(layers=jax.tree.map(leaf, x.layers, letters))
 
   return jax.tree.map(convert, tree, is_leaf=is_params)

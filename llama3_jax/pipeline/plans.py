@@ -55,7 +55,7 @@ def create(model, stages, microbatches, c, tail, form=None):
 
 def of(config, model, tail, form=None):
   """The Plan of the ambient mesh and a config's `pipeline`; None without stages."""
-  stages = axes.size('stage')
+  stages = axes.parts('C')
   if stages == 1:
     return None
   c = PipelineConfig(**config.pipeline)

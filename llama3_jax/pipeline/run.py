@@ -15,6 +15,7 @@ import numpy as np
 from flax import struct
 
 from llama3_jax import axes
+from llama3_jax import feed
 from llama3_jax.model import llama
 from llama3_jax.model import remat
 from llama3_jax.model import rope
@@ -81,7 +82,7 @@ def _over_stages(function, params, batch, plan):
     functools.partial(function, plan=plan),
     in_specs=(staged, whole, whole),
     out_specs=(staged, whole, whole),
-    axis_names={'stage'},
+    axis_names=set(axes.over('C')),
     check_vma=False,
   )
   return mapped(params.layers, params.replace(layers=None), parts)
@@ -91,7 +92,7 @@ def _split(name, x, plan):
   """[B,...] -> [M,B/M,...]; strided, so that a microbatch is laid out as the batch."""
   m = plan.schedule.microbatches
   x = jnp.moveaxis(x.reshape(x.shape[0] // m, m, *x.shape[1:]), 1, 0)
-  return axes.shard(x, '_BT' if x.ndim == 3 and name in axes.TOKENS else '_B')
+  return axes.shard(x, '_BT' if x.ndim == 3 and name in feed.TOKENS else '_B')
 
 
 def _stage(layers, outer, parts, plan):
@@ -104,7 +105,7 @@ def _stage(layers, outer, parts, plan):
     outer=jax.tree.map(_float_zeros, outer),
     metrics=jax.tree.map(_zeros, metrics),
   )
-  stage = jax.lax.axis_index('stage')
+  stage = axes.device_index('C')
 
   def tick(carry, scanned):
     rows, common = scanned
@@ -112,14 +113,14 @@ def _stage(layers, outer, parts, plan):
     return _tick(carry, _Work(row, common, layers, outer, parts, plan)), None
 
   carry, _ = jax.lax.scan(tick, carry, _tables(plan))
-  return carry.layers, *jax.lax.psum((carry.outer, carry.metrics), 'stage')
+  return carry.layers, *axes.device_sum((carry.outer, carry.metrics), 'C')
 
 
 def _measure(layers, outer, parts, plan):
   """As `_stage`, forwards only; gives no gradients."""
   hidden, metrics = _shapes(outer, parts, plan)
   carry = _many(hidden, slots.inputs(plan.schedule).size), jax.tree.map(_zeros, metrics)
-  stage = jax.lax.axis_index('stage')
+  stage = axes.device_index('C')
 
   def tick(carry, scanned):
     inputs, metrics = carry
@@ -131,7 +132,7 @@ def _measure(layers, outer, parts, plan):
     return (_store(inputs, row.store_input, y), metrics), None
 
   (_, metrics), _ = jax.lax.scan(tick, carry, _tables(plan))
-  return None, None, jax.lax.psum(metrics, 'stage')
+  return None, None, axes.device_sum(metrics, 'C')
 
 
 def _shapes(outer, parts, plan):
@@ -339,4 +340,4 @@ def _store(buffer, slot, x):
 def _send(x, shift, plan):
   """What the neighbour sends: every stage to the next (or previous), round the ring."""
   n = plan.schedule.stages
-  return jax.lax.ppermute(x, 'stage', [(i, (i + shift) % n) for i in range(n)])
+  return jax.lax.ppermute(x, axes.over('C'), [(i, (i + shift) % n) for i in range(n)])

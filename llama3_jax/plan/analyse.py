@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from llama3_jax import axes
 from llama3_jax.plan import collectives
 from llama3_jax.plan import hlo
 from llama3_jax.plan import memory
@@ -16,16 +17,16 @@ def run(compiled, model, target, request):
   Args: compile.Compiled; ModelConfig; topology.Target; request: dict with `step`,
   `batch` (sequences of the whole mesh), `length`, `microbatches`, `loss_chunk`.
   """
-  chip, axes = target.chip, compiled.program['axes']
+  chip, mesh = target.chip, compiled.program['axes']
   module = hlo.parse(compiled.hlo)
   found, loops = hlo.visits(module)
   layers = hlo.layer_loops(module, loops, model.n_layers)
   places = np.array(compiled.program['places'])
-  network = collectives.Network(axes, places, chip, target.dims, target.wrap)
+  network = collectives.Network(mesh, places, chip, target.dims, target.wrap)
   transfers = collectives.find(module, network, layers, found)
   sizes = memory.sizes(
     model,
-    axes,
+    mesh,
     request['batch'] * (2 if request['step'] == 'dpo' else 1),
     request['length'],
     request['microbatches'],
@@ -45,7 +46,7 @@ def run(compiled, model, target, request):
     'target': str(target),
     'chips': target.n_chips,
     'devices': target.n_devices,
-    'mesh': axes,
+    'mesh': mesh,
     **request,
     'tokens': tokens,
     'memory': {
@@ -93,11 +94,12 @@ def notes(done, transfers, unknown, compiled, target):
       f'{padded / 2**30:.2f} GiB of all-reduce are gathers written as sums of padded '
       'parts: the axis does not run along whole dims of the torus; change mesh.*'
     )
-  gathers = [c for c in transfers if c.kind == 'all-gather' and 'fsdp' in c.axes]
+  shared = axes.over('D')[0]
+  gathers = [c for c in transfers if c.kind == 'all-gather' and shared in c.axes]
   if target.slices > 1 and target.chip.dims == 3 and not gathers:
     said.append(
-      'The gathers over fsdp are all-reduces, twice the bytes: so the compiler does on '
-      'several slices of a 3-D torus when fsdp is a whole slice; set '
+      f'The gathers over {shared} are all-reduces, twice the bytes: so the compiler '
+      f'does on several slices of a 3-D torus when {shared} is a whole slice; set '
       f'mesh.replica={2 * target.slices}'
     )
   late = [c for c in transfers if c.where == 'layers' and c.kind == 'all-gather']

@@ -182,7 +182,7 @@ def _between_slices(module, op, visit, layers, network):
   size = op.arrays[0].bytes
   return Collective(
     kind=found.group(1).lower().replace('_', '-'),
-    axes=('replica',),
+    axes=tuple(network.axes)[:1],  # the outermost
     members=len(op.rest.split('_xla_megascale_target="')[1].split('}')[0].split(',')),
     times=visit.times,
     bytes=size,

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 
+from llama3_jax import axes
 from llama3_jax.model import remat as policies
 from llama3_jax.plan import hlo
 
@@ -40,24 +41,24 @@ class Sizes:
   vocabulary: int  # V
   tokens: int  # B x T of one microbatch
   chunk: int  # tokens of a chunk of the loss
-  kernel: int  # what fsdp x context leave of D
+  kernel: int  # D of a weight while it is cut
 
 
-def sizes(model, axes, batch, length, microbatches=1, chunk=0):
+def sizes(model, mesh, batch, length, microbatches=1, chunk=0):
   """Sizes of a ModelConfig on a mesh {axis: size}."""
-  tensor, context = axes['tensor'], axes['context']
-  rows = axes['replica'] * axes['fsdp'] * microbatches
-  tokens = max(batch // rows, 1) * max(length // context, 1)
+  parts = lambda dims: axes.parts(dims, mesh)
+  rows = parts('B') * microbatches
+  tokens = max(batch // rows, 1) * max(length // parts('T'), 1)
   return Sizes(
     layers=model.n_layers,
     width=model.d_model,
-    hidden=model.d_ff // tensor,
-    heads=model.n_heads * model.d_head // tensor,
-    kv=model.n_kv_heads * model.d_head // tensor,
-    vocabulary=model.vocab_size // tensor,
+    hidden=model.d_ff // parts('F'),
+    heads=model.n_heads * model.d_head // parts('N'),
+    kv=model.n_kv_heads * model.d_head // parts('K'),
+    vocabulary=model.vocab_size // parts('V'),
     tokens=tokens,
     chunk=min(chunk or tokens, tokens),
-    kernel=model.d_model // (axes['fsdp'] * context),
+    kernel=model.d_model // parts('D'),
   )
 
 
@@ -299,15 +300,15 @@ def knob(kinds, buffers):
   return f'{first.knob}: {first.bytes / GIB:.2f} GiB of {first.what} {first.array}'
 
 
-def estimate(model, axes, batch, length, remat='full', microbatches=1, state=12):
+def estimate(model, mesh, batch, length, remat='full', microbatches=1, state=12):
   """Least device bytes that a training step can take, in closed form.
 
   State of `state` bytes a parameter cut over all axes but replica, the arrays that
   remat keeps, one layer's gathered weights and the whole head twice. A lower bound for
   search, which leaves out what is above the limit already here.
   """
-  s = sizes(model, axes, batch, length, microbatches)
-  cut = axes['fsdp'] * axes['context'] * axes['tensor'] * axes['stage']
+  s = sizes(model, mesh, batch, length, microbatches)
+  cut = axes.parts('DFC', mesh)
   count = 2 * model.vocab_size * model.d_model + model.n_layers * model.d_model * (
     (2 * model.n_heads + 2 * model.n_kv_heads) * model.d_head + 3 * model.d_ff
   )

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from llama3_jax import axes
+from llama3_jax import feed
 from llama3_jax.model import cache as kv
 from llama3_jax.train import step
 
@@ -17,7 +18,7 @@ def array(mesh, shape, dims, dtype=jnp.int32):
 def rows(mesh, batch, length):
   """Abstract training batch: the fields of data.pipeline and post.sft."""
   shape = (batch, length)
-  fields = {n: array(mesh, shape, 'BT') for n in axes.TOKENS}
+  fields = {n: array(mesh, shape, 'BT') for n in feed.TOKENS}
   return fields | {'weight': array(mesh, shape, 'BT', jnp.float32)}
 
 

@@ -10,6 +10,16 @@ from llama3_jax.plan import memory
 
 
 @dataclasses.dataclass(frozen=True)
+class Space:
+  """Values to try: sizes of mesh axes, rows a chip, remat policies."""
+
+  context: tuple[int, ...] = (1,)
+  tensor: tuple[int, ...] = (1,)
+  per_chip: tuple[int, ...] = (1, 2, 4)
+  remat: tuple[str, ...] = ('full', 'q,k,v,attention', 'none')
+
+
+@dataclasses.dataclass(frozen=True)
 class Candidate:
   """One layout of a training step; `batch` in sequences of the whole mesh."""
 
@@ -38,27 +48,25 @@ class Candidate:
 def candidates(model, mesh, target, length, space, limit, state=12):
   """(possible, left out): every layout of `space` that divides, cheapest floor last.
 
-  Args: ModelConfig; config's mesh sizes {axis: size}; Target; tokens; {'per_chip',
-  'context', 'tensor', 'remat'}: values to try; limit: bytes; state: bytes a parameter.
+  Args: ModelConfig; config's mesh sizes {axis: size}; Target; tokens; Space; limit:
+  bytes; state: bytes a parameter.
   Left out with a reason: what does not divide, and what cannot fit by
   `memory.estimate`.
   """
   possible, left = [], []
-  order = itertools.product(
-    space['context'], space['tensor'], space['per_chip'], space['remat']
-  )
+  order = itertools.product(space.context, space.tensor, space.per_chip, space.remat)
   for context, tensor, rows, remat in order:
-    sizes = {**mesh, 'fsdp': -1, 'context': context, 'tensor': tensor}
+    sizes = mesh | dict(fsdp=-1, context=context, tensor=tensor)
     name = f'context={context} tensor={tensor} rows={rows} remat={remat}'
     try:
       shape = meshes.shape(sizes, target.n_devices)
+      whole = dict(zip(axes.AXES, shape))
+      batch = rows * axes.parts('B', whole)
       meshes.check(shape, model)
-      meshes.check_batch(shape, rows * shape[0] * shape[1], length)
+      meshes.check_batch(shape, batch, length)
     except UserError as e:
       left.append((name, str(e)))
       continue
-    whole = dict(zip(axes.AXES, shape))
-    batch = rows * shape[0] * shape[1]
     floor = memory.estimate(model, whole, batch, length, remat, state=state)
     if floor > limit:
       left.append(

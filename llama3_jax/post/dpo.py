@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llama3_jax import axes
+from llama3_jax import feed
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
 from llama3_jax.post import reward
@@ -81,7 +82,7 @@ def reference(
   """`rows` with `ref_logp` f32 [pairs,2]: log-probabilities under the SFT model."""
   size = len(rows['tokens'])
   found = [
-    np.asarray(_pair_logp(params, axes.batch(batch), config, chunk))
+    np.asarray(_pair_logp(params, feed.place(batch), config, chunk))
     for batch in rows_lib.batches(rows, batch_size)
   ]
   logp = np.concatenate([np.zeros((0, 2), np.float32), *found])[:size]

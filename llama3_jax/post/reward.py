@@ -10,7 +10,10 @@ import numpy as np
 from flax import struct
 
 from llama3_jax import axes
+from llama3_jax import feed
+from llama3_jax import parameters
 from llama3_jax.config import ModelConfig
+from llama3_jax.model import linear
 from llama3_jax.model import llama
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.train import checkpoint
@@ -21,12 +24,12 @@ class Reward:
   """The language model and the head: reward of a token = hidden state . head."""
 
   model: llama.Params
-  head: jax.Array = axes.weight('D', 'in')
+  head: jax.Array = parameters.weight('D', 'in')
 
 
 def init(key: jax.Array, model: llama.Params, config: ModelConfig) -> Reward:
   """A reward model that starts from `model`, the pre-trained checkpoint."""
-  head = axes.init_leaf(key, 'reward_head', 'D', 'in', config.sizes)
+  head = parameters.init_leaf(key, 'reward_head', 'D', 'in', config.sizes)
   return Reward(model=model, head=head)
 
 
@@ -50,7 +53,7 @@ def token_rewards(params: Reward, batch: Mapping, config: ModelConfig) -> jax.Ar
   hidden, _ = llama.forward(
     params.model, batch['tokens'], batch['position'], batch['segment'], config
   )
-  return axes.einsum('BTD,D->BT', hidden.astype(jnp.float32), params.head)
+  return linear.einsum('BTD,D->BT', hidden.astype(jnp.float32), params.head)
 
 
 def flat(batch: Mapping) -> dict[str, jax.Array]:
@@ -75,7 +78,7 @@ def response_rewards(params: Reward, batch: Mapping, config: ModelConfig) -> jax
     rewards = rewards[:, None]
   ends = axes.shard(batch['ends'], 'B_')
   # A mask instead of a gather: T may be sharded.
-  at_end = axes.order(tokens.shape[-1]) == ends[..., None]
+  at_end = feed.order(tokens.shape[-1]) == ends[..., None]
   return jnp.sum(jnp.where(axes.shard(at_end, 'B_T'), rewards, 0), -1)
 
 
@@ -110,7 +113,7 @@ def loss(
 def _last(params, tokens, length, config):
   """Reward at the last token of each right-padded row, float32 [B]; columns in the
   order of the mesh."""
-  place = jnp.asarray(axes.order(tokens.shape[1]))
+  place = jnp.asarray(feed.order(tokens.shape[1]))
   position = axes.shard(jnp.broadcast_to(place, tokens.shape), 'BT')
   segment = axes.shard((place < length[:, None]).astype(jnp.int32), 'BT')
   batch = {'tokens': axes.shard(tokens, 'BT'), 'position': position, 'segment': segment}
@@ -140,7 +143,7 @@ def score(
     for row, i in enumerate(picked):
       tokens[row, : len(dialogs[i])] = dialogs[i]
       length[row] = len(dialogs[i])
-    tokens = tokens[:, axes.order(longest)]
+    tokens = tokens[:, feed.order(longest)]
     rewards[picked] = np.asarray(_last(params, tokens, length, config))[: len(picked)]
   return rewards
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llama3_jax import axes
+from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 from llama3_jax.train import loss as losses
@@ -77,7 +78,7 @@ def score(params, prompts, answers, characters, config, rows=32, length=128):
   """NLL a character, nats, of every answer after its prompt: np.float64 [n]."""
   found = []
   for batch in batches(prompts, answers, characters, rows, length):
-    sums = jax.device_get(_rows(params, axes.batch(batch), config, 1024))
+    sums = jax.device_get(_rows(params, feed.place(batch), config, 1024))
     found.append(sums['nll'].astype(np.float64) / sums['characters'])
   return np.concatenate(found)[: len(prompts)]
 

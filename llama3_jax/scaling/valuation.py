@@ -12,6 +12,7 @@ import numpy as np
 
 from llama3_jax import axes
 from llama3_jax import config as configs
+from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import pipeline
 from llama3_jax.model import llama
@@ -106,7 +107,7 @@ def row_losses(params, model, source, config):
   )
   if not rows:
     raise UserError('data.root: a judged source has no held-out documents')
-  sums = [jax.device_get(_sums(params, axes.batch(b), model)) for b in rows]
+  sums = [jax.device_get(_sums(params, feed.place(b), model)) for b in rows]
   nats, counts = (np.concatenate([s[i] for s in sums]) for i in range(2))
   return [float(x) for x in nats], [float(x) for x in counts]
 

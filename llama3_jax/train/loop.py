@@ -9,6 +9,7 @@ from absl import logging
 
 from llama3_jax import axes
 from llama3_jax import config as configs
+from llama3_jax import feed
 from llama3_jax import mesh as meshes
 from llama3_jax import quant
 from llama3_jax.base.errors import Preempted
@@ -116,7 +117,7 @@ class _Run:
     self.writer = reports.Writer(workdir, self.step)
     self.late = _Late(self.writer, model, config, self.step, self.clock, self.guard)
     self.late.bad = int(self.state.health.bad)
-    self.share, self.compiled = axes.share(), None
+    self.share, self.compiled = feed.share(), None
     self.several = jax.process_count() > 1
     self.stragglers = health.Stragglers()
     self.dog = watchdog.Watchdog(workdir, t.watchdog_s, t.watchdog_exit)
@@ -148,7 +149,7 @@ class _Run:
     self.dog.beat(f'step {self.step}')
     phase = schedule.phase(self.phases, self.data.tokens)
     rows = self.data.batch(phase.batch, phase.length, self.share)
-    batch = axes.batch(rows, self.share)
+    batch = feed.place(rows, self.share)
     arguments = self.loss, self.optimizer, t.microbatches, self.guard
     if t.replay_every and self.step % t.replay_every == 0:
       health.replay(self.state, batch, *arguments)

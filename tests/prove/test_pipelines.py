@@ -12,6 +12,7 @@ import pytest
 import test_pipeline as base
 
 from llama3_jax import axes
+from llama3_jax import feed
 from llama3_jax.pipeline import schedule as schedules
 
 # mesh, microbatches, pipeline; six layers
@@ -36,7 +37,7 @@ def test_gradients_on_every_mesh(mesh, record, sizes, microbatches, pipeline):
     plan = base.plan_of(base.C, sizes['stage'], microbatches, options)
     with jax.set_mesh(mesh(**sizes)):
       params = base.arrange(base.init(base.C), plan.layout)
-      batch = axes.batch(base.packed())
+      batch = feed.place(base.packed())
       found, metrics = base.gradients(params, batch, plan)
       found = base.restore(found, plan.layout)
     for a, b in zip(jax.tree.leaves((found, metrics)), jax.tree.leaves(wanted)):
@@ -81,7 +82,7 @@ with jax.set_mesh(mesh):
   params = layout.abstract(llama.abstract(c, mesh=mesh), plan.layout, mesh)
   place = jax.sharding.NamedSharding(mesh, axes.spec('BT'))
   batch = {n: jax.ShapeDtypeStruct((32, 1024), jnp.float32 if n == 'weight' else
-           jnp.int32, sharding=place) for n in axes.TOKENS}
+           jnp.int32, sharding=place) for n in feed.TOKENS}
   program = jax.jit(run.gradients, static_argnums=2).lower(params, batch, plan)
   compiled = program.compile()
 print('MiB', compiled.memory_analysis().temp_size_in_bytes >> 20)
@@ -141,7 +142,7 @@ def test_measured_in_bfloat16(mesh, record):
   wanted = base.expected(config)
   with jax.set_mesh(mesh(stage=2, fsdp=2, tensor=2)):
     params = base.arrange(base.init(config), plan.layout)
-    found = base.gradients(params, axes.batch(base.packed()), plan)[0]
+    found = base.gradients(params, feed.place(base.packed()), plan)[0]
     found = jax.tree.map(np.asarray, base.restore(found, plan.layout))
   pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(wanted[0])))
   gap = sum(((a - b) ** 2).sum() for a, b in pairs) / sum(
