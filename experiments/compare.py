@@ -137,7 +137,7 @@ def _start(key, model, optimizer, layout):
 
 
 def data(config):
-  """The batches of a run, the same every time: dicts of numpy arrays [B,T]."""
+  """The batches of a run, the same every time: feed.Tokens of numpy arrays."""
   if config.data.root:
     root = pathlib.Path(config.data.root)
     names = sorted(p.name for p in root.iterdir()) if root.is_dir() else []
@@ -163,7 +163,7 @@ def synthetic(config, rng):
   line = (begin[..., None] + stride[..., None] * column) % n
   take = lambda c: np.take_along_axis(line, c[None, :, None], 2)[..., 0]
   weight = np.append(segment[:, 1:] == segment[:, :-1], np.zeros((shape[0], 1)), 1)
-  return dict(
+  return feed.Tokens(
     tokens=take(column[:-1]).astype(np.int32),
     targets=take(column[1:]).astype(np.int32),
     segment=segment.astype(np.int32),

@@ -59,7 +59,7 @@ def main(config, workdir):
     evaluate,
   )
   results = {
-    'pairs': len(rows['train']['tokens']),
+    'pairs': len(rows['train'].tokens),
     'dropped': rows['train_dropped'],
     **evaluate(state.params),
   }

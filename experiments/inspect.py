@@ -87,7 +87,7 @@ def describe(batch, plan, row, tokenizer):
     batch: of Rows.batch.
     plan: of the same batch: (source, record, offset, count), row after row.
   """
-  length = batch['tokens'].shape[1]
+  length = batch.tokens.shape[1]
   ends = np.cumsum([count for *_, count in plan])
   segments = []
   for (source, record, offset, count), end in zip(plan, ends.tolist()):
@@ -101,10 +101,10 @@ def describe(batch, plan, row, tokenizer):
         'document': record,
         'from': offset,
         'tokens': count,
-        'segment': int(batch['segment'][row, first]),
-        'position': int(batch['position'][row, first]),
-        'supervised': int((batch['weight'][row, cut] > 0).sum()),
-        'text': tokenizer.decode(batch['tokens'][row, cut].tolist()),
+        'segment': int(batch.segment[row, first]),
+        'position': int(batch.position[row, first]),
+        'supervised': int((batch.weight[row, cut] > 0).sum()),
+        'text': tokenizer.decode(batch.tokens[row, cut].tolist()),
       }
     )
   return {'row': row, 'segments': segments}

@@ -11,30 +11,25 @@ is when the document is empty (Zhao et al. 2021): every document gets a label, a
 a model that was never taught to judge, as that of the toy herd.
 """
 
-import functools
 import heapq
+import itertools
 import pathlib
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments import reject
 from experiments import shards
-from llama3_jax import axes
 from llama3_jax import chat
 from llama3_jax import config as configs
-from llama3_jax import feed
 from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import classify
 from llama3_jax.curate import judge
 from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings
-from llama3_jax.post import dpo
-from llama3_jax.post import rows as rows_lib
 from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
+from llama3_jax.train import likelihood
 
 HOW = ('answer', 'likelihood')
 
@@ -119,28 +114,12 @@ def likelihoods(params, model, prompts, answers, batch):
     prompts, answers: lists of token ids.
     batch: prompts at a time.
   """
-  shape = (len(prompts), len(answers))
   width = engine.bucket(max(map(len, prompts)) + max(map(len, answers)))
-  names = ('tokens', 'targets', 'position', 'segment', 'weight')
-  arrays = {name: np.zeros((*shape, width), np.int32) for name in names}
-  arrays['position'][:] = np.arange(width)
-  for i, k in np.ndindex(shape):
-    ids = [*prompts[i], *answers[k]]
-    arrays['tokens'][i, k, : len(ids) - 1] = ids[:-1]
-    arrays['targets'][i, k, : len(ids) - 1] = ids[1:]
-    arrays['segment'][i, k, : len(ids) - 1] = 1
-    arrays['weight'][i, k, len(prompts[i]) - 1 : len(ids) - 1] = 1
-  found = [
-    np.asarray(_summed(params, feed.place(part), model))
-    for part in rows_lib.batches(arrays, batch)
-  ]
-  return np.concatenate(found)[: len(prompts)]
-
-
-@functools.partial(jax.jit, static_argnames='config')
-def _summed(params, batch, config):
-  logp = dpo.token_logp(params, batch, config)
-  return jnp.sum(logp * axes.shard(batch['weight'], 'B_T'), -1)
+  pairs = list(itertools.product(prompts, answers))
+  asked, said = zip(*pairs)
+  size = batch * len(answers)
+  found = likelihood.of_answers(params, asked, said, model, size, width)
+  return found.reshape(len(prompts), len(answers))
 
 
 def _prompt(tokenizer, config, text):

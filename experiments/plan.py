@@ -15,6 +15,7 @@ import jax
 from absl import logging
 
 from llama3_jax import config as configs
+from llama3_jax import feed
 from llama3_jax import mesh as meshes
 from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
@@ -146,7 +147,7 @@ def lower(config):
     params = llama.abstract(model, model.dtype, mesh)
     return _generate(kind, mesh, params, model, batch, length), mesh
   params = llama.abstract(model, mesh=mesh)
-  rows = programs.rows(mesh, batch, length)
+  sizes, batches = dict(B=batch, T=length), feed.Tokens
   chunk = config.train.loss_chunk
   if kind == 'train':
     loss = functools.partial(
@@ -155,12 +156,13 @@ def lower(config):
   elif kind == 'sft':
     loss = functools.partial(sft.loss, config=model, chunk=chunk)
   elif kind == 'dpo':
-    rows = programs.pairs(mesh, batch, length)
+    sizes, batches = sizes | dict(A=2), feed.Pairs
     loss = functools.partial(dpo.loss, config=model, chunk=chunk)
   else:
     params = reward.abstract(model, mesh=mesh)
-    rows = programs.ranked(mesh, batch, length)
+    sizes, batches = sizes | dict(A=1, _=3), feed.Ranked
     loss = functools.partial(reward.loss, config=model)
+  rows = feed.abstract(batches, mesh, sizes)
   optimizer = optim.create(optim.OptimConfig(**config.optim))
   lowered = programs.train(
     mesh, params, rows, loss, optimizer, config.train.microbatches

@@ -87,7 +87,7 @@ def _start(config, model):
 
 def batches(config, rows):
   """Held-out rows as batches of the training's shape, on the mesh."""
-  return [feed.place(batch) for batch in rows_lib.batches(rows, config.train.batch)]
+  return [feed.place(batch) for batch in feed.batches(rows, config.train.batch)]
 
 
 def evaluate(params, batches, loss):

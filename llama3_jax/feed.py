@@ -1,10 +1,12 @@
-"""Batches on the mesh: which rows a process loads, in which order columns lie."""
+"""Batches: their fields, which rows a process loads, in which order columns lie."""
 
+import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from llama3_jax import axes
 
@@ -24,8 +26,94 @@ def order(length):
   return np.concatenate(pairs).reshape(-1)
 
 
-# The arrays of a batch that are 'BT'; of others only the B is laid out.
-TOKENS = ('tokens', 'targets', 'segment', 'position', 'weight')
+def field(dims, dtype=np.int32, fill=0):
+  """Field of a batch: the letters of its array, its dtype, and the value in no row."""
+  return struct.field(metadata=dict(dims=dims, dtype=dtype, fill=fill))
+
+
+@struct.dataclass
+class Tokens:
+  """Rows of documents, side by side or one a row (3.2, 4.1.3)."""
+
+  tokens: jax.Array = field('BT')
+  targets: jax.Array = field('BT')  # the token after each
+  segment: jax.Array = field('BT')  # number of the document in its row; 0: padding
+  position: jax.Array = field('BT')  # of RoPE, and of causality inside a segment
+  weight: jax.Array = field('BT', np.float32)  # of each target in the loss
+
+
+@struct.dataclass
+class Pairs:
+  """Chosen and rejected answers of prompts, a row each: A is 2 (4.1.4)."""
+
+  tokens: jax.Array = field('BAT')
+  targets: jax.Array = field('BAT')
+  segment: jax.Array = field('BAT')
+  position: jax.Array = field('BAT')
+  weight: jax.Array = field('BAT', np.float32)  # 1: a target of the response
+  contrast: jax.Array = field('BAT', np.float32)  # 1: such a one that is no format
+  ref_logp: jax.Array = field('BA', np.float32)  # of the response under the reference
+
+
+@struct.dataclass
+class Ranked:
+  """Two or three answers of prompts, best first (4.1.2, 4.2.1): A is 1 where they share
+  a row, else a row each."""
+
+  tokens: jax.Array = field('BAT')
+  targets: jax.Array = field('BAT')
+  segment: jax.Array = field('BAT')
+  position: jax.Array = field('BAT')
+  weight: jax.Array = field('BAT', np.float32)  # 1: the last token of a response
+  ends: jax.Array = field('B_', fill=-1)  # its place, best first; -1: no such response
+  margin: jax.Array = field('B', np.float32)  # by which a better one should win
+
+
+def letters(batch):
+  """The struct of the letters of a batch, or of a class of batches."""
+  kind = batch if isinstance(batch, type) else type(batch)
+  fields = dataclasses.fields(kind)
+  return kind(**{f.name: f.metadata['dims'] for f in fields})
+
+
+def empty(kind, sizes):
+  """A batch of rows that count nothing in any loss; sizes: {letter: size}."""
+  made = {}
+  for f in dataclasses.fields(kind):
+    shape = [sizes[d] for d in f.metadata['dims']]
+    made[f.name] = np.full(shape, f.metadata['fill'], f.metadata['dtype'])
+  return kind(**made)
+
+
+def abstract(kind, mesh, sizes):
+  """As `empty`, of jax.ShapeDtypeStruct laid out over a mesh, which may be absent."""
+
+  def one(x, dims):
+    layout = jax.sharding.NamedSharding(mesh, axes.spec(dims))
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout)
+
+  return jax.tree.map(one, jax.eval_shape(lambda: empty(kind, sizes)), letters(kind))
+
+
+def batches(arrays, size: int) -> list:
+  """All rows in order, `size` a batch; the last is filled up with rows that count
+  nothing in any loss."""
+  found, kind = [], type(arrays)
+  fill = {f.name: f.metadata['fill'] for f in dataclasses.fields(kind)}
+  for start in range(0, len(arrays.tokens), size):
+
+    def part(x, value, start=start):
+      x = x[start : start + size]
+      more = np.full((size - len(x), *x.shape[1:]), value, x.dtype)
+      return np.concatenate([x, more])
+
+    found.append(jax.tree.map(part, arrays, kind(**fill)))
+  return found
+
+
+def flat(x):
+  """[B,A,T] -> [B*A,T], laid out as rows of the model; [B,T] as it is."""
+  return axes.shard(x.reshape(-1, x.shape[-1]), 'BT')
 
 
 def share():
@@ -49,28 +137,27 @@ def share():
   return first // width, parts // width
 
 
-def place(arrays, share=(0, 1)):
+def place(batch, share=(0, 1)):
   """One global batch on the ambient mesh.
 
-  `arrays`: numpy rows; part i of n equal parts of the rows when share=(i, n). The
-  columns of those that are as long as the tokens are put in the mesh's `order`.
+  batch: a struct of numpy rows; part i of n equal parts of the rows when
+  share=(i, n). Columns of the tokens are put in the mesh's `order`.
   """
   i, n = share
-  placed = {}
-  columns = order(arrays['tokens'].shape[-1])
-  for name, x in arrays.items():
-    if axes.parts('T') > 1 and x.ndim > 1 and x.shape[-1] == len(columns):
-      x = x[..., columns]
-    dims = 'BT' if x.ndim == 2 and name in TOKENS else 'B'
+  columns = order(batch.tokens.shape[-1]) if axes.parts('T') > 1 else slice(None)
+
+  def one(x, dims):
+    x = x[..., columns] if dims[-1] == 'T' else x
     if axes.mesh() is None:
-      placed[name] = jnp.asarray(x)
-      continue
+      return jnp.asarray(x)
     layout = jax.sharding.NamedSharding(jax.sharding.get_mesh(), axes.spec(dims))
     whole = (x.shape[0] * n, *x.shape[1:])
 
-    def part(index, x=x, rows=whole[0], offset=i * x.shape[0]):
-      start, stop, _ = index[0].indices(rows)
+    def part(index):
+      start, stop, _ = index[0].indices(whole[0])
+      offset = i * x.shape[0]
       return x[(slice(start - offset, stop - offset), *index[1:])]
 
-    placed[name] = jax.make_array_from_callback(whole, layout, part)
-  return placed
+    return jax.make_array_from_callback(whole, layout, part)
+
+  return jax.tree.map(one, batch, letters(batch))

@@ -56,7 +56,7 @@ def multi_turn():
 
 
 def first(rows, n):
-  return {name: array[:n] for name, array in rows.items()}
+  return jax.tree.map(lambda array: array[:n], rows)
 
 
 def changed(example, **fields):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from llama3_jax import feed
+
 
 def packed(b, t, seed=0):
   """A batch [b,t] of up to four documents a row below 64; row 5 is all padding."""
@@ -12,6 +14,4 @@ def packed(b, t, seed=0):
   segment[5] = 0
   position = np.tile(np.arange(t, dtype=np.int32), (b, 1))
   weight = (rng.random((b, t)) * (segment > 0)).astype(np.float32)
-  return dict(
-    tokens=tokens, targets=targets, segment=segment, position=position, weight=weight
-  )
+  return feed.Tokens(tokens, targets, segment, position, weight)

@@ -62,18 +62,18 @@ def test_difference_is_relative_and_symmetric():
 def test_synthetic_rows_are_the_same_every_time():
   first, second = (list(compare.data(small())) for _ in range(2))
   for a, b in zip(first, second, strict=True):
-    for name in a:
-      np.testing.assert_array_equal(a[name], b[name])
-  assert (first[0]['tokens'] != first[1]['tokens']).any()
+    for name in vars(a):
+      np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+  assert (first[0].tokens != first[1].tokens).any()
 
 
 def test_synthetic_rows_are_packed_documents():
   batch = next(compare.data(small(length=64)))
-  inside = batch['segment'][:, 1:] == batch['segment'][:, :-1]
+  inside = batch.segment[:, 1:] == batch.segment[:, :-1]
   assert 0.5 < inside.mean() < 1
-  np.testing.assert_array_equal(batch['weight'][:, :-1], inside)
+  np.testing.assert_array_equal(batch.weight[:, :-1], inside)
   np.testing.assert_array_equal(
-    batch['targets'][:, :-1][inside], batch['tokens'][:, 1:][inside]
+    batch.targets[:, :-1][inside], batch.tokens[:, 1:][inside]
   )
 
 
@@ -84,7 +84,7 @@ def test_rows_of_shards_are_used(toy):
   if not (toy / 'only/web').exists():
     (toy / 'only/web').symlink_to(toy / 'web')
   batch = next(compare.data(c))
-  assert batch['tokens'].shape == (8, 16)
+  assert batch.tokens.shape == (8, 16)
 
 
 BAD = [

@@ -44,9 +44,9 @@ def test_rows_are_those_of_the_step(made, tmp_path, capsys):
     counts = [s['tokens'] for s in row['segments']]
     assert sum(counts) == 64
     segment = np.repeat([s['segment'] for s in row['segments']], counts)
-    np.testing.assert_array_equal(segment, batch['segment'][i])
+    np.testing.assert_array_equal(segment, batch.segment[i])
     text = ''.join(s['text'] for s in row['segments'])
-    assert text == tokenizer.decode(batch['tokens'][i].tolist())
+    assert text == tokenizer.decode(batch.tokens[i].tolist())
   shown = capsys.readouterr().out
   assert 'step 3: 4 rows of 64 tokens' in shown and 'segment 2 |' in shown
 

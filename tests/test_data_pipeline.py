@@ -52,7 +52,8 @@ def rows(phases=PHASES, seed=0, positions='row', lanes=8):
 def stream(batches):
   """(tokens, targets) of batches as one row of pairs."""
   return tuple(
-    np.concatenate([b[name].ravel() for b in batches]) for name in ('tokens', 'targets')
+    np.concatenate([getattr(b, name).ravel() for b in batches])
+    for name in ('tokens', 'targets')
   )
 
 
@@ -71,7 +72,7 @@ def order(seed=0, name='web', count=50, epochs=1):
   """[epochs, count]: numbers of the documents in the order in which they come."""
   source = Source(name, [5] * count)
   data = pipeline.Rows({name: source}, [(0, {name: 1})], seed, lanes=1)
-  tokens = data.batch(epochs * count, 4)['tokens']  # a document a row
+  tokens = data.batch(epochs * count, 4).tokens  # a document a row
   return tokens[:, 2].reshape(epochs, count) - 1000
 
 
@@ -107,17 +108,17 @@ def test_no_target_crosses_a_document_border():
 
 def test_segments_count_from_one_in_each_row_and_change_at_each_document():
   batch = rows().batch(16, 64)
-  assert np.all(batch['segment'][:, 0] == 1)
-  begins = batch['tokens'][:, 1:] == 1
-  np.testing.assert_array_equal(np.diff(batch['segment'], axis=1) == 1, begins)
-  assert np.all(batch['weight'] == 1)
+  assert np.all(batch.segment[:, 0] == 1)
+  begins = batch.tokens[:, 1:] == 1
+  np.testing.assert_array_equal(np.diff(batch.segment, axis=1) == 1, begins)
+  assert np.all(batch.weight == 1)
 
 
 def test_positions_run_through_the_row_or_restart_at_each_document():
   whole, own = rows().batch(8, 64), rows(positions='document').batch(8, 64)
-  np.testing.assert_array_equal(whole['position'], np.tile(np.arange(64), (8, 1)))
-  np.testing.assert_array_equal(whole['tokens'], own['tokens'])
-  for segment, position in zip(own['segment'], own['position']):
+  np.testing.assert_array_equal(whole.position, np.tile(np.arange(64), (8, 1)))
+  np.testing.assert_array_equal(whole.tokens, own.tokens)
+  for segment, position in zip(own.segment, own.position):
     for s in np.unique(segment):
       inside = position[segment == s]
       np.testing.assert_array_equal(inside, np.arange(len(inside)))
@@ -131,8 +132,8 @@ def test_unknown_positions_are_refused():
 def test_a_document_longer_than_the_row_goes_on_in_the_next():
   data = pipeline.Rows({'a': Source('a', [100])}, [(0, {'a': 1})], 0, lanes=1)
   batch = data.batch(3, 33)
-  np.testing.assert_array_equal(batch['segment'], 1)
-  np.testing.assert_array_equal(batch['tokens'].ravel()[3:], np.arange(103, 199))
+  np.testing.assert_array_equal(batch.segment, 1)
+  np.testing.assert_array_equal(batch.tokens.ravel()[3:], np.arange(103, 199))
 
 
 def test_batch_shapes_may_change_without_losing_or_repeating_tokens():
@@ -155,8 +156,8 @@ def test_restore_continues_exactly_also_across_a_change_of_shape_and_phase():
     again.restore(state)
     got = again.batch(*shape)
     assert again.state() == data.state() and again.tokens == data.tokens
-    for name in expected:
-      np.testing.assert_array_equal(got[name], expected[name])
+    for name in vars(expected):
+      np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
   assert data.tokens > 2 * 3000  # the second phase has begun
 
 
@@ -170,8 +171,8 @@ def test_rows_of_a_batch_are_of_different_documents_and_each_goes_on_in_the_next
   long = {'a': Source('a', [1000] * 40)}
   data = pipeline.Rows(long, [(0, {'a': 1})], 0, lanes=4)
   first, second = data.batch(4, 50), data.batch(4, 50)
-  assert len(set(first['tokens'][:, 2])) == 4
-  np.testing.assert_array_equal(first['targets'][:, -1], second['tokens'][:, 0])
+  assert len(set(first.tokens[:, 2])) == 4
+  np.testing.assert_array_equal(first.targets[:, -1], second.tokens[:, 0])
 
 
 def test_an_edited_past_is_refused_and_an_edited_future_is_accepted():
@@ -180,7 +181,7 @@ def test_an_edited_past_is_refused_and_an_edited_future_is_accepted():
   state, expected = data.state(), data.batch(2, 64)
   future = rows([PHASES[0], (4000, {'code': 1})])
   future.restore(state)
-  np.testing.assert_array_equal(future.batch(2, 64)['tokens'], expected['tokens'])
+  np.testing.assert_array_equal(future.batch(2, 64).tokens, expected.tokens)
   past = rows([(0, {'web': 0.5, 'code': 0.5}), PHASES[1]])
   with pytest.raises(UserError, match='data.(mix|changes)'):
     past.restore(state)
@@ -206,12 +207,12 @@ def test_shards_of_processes_are_the_rows_of_the_global_batch():
   for shape in ((8, 64), (4, 200)):
     expected = whole.batch(*shape)
     got = [part.batch(*shape, shard=(i, 4)) for i, part in enumerate(parts)]
-    for name in expected:
-      joined = np.concatenate([g[name] for g in got])
+    for name in vars(expected):
+      joined = np.concatenate([getattr(g, name) for g in got])
       if name != 'segment':
-        np.testing.assert_array_equal(joined, expected[name])
+        np.testing.assert_array_equal(joined, getattr(expected, name))
     np.testing.assert_array_equal(
-      np.concatenate([g['segment'] for g in got]), expected['segment']
+      np.concatenate([g.segment for g in got]), expected.segment
     )
   assert all(part.state() == whole.state() for part in parts)
 
@@ -252,25 +253,25 @@ def test_heldout_gives_every_document_once_and_pads_the_end():
   found = sources()
   batches = pipeline.heldout(found, 4, 128, 1000)
   pairs = sum(int(s.lengths.sum()) - len(s) for s in found.values())
-  assert sum(b['weight'].sum() for b in batches) == pairs
-  assert all(b['tokens'].shape == (4, 128) for b in batches)
-  assert sum((b['tokens'] == 1).sum() for b in batches) == 120
+  assert sum(b.weight.sum() for b in batches) == pairs
+  assert all(b.tokens.shape == (4, 128) for b in batches)
+  assert sum((b.tokens == 1).sum() for b in batches) == 120
   last = batches[-1]
-  np.testing.assert_array_equal(last['segment'] == 0, last['weight'] == 0)
+  np.testing.assert_array_equal(last.segment == 0, last.weight == 0)
   short = pipeline.heldout(found, 4, 128, 2)
   assert len(short) == 2
-  np.testing.assert_array_equal(short[1]['tokens'], batches[1]['tokens'])
+  np.testing.assert_array_equal(short[1].tokens, batches[1].tokens)
 
 
 def test_few_heldout_batches_are_of_many_documents():
   found = {'a': Source('a', [1000] * 8)}
   (batch,) = pipeline.heldout(found, 4, 64, 1)
-  assert len(set(batch['tokens'][:, 2])) == 4
+  assert len(set(batch.tokens[:, 2])) == 4
 
 
 def test_heldout_smaller_than_a_row_gives_one_padded_row():
   (batch,) = pipeline.heldout({'a': Source('a', [20])}, 2, 64, 5)
-  assert batch['weight'].sum() == 19 and batch['segment'][1].sum() == 0
+  assert batch.weight.sum() == 19 and batch.segment[1].sum() == 0
 
 
 def test_heldout_of_empty_sources_is_empty():
@@ -285,8 +286,8 @@ def test_evaluation_of_sources_that_hold_nothing_out_is_empty(monkeypatch):
 
 def test_pack_gives_padding_no_weight():
   batch = pack.pack(np.arange(8), np.arange(8), np.array([0] * 5 + [-1] * 3), 4)
-  np.testing.assert_array_equal(batch['weight'], [[1, 1, 1, 1], [1, 0, 0, 0]])
-  np.testing.assert_array_equal(batch['segment'], [[1, 1, 1, 1], [1, 0, 0, 0]])
+  np.testing.assert_array_equal(batch.weight, [[1, 1, 1, 1], [1, 0, 0, 0]])
+  np.testing.assert_array_equal(batch.segment, [[1, 1, 1, 1], [1, 0, 0, 0]])
 
 
 @pytest.mark.parametrize('phase,field', [(0, 'data.mix.b'), (1, 'data.changes')])

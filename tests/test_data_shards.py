@@ -105,7 +105,7 @@ def test_rows_read_shards(tmp_path):
   write(tmp_path / 'a')
   source = shards.open_source(tmp_path / 'a', 'bytes-1')
   batch = pipeline.Rows({'a': source}, [(0, {'a': 1})], 0).batch(4, 50)
-  assert batch['tokens'].shape == (4, 50)
+  assert batch.tokens.shape == (4, 50)
 
 
 def test_another_vocabulary_is_refused(tmp_path):

@@ -44,9 +44,9 @@ class Bad(toy.Data):
     if self.number in self.bad:
       factor = self.bad[self.number]
       if np.isnan(factor):
-        found['weight'] = found['weight'] * np.float32(factor)
+        found.weight[:] *= np.float32(factor)
       else:  # all of one kind: a gradient of one direction
-        found['targets'][:] = int(factor)
+        found.targets[:] = int(factor)
     return found
 
 

@@ -33,7 +33,7 @@ def batch(seed=0, weight=None):
   if weight is None:
     weight = (np.arange(T) < np.arange(B)[:, None] * 3).astype(np.float32)
     weight *= rng.random((B, T)).astype(np.float32) * 3
-  return dict(
+  return feed.Tokens(
     tokens=tokens,
     targets=targets,
     segment=np.ones((B, T), np.int32),
@@ -52,8 +52,8 @@ def dense_loss(params, hidden, b, z_loss):
   """The formula, with all logits at once."""
   logits = llama.logits(params, hidden, C)
   logz = jnp.log(jnp.sum(jnp.exp(logits), -1))
-  picked = jnp.take_along_axis(logits, b['targets'][..., None], -1)[..., 0]
-  return jnp.sum(b['weight'] * (logz - picked + z_loss * logz**2))
+  picked = jnp.take_along_axis(logits, b.targets[..., None], -1)[..., 0]
+  return jnp.sum(b.weight * (logz - picked + z_loss * logz**2))
 
 
 @pytest.mark.parametrize('chunk', [0, 1, 7, 8])
@@ -62,9 +62,9 @@ def test_chunked_logprobs_are_the_dense_ones_with_gradients(params, chunk):
   hidden = np.random.default_rng(1).normal(size=(B, T, 32)).astype(np.float32)
 
   def chunked(params, hidden):
-    logp, logz = losses.logprobs(params, hidden, b['targets'], C, chunk)
+    logp, logz = losses.logprobs(params, hidden, b.targets, C, chunk)
     assert logp.dtype == logz.dtype == jnp.float32
-    return jnp.sum(b['weight'] * (-logp + 1e-2 * logz**2))
+    return jnp.sum(b.weight * (-logp + 1e-2 * logz**2))
 
   def dense(params, hidden):
     return dense_loss(params, hidden, b, 1e-2)
@@ -80,8 +80,8 @@ def test_logprobs_come_back_in_their_places(params):
   hidden = np.random.default_rng(1).normal(size=(B, T, 32)).astype(np.float32)
   logits = np.asarray(llama.logits(params, hidden, C))
   full = jax.nn.log_softmax(logits)
-  expected = np.take_along_axis(np.asarray(full), b['targets'][..., None], -1)[..., 0]
-  logp, logz = losses.logprobs(params, hidden, b['targets'], C, 7)
+  expected = np.take_along_axis(np.asarray(full), b.targets[..., None], -1)[..., 0]
+  logp, logz = losses.logprobs(params, hidden, b.targets, C, 7)
   np.testing.assert_allclose(logp, expected, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(logz, jax.nn.logsumexp(logits, -1), rtol=1e-5)
 
@@ -89,16 +89,16 @@ def test_logprobs_come_back_in_their_places(params):
 def test_next_token_returns_sums_and_their_count(params):
   b = batch()
   total, sums = losses.next_token(params, b, C, z_loss=1e-2, chunk=8)
-  hidden, _ = llama.forward(params, b['tokens'], b['position'], b['segment'], C)
+  hidden, _ = llama.forward(params, b.tokens, b.position, b.segment, C)
   assert float(total) == pytest.approx(float(dense_loss(params, hidden, b, 1e-2)))
   assert float(sums['loss']) == pytest.approx(float(dense_loss(params, hidden, b, 0)))
-  assert float(sums['count']) == pytest.approx(b['weight'].sum())
+  assert float(sums['count']) == pytest.approx(b.weight.sum())
   assert total.dtype == jnp.float32 and total.shape == ()
 
 
 def test_unsupervised_tokens_have_no_say(params):
   b = batch()
-  other = dict(b, targets=np.where(b['weight'] > 0, b['targets'], 0))
+  other = b.replace(targets=np.where(b.weight > 0, b.targets, 0))
   f = jax.jit(jax.grad(lambda p, b: losses.next_token(p, b, C)[0]))
   close(f(params, b), f(params, other), 0)
 
@@ -120,7 +120,7 @@ def expected(params):
 
 def test_step_divides_by_the_global_count(params, expected):
   b = batch()
-  count = b['weight'].sum()
+  count = b.weight.sum()
   grads = jax.jit(jax.grad(lambda p: LOSS(p, b)[0]))(params)
   by_hand = jax.tree.map(lambda p, g: p - g / count, params, grads)
   close(by_hand, expected[0])
@@ -144,14 +144,14 @@ def test_step_does_not_depend_on_the_mesh(params, expected, mesh):
 
 def test_step_does_not_depend_on_the_order_of_rows(params, expected):
   order = np.random.default_rng(0).permutation(B)
-  close(updated(params, {k: x[order] for k, x in batch().items()}, 2), expected)
+  close(updated(params, jax.tree.map(lambda x: x[order], batch()), 2), expected)
 
 
 def test_padding_rows_do_not_dilute_the_loss(params):
   """A batch and the same batch with rows of weight 0 give the same step."""
   weight = np.ones((B, T), np.float32)
   weight[4:] = 0
-  half = {k: x[:4] for k, x in batch(weight=weight).items()}
+  half = jax.tree.map(lambda x: x[:4], batch(weight=weight))
   close(updated(params, batch(weight=weight)), updated(params, half))
 
 
@@ -188,7 +188,7 @@ WIDE = dataclasses.replace(C, vocab_size=4096)
 
 def gradient(chunk):
   params = llama.abstract(WIDE)
-  b = {k: jax.ShapeDtypeStruct((2, 64), x.dtype) for k, x in batch().items()}
+  b = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, 64), x.dtype), batch())
   f = jax.grad(lambda p, b: losses.next_token(p, b, WIDE, 1e-4, chunk)[0])
   return f, params, b
 

@@ -10,7 +10,6 @@ import pytest
 import rows
 
 from configs import pretrain
-from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import feed
 from llama3_jax import mesh as meshes
@@ -178,7 +177,7 @@ def test_small_gradients_do_not_vanish_under_bfloat16(mesh):
 
   def equal(n):
     plan = plan_of(config, 2, n, {})
-    batch = feed.place({name: np.repeat(x[:1], n, 0) for name, x in packed().items()})
+    batch = feed.place(jax.tree.map(lambda x: np.repeat(x[:1], n, 0), packed()))
     found, _ = gradients(arrange(init(config), plan.layout), batch, plan)
     return jax.tree.map(np.asarray, found)
 
@@ -197,14 +196,8 @@ def temporary(mesh, form, microbatches):
   with jax.set_mesh(mesh(stage=4)):
     here = jax.sharding.get_mesh()
     params = layouts.abstract(llama.abstract(config, mesh=here), plan.layout, here)
-    place = jax.sharding.NamedSharding(here, axes.spec('BT'))
-    shape = (2 * microbatches, 128)
-    batch = {
-      name: jax.ShapeDtypeStruct(
-        shape, jnp.float32 if name == 'weight' else jnp.int32, sharding=place
-      )
-      for name in feed.TOKENS
-    }
+    sizes = dict(B=2 * microbatches, T=128)
+    batch = feed.abstract(feed.Tokens, here, sizes)
     compiled = gradients.lower(params, batch, plan).compile()
   return compiled.memory_analysis().temp_size_in_bytes
 
@@ -245,12 +238,7 @@ def test_the_paper_s_layout_of_the_405b():
     loop.check(c, model, plan)
     assert schedules.bubble(plan.schedule) == 15 / (8 * 16)
     params = layouts.abstract(llama.abstract(model, mesh=devices), plan.layout, devices)
-    place = jax.sharding.NamedSharding(devices, axes.spec('BT'))
-    kind = lambda name: jnp.float32 if name == 'weight' else jnp.int32
-    batch = {
-      name: jax.ShapeDtypeStruct((2048, 8192), kind(name), sharding=place)
-      for name in feed.TOKENS
-    }
+    batch = feed.abstract(feed.Tokens, devices, dict(B=2048, T=8192))
     grads, found = jax.eval_shape(
       lambda p, b: step.gradients(plan, p, b, 16), params, batch
     )

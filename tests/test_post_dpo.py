@@ -10,6 +10,7 @@ from llama3_jax import mesh
 from llama3_jax.model import llama
 from llama3_jax.post import dpo
 from llama3_jax.post import preference
+from llama3_jax.train import likelihood
 
 loss = jax.jit(dpo.loss, static_argnums=2)
 
@@ -33,22 +34,22 @@ def batch(rows, params):
 
 def token_logp(params, batch):
   """Log-probabilities f64 [B,2,T] by the plain way: all logits, softmax, gather."""
-  tokens = batch['tokens'].reshape(-1, batch['tokens'].shape[-1])
+  tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
   position = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
   hidden, _ = llama.forward(params, tokens, position, np.ones_like(tokens), toy.CONFIG)
   logits = np.asarray(llama.logits(params, hidden, toy.CONFIG), np.float64)
   logz = np.log(np.exp(logits).sum(-1))
-  targets = batch['targets'].reshape(tokens.shape)[..., None]
+  targets = batch.targets.reshape(tokens.shape)[..., None]
   picked = np.take_along_axis(logits, targets, -1)[..., 0]
-  return (picked - logz).reshape(batch['tokens'].shape)
+  return (picked - logz).reshape(batch.tokens.shape)
 
 
 def test_loss_is_the_formula(batch):
   policy = toy.model(7)
   logp = token_logp(policy, batch)
-  change = (logp * batch['contrast']).sum(-1) - batch['ref_logp']
+  change = (logp * batch.contrast).sum(-1) - batch.ref_logp
   margin = 0.3 * (change[:, 0] - change[:, 1])
-  weight = batch['weight'][:, 0]
+  weight = batch.weight[:, 0]
   nll = -(logp[:, 0] * weight).sum(-1) / weight.sum(-1)
   expected = np.sum(np.log1p(np.exp(-margin)) + 0.7 * nll)
   total, metrics = loss(policy, batch, toy.CONFIG, 0.3, 0.7)
@@ -61,7 +62,7 @@ def test_loss_is_the_formula(batch):
 def test_loss_at_the_reference_is_log_2_and_nll(params, batch):
   total, metrics = loss(params, batch, toy.CONFIG)
   count = float(metrics['count'])
-  assert count == len(batch['tokens'])
+  assert count == len(batch.tokens)
   np.testing.assert_allclose(
     total, count * np.log(2) + 0.2 * float(metrics['nll']), rtol=1e-5
   )
@@ -71,24 +72,24 @@ def test_loss_at_the_reference_is_log_2_and_nll(params, batch):
 def test_format_tokens_have_no_gradient_in_the_contrastive_term(batch):
   """Gradient by the log-probability of each target, format or not."""
   policy = toy.model(7)
-  logp = dpo.token_logp(policy, batch, toy.CONFIG)
+  logp = likelihood.of_targets(policy, batch, toy.CONFIG)
 
   def contrast(values):
-    change = (values * batch['contrast']).sum(-1) - batch['ref_logp']
+    change = (values * batch.contrast).sum(-1) - batch.ref_logp
     return jax.nn.softplus(-0.1 * (change[:, 0] - change[:, 1])).sum()
 
   gradient = np.asarray(jax.grad(contrast)(logp))
-  assert np.all(gradient[batch['contrast'] == 0] == 0)
-  assert np.all(gradient[batch['contrast'] > 0] != 0)
+  assert np.all(gradient[batch.contrast == 0] == 0)
+  assert np.all(gradient[batch.contrast > 0] != 0)
 
 
 def test_contrastive_term_ignores_log_probabilities_of_format_tokens(params, batch):
   """Raising the logit of eot everywhere changes NLL only, up to the normaliser."""
-  eot = int(batch['targets'][0, 0][batch['weight'][0, 0] > 0][-1])
-  other = {n: x.copy() for n, x in batch.items()}
-  final = (batch['weight'] > 0) & (batch['contrast'] == 0)
-  assert np.all(batch['targets'][final] == eot)
-  other['targets'][final] = 5  # another token in eot's place: another log-probability
+  eot = int(batch.targets[0, 0][batch.weight[0, 0] > 0][-1])
+  other = jax.tree.map(lambda x: x.copy(), batch)
+  final = (batch.weight > 0) & (batch.contrast == 0)
+  assert np.all(batch.targets[final] == eot)
+  other.targets[final] = 5  # another token in eot's place: another log-probability
   _, before = loss(params, batch, toy.CONFIG)
   _, after = loss(params, other, toy.CONFIG)
   np.testing.assert_allclose(before['contrast'], after['contrast'], rtol=1e-6)
@@ -97,7 +98,7 @@ def test_contrastive_term_ignores_log_probabilities_of_format_tokens(params, bat
 
 def test_empty_pairs_count_nothing(params, batch):
   one = toy.first(batch, 1)
-  padded = {n: np.concatenate([x, np.zeros_like(x)]) for n, x in one.items()}
+  padded = jax.tree.map(lambda x: np.concatenate([x, np.zeros_like(x)]), one)
   total, metrics = loss(params, padded, toy.CONFIG)
   np.testing.assert_allclose(total, loss(params, one, toy.CONFIG)[0], rtol=1e-6)
   assert float(metrics['count']) == 1

@@ -46,7 +46,7 @@ def supervised(tokenizer, messages, turns='last'):
   dialog = sft.parse({'messages': messages}, 'row')
   made, dropped = sft.rows([dialog], tokenizer, 400, turns=turns)
   assert not dropped
-  return made['targets'][0][made['weight'][0] > 0].tolist()
+  return made.targets[0][made.weight[0] > 0].tolist()
 
 
 def test_row_that_ends_in_a_call_supervises_the_call_and_its_eom(tokenizer):
@@ -156,9 +156,7 @@ def called(name, **arguments):
     ({'role': 'assistant', 'content': 'a', 'vocabulary': 'b'}, 'which are missing'),
   ],
 )
-def test_message_that_would_not_be_trained_as_it_stands(
-  tmp_path, tokenizer, bad, fault
-):
+def test_message_not_trained_as_it_stands(tmp_path, tokenizer, bad, fault):
   path = tmp_path / 'sft.jsonl'
   path.write_text(json.dumps({'messages': [{'role': 'user', 'content': 'a'}, bad]}))
   with pytest.raises(UserError, match=f'sft.jsonl, line 1.*{fault}'):
@@ -380,7 +378,7 @@ def test_long_dialog_keeps_begin_system_and_the_newest_whole_messages(tokenizer)
 def data(text='a', n=9):
   ids = [5, 6, 7, *text.encode()]
   made = [rows_lib.place([i + 1, *ids], 12) for i in range(n)]
-  return rows_lib.stack(made, made[0])
+  return rows_lib.stack(made)
 
 
 def test_rows_that_were_edited_do_not_resume():
@@ -397,32 +395,32 @@ def test_rows_that_were_edited_do_not_resume():
 
 
 def test_seed_orders_the_rows_and_the_packing(tokenizer):
-  first = [rows_lib.Rows(data(), 12, s).batch(9, 12)['tokens'][:, 0] for s in (0, 1)]
+  first = [rows_lib.Rows(data(), 12, s).batch(9, 12).tokens[:, 0] for s in (0, 1)]
   assert sorted(first[0]) == sorted(first[1]) and list(first[0]) != list(first[1])
   said = [{'role': 'user', 'content': 'q'}, {'role': 'assistant', 'content': ''}]
   dialogs = []
   for i in range(12):
     turns = [said[0], {**said[1], 'content': 'a' * (i + 1)}]
     dialogs.append(sft.parse({'messages': turns}, 'row'))
-  packed = [sft.rows(dialogs, tokenizer, 60, seed=s)[0]['tokens'] for s in (0, 1)]
+  packed = [sft.rows(dialogs, tokenizer, 60, seed=s)[0].tokens for s in (0, 1)]
   assert packed[0].shape != packed[1].shape or (packed[0] != packed[1]).any()
 
 
 def test_tokens_count_no_padding():
   rows = rows_lib.Rows(data(), 12)
   batch = rows.batch(4, 12)
-  assert rows.tokens == int((batch['segment'] > 0).sum()) < batch['segment'].size
+  assert rows.tokens == int((batch.segment > 0).sum()) < batch.segment.size
 
 
 def test_margin_is_inside_the_sigmoid_and_ties_count_half(tokenizer):
   made, _ = preference.reward_rows(toy.examples(2), tokenizer, 200, 'exact')
-  made = {name: array[:1] for name, array in made.items()}
+  made = jax.tree.map(lambda array: array[:1], made)
   params = reward.init(jax.random.key(1), toy.model(3), toy.CONFIG)
 
   def at(margin):
-    batch = {**made, 'margin': np.full(1, margin, np.float32)}
+    batch = made.replace(margin=np.full(1, margin, np.float32))
     total, metrics = reward.loss(params, batch, toy.CONFIG)
-    return float(total), {k: float(v) for k, v in metrics.items()}
+    return float(total), jax.tree.map(lambda v: float(v), metrics)
 
   plain, metrics = at(0.0)
   assert metrics['count'] == 1

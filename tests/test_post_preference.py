@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import post_examples as toy
 import pytest
@@ -72,17 +73,18 @@ def test_missing_file_is_named(tmp_path):
 def test_paper_row_holds_prompt_and_all_responses_in_random_order(tokenizer):
   examples = toy.examples(20)
   arrays, dropped = preference.reward_rows(examples, tokenizer, 128)
-  assert dropped == 0 and arrays['tokens'].shape == (20, 128)
+  assert dropped == 0 and arrays.tokens.shape == (20, 1, 128)
   orders = set()
   for example, row in zip(examples, _rows(arrays)):
     said = [m.content for m in example.responses]
-    text = tokenizer.decode(row['tokens'][row['segment'] > 0].tolist())
+    tokens = row.tokens[0]
+    text = tokenizer.decode(tokens[row.segment[0] > 0].tolist())
     assert all(text.count(f'\n\n{answer}<|eot_id|>') == 1 for answer in said)
-    real = row['ends'][row['ends'] >= 0]
+    real = row.ends[row.ends >= 0]
     assert len(real) == len(example.responses)
     for end, answer in zip(real, said):
-      assert row['tokens'][end] == tokenizer.eot
-      before = row['tokens'][end - len(answer) : end]
+      assert tokens[end] == tokenizer.eot
+      before = tokens[end - len(answer) : end]
       assert tokenizer.decode(before.tolist()) == answer
     orders.add(tuple(np.argsort(real)))
   assert len(orders) > 3  # the best is not always first
@@ -92,22 +94,22 @@ def test_rows_are_the_same_for_the_same_seed(tokenizer):
   make = lambda seed: preference.reward_rows(
     toy.examples(20), tokenizer, 128, seed=seed
   )
-  np.testing.assert_equal(make(1), make(1))
-  assert not np.array_equal(make(1)[0]['tokens'], make(2)[0]['tokens'])
+  np.testing.assert_equal(vars(make(1)[0]), vars(make(1)[0]))
+  assert not np.array_equal(make(1)[0].tokens, make(2)[0].tokens)
 
 
 def test_exact_rows_hold_one_response_each(tokenizer):
   examples = toy.examples(4)
   arrays, _ = preference.reward_rows(examples, tokenizer, 64, mode='exact')
-  assert arrays['tokens'].shape == (4, 3, 64)
+  assert arrays.tokens.shape == (4, 3, 64)
   for example, row in zip(examples, _rows(arrays)):
     for i, answer in enumerate(example.responses):
       dialog = [*example.prompt, answer]
       ids = chat.encode(tokenizer, dialog).ids
-      assert row['tokens'][i][: len(ids)].tolist() == ids.tolist()
-      assert row['ends'][i] == len(ids) - 1
+      assert row.tokens[i][: len(ids)].tolist() == ids.tolist()
+      assert row.ends[i] == len(ids) - 1
     absent = slice(len(example.responses), None)
-    assert not row['segment'][absent].any() and (row['ends'][absent] == -1).all()
+    assert not row.segment[absent].any() and (row.ends[absent] == -1).all()
 
 
 @pytest.mark.parametrize('mode', preference.MODES)
@@ -117,9 +119,9 @@ def test_long_examples_are_dropped_and_counted(tokenizer, mode):
   )
   examples = [*toy.examples(3), long]
   arrays, dropped = preference.reward_rows(examples, tokenizer, 128, mode)
-  assert dropped == 1 and len(arrays['tokens']) == 3
+  assert dropped == 1 and len(arrays.tokens) == 3
   arrays, dropped = preference.reward_rows([long], tokenizer, 128, mode)
-  assert dropped == 1 and len(arrays['tokens']) == 0
+  assert dropped == 1 and len(arrays.tokens) == 0
   with pytest.raises(UserError, match='train.length=128'):
     rows.Rows(arrays, 128)
 
@@ -127,18 +129,18 @@ def test_long_examples_are_dropped_and_counted(tokenizer, mode):
 def test_dpo_masks_cover_the_final_response_only(tokenizer):
   arrays, _ = preference.dpo_rows([toy.multi_turn()], tokenizer, 128)
   for side, answer in enumerate('23'):
-    targets = arrays['targets'][0, side]
-    weighted = targets[arrays['weight'][0, side] > 0]
+    targets = arrays.targets[0, side]
+    weighted = targets[arrays.weight[0, side] > 0]
     assert weighted.tolist() == [*tokenizer.encode(answer), tokenizer.eot]
-    contrasted = targets[arrays['contrast'][0, side] > 0]
+    contrasted = targets[arrays.contrast[0, side] > 0]
     assert contrasted.tolist() == tokenizer.encode(answer)
 
 
 def test_targets_are_the_next_tokens(tokenizer):
   arrays, _ = preference.dpo_rows(toy.examples(2), tokenizer, 64)
-  real = arrays['segment'][..., 1:] > 0
+  real = arrays.segment[..., 1:] > 0
   np.testing.assert_array_equal(
-    arrays['targets'][..., :-1][real], arrays['tokens'][..., 1:][real]
+    arrays.targets[..., :-1][real], arrays.tokens[..., 1:][real]
   )
 
 
@@ -161,18 +163,19 @@ def test_rows_resume_where_they_stopped(tokenizer):
   second = rows.Rows(arrays, 64, seed=5)
   second.restore(json.loads(json.dumps(first.state())))
   assert second.tokens == first.tokens
-  np.testing.assert_equal([second.batch(5, 64) for _ in range(3)], batches[3:])
+  for expected in batches[3:]:
+    np.testing.assert_equal(vars(second.batch(5, 64)), vars(expected))
 
 
 def test_every_epoch_serves_every_row_once_and_hosts_share_a_batch(tokenizer):
   arrays, _ = preference.dpo_rows(toy.examples(6), tokenizer, 64)
-  arrays = {**arrays, 'row': np.arange(6)}
+  arrays = arrays.replace(ref_logp=np.arange(12).reshape(6, 2) // 2)
   stream = rows.Rows(arrays, 64)
-  epochs = [stream.batch(6, 64)['row'].tolist() for _ in range(3)]
+  epochs = [stream.batch(6, 64).ref_logp[:, 0].tolist() for _ in range(3)]
   assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
   assert epochs[0] != epochs[1]
-  parts = [rows.Rows(arrays, 64).batch(6, 64, (i, 2))['row'].tolist() for i in (0, 1)]
-  assert parts[0] + parts[1] == epochs[0]
+  parts = [rows.Rows(arrays, 64).batch(6, 64, (i, 2)).ref_logp for i in (0, 1)]
+  assert np.concatenate(parts)[:, 0].tolist() == epochs[0]
 
 
 def test_wrong_length_is_named(tokenizer):
@@ -182,5 +185,6 @@ def test_wrong_length_is_named(tokenizer):
 
 
 def _rows(arrays):
-  count = len(arrays['tokens'])
-  return [{name: array[i] for name, array in arrays.items()} for i in range(count)]
+  count = len(arrays.tokens)
+  row = lambda i: jax.tree.map(lambda array: array[i], arrays)
+  return [row(i) for i in range(count)]

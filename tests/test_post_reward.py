@@ -32,7 +32,7 @@ def test_loss_is_the_formula_on_the_rewards(params, tokenizer):
   batch, _ = preference.reward_rows(toy.examples(6), tokenizer, 128)
   rewards = np.asarray(response_rewards(params, batch, toy.CONFIG), np.float64)
   total, pairs, won = 0.0, 0, 0
-  for r, ends in zip(rewards, batch['ends']):
+  for r, ends in zip(rewards, batch.ends):
     count = int(np.sum(ends >= 0))
     for better in range(count):
       for worse in range(better + 1, count):
@@ -48,11 +48,11 @@ def test_loss_is_the_formula_on_the_rewards(params, tokenizer):
 def test_margin_is_subtracted_where_an_example_has_one(params, tokenizer):
   batch, _ = preference.reward_rows(toy.examples(4), tokenizer, 128)
   plain, metrics = loss(params, batch, toy.CONFIG)
-  wide = {**batch, 'margin': np.ones_like(batch['margin'])}
+  wide = batch.replace(margin=np.ones_like(batch.margin))
   assert plain < float(loss(params, wide, toy.CONFIG)[0])
   marked = [toy.changed(example, margin=1.0) for example in toy.examples(4)]
   rows, _ = preference.reward_rows(marked, tokenizer, 128)
-  np.testing.assert_array_equal(rows['margin'], wide['margin'])
+  np.testing.assert_array_equal(rows.margin, wide.margin)
 
 
 def test_exact_rewards_are_those_of_separate_rows(params, tokenizer):
@@ -74,10 +74,10 @@ def test_first_response_of_a_paper_row_equals_the_exact_row(params, tokenizer):
   exact, _ = preference.reward_rows(examples, tokenizer, 64, mode='exact')
   a = np.asarray(response_rewards(params, paper, toy.CONFIG))
   b = np.asarray(response_rewards(params, exact, toy.CONFIG))
-  ends = np.where(paper['ends'] >= 0, paper['ends'], 10**6)
+  ends = np.where(paper.ends >= 0, paper.ends, 10**6)
   first = ends == ends.min(1, keepdims=True)
   np.testing.assert_allclose(a[first], b[first], atol=1e-5)
-  later = ~first & (paper['ends'] >= 0)
+  later = ~first & (paper.ends >= 0)
   assert np.all(np.abs(a[later] - b[later]) > 1e-6)  # the approximation of the paper
 
 
@@ -86,8 +86,8 @@ def test_absent_responses_and_empty_rows_count_nothing(params, tokenizer):
   alone = toy.first(batch, 1)
   total, metrics = loss(params, alone, toy.CONFIG)
   assert float(metrics['count']) == 1
-  padded = {n: np.concatenate([x, np.zeros_like(x)]) for n, x in alone.items()}
-  padded['ends'][1] = -1
+  padded = jax.tree.map(lambda x: np.concatenate([x, np.zeros_like(x)]), alone)
+  padded.ends[1] = -1
   same, counted = loss(params, padded, toy.CONFIG)
   np.testing.assert_allclose(same, total, rtol=1e-6)
   assert float(counted['count']) == 1
@@ -129,6 +129,6 @@ def test_learns_to_rank(params, tokenizer):
   learned = params
   for i in range(30):
     picked = np.arange(16) + 16 * (i % 4)
-    batch = {name: jnp.asarray(array[picked]) for name, array in train.items()}
+    batch = jax.tree.map(lambda array, rows=picked: jnp.asarray(array[rows]), train)
     learned, state, metrics = step(learned, state, batch)
   assert metrics['loss'] / metrics['count'] < 0.6 < np.log(2)

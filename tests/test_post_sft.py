@@ -38,7 +38,7 @@ def test_only_final_responses_are_supervised(tokenizer):
   rows, dropped = sft.rows(dialogs(), tokenizer, 160)
   assert dropped == 0
   found = []
-  for targets, weight, segment in zip(rows['targets'], rows['weight'], rows['segment']):
+  for targets, weight, segment in zip(rows.targets, rows.weight, rows.segment):
     for number in range(1, segment.max() + 1):
       inside = (segment == number) & (weight > 0)
       found.append(tokenizer.decode(targets[inside].tolist()))
@@ -47,29 +47,29 @@ def test_only_final_responses_are_supervised(tokenizer):
 
 def test_rows_hold_several_dialogs_with_their_own_segments(tokenizer):
   rows, _ = sft.rows(dialogs(), tokenizer, 256)
-  assert len(rows['tokens']) < 9
-  for segment, tokens in zip(rows['segment'], rows['tokens']):
+  assert len(rows.tokens) < 9
+  for segment, tokens in zip(rows.segment, rows.tokens):
     starts = np.flatnonzero(tokens == tokenizer.bos)
     np.testing.assert_array_equal(segment[starts], np.arange(1, len(starts) + 1))
 
 
 def test_targets_never_cross_into_the_next_dialog(tokenizer):
   rows, _ = sft.rows(dialogs(), tokenizer, 256)
-  weighted = rows['weight'][:, :-1] > 0
-  same = rows['segment'][:, :-1] == rows['segment'][:, 1:]
+  weighted = rows.weight[:, :-1] > 0
+  same = rows.segment[:, :-1] == rows.segment[:, 1:]
   assert np.all(same[weighted])
   np.testing.assert_array_equal(
-    rows['targets'][:, :-1][weighted], rows['tokens'][:, 1:][weighted]
+    rows.targets[:, :-1][weighted], rows.tokens[:, 1:][weighted]
   )
 
 
 def test_positions_restart_or_run_through(tokenizer):
   restart, _ = sft.rows(dialogs(), tokenizer, 256, position='restart')
   run, _ = sft.rows(dialogs(), tokenizer, 256, position='run')
-  real = run['segment'] > 0
+  real = run.segment > 0
   columns = np.broadcast_to(np.arange(256), real.shape)
-  np.testing.assert_array_equal(run['position'][real], columns[real])
-  assert np.all(restart['position'][restart['tokens'] == tokenizer.bos] == 0)
+  np.testing.assert_array_equal(run.position[real], columns[real])
+  assert np.all(restart.position[restart.tokens == tokenizer.bos] == 0)
   with pytest.raises(UserError, match="data.positions='other'"):
     sft.rows(dialogs(), tokenizer, 256, position='other')
 
@@ -87,19 +87,19 @@ def test_packed_loss_equals_the_sum_over_single_dialogs(tokenizer):
 def test_loss_is_the_formula(tokenizer):
   params = toy.model()
   row, _ = sft.rows(dialogs(1), tokenizer, 96)
-  logits = llama.apply(params, row['tokens'], toy.CONFIG)
+  logits = llama.apply(params, row.tokens, toy.CONFIG)
   logits = np.asarray(logits, np.float64)
   logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-  picked = np.take_along_axis(logp, row['targets'][..., None], -1)[..., 0]
-  expected = -(picked * row['weight']).sum()
+  picked = np.take_along_axis(logp, row.targets[..., None], -1)[..., 0]
+  expected = -(picked * row.weight).sum()
   np.testing.assert_allclose(loss(params, row, toy.CONFIG)[0], expected, rtol=1e-5)
 
 
 def test_prompt_targets_have_no_gradient(tokenizer):
   params = toy.model()
   row, _ = sft.rows(dialogs(1), tokenizer, 96)
-  changed = {name: array.copy() for name, array in row.items()}
-  changed['targets'][row['weight'] == 0] = 7
+  changed = jax.tree.map(lambda array: array.copy(), row)
+  changed.targets[row.weight == 0] = 7
   gradient = jax.jit(jax.grad(lambda p, b: sft.loss(p, b, toy.CONFIG)[0]))
   one, other = gradient(params, row), gradient(params, changed)
   for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)):
@@ -110,7 +110,7 @@ def test_prompt_targets_have_no_gradient(tokenizer):
 def test_long_dialogs_are_dropped_and_counted(tokenizer):
   long = sft.Dialog((Message('user', 'x' * 300), toy.answer('y')))
   rows, dropped = sft.rows([long, *dialogs(2)], tokenizer, 128)
-  assert dropped == 1 and len(rows['tokens']) >= 1
+  assert dropped == 1 and len(rows.tokens) >= 1
 
 
 def test_files_are_read_and_bad_lines_named(tmp_path):

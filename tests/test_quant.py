@@ -24,7 +24,7 @@ def gradients(config):
   tokens, targets = rng.integers(0, 64, (2, 8, 16)).astype(np.int32)
   ones = np.ones_like(tokens)
   batch = feed.place(
-    dict(
+    feed.Tokens(
       tokens=tokens,
       targets=targets,
       segment=ones,

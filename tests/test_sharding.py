@@ -133,7 +133,7 @@ def train(n, microbatches=1):
   for i in range(n):
     batch = feed.place(packed(i))
     state, found = step.train_step(state, batch, LOSS, OPTIMIZER, microbatches)
-    rows.append({k: float(v) for k, v in found.items()})
+    rows.append(jax.tree.map(lambda v: float(v), found))
   return jax.tree.map(np.asarray, state.params), rows
 
 
@@ -258,9 +258,7 @@ def test_one_hot_embedding_is_the_gather(mesh, expected):
 
 def test_the_residual_stream_is_cut_over_tensor(mesh):
   with jax.set_mesh(mesh(fsdp=2, context=2, tensor=2)):
-    x = jax.jit(llama.embed, static_argnums=2)(
-      init(), feed.place(packed())['tokens'], C
-    )
+    x = jax.jit(llama.embed, static_argnums=2)(init(), feed.place(packed()).tokens, C)
   assert x.sharding.shard_shape(x.shape) == (4, T // 4, 32)
 
 

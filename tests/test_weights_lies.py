@@ -1,5 +1,6 @@
 """Weight files that lie: one line each, nothing run, no memory taken on their word."""
 
+import dataclasses
 import json
 import pickle
 import random
@@ -13,9 +14,12 @@ import safetensors.numpy
 import test_weights_goldens as goldens
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.config import ModelConfig
+from llama3_jax.config import RopeScaling
 from llama3_jax.model import convert
 from llama3_jax.model import files
 from llama3_jax.model import pth
+from llama3_jax.train import checkpoint
 
 
 def lie(path, header, data=bytes(64)):
@@ -193,13 +197,79 @@ def test_bad_values_of_a_config_name_their_key(tmp_path, key):
     with pytest.raises(UserError) as e:
       convert.open_checkpoint(str(folder))
     text = one_line(e.value)
-    word = {
-      'rope_scaling': '',
-      'rope_parameters': '',
-      'num_key_value_heads': '',
-      'head_dim': '',
-    }.get(key, key)
+    word = '' if key in INDIRECT else key
     assert 'config.json' in text and word in text, (value, text)
+
+
+INDIRECT = ('rope_scaling', 'rope_parameters', 'num_key_value_heads', 'head_dim')
+
+
+def test_rope_is_read_in_every_form_that_transformers_wrote(tmp_path):
+  folder = goldens.write_hf(tmp_path / 'm', goldens.tensors())
+  values = json.loads((folder / 'config.json').read_text())
+  values = {k: v for k, v in values.items() if not k.startswith('rope')}
+
+  def rope(**more):
+    (folder / 'config.json').write_text(json.dumps(values | more))
+    c = convert.open_checkpoint(str(folder)).config
+    return c.rope_theta, c.rope_scaling
+
+  scaled = RopeScaling(8.0, 1.0, 4.0, 64)
+  old = {**LLAMA3, 'type': LLAMA3['rope_type']}
+  del old['rope_type']
+  for form in (old, LLAMA3, {**LLAMA3, 'type': 'llama3'}):
+    assert rope(rope_theta=7e3, rope_scaling=form) == (7e3, scaled)
+    assert rope(rope_parameters={**form, 'rope_theta': 7e3}) == (7e3, scaled)
+    both = dict(rope_parameters={**form, 'rope_theta': 7e3}, rope_scaling=form)
+    assert rope(**both) == (7e3, scaled)
+    both['rope_scaling'] = {**form, 'factor': 4.0}
+    with pytest.raises(UserError, match='differ in factor'):
+      rope(**both)
+  for plain in (None, {}, {'rope_type': 'default'}, {'type': 'default'}):
+    assert rope(rope_theta=7e3, rope_scaling=plain) == (7e3, None)
+  last = {'rope_type': 'default', 'rope_theta': 7e3, 'partial_rotary_factor': 1.0}
+  assert rope(rope_parameters=last) == (7e3, None)
+
+
+@pytest.mark.parametrize('key', ['quantization_args', 'lora_args', 'moe_args'])
+def test_params_of_another_model_are_refused(tmp_path, key):
+  folder = goldens.write_meta(tmp_path / 'm', goldens.tensors())
+  good = json.loads((folder / 'params.json').read_text())
+  (folder / 'params.json').write_text(json.dumps(good | {key: None}))
+  convert.open_checkpoint(str(folder))
+  (folder / 'params.json').write_text(json.dumps(good | {key: {'a': 1}}))
+  with pytest.raises(UserError, match=f'params.json: {key}'):
+    convert.open_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize(
+  'change, fault',
+  [
+    ({'rope_theta': -1.0}, 'model.rope_theta'),
+    ({'rope_theta': float('nan')}, 'model.rope_theta'),
+    ({'norm_eps': 2.0}, 'model.norm_eps'),
+    ({'n_layers': 0}, 'model.n_layers'),
+    ({'n_layers': 2.0}, 'model.n_layers'),
+    ({'vocab_size': True}, 'model.vocab_size'),
+    ({'tie_embeddings': 1}, 'model.tie_embeddings'),
+    ({'dtype': 5}, 'model.dtype'),
+    ({'quant': 'int2'}, 'model.quant'),
+    ({'rope_scaling': RopeScaling(factor=-8.0)}, 'model.rope_scaling.factor'),
+    ({'rope_scaling': RopeScaling(original=0)}, 'model.rope_scaling.original'),
+    ({'rope_scaling': RopeScaling(low=4.0, high=4.0)}, 'model.rope_scaling.high'),
+  ],
+)
+def test_values_of_a_model_are_checked_whoever_wrote_them(tmp_path, change, fault):
+  good = ModelConfig(1, 16, 2, 2, 8, 24, vocab_size=300)
+  final = tmp_path / 'final'
+  final.mkdir()
+  for model, wrong in ((good, ''), (dataclasses.replace(good, **change), fault)):
+    (final / 'model.json').write_text(json.dumps(dataclasses.asdict(model)))
+    if wrong:
+      with pytest.raises(UserError, match=f'model.json: {wrong}'):
+        checkpoint.load_model(tmp_path)
+    else:
+      assert checkpoint.load_model(tmp_path) == model
 
 
 @pytest.mark.parametrize(

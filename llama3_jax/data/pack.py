@@ -8,6 +8,7 @@ the row goes on in the next one. Attention is masked between documents by `segme
 
 import numpy as np
 
+from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 
 POSITIONS = ('row', 'document')
@@ -24,8 +25,8 @@ def pack(inputs, targets, document, seq_len, positions='row'):
     positions: 'row' runs 0..T-1 through the row, 'document' restarts at each document.
 
   Returns:
-    tokens, targets, segment, position i32 [B, T] and weight f32 [B, T]. Segments count
-    from 1 in each row; padding has segment 0 and weight 0.
+    feed.Tokens of np arrays [B, T]. Segments count from 1 in each row; padding has
+    segment 0 and weight 0.
   """
   if positions not in POSITIONS:
     raise UserError(f'data.positions: {positions!r}; it is one of {POSITIONS}')
@@ -36,10 +37,10 @@ def pack(inputs, targets, document, seq_len, positions='row'):
   if positions == 'document':
     position = position - np.maximum.accumulate(np.where(starts, position, 0), axis=1)
   valid = document >= 0
-  return {
-    'tokens': inputs.reshape(document.shape).astype(np.int32),
-    'targets': targets.reshape(document.shape).astype(np.int32),
-    'segment': np.where(valid, np.cumsum(starts, axis=1) + 1, 0).astype(np.int32),
-    'position': np.ascontiguousarray(position, np.int32),
-    'weight': valid.astype(np.float32),
-  }
+  return feed.Tokens(
+    tokens=inputs.reshape(document.shape).astype(np.int32),
+    targets=targets.reshape(document.shape).astype(np.int32),
+    segment=np.where(valid, np.cumsum(starts, axis=1) + 1, 0).astype(np.int32),
+    position=np.ascontiguousarray(position, np.int32),
+    weight=valid.astype(np.float32),
+  )

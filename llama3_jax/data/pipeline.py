@@ -72,7 +72,7 @@ class Rows:
       shard: (i, n): rows [i * B/n, (i + 1) * B/n) are read and returned.
 
     Returns:
-      dict of np arrays [B/n, T]: tokens, targets, segment, position i32; weight f32.
+      feed.Tokens of np arrays [B/n, T].
     """
     i, n = shard
     if batch_size % n:
@@ -189,7 +189,7 @@ def heldout(sources, batch_size, seq_len, n_batches, positions='row'):
     n_batches: at most so many; the last one may end in padding (weight 0).
 
   Returns:
-    list of dicts of np arrays [batch_size, seq_len], as Rows.batch gives.
+    list of feed.Tokens of np arrays [batch_size, seq_len].
   """
   pieces = []
   for name, source in sources.items():

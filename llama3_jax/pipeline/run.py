@@ -76,7 +76,8 @@ def measure(params, batch, plan):
 
 def _over_stages(function, params, batch, plan):
   """function(layers, outer, parts) on every stage: (layers, outer, metrics)."""
-  parts = {name: _split(name, x, plan) for name, x in batch.items()}
+  split = functools.partial(_split, plan=plan)
+  parts = jax.tree.map(split, batch, feed.letters(batch))
   staged, whole = axes.spec('C'), axes.spec('')
   mapped = jax.shard_map(
     functools.partial(function, plan=plan),
@@ -88,11 +89,11 @@ def _over_stages(function, params, batch, plan):
   return mapped(params.layers, params.replace(layers=None), parts)
 
 
-def _split(name, x, plan):
+def _split(x, dims, plan):
   """[B,...] -> [M,B/M,...]; strided, so that a microbatch is laid out as the batch."""
   m = plan.schedule.microbatches
   x = jnp.moveaxis(x.reshape(x.shape[0] // m, m, *x.shape[1:]), 1, 0)
-  return axes.shard(x, '_BT' if x.ndim == 3 and name in feed.TOKENS else '_B')
+  return axes.shard(x, f'_{dims}')
 
 
 def _stage(layers, outer, parts, plan):
@@ -138,7 +139,7 @@ def _measure(layers, outer, parts, plan):
 def _shapes(outer, parts, plan):
   """Abstract hidden states and metrics of a microbatch."""
   first = jax.tree.map(lambda x: x[0], parts)
-  hidden = jax.eval_shape(lambda: llama.embed(outer, first['tokens'], plan.config))
+  hidden = jax.eval_shape(lambda: llama.embed(outer, first.tokens, plan.config))
   tail = lambda: plan.tail(outer, axes.shard(_zeros(hidden), 'BTD'), first)[1]
   return hidden, jax.eval_shape(tail)
 
@@ -227,15 +228,15 @@ class _Work:
 
   def embed(self, x):
     """The chunk's input: embeddings of the tokens in the first chunk, else `x`."""
-    tokens = self.batch['tokens']
+    tokens = self.batch.tokens
     look = lambda x: llama.embed(self.outer, tokens, self.plan.config)
     return self.branch(self.first, self.common.embed, look, lambda x: x, x)
 
   def stack(self, layers, x):
     """Layers of the chunk: [n,...], [b,T,D] -> [b,T,D]."""
     c, batch = self.plan.config, self.batch
-    angles = rope.angles(batch['position'], c)
-    side = (batch['position'], batch['segment'])
+    angles = rope.angles(batch.position, c)
+    side = (batch.position, batch.segment)
 
     def body(x, p):
       return llama.layer(p, x, angles, side, None, c)
@@ -309,7 +310,7 @@ class _Work:
 
   def embedding(self, outer, g):
     """Adds the gradient of the embedding of the first chunk."""
-    look = lambda params: llama.embed(params, self.batch['tokens'], self.plan.config)
+    look = lambda params: llama.embed(params, self.batch.tokens, self.plan.config)
     _, pull = jax.vjp(look, self.outer)
     return jax.tree.map(_add, outer, pull(g)[0])
 

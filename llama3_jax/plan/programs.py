@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from llama3_jax import axes
-from llama3_jax import feed
 from llama3_jax.model import cache as kv
 from llama3_jax.train import step
 
@@ -13,30 +12,6 @@ def array(mesh, shape, dims, dtype=jnp.int32):
   """Abstract array of `shape`, laid out by its letters."""
   place = jax.sharding.NamedSharding(mesh, axes.spec(dims))
   return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=place)
-
-
-def rows(mesh, batch, length):
-  """Abstract training batch: the fields of data.pipeline and post.sft."""
-  shape = (batch, length)
-  fields = {n: array(mesh, shape, 'BT') for n in feed.TOKENS}
-  return fields | {'weight': array(mesh, shape, 'BT', jnp.float32)}
-
-
-def pairs(mesh, batch, length):
-  """Abstract batch of preference pairs: the fields of `preference.dpo_rows`."""
-  shape = (batch, 2, length)
-  names = ('tokens', 'targets', 'segment', 'position')
-  fields = {n: array(mesh, shape, 'B') for n in names}
-  fields |= {n: array(mesh, shape, 'B', jnp.float32) for n in ('weight', 'contrast')}
-  return fields | {'ref_logp': array(mesh, (batch, 2), 'B', jnp.float32)}
-
-
-def ranked(mesh, batch, length):
-  """Abstract batch of ranked responses in one row each: `preference.reward_rows`."""
-  names = ('tokens', 'targets', 'segment', 'position')
-  fields = {n: array(mesh, (batch, length), 'BT') for n in names}
-  fields['ends'] = array(mesh, (batch, 3), 'B')
-  return fields | {'margin': array(mesh, (batch,), 'B', jnp.float32)}
 
 
 def train(mesh, params, batch, loss, optimizer, microbatches):

@@ -1,36 +1,17 @@
 """Direct preference optimization (4.1.4): format tokens masked, NLL of the chosen."""
 
-import functools
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from llama3_jax import axes
 from llama3_jax import feed
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
-from llama3_jax.post import reward
-from llama3_jax.post import rows as rows_lib
-from llama3_jax.train import loss as loss_lib
-
-
-def token_logp(
-  params: llama.Params, batch: Mapping, config: ModelConfig, chunk: int = 1024
-) -> jax.Array:
-  """Log-probability of each target, float32 [B,2,T], of rows from `dpo_rows`."""
-  rows = reward.flat(batch)
-  hidden, _ = llama.forward(
-    params, rows['tokens'], rows['position'], rows['segment'], config
-  )
-  logp, _ = loss_lib.logprobs(params, hidden, rows['targets'], config, chunk)
-  return axes.shard(logp.reshape(batch['tokens'].shape), 'B_T')
+from llama3_jax.train import likelihood
 
 
 def loss(
   params: llama.Params,
-  batch: Mapping,
+  batch: feed.Pairs,
   config: ModelConfig,
   beta: float = 0.1,
   nll: float = 0.2,
@@ -44,14 +25,13 @@ def loss(
   eot) included. Metric sums over pairs: loss, contrast (first term), nll, chosen and
   rejected (log-probability changes), margin, accuracy, count.
   """
-  logp = token_logp(params, batch, config, chunk)
-  weight, contrast = (axes.shard(batch[n], 'B_T') for n in ('weight', 'contrast'))
-  change = jnp.sum(logp * contrast, -1) - axes.shard(batch['ref_logp'], 'B_')
-  tokens = jnp.sum(weight, -1)
+  logp = likelihood.of_targets(params, batch, config, chunk)
+  change = jnp.sum(logp * batch.contrast, -1) - batch.ref_logp
+  tokens = jnp.sum(batch.weight, -1)
   real = (tokens[:, 0] > 0).astype(jnp.float32)
   margin = beta * (change[:, 0] - change[:, 1])
   first = jax.nn.softplus(-margin)
-  second = -jnp.sum(logp * weight, -1)[:, 0] / jnp.maximum(tokens[:, 0], 1)
+  second = -jnp.sum(logp * batch.weight, -1)[:, 0] / jnp.maximum(tokens[:, 0], 1)
   total = jnp.sum(real * (first + nll * second))
   metrics = {
     'loss': total,
@@ -66,24 +46,14 @@ def loss(
   return total, metrics
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'chunk'))
-def _pair_logp(params, batch, config, chunk):
-  logp = token_logp(params, batch, config, chunk)
-  return jnp.sum(logp * axes.shard(batch['contrast'], 'B_T'), -1)
-
-
 def reference(
   params: llama.Params,
-  rows: Mapping[str, np.ndarray],
+  rows: feed.Pairs,
   config: ModelConfig,
   batch_size: int = 16,
   chunk: int = 1024,
-) -> dict[str, np.ndarray]:
+) -> feed.Pairs:
   """`rows` with `ref_logp` f32 [pairs,2]: log-probabilities under the SFT model."""
-  size = len(rows['tokens'])
-  found = [
-    np.asarray(_pair_logp(params, feed.place(batch), config, chunk))
-    for batch in rows_lib.batches(rows, batch_size)
-  ]
-  logp = np.concatenate([np.zeros((0, 2), np.float32), *found])[:size]
-  return {**rows, 'ref_logp': logp}
+  contrast = rows.replace(weight=rows.contrast)
+  logp = likelihood.of_rows(params, contrast, config, batch_size, chunk)
+  return rows.replace(ref_logp=logp.reshape(-1, 2))

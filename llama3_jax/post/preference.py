@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from llama3_jax import chat
+from llama3_jax import feed
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.post import rows as rows_lib
@@ -135,15 +136,12 @@ def reward_rows(
   seq_len: int,
   mode: str = 'paper',
   seed: int = 0,
-) -> tuple[dict[str, np.ndarray], int]:
+) -> tuple[feed.Ranked, int]:
   """Rows of the reward model, and how many examples were too long and dropped.
 
   mode 'paper' (section 4.2.1): the prompt and all its responses, in random order, in
-  one row, int32 [rows, T]; a later response sees the earlier ones. 'exact': a row per
-  response, int32 [rows, 3, T], so that none sees another. Beside tokens, targets,
-  segment and position: `ends` int32 [rows, 3], the place of the last token of each
-  response, best first, -1 where there is no such response; `margin` f32 [rows]; weight
-  1 on the tokens of `ends`.
+  one row, A is 1; a later response sees the earlier ones. 'exact': a row per response,
+  A is 3, so that none sees another.
   """
   if mode not in MODES:
     raise UserError(f'data.mode={mode!r} is unknown: use one of {", ".join(MODES)}')
@@ -156,9 +154,12 @@ def reward_rows(
     order = rng.permutation(len(parts))
     row = build(parts[0].prompt, [part.response for part in parts], order, seq_len)
     if row is not None:
-      made.append({**row, 'margin': np.float32(example.margin)})
-  empty = {**build([], [[]], [0], seq_len), 'margin': np.float32(0)}
-  return rows_lib.stack(made, empty), len(examples) - len(made)
+      made.append(feed.Ranked(**row, margin=np.float32(example.margin)))
+  dropped = len(examples) - len(made)
+  if not made:
+    sizes = dict(B=0, A=1 if mode == 'paper' else MOST, T=seq_len, _=MOST)
+    return feed.empty(feed.Ranked, sizes), dropped
+  return rows_lib.stack(made), dropped
 
 
 def _paper_row(prompt, responses, order, seq_len):
@@ -168,26 +169,27 @@ def _paper_row(prompt, responses, order, seq_len):
     ends[which] = len(ids) - 1
   if len(ids) > seq_len:
     return None
-  row = rows_lib.place(ids, seq_len)
-  weight = np.zeros(seq_len, np.float32)
-  weight[ends[ends >= 0]] = 1
-  return {**row, 'weight': weight, 'ends': ends}
+  return {**_group([ids], seq_len, ends[ends >= 0]), 'ends': ends}
 
 
 def _exact_row(prompt, responses, order, seq_len):
   del order  # no response sees another
   if len(prompt) + max(map(len, responses)) > seq_len:
     return None
-  ends = np.full(MOST, -1, np.int32)
-  made = []
-  for which in range(MOST):
-    ids = prompt + responses[which] if which < len(responses) else []
-    ends[which] = len(ids) - 1
-    row = rows_lib.place(ids, seq_len)
-    weight = np.zeros(seq_len, np.float32)
-    weight[ends[which]] = float(len(ids) > 0)
-    made.append({**row, 'weight': weight})
-  return {**rows_lib.stack(made, {}), 'ends': ends}
+  ids = [prompt + response for response in responses]
+  ids += [[]] * (MOST - len(ids))
+  ends = np.array([len(row) - 1 for row in ids], np.int32)
+  return {**_group(ids, seq_len, ends), 'ends': ends}
+
+
+def _group(ids, seq_len, ends):
+  """Fields [A,T] of rows of ids, of weight 1 at `ends`, those of a row in turn."""
+  group = rows_lib.stack([rows_lib.place(row, seq_len) for row in ids])
+  for weight, last in zip(
+    group.weight, np.broadcast_to(ends, (len(ids), ends.shape[-1]))
+  ):
+    weight[last[last >= 0]] = 1
+  return {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
 
 
 def dpo_pairs(count: int, pairs: str) -> list[tuple[int, int]]:
@@ -209,13 +211,12 @@ def dpo_rows(
   tokenizer: Tokenizer,
   seq_len: int,
   pairs: str = 'extreme',
-) -> tuple[dict[str, np.ndarray], int]:
+) -> tuple[feed.Pairs, int]:
   """Rows of DPO (section 4.1.4), and how many pairs were too long and dropped.
 
-  tokens, targets, segment, position int32 [pairs, 2, T] (chosen, rejected); weight f32
-  [pairs, 2, T]: targets that belong to the response, its eot included (the open header
-  is the prompt's, as in generation); contrast f32 [pairs, 2, T]: those of them that are
-  not format tokens. `ref_logp` is added by `post.dpo.reference`.
+  Weight is on the targets that belong to the response, its eot included (the open
+  header is the prompt's, as in generation); contrast on those of them that are not
+  format tokens. `ref_logp` is 0 until `post.dpo.reference` fills it.
   """
   made, dropped = [], 0
   for example in examples:
@@ -224,10 +225,10 @@ def dpo_rows(
       if sides[chosen] is None or sides[rejected] is None:
         dropped += 1
         continue
-      made.append(rows_lib.stack([sides[chosen], sides[rejected]], {}))
-  side = {**rows_lib.place([0], seq_len), 'weight': np.zeros(seq_len, np.float32)}
-  empty = rows_lib.stack([{**side, 'contrast': side['weight']}] * 2, {})
-  return rows_lib.stack(made, empty), dropped
+      made.append(rows_lib.stack([sides[chosen], sides[rejected]]))
+  if not made:
+    return feed.empty(feed.Pairs, dict(B=0, A=2, T=seq_len)), dropped
+  return rows_lib.stack(made), dropped
 
 
 def _encoded(tokenizer, example):
@@ -241,10 +242,9 @@ def _dpo_side(part, seq_len):
   if len(ids) > seq_len:
     return None
   before = np.zeros(len(part.prompt), bool)
-  weight = np.concatenate([before, part.content])
+  supervised = np.concatenate([before, part.content])
   contrast = np.concatenate([before, part.content & ~part.format])
-  return {
-    **rows_lib.place(ids, seq_len),
-    'weight': rows_lib.shift(weight, seq_len),
-    'contrast': rows_lib.shift(contrast, seq_len),
-  }
+  row = rows_lib.place(ids, seq_len, supervised)
+  more = rows_lib.place(ids, seq_len, contrast).weight
+  fields = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
+  return feed.Pairs(**fields, contrast=more, ref_logp=np.float32(0))

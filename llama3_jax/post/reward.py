@@ -1,7 +1,6 @@
 """Reward model (4.1.2): scalar head on the pre-trained model, ranking loss, scores."""
 
 import functools
-from collections.abc import Mapping
 from collections.abc import Sequence
 
 import jax
@@ -15,7 +14,6 @@ from llama3_jax import parameters
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import linear
 from llama3_jax.model import llama
-from llama3_jax.post import rows as rows_lib
 from llama3_jax.train import checkpoint
 
 
@@ -48,42 +46,32 @@ def load(workdir: str, field: str = 'reward_from') -> tuple[Reward, ModelConfig]
   return checkpoint.load_params(workdir, abstract(config, mesh=place), field), config
 
 
-def token_rewards(params: Reward, batch: Mapping, config: ModelConfig) -> jax.Array:
-  """Reward read at every token, float32 [B,T]."""
-  hidden, _ = llama.forward(
-    params.model, batch['tokens'], batch['position'], batch['segment'], config
-  )
+def token_rewards(
+  params: Reward,
+  tokens: jax.Array,
+  position: jax.Array,
+  segment: jax.Array,
+  config: ModelConfig,
+) -> jax.Array:
+  """Reward read at every token, float32 [B,T]; arguments as of `llama.forward`."""
+  hidden, _ = llama.forward(params.model, tokens, position, segment, config)
   return linear.einsum('BTD,D->BT', hidden.astype(jnp.float32), params.head)
 
 
-def flat(batch: Mapping) -> dict[str, jax.Array]:
-  """Model inputs of a batch whose rows come in groups: [B,R,T] -> [B*R,T]."""
-  names = ('tokens', 'targets', 'position', 'segment')
-  return {
-    name: axes.shard(batch[name].reshape(-1, batch[name].shape[-1]), 'BT')
-    for name in names
-  }
-
-
-def response_rewards(params: Reward, batch: Mapping, config: ModelConfig) -> jax.Array:
-  """Rewards of the ranked responses, float32 [B,3]; 0 where there is none.
-
-  The batch is of `preference.reward_rows`: paper mode [B,T] or exact mode [B,3,T].
-  """
-  tokens = batch['tokens']
-  rewards = token_rewards(params, flat(batch), config)
-  if tokens.ndim == 3:
-    rewards = axes.shard(rewards.reshape(tokens.shape), 'B_T')
-  else:
-    rewards = rewards[:, None]
-  ends = axes.shard(batch['ends'], 'B_')
+def response_rewards(
+  params: Reward, batch: feed.Ranked, config: ModelConfig
+) -> jax.Array:
+  """Rewards of the ranked responses, float32 [B,3]; 0 where there is none."""
+  inputs = map(feed.flat, (batch.tokens, batch.position, batch.segment))
+  rewards = token_rewards(params, *inputs, config)
+  rewards = axes.shard(rewards.reshape(batch.tokens.shape), 'BAT')
   # A mask instead of a gather: T may be sharded.
-  at_end = feed.order(tokens.shape[-1]) == ends[..., None]
+  at_end = feed.order(batch.tokens.shape[-1]) == batch.ends[..., None]
   return jnp.sum(jnp.where(axes.shard(at_end, 'B_T'), rewards, 0), -1)
 
 
 def loss(
-  params: Reward, batch: Mapping, config: ModelConfig
+  params: Reward, batch: feed.Ranked, config: ModelConfig
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """-log sigmoid(r(better) - r(worse) - margin), summed over ordered pairs.
 
@@ -91,11 +79,11 @@ def loss(
   one half), margin, better and worse rewards, count of pairs.
   """
   rewards = response_rewards(params, batch, config)
-  present = axes.shard(batch['ends'], 'B_') >= 0
+  present = batch.ends >= 0
   better, worse = np.triu_indices(rewards.shape[1], 1)
   difference = rewards[:, better] - rewards[:, worse]
   weight = (present[:, better] & present[:, worse]).astype(jnp.float32)
-  wanted = axes.shard(batch['margin'], 'B')[:, None]
+  wanted = batch.margin[:, None]
   total = jnp.sum(weight * jax.nn.softplus(wanted - difference))
   won = (difference > 0) + 0.5 * (difference == 0)
   metrics = {
@@ -116,8 +104,8 @@ def _last(params, tokens, length, config):
   place = jnp.asarray(feed.order(tokens.shape[1]))
   position = axes.shard(jnp.broadcast_to(place, tokens.shape), 'BT')
   segment = axes.shard((place < length[:, None]).astype(jnp.int32), 'BT')
-  batch = {'tokens': axes.shard(tokens, 'BT'), 'position': position, 'segment': segment}
-  rewards = token_rewards(params, batch, config)
+  tokens = axes.shard(tokens, 'BT')
+  rewards = token_rewards(params, tokens, position, segment, config)
   last = axes.shard(place == length[:, None] - 1, 'BT')
   return jnp.sum(jnp.where(last, rewards, 0), -1)
 
@@ -155,15 +143,15 @@ def _batch_rewards(params, batch, config):
 
 def margins(
   params: Reward,
-  rows: Mapping[str, np.ndarray],
+  rows: feed.Ranked,
   config: ModelConfig,
   batch_size: int = 16,
 ) -> np.ndarray:
   """r(better) - r(worse) of every ordered pair of `rows`, float32 [pairs]."""
   found = []
-  for batch in rows_lib.batches(rows, batch_size):
+  for batch in feed.batches(rows, batch_size):
     rewards = np.asarray(_batch_rewards(params, batch, config))
-    present = batch['ends'] >= 0
+    present = batch.ends >= 0
     better, worse = np.triu_indices(rewards.shape[1], 1)
     both = present[:, better] & present[:, worse]
     found.append((rewards[:, better] - rewards[:, worse])[both])

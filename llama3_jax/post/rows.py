@@ -1,10 +1,13 @@
 """Rows of post-training held in memory, served in a seeded order that can resume."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 
+import jax
 import numpy as np
 
+from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 
 # Computed by a model: other digits on another machine, from the same examples.
@@ -12,29 +15,29 @@ COMPUTED = ('ref_logp',)
 
 
 class Rows:
-  """Serves `arrays` (name -> [rows, ...]) in batches, epoch after epoch.
+  """Serves `arrays` (a batch of all rows, see feed.py) in batches, epoch after epoch.
 
   Each epoch is a fresh permutation drawn from (seed, epoch), so the order depends on
   neither the number of hosts nor the batch size. `length` is the rows' T; `tokens`
   counts what was served, padding not counted.
   """
 
-  def __init__(self, arrays: Mapping[str, np.ndarray], length: int, seed: int = 0):
-    self.arrays = dict(arrays)
+  def __init__(self, arrays, length: int, seed: int = 0):
+    self.arrays = arrays
     self.length = length
     self.seed = seed
-    self.size = len(next(iter(self.arrays.values())))
+    self.size = len(arrays.tokens)
     self.served, self.tokens = 0, 0
     self._epoch, self._order = -1, None
     if self.size == 0:
       raise UserError(
         f'no example fits into train.length={length} tokens: raise it or give examples'
       )
-    group = tuple(range(1, self.arrays['segment'].ndim))
-    self.counts = np.sum(self.arrays['segment'] > 0, axis=group)
-    self.fingerprint = digest(self.arrays)
+    group = tuple(range(1, arrays.segment.ndim))
+    self.counts = np.sum(arrays.segment > 0, axis=group)
+    self.fingerprint = digest(arrays)
 
-  def batch(self, size: int, length: int, shard: tuple[int, int] = (0, 1)) -> dict:
+  def batch(self, size: int, length: int, shard: tuple[int, int] = (0, 1)):
     """This host's part of the next `size` rows; shard: (host, number of hosts)."""
     if length != self.length:
       raise UserError(
@@ -49,7 +52,7 @@ class Rows:
     self.tokens += int(np.sum(self.counts[picked]))
     part = size // hosts
     mine = picked[host * part : (host + 1) * part]
-    return {name: array[mine] for name, array in self.arrays.items()}
+    return jax.tree.map(lambda x: x[mine], self.arrays)
 
   def _row(self, index: int) -> int:
     epoch, place = divmod(index, self.size)
@@ -72,58 +75,34 @@ class Rows:
     self.served, self.tokens = int(state['served']), int(state['tokens'])
 
 
-def digest(arrays: Mapping[str, np.ndarray]) -> str:
+def digest(arrays) -> str:
   """Fingerprint of what rows hold and of their order; what a model computed for them
-  is left out."""
+  is left out, and so are dims of one."""
   found = hashlib.blake2b(digest_size=16)
-  for name in sorted(set(arrays) - set(COMPUTED)):
-    array = np.ascontiguousarray(arrays[name])
-    found.update(f'{name} {array.dtype} {array.shape};'.encode())
+  for name in sorted({f.name for f in dataclasses.fields(arrays)} - set(COMPUTED)):
+    array = np.ascontiguousarray(getattr(arrays, name))
+    shape = array.shape[:1] + tuple(n for n in array.shape[1:] if n != 1)
+    found.update(f'{name} {array.dtype} {shape};'.encode())
     found.update(array)
   return found.hexdigest()
 
 
-def place(ids: list[int], length: int) -> dict[str, np.ndarray]:
-  """One padded row of one document: tokens, targets, segment, position, int32 [T].
+def place(ids: list[int], length: int, mask=()) -> feed.Tokens:
+  """One padded row [T] of one document.
 
   targets[t] is the token after tokens[t]; the last one has none (0, never weighted).
+  mask: which tokens are supervised; place t of the weight speaks of token t + 1.
   """
   n = len(ids)
-  row = {
-    name: np.zeros(length, np.int32)
-    for name in ('tokens', 'targets', 'segment', 'position')
-  }
-  row['tokens'][:n] = ids
-  row['targets'][: max(n - 1, 0)] = ids[1:]
-  row['segment'][:n] = 1
-  row['position'][:n] = np.arange(n)
+  row = jax.tree.map(lambda x: x[0], feed.empty(feed.Tokens, dict(B=1, T=length)))
+  row.tokens[:n] = ids
+  row.targets[: max(n - 1, 0)] = ids[1:]
+  row.segment[:n] = 1
+  row.position[:n] = np.arange(n)
+  row.weight[: max(len(mask) - 1, 0)] = mask[1:]
   return row
 
 
-def shift(mask, length: int) -> np.ndarray:
-  """Weight f32 [T] of targets from a mask of tokens: place t speaks of token t + 1."""
-  weight = np.zeros(length, np.float32)
-  weight[: len(mask) - 1] = np.asarray(mask, np.float32)[1:]
-  return weight
-
-
-def stack(rows: list[dict[str, np.ndarray]], empty: dict) -> dict[str, np.ndarray]:
-  """Stacks rows name by name; `empty` (one row) gives the names when there is none."""
-  if not rows:
-    return {name: np.zeros((0, *np.shape(value))) for name, value in empty.items()}
-  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-
-def batches(arrays: Mapping[str, np.ndarray], size: int) -> list[dict[str, np.ndarray]]:
-  """All rows in order, `size` a batch; the last is filled up with rows that count
-  nothing in any loss (segment and weight 0, `ends` -1)."""
-  count = len(arrays['segment'])
-  found = []
-  for start in range(0, count, size):
-    batch = {}
-    for name, array in arrays.items():
-      part = array[start : start + size]
-      fill = np.zeros((size - len(part), *part.shape[1:]), part.dtype)
-      batch[name] = np.concatenate([part, fill - (name == 'ends')])
-    found.append(batch)
-  return found
+def stack(rows: list):
+  """A batch of rows, or a row of a group's rows: one more leading dim."""
+  return jax.tree.map(lambda *x: np.stack(x), *rows)

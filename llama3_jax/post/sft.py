@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from llama3_jax import chat
+from llama3_jax import feed
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
@@ -62,13 +63,12 @@ def rows(
   position: str = 'restart',
   seed: int = 0,
   turns: str = 'last',
-) -> tuple[dict[str, np.ndarray], int]:
-  """Packed rows, and how many dialogs were too long and dropped.
+) -> tuple[feed.Tokens, int]:
+  """Packed rows [rows,T], and how many dialogs were too long and dropped.
 
-  tokens, targets, segment, position int32 [rows, T]; weight f32 [rows, T] is 1 where
-  the target belongs to the final response (its end included), with turns 'all' to any
-  response. A row holds several dialogs, each its own segment; positions restart with
-  each or run through the row.
+  The weight is 1 where the target belongs to the final response (its end included),
+  with turns 'all' to any response. A row holds several dialogs, each its own segment;
+  positions restart with each or run through the row.
   """
   if position not in POSITIONS:
     choices = ', '.join(POSITIONS)
@@ -86,7 +86,9 @@ def rows(
   order = np.random.default_rng(seed).permutation(len(encoded))
   packed = _pack([encoded[i] for i in order], seq_len)
   made = [_row(group, seq_len, position) for group in packed]
-  return rows_lib.stack(made, _row([], seq_len, position)), dropped
+  if not made:
+    return feed.empty(feed.Tokens, dict(B=0, T=seq_len)), dropped
+  return rows_lib.stack(made), dropped
 
 
 def _supervised(tokenizer, dialog, turns):
@@ -114,24 +116,22 @@ def _pack(examples, seq_len: int, open_rows: int = 32):
   return packed
 
 
-def _row(group, seq_len: int, position: str) -> dict[str, np.ndarray]:
+def _row(group, seq_len: int, position: str) -> feed.Tokens:
   row = rows_lib.place([], seq_len)
-  row['weight'] = np.zeros(seq_len, np.float32)
   start = 0
   for number, (ids, mask) in enumerate(group, 1):
     n = len(ids)
-    part = rows_lib.place(ids, n)
-    part['segment'] *= number
-    part['position'] += start if position == 'run' else 0
-    part['weight'] = rows_lib.shift(mask, n)
-    for name, values in part.items():
-      row[name][start : start + n] = values
+    part = rows_lib.place(ids, n, mask)
+    part.segment[:] = number
+    part.position[:] += start if position == 'run' else 0
+    for field in dataclasses.fields(row):
+      getattr(row, field.name)[start : start + n] = getattr(part, field.name)
     start += n
   return row
 
 
 def loss(
-  params: llama.Params, batch: Mapping, config: ModelConfig, chunk: int = 1024
+  params: llama.Params, batch: feed.Tokens, config: ModelConfig, chunk: int = 1024
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Cross entropy of the supervised targets, summed, and metric sums."""
   return loss_lib.next_token(params, batch, config, chunk=chunk)

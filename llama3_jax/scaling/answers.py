@@ -3,84 +3,23 @@
 Pure functions of parameters and a batch, for scaling laws and for evaluation.
 """
 
-import functools
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from llama3_jax import axes
-from llama3_jax import feed
 from llama3_jax.base.errors import UserError
-from llama3_jax.model import llama
-from llama3_jax.train import loss as losses
-
-
-def nll(params, batch, config, chunk=1024):
-  """Sums over the answer's tokens of each row: dict of float32 [B].
-
-  Args: batch: tokens, targets, segment, position int32 [B,T]; weight float32 [B,T], 1
-    where the target is part of the answer; characters float32 [B]: of the answer.
-
-  Returns: `nll` nats, `count` tokens, `characters`.
-  """
-  hidden, _ = llama.forward(
-    params, batch['tokens'], batch['position'], batch['segment'], config
-  )
-  found, _ = losses.logprobs(params, hidden, batch['targets'], config, chunk)
-  weight = batch['weight']
-  return {
-    'nll': -jnp.sum(found * weight, 1),
-    'count': jnp.sum(weight, 1),
-    'characters': batch['characters'],
-  }
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _rows(params, batch, config, chunk):
-  # The sums of all rows on every device: they are read on the host.
-  return jax.tree.map(lambda x: axes.shard(x, '_'), nll(params, batch, config, chunk))
-
-
-def batches(prompts, answers, characters, rows, length):
-  """Padded batches of prompt + answer.
-
-  Args:
-    prompts, answers: lists of lists of token ids; a prompt has one token at least.
-    characters: of each answer.
-    rows, length: of every batch. A prompt that is too long loses its beginning.
-
-  Returns: list of dicts of np arrays, as `nll` takes; the last is filled with rows of
-    weight 0.
-  """
-  found = []
-  for start in range(0, len(prompts), rows):
-    fields = ('tokens', 'targets', 'segment', 'position')
-    batch = {n: np.zeros((rows, length), np.int32) for n in fields}
-    batch['weight'] = np.zeros((rows, length), np.float32)
-    batch['characters'] = np.ones(rows, np.float32)
-    for r, i in enumerate(range(start, min(start + rows, len(prompts)))):
-      answer = list(answers[i])
-      room = length + 1 - len(answer)
-      if room < 1 or not answer or not prompts[i]:
-        raise UserError(f'answer {i} has {len(answer)} tokens, a row has {length}')
-      ids = np.array([*prompts[i][-room:], *answer], np.int32)
-      n = len(ids) - 1
-      batch['tokens'][r, :n], batch['targets'][r, :n] = ids[:-1], ids[1:]
-      batch['segment'][r, :n], batch['position'][r, :n] = 1, np.arange(n)
-      batch['weight'][r, n - len(answer) : n] = 1
-      batch['characters'][r] = max(characters[i], 1)
-    found.append(batch)
-  return found
+from llama3_jax.train import likelihood
 
 
 def score(params, prompts, answers, characters, config, rows=32, length=128):
-  """NLL a character, nats, of every answer after its prompt: np.float64 [n]."""
-  found = []
-  for batch in batches(prompts, answers, characters, rows, length):
-    sums = jax.device_get(_rows(params, feed.place(batch), config, 1024))
-    found.append(sums['nll'].astype(np.float64) / sums['characters'])
-  return np.concatenate(found)[: len(prompts)]
+  """NLL a character, nats, of every answer after its prompt: np.float64 [n].
+
+  Args:
+    prompts, answers: lists of token ids; a prompt that is too long for a row loses its
+      beginning.
+    characters: of each answer.
+    rows, length: of a batch.
+  """
+  logp = likelihood.of_answers(params, prompts, answers, config, rows, length)
+  return -logp.astype(np.float64) / np.maximum(characters, 1)
 
 
 def choose(values):

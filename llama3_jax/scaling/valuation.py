@@ -4,20 +4,13 @@ A half-trained model is annealed, the learning rate linear to 0, twice: on the d
 mix (control), and on 30% of the new data set and 70% of the default mix (treatment).
 """
 
-import functools
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from llama3_jax import axes
 from llama3_jax import config as configs
-from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import pipeline
-from llama3_jax.model import llama
 from llama3_jax.scaling import ladder
-from llama3_jax.train import loss as losses
+from llama3_jax.train import likelihood
 from llama3_jax.train import schedule
 
 
@@ -89,16 +82,6 @@ def mixture(default, new, share):
   return mix
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _sums(params, batch, model):
-  hidden, _ = llama.forward(
-    params, batch['tokens'], batch['position'], batch['segment'], model
-  )
-  found, _ = losses.logprobs(params, hidden, batch['targets'], model)
-  total = -jnp.sum(found * batch['weight'], 1), jnp.sum(batch['weight'], 1)
-  return jax.tree.map(lambda x: axes.shard(x, '_'), total)
-
-
 def row_losses(params, model, source, config):
   """(nats, tokens) of every held-out row of a source: lists of floats."""
   t, d = config.train, config.data
@@ -107,9 +90,11 @@ def row_losses(params, model, source, config):
   )
   if not rows:
     raise UserError('data.root: a judged source has no held-out documents')
-  sums = [jax.device_get(_sums(params, feed.place(b), model)) for b in rows]
-  nats, counts = (np.concatenate([s[i] for s in sums]) for i in range(2))
-  return [float(x) for x in nats], [float(x) for x in counts]
+  nats, counts = [], []
+  for batch in rows:
+    nats += (-likelihood.of_rows(params, batch, model, t.batch)).tolist()
+    counts += batch.weight.sum(1).tolist()
+  return nats, counts
 
 
 def deltas(control, treatment, samples=1000, start=None):

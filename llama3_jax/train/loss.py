@@ -20,19 +20,16 @@ def logprobs(params, hidden, targets, config, chunk=1024):
 def next_token(params, batch, config, z_loss=0.0, chunk=1024):
   """Weighted cross entropy, summed over supervised tokens, plus the z-loss.
 
-  Returns (scalar sum, metric sums): `count` supervised tokens, `loss` without the
-  z-loss.
+  batch: feed.Tokens. Returns (scalar sum, metric sums): `count` supervised tokens,
+  `loss` without the z-loss.
   """
-  hidden, _ = llama.forward(
-    params, batch['tokens'], batch['position'], batch['segment'], config
-  )
+  hidden, _ = llama.forward(params, batch.tokens, batch.position, batch.segment, config)
   return head_loss(params, hidden, batch, config, z_loss, chunk)
 
 
 def head_loss(params, hidden, batch, config, z_loss=0.0, chunk=1024):
   """`next_token` from the hidden states [B,T,D] on."""
   head, dims = llama.head(params)
-  weight = batch['weight']
   how = (dims, z_loss, chunk, config.reduce_dtype)
-  total, loss = cross_entropy.total(hidden, head, batch['targets'], weight, how)
-  return total, {'loss': loss, 'count': jnp.sum(weight)}
+  total, loss = cross_entropy.total(hidden, head, batch.targets, batch.weight, how)
+  return total, {'loss': loss, 'count': jnp.sum(batch.weight)}

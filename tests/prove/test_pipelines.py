@@ -61,9 +61,10 @@ def test_memory_over_microbatches(mesh, record, form):
 
 
 TPU = """
-import functools, numpy as np, jax, jax.numpy as jnp
+import functools, numpy as np, jax
 from jax.experimental import topologies
 from llama3_jax import axes
+from llama3_jax import feed
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
 from llama3_jax.pipeline import layout, run
@@ -80,9 +81,7 @@ tail = functools.partial(loss.head_loss, config=c)
 with jax.set_mesh(mesh):
   plan = plans.create(c, 4, 8, plans.PipelineConfig(together=TOGETHER), tail)
   params = layout.abstract(llama.abstract(c, mesh=mesh), plan.layout, mesh)
-  place = jax.sharding.NamedSharding(mesh, axes.spec('BT'))
-  batch = {n: jax.ShapeDtypeStruct((32, 1024), jnp.float32 if n == 'weight' else
-           jnp.int32, sharding=place) for n in feed.TOKENS}
+  batch = feed.abstract(feed.Tokens, mesh, dict(B=32, T=1024))
   program = jax.jit(run.gradients, static_argnums=2).lower(params, batch, plan)
   compiled = program.compile()
 print('MiB', compiled.memory_analysis().temp_size_in_bytes >> 20)
