@@ -42,7 +42,7 @@ def checksum(arrays, start=(0, 0)):
 def share_of(batch):
   """This process's part of the checksum of a global batch; they add up."""
   total = 0
-  for name, x in batch.items():
+  for name, x in vars(batch).items():
     for shard in x.addressable_shards:
       if shard.replica_id == 0:
         start = [i.indices(n)[0] for i, n in zip(shard.index, x.shape)]

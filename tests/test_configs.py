@@ -14,6 +14,7 @@ import pytest
 from experiments import pretrain as pretrain_experiment
 from llama3_jax import axes
 from llama3_jax import config as configs
+from llama3_jax import feed
 from llama3_jax import mesh as meshes
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix
@@ -131,15 +132,8 @@ for _name, _size in DEVICES:
 
 
 def batch_of(phase):
-  mesh = jax.sharding.get_abstract_mesh()
-  place = jax.sharding.NamedSharding(mesh, axes.spec('BT'))
-
-  def leaf(dtype):
-    shape = (phase.batch, phase.length)
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-
-  fields = {n: leaf(jnp.int32) for n in ('tokens', 'targets', 'segment', 'position')}
-  return fields | {'weight': leaf(jnp.float32)}
+  sizes = dict(B=phase.batch, T=phase.length)
+  return feed.abstract(feed.Tokens, jax.sharding.get_abstract_mesh(), sizes)
 
 
 def described(x):

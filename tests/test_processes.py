@@ -103,7 +103,7 @@ def expected(toy, steps=STEPS, context=1):
   order = order if context > 1 else np.arange(32)
 
   def batch():
-    return {name: x[:, order] for name, x in rows.batch(8, 32).items()}
+    return {name: x[:, order] for name, x in vars(rows.batch(8, 32)).items()}
 
   return {i: faulty.checksum(batch()) for i in range(1, steps + 1)}
 
