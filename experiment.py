@@ -15,7 +15,6 @@
 --stopped=STATUS           status after SIGTERM instead of 0, where a job must go on
 """
 
-import importlib
 import importlib.util
 import inspect
 import logging as python_logging
@@ -118,15 +117,15 @@ def run(config, workdir, several=False):
   """Make the mesh and call the experiment's main; returns its results."""
   import jax
 
+  import experiments
   from llama3_jax import mesh
 
   if several and ('mesh' not in config or config.experiment == 'herd'):
     raise UserError(f'--processes: {config.experiment} runs in one process')
-  main = importlib.import_module(f'experiments.{config.experiment}').main
   if 'mesh' not in config or config.experiment == 'plan':  # its chips are not here
-    return main(config, workdir)
+    return experiments.run(config, workdir)
   with jax.set_mesh(mesh.create(config.mesh)):
-    return main(config, workdir)
+    return experiments.run(config, workdir)
 
 
 def _compiler(flags):
@@ -155,7 +154,8 @@ def _only_compiler():
 
 
 def _devices(flags):
-  from llama3_jax import config as configs
+
+  from llama3_jax.base import files
 
   _compiler(flags)
   if 'devices' in flags:
@@ -164,9 +164,7 @@ def _devices(flags):
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # the compiler for TPUs may be here
   import jax
 
-  jax.config.update(
-    'jax_compilation_cache_dir', str(configs.cache_folder() / 'compiled')
-  )
+  jax.config.update('jax_compilation_cache_dir', str(files.cache_folder() / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
 
 

@@ -24,6 +24,7 @@ from sides.aot_cases import TOPOLOGY
 from configs import plan as plan_config
 from experiments import plan
 from llama3_jax import config as configs
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.plan import analyse
 from llama3_jax.plan import compile as compiler
@@ -97,7 +98,7 @@ def compiled(case, side, full, names, keep):
   except (UserError, compiler.OutOfMemory, RuntimeError) as e:
     found = {'failed': str(e).strip().splitlines()[-1][:300]}
   if file:
-    configs.write_json(file, found)
+    processes.write_json(file, found)
   return found
 
 

@@ -5,11 +5,13 @@ from configs import long_context
 
 def get_config(size='tiny'):
   c = long_context.get_config(size)
+  c.experiment = 'anneal'
   c.init_from = 'runs/herd/long_context'
   c.optim.warmup = 0
-  c.needle.lengths = ()
+  c.train.average = 4  # the last saves that make the final model (Polyak); 0: none
+  del c.needle, c.gate
   if size == 'tiny':
-    c.train.update(dict(steps=40, save_every=4, keep=4, average=4))
+    c.train.update(dict(steps=40, save_every=4, keep=4))
   else:
     # The last 40M tokens at 128K, as printed, are about two steps of 16M tokens.
     c.train.update(dict(ramp=(), batch=32, length=131_072, steps=10, save_every=2))

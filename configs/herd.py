@@ -43,7 +43,8 @@ def get_config(size='tiny'):
   c.long_context = long_context.get_config(size)
   c.anneal = anneal.get_config(size)
   c.control = anneal.get_config(size)  # keeps the learning rate, averages nothing
-  c.control.train.average = 0
+  c.control.experiment = 'pretrain'
+  del c.control.train.average
   c.control.optim.anneal_steps = 0
   c.seed_sft = sft.get_config(size)  # demonstrations: the first model that chats
   c.seed_sft.data.tasks = 1000

@@ -56,5 +56,5 @@ def get_config(argument='8b,v5p:4x4x4'):
       remat=('full', 'q,k,v,attention', 'none'),
     )
   )
-  del c.data, c.needle, c.gate, c.init_from
+  del c.data, c.init_from
   return c

@@ -58,7 +58,6 @@ def base():
       keep=2,
       eval_every=200,
       log_every=10,
-      average=0,  # the last so many saves make the final model (Polyak, 3.4.3)
     )
   )
   c.data = ml_collections.ConfigDict(
@@ -72,7 +71,6 @@ def base():
     )
   )
   _reliability(c)
-  _long_context(c)
   return c
 
 
@@ -125,34 +123,6 @@ def _optim(c):
       clip=1.0,
       mu_dtype='float32',  # of the stored moments: or bfloat16, int8
       nu_dtype='float32',
-    )
-  )
-
-
-def _long_context(c):
-  """What ends the long-context stage (3.4.2)."""
-  # Recall and short-context loss, before and after: only where there are lengths.
-  c.needle = ml_collections.ConfigDict(
-    dict(
-      lengths=(),
-      # Of the text; at 1.0 a needle would stand beside its question, however long
-      # the text is.
-      depths=(0.0, 0.25, 0.5, 0.75),
-      samples=8,  # haystacks a length and depth
-      facts=3,  # in a haystack, of which one is asked for
-      tokenizer='runs/herd/tokenizer/tokenizer.model',
-      documents='runs/herd/curate/documents',  # general.jsonl.gz is the hay
-    )
-  )
-  # The stage is over when both have recovered (3.4.2); else it trains on.
-  c.gate = ml_collections.ConfigDict(
-    dict(
-      length=256,  # the initial one, tokens
-      sources=('general', 'math', 'code', 'multilingual'),
-      tolerance=0.01,  # of the short-context loss, relative
-      perfect=1.0,  # lowest recall of a length and depth
-      more_steps=50,
-      attempts=2,  # further ones, after train.steps
     )
   )
 

@@ -19,7 +19,7 @@ def base(size):
       heldout_files=(),
     )
   )
-  del c.model, c.needle, c.gate
+  del c.model
   return c
 
 

@@ -8,21 +8,21 @@ and results.json with the number of rows of each. Expected of the whole data set
 and 95 preference examples, 935 documents of maths and 374 of code.
 """
 
-import json
-import os
 import random
 
-from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import assets
 
 
-def main(config, workdir):
+def _files(config, results):
+  return [f'{name}.jsonl' for name in results]
+
+
+@workdirs.stage(made=_files)
+def main(config, folder):
   """Write the files; returns {name: rows}."""
-  folder = workdirs.claim(config, workdir)
-  if (done := workdirs.finished(folder, _files)) is not None:
-    return done
   if not config.folder:
     raise UserError('folder is empty: name the data with --config.folder=DIR')
   ranked = assets.preferences(config.folder, config.context)
@@ -36,18 +36,4 @@ def main(config, workdir):
     'math': assets.maths_documents(config.folder, config.page),
     'code': assets.code_documents(config.folder),
   }
-  results = {name: _write(folder / f'{name}.jsonl', r) for name, r in files.items()}
-  configs.write_json(folder / 'results.json', results)
-  return results
-
-
-def _files(results):
-  return [f'{name}.jsonl' for name in results]
-
-
-def _write(path, rows):
-  lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in rows]
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(''.join(lines), encoding='utf-8')
-  os.replace(temporary, path)
-  return len(lines)
+  return {n: jsonl.write(folder / f'{n}.jsonl', rows) for n, rows in files.items()}

@@ -9,7 +9,6 @@ final/ and results.json.
 
 import pathlib
 
-from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
@@ -17,11 +16,9 @@ from llama3_jax.train import average
 from llama3_jax.train import checkpoint
 
 
-def main(config, workdir):
+@workdirs.stage('final')
+def main(config, folder):
   """Average; returns {'members'}."""
-  folder = workdirs.claim(config, workdir)
-  if (done := workdirs.finished(folder, ('final',))) is not None:
-    return done
   if not config.members:
     raise UserError('members is empty: name the workdirs to average')
   model = checkpoint.load_model(config.members[0], 'members')
@@ -45,6 +42,4 @@ def main(config, workdir):
   path = checkpoint.tokenizer(config.members[0])
   tokenizer = path and tokenizers.Tokenizer.load(path)
   checkpoint.save_params(folder / 'final', average.mean(loaded), model, tokenizer)
-  results = {'members': list(config.members)}
-  configs.write_json(folder / 'results.json', results)
-  return results
+  return {'members': list(config.members)}

@@ -11,7 +11,6 @@ the curves differ by more than the tolerance.
 
 import functools
 import math
-import os
 import pathlib
 
 import jax
@@ -25,6 +24,8 @@ from llama3_jax import config as configs
 from llama3_jax import feed
 from llama3_jax import mesh as meshes
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import files
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import pipeline as rows
 from llama3_jax.data import shards
@@ -42,13 +43,13 @@ def main(config, workdir):
   folder = workdirs.claim(config, workdir, free=TOLERANCES)
   path = folder / 'results.json'
   if path.exists():
-    results = configs.read_json(path)
+    results = files.read_json(path)
   else:
     results = {name: train(config, config[name]) for name in ('a', 'b')}
     for name in CURVES:
       a, b = (np.asarray(results[side][name]) for side in ('a', 'b'))
       results[name] = float(difference(a, b).max())
-    configs.write_json(path, results)
+    processes.write_json(path, results)
   draw(folder / 'report.html', config, results)
   logging.info('step  loss a, b, difference; gradient norm a, b, difference')
   for i in range(config.steps):
@@ -98,16 +99,14 @@ def train(config, side):
   meshes.check(sizes, model, layout is not None)
   meshes.check_batch(sizes, config.batch, config.length, side.microbatches)
   optimizer = optim.create(optim.OptimConfig(**config.optim))
+  train_step = steps.compose(loss, optimizer, side.microbatches)
   devices = jax.devices()[: math.prod(sizes)]
   curves = {name: [] for name in CURVES}
   with jax.set_mesh(meshes.create(side.mesh, devices)):
-    state = jax.jit(_start, static_argnums=(1, 2, 3))(
-      jax.random.key(config.seed), model, optimizer, layout
-    )
+    start = jax.jit(_start, static_argnums=(1, 2))
+    state = train_step.start(start(jax.random.key(config.seed), model, layout))
     for arrays in data(config):
-      batch = feed.place(arrays)
-      arguments = loss, optimizer, side.microbatches
-      state, found = steps.train_step(state, batch, *arguments)
+      state, found = train_step(state, feed.place(arrays))
       for name in CURVES:
         curves[name].append(float(found[name]))
   return curves
@@ -129,11 +128,9 @@ def _sizes(mesh):
   return dict(zip(axes.AXES, meshes.shape(mesh, n)))
 
 
-def _start(key, model, optimizer, layout):
+def _start(key, model, layout):
   params = llama.init(key, model)
-  if layout is not None:
-    params = layouts.arrange(params, layout)
-  return steps.create(params, optimizer)
+  return params if layout is None else layouts.arrange(params, layout)
 
 
 def data(config):
@@ -196,9 +193,7 @@ def draw(path, config, results):
     figure.update_xaxes(title='step', row=2, col=column)
   said = '<br>'.join(f'{s}: {", ".join(_describe(config[s]))}' for s in ('a', 'b'))
   figure.update_layout(title=said, height=720, margin_t=110, template='plotly_white')
-  fresh = path.with_name(path.name + '.tmp')
-  fresh.write_text(figure.to_html(include_plotlyjs=True), encoding='utf-8')
-  os.replace(fresh, path)
+  files.write_text(path, figure.to_html(include_plotlyjs=True))
 
 
 def _describe(side):

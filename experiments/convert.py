@@ -19,6 +19,7 @@ from absl import logging
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import convert
 from llama3_jax.train import checkpoint
@@ -26,11 +27,14 @@ from llama3_jax.train import checkpoint
 SIZES = ('n_layers', 'd_model', 'n_heads', 'n_kv_heads', 'd_head', 'd_ff', 'vocab_size')
 
 
-def main(config, workdir):
+def _target(config, results):
+  """What a finished conversion has left."""
+  return [pathlib.Path(config.target).absolute()] if config.target else []
+
+
+@workdirs.stage(made=_target)
+def main(config, folder):
   """Returns what was written: files, tensors, parameters, bytes, and the sizes."""
-  folder = workdirs.claim(config, workdir)
-  if (done := workdirs.finished(folder, _target(config))) is not None:
-    return done
   for field in ('source', 'target'):
     if not config[field]:
       raise UserError(f'{field} is empty: give --config.{field}=PATH')
@@ -63,13 +67,7 @@ def main(config, workdir):
     results['files'],
     seconds,
   )
-  configs.write_json(folder / 'results.json', results)
   return results
-
-
-def _target(config):
-  """What a finished conversion has left."""
-  return [pathlib.Path(config.target).absolute()] if config.target else []
 
 
 def _own(config):
@@ -133,7 +131,7 @@ def _length(config):
   path = checkpoint.final(config.source).resolve().parent / 'config.json'
   if not path.exists():
     return 0
-  recorded = configs.read_json(path)
+  recorded = files.read_json(path)
   fields = recorded.get('config') if isinstance(recorded, dict) else None
   length = fields.get('train.length') if isinstance(fields, dict) else None
   return length if type(length) is int and length > 0 else 0

@@ -24,6 +24,7 @@ from absl import logging
 
 from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import check
 from llama3_jax.curate import documents
@@ -68,7 +69,7 @@ def main(config, workdir):
   written = [output.path_of(folder, name) for name in output.NAMES]
   written += [done, folder / 'funnel.json', folder / 'report.html']
   if all(path.exists() for path in written) and not wanted:
-    results = configs.read_json(done)
+    results = files.read_json(done)
     if _same(results, inputs, rules, folder):
       return results
   store = run.open_store(inputs, rules, folder)
@@ -76,9 +77,9 @@ def main(config, workdir):
   results = {'inputs': found, **total, 'fingerprint': store.fingerprint}
   results['rules'] = _rules(inputs, rules)
   if rules.host == 0:
-    configs.replace(folder / 'funnel.json', total)
+    files.write_json(folder / 'funnel.json', total)
     _report(store, rules, total, lines, wanted, folder)
-    configs.replace(done, results)
+    files.write_json(done, results)
   return results
 
 
@@ -129,7 +130,7 @@ def _report(store, rules, total, lines, wanted, folder):
   with engine.start(rules.engine, rules.workers) as each:
     found, sweeps = margins.study(each, store, lines, wanted)
   if wanted:
-    configs.replace(folder / 'sweep.json', sweeps)
+    files.write_json(folder / 'sweep.json', sweeps)
   report.write(
     folder / 'report.html',
     {

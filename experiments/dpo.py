@@ -9,60 +9,44 @@ log-probability does not fall. Writes checkpoints/, metrics.jsonl, final/, resul
 
 import functools
 
-from experiments import reward as preferences
-from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.post import dpo
 from llama3_jax.post import preference
-from llama3_jax.post import rows as rows_lib
+from llama3_jax.post import rows
 from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
+from llama3_jax.train import guard
 from llama3_jax.train import loop
+from llama3_jax.train import optim
+from llama3_jax.train import step
 
 
-def main(config, workdir):
+@workdirs.stage('final')
+def main(config, folder):
   """Train; returns held-out {'eval_loss', 'eval/chosen', 'eval/accuracy', ...}."""
-  folder = workdirs.claim(config, workdir)
-  if (done := workdirs.finished(folder, ('final',))) is not None:
-    return done
-  tokenizer = belongs.tokenizer(
-    config.data.tokenizer, config.init_from, 'data.tokenizer'
-  )
+  data, t = config.data, config.train
+  tokenizer = belongs.tokenizer(data.tokenizer, config.init_from, 'data.tokenizer')
   reference, model = checkpoint.load(config.init_from)
-  rows = {}
+  made = {}
   for split in ('train', 'heldout'):
-    found = preferences.examples(config, split)
-    made, dropped = preference.dpo_rows(
-      found, tokenizer, config.train.length, config.data.pairs
-    )
-    rows[split] = dpo.reference(
-      reference, made, model, config.train.batch, config.train.loss_chunk
-    )
-    rows[f'{split}_dropped'] = dropped
+    found = preference.examples(data, config.seed, split)
+    pairs, dropped = preference.dpo_rows(found, tokenizer, t.length, data.pairs)
+    pairs = dpo.reference(reference, pairs, model, t.batch, t.loss_chunk)
+    made[split] = pairs, dropped
   del reference
+  train, dropped = made['train']
   loss = functools.partial(
-    dpo.loss,
-    config=model,
-    beta=config.beta,
-    nll=config.nll,
-    chunk=config.train.loss_chunk,
+    dpo.loss, config=model, beta=config.beta, nll=config.nll, chunk=t.loss_chunk
   )
-  batches = preferences.batches(config, rows['heldout'])
-  evaluate = functools.partial(preferences.evaluate, batches=batches, loss=loss)
-  state = loop.run(
-    config,
-    folder,
-    model,
+  train_step = step.compose(
     loss,
-    rows_lib.Rows(rows['train'], config.train.length, config.seed),
-    lambda: checkpoint.load(config.init_from, model)[0],
-    evaluate,
+    optim.create(optim.OptimConfig(**config.optim)),
+    t.microbatches,
+    guard.create(t),
   )
-  results = {
-    'pairs': len(rows['train'].tokens),
-    'dropped': rows['train_dropped'],
-    **evaluate(state.params),
-  }
+  evaluate = step.evaluator(loss, made['heldout'][0], t.batch)
+  stream = rows.Rows(train, t.length, config.seed)
+  start = lambda: checkpoint.load(config.init_from, model)[0]
+  state = loop.run(config, folder, model, train_step, stream, start, evaluate)
   checkpoint.save_params(folder / 'final', state.params, model, tokenizer)
-  configs.write_json(folder / 'results.json', results)
-  return results
+  return {'pairs': len(train.tokens), 'dropped': dropped, **evaluate(state.params)}

@@ -11,7 +11,6 @@ import pathlib
 
 from absl import logging
 
-from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
@@ -22,12 +21,10 @@ from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 
 
-def main(config, workdir):
+@workdirs.stage()
+def main(config, folder):
   """Evaluate; returns {'tasks': {task: {score, n, ci}}, 'eval_loss': {source},
   'dialogs': [{title, messages}] of a chat model}."""
-  folder = workdirs.claim(config, workdir)
-  if (done := workdirs.finished(folder)) is not None:
-    return done
   if not config.tasks and not config.data.root:
     raise UserError('tasks is empty and data.root as well: nothing to evaluate')
   settings = Settings(temperature=0.0, max_new=config.max_new)
@@ -55,7 +52,6 @@ def main(config, workdir):
   results = {'tasks': found, 'eval_loss': losses}
   if config.shots < 0:
     results['dialogs'] = _dialogs(config, params, model, tokenizer)
-  configs.write_json(folder / 'results.json', results)
   return results
 
 

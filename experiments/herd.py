@@ -13,19 +13,22 @@ import pathlib
 
 from absl import logging
 
+from experiments import anneal
 from experiments import assets
 from experiments import average
 from experiments import curate
 from experiments import dpo
 from experiments import evaluate
+from experiments import long_context
 from experiments import pretrain
 from experiments import reject
 from experiments import reward
 from experiments import sft
 from experiments import shards
 from experiments import tokenizer
-from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import files
+from llama3_jax.base import processes
 from llama3_jax.eval import stages
 from llama3_jax.eval import summary
 from llama3_jax.eval.report import page
@@ -46,17 +49,17 @@ def main(config, workdir):
   folder = workdirs.claim(config, workdir).resolve()
   if not (folder / 'results.json').exists():
     run = stages.Stages(folder, _count(config))
-    files = _data(config, run)
+    given = _data(config, run)
     _pretrain(config, run)
     chat = 'seed_sft'
-    run.stage(chat, sft.main, config[chat], _post(config, run, 'anneal', files.answers))
+    run.stage(chat, sft.main, config[chat], _post(config, run, 'anneal', given.answers))
     for number in range(1, config.rounds + 1):
-      chat = _round(config, run, number, chat, files)
+      chat = _round(config, run, number, chat, given)
     _evaluate(config, run)
     results = summary.collect(run)
     page.write(summary.for_page(results), folder / 'report.html')
-    configs.write_json(folder / 'results.json', results)
-  results = configs.read_json(folder / 'results.json')
+    processes.write_json(folder / 'results.json', results)
+  results = files.read_json(folder / 'results.json')
   failing = [check['name'] for check in results['checks'] if not check['pass']]
   for name in failing:
     logging.warning('check fails: %s', name)
@@ -74,7 +77,7 @@ def _count(config):
 
 def _data(config, run):
   """Curation, tokenizer, shards (3.1); returns the Files of the real data, if any."""
-  files, inputs = Files(), ()
+  given, inputs = Files(), ()
   if config.data:
     real = {'folder': str(pathlib.Path(config.data).resolve()), 'seed': config.seed}
     run.stage('assets', assets.main, config.assets, real)
@@ -82,13 +85,13 @@ def _data(config, run):
     inputs = tuple(f'{c}={at(c)}' for c in ('math', 'code'))
     rows = {f'train.{name}': value for name, value in config.data_rows.items()}
     people = (at('preferences'),), (at('preferences_heldout'),)
-    files = Files((at('sft'),), *people, rows)
+    given = Files((at('sft'),), *people, rows)
   run.stage('curate', curate.main, config.curate, {'inputs': inputs})
   documents = f'{run.at("curate")}/documents'
   run.stage('tokenizer', tokenizer.main, config.tokenizer, {'inputs': (documents,)})
   places = {'documents': documents, 'tokenizer': _vocabulary(run), 'seed': config.seed}
   run.stage('shards', shards.main, config.shards, places)
-  return files
+  return given
 
 
 def _vocabulary(run):
@@ -101,17 +104,19 @@ def _pretrain(config, run):
     'seed': config.seed,
     'model.vocab_size': run.results['tokenizer']['vocab_size'],
     'data.root': run.at('shards'),
-    'needle.tokenizer': _vocabulary(run),
-    'needle.documents': f'{run.at("curate")}/documents',
   }
   run.stage('pretrain', pretrain.main, config.pretrain, {**every, 'init_from': ''})
   every['init_from'] = run.at('pretrain')
-  run.stage('long_context', pretrain.main, config.long_context, every)
+  hay = {
+    'needle.tokenizer': _vocabulary(run),
+    'needle.documents': f'{run.at("curate")}/documents',
+  }
+  run.stage('long_context', long_context.main, config.long_context, every | hay)
   every['init_from'] = run.at('long_context')
   # The anneal ends at zero, and the control sees the same data, whatever the steps.
   every['train.steps'] = config.anneal.train.steps
   to_zero = {'optim.anneal_steps': config.anneal.train.steps}
-  run.stage('anneal', pretrain.main, config.anneal, {**every, **to_zero})
+  run.stage('anneal', anneal.main, config.anneal, {**every, **to_zero})
   run.stage('control', pretrain.main, config.control, every)
 
 
@@ -126,25 +131,25 @@ def _post(config, run, start, files=()):
   }
 
 
-def _round(config, run, number, chat, files):
+def _round(config, run, number, chat, given):
   """One round (4), whose prompts the model `chat` answers; returns the new chat model.
 
   The reward model learns from all annotations so far, DPO from the newest (4.2.1); the
   reward model and SFT start from the pre-trained model every time.
   """
   name = lambda kind: f'{kind}/{number}'
-  changes = _post(config, run, 'anneal', files.preferences) | files.rows
-  changes['data.heldout_files'] = files.judge
+  changes = _post(config, run, 'anneal', given.preferences) | given.rows
+  changes['data.heldout_files'] = given.judge
   run.stage(name('reward'), reward.main, config.reward, changes)
 
   changes = _post(config, run, chat) | {'reward_from': run.at(name('reward'))}
   changes['seed'] = config.seed + 1000 * number  # new prompts every round
   found = run.stage(name('reject'), reject.main, config.reject, changes)
   newest = f'{run.at(name("reject"))}/preferences.jsonl'
-  files.preferences += (newest,)
-  files.answers += (f'{run.at(name("reject"))}/sft.jsonl',)
+  given.preferences += (newest,)
+  given.answers += (f'{run.at(name("reject"))}/sft.jsonl',)
 
-  changes = _post(config, run, 'anneal', files.answers)
+  changes = _post(config, run, 'anneal', given.answers)
   run.stage(name('sft'), sft.main, config.sft, changes)
 
   members = []

@@ -9,20 +9,22 @@ source, document, tokens from and to, supervised tokens, and the text, borders s
 writes the same to rows.jsonl, and the shares drawn until then to results.json.
 """
 
-import json
 import pathlib
 import sys
 
 import ml_collections
 import numpy as np
 
-from experiments import pretrain
 from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import files
+from llama3_jax.base import jsonl
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.train import belongs
 from llama3_jax.train import schedule
+from llama3_jax.train import sources
 
 
 def main(config, workdir):
@@ -31,7 +33,7 @@ def main(config, workdir):
   config = adopt(config)
   if config.step < 1:
     raise UserError(f'step={config.step}: steps count from 1')
-  used = pretrain.sources(config, 'train')
+  used = sources.of_split(config, 'train')
   if config.tokenizer:
     tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
     belongs.compare(tokenizer, used, 'tokenizer')
@@ -39,7 +41,7 @@ def main(config, workdir):
     tokenizer = belongs.of_shards(used)
   if tokenizer is None:
     raise UserError('tokenizer is empty and the shards carry none: give its path')
-  data = pretrain.rows(config, used)
+  data = sources.rows(config, used)
   phases = schedule.ramp(config.train)
   for _ in range(config.step - 1):
     phase = schedule.phase(phases, data.tokens)
@@ -55,9 +57,8 @@ def main(config, workdir):
     'tokens': data.tokens,
     'shares': {name: round(n / total, 4) for name, n in sorted(drawn.items())},
   }
-  lines = [json.dumps(row, ensure_ascii=False) + '\n' for row in rows]
-  (folder / 'rows.jsonl').write_text(''.join(lines), encoding='utf-8')
-  configs.write_json(folder / 'results.json', results)
+  jsonl.write(folder / 'rows.jsonl', rows)
+  processes.write_json(folder / 'results.json', results)
   sys.stdout.write(text(results, rows[: config.rows], config.characters))
   return results
 
@@ -66,7 +67,7 @@ def adopt(config):
   """The config with the fields of the run `config.run`, if one is named."""
   if not config.run:
     return config
-  flat = configs.read_json(pathlib.Path(config.run, 'config.json'))['config']
+  flat = files.read_json(pathlib.Path(config.run, 'config.json'))['config']
   root, changes = pathlib.Path(config.run), {}
   for path, value in flat.items():
     if path.split('.')[0] in ('data', 'seed', 'train') or path == 'model.vocab_size':

@@ -12,16 +12,13 @@ a model that was never taught to judge, as that of the toy herd.
 """
 
 import heapq
-import itertools
 import pathlib
 
 import numpy as np
 
-from experiments import reject
-from experiments import shards
 from llama3_jax import chat
-from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import classify
 from llama3_jax.curate import judge
@@ -34,11 +31,9 @@ from llama3_jax.train import likelihood
 HOW = ('answer', 'likelihood')
 
 
-def main(config, workdir):
+@workdirs.stage('labels.jsonl')
+def main(config, folder):
   """Ask about a sample of the documents; returns {asked, labels: {class: n}}."""
-  folder = workdirs.claim(config, workdir)
-  if (done := workdirs.finished(folder, ('labels.jsonl',))) is not None:
-    return done
   if config.asked not in judge.CLASSES:
     raise UserError(f'asked={config.asked!r}: one of {", ".join(judge.CLASSES)}')
   if config.how not in HOW:
@@ -57,10 +52,8 @@ def main(config, workdir):
     if label:
       key = f'{classify.text_hash(row["text"]):016x}'
       lines.append({'text_hash': key, 'url': row['url'], 'label': label, **more})
-  reject.write(folder / 'labels.jsonl', lines)
-  results = {'asked': len(rows), 'labels': dict(sorted(counts.items()))}
-  configs.write_json(folder / 'results.json', results)
-  return results
+  jsonl.write(folder / 'labels.jsonl', lines)
+  return {'asked': len(rows), 'labels': dict(sorted(counts.items()))}
 
 
 def sample(folder, count):
@@ -71,7 +64,7 @@ def sample(folder, count):
 
   def rows():
     for path in paths:
-      for number, row in enumerate(shards.read(path)):
+      for number, row in enumerate(jsonl.documents(path, 'documents')):
         yield classify.text_hash(row['text']), path.name, number, row
 
   found = heapq.nsmallest(count, rows(), key=lambda entry: entry[:3])
@@ -98,28 +91,14 @@ def _likelihoods(params, model, tokenizer, prompts, config):
   names = judge.CLASSES[config.asked]
   answers = [[*tokenizer.encode(name), tokenizer.eot] for name in names]
   empty = _prompt(tokenizer, config, '')
-  found = likelihoods(params, model, [*prompts, empty], answers, config.batch)
+  asked = [*prompts, empty]
+  found = likelihood.of_each(params, asked, answers, model, config.batch)
   found = found[:-1] - found[-1]
   low, high = np.sort(found, axis=1)[:, -2:].T
   return [
     (names[best], {'margin': round(float(margin), 4)})
     for best, margin in zip(found.argmax(1), high - low)
   ]
-
-
-def likelihoods(params, model, prompts, answers, batch):
-  """Log-probability of every answer after every prompt, float32 [prompts, answers].
-
-  Args:
-    prompts, answers: lists of token ids.
-    batch: prompts at a time.
-  """
-  width = engine.bucket(max(map(len, prompts)) + max(map(len, answers)))
-  pairs = list(itertools.product(prompts, answers))
-  asked, said = zip(*pairs)
-  size = batch * len(answers)
-  found = likelihood.of_answers(params, asked, said, model, size, width)
-  return found.reshape(len(prompts), len(answers))
 
 
 def _prompt(tokenizer, config, text):

@@ -18,6 +18,8 @@ from llama3_jax import config as configs
 from llama3_jax import feed
 from llama3_jax import mesh as meshes
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import files
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import sample
 from llama3_jax.model import llama
@@ -33,6 +35,7 @@ from llama3_jax.post import reward
 from llama3_jax.post import sft
 from llama3_jax.train import loss as losses
 from llama3_jax.train import optim
+from llama3_jax.train import step
 
 STEPS = ('train', 'prefill', 'decode', 'sft', 'dpo', 'reward')
 
@@ -47,9 +50,9 @@ def main(config, workdir):
     found = plan(config)
     text = report.text(found)
     page = report.page(found)
-    (folder / 'report.html').write_text(page, encoding='utf-8')
-  (folder / 'plan.txt').write_text(text, encoding='utf-8')
-  configs.write_json(folder / 'results.json', found)
+    files.write_text(folder / 'report.html', page)
+  files.write_text(folder / 'plan.txt', text)
+  processes.write_json(folder / 'results.json', found)
   sys.stdout.write(text)
   if not config.plan.search and not found['memory']['fits']:
     raise UserError(report.verdict(found))
@@ -164,10 +167,8 @@ def lower(config):
     loss = functools.partial(reward.loss, config=model)
   rows = feed.abstract(batches, mesh, sizes)
   optimizer = optim.create(optim.OptimConfig(**config.optim))
-  lowered = programs.train(
-    mesh, params, rows, loss, optimizer, config.train.microbatches
-  )
-  return lowered, mesh
+  train_step = step.compose(loss, optimizer, config.train.microbatches)
+  return programs.train(mesh, params, rows, train_step), mesh
 
 
 def _generate(kind, mesh, params, model, batch, length):
@@ -181,6 +182,6 @@ def _generate(kind, mesh, params, model, batch, length):
     logits = programs.array(mesh, (batch, model.vocab_size), 'B_', 'float32')
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
     keys = programs.array(mesh, (batch,), 'B', keys.dtype)
-    step = programs.array(mesh, (), '')
+    number = programs.array(mesh, (), '')
     settings = sample.Settings()
-    return sample.one.lower(params, cache, logits, keys, step, model, settings)
+    return sample.one.lower(params, cache, logits, keys, number, model, settings)

@@ -8,14 +8,11 @@ it. Writes sft.jsonl (the kept answers), preferences.jsonl (annotated by checkin
 answers, where that can be done), candidates.jsonl and results.json.
 """
 
-import json
-import os
-
 import numpy as np
 
 from llama3_jax import chat
-from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate.sample import Settings
 from llama3_jax.post import annotate
@@ -26,14 +23,10 @@ from llama3_jax.tasks import suite
 from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 
-FILES = ('sft.jsonl', 'preferences.jsonl', 'candidates.jsonl')
 
-
-def main(config, workdir):
+@workdirs.stage('sft.jsonl', 'preferences.jsonl', 'candidates.jsonl')
+def main(config, folder):
   """Sample and choose; returns {'best_of_k', 'prompts', 'kept', 'annotated', 'cut'}."""
-  folder = workdirs.claim(config, workdir)
-  if (done := workdirs.finished(folder, FILES)) is not None:
-    return done
   settings = Settings(**config.sample)  # refused before a device is used
   tokenizer = belongs.tokenizer(
     config.data.tokenizer, config.init_from, 'data.tokenizer'
@@ -72,18 +65,16 @@ def main(config, workdir):
     [e.answer for e in tasks],
     lambda i, text: suite.score(tasks[i], text) == 1,
   )
-  write(folder / 'sft.jsonl', kept)
-  write(folder / 'preferences.jsonl', annotated)
-  write(folder / 'candidates.jsonl', reject.candidate_rows(found))
-  results = {
+  jsonl.write(folder / 'sft.jsonl', kept)
+  jsonl.write(folder / 'preferences.jsonl', annotated)
+  jsonl.write(folder / 'candidates.jsonl', reject.candidate_rows(found))
+  return {
     'best_of_k': _curve(found, tasks),
     'prompts': len(found),
     'kept': len(kept),
     'annotated': len(annotated),
     'cut': float(np.mean([[r == reject.CUT for r in c.rewards] for c in found])),
   }
-  configs.write_json(folder / 'results.json', results)
-  return results
 
 
 def _curve(found, tasks):
@@ -95,11 +86,3 @@ def _curve(found, tasks):
       [[suite.score(e, m.content) for m in c.responses] for e, c in zip(tasks, found)]
     )
   return reject.curve(rewards, exact)
-
-
-def write(path, rows):
-  temporary = path.with_name(path.name + '.tmp')
-  text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
-  # Half a character, as JSON's escapes may spell one, is written as such an escape.
-  temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
-  os.replace(temporary, path)

@@ -11,100 +11,52 @@ import functools
 
 import jax
 
-from llama3_jax import config as configs
-from llama3_jax import feed
 from llama3_jax import workdir as workdirs
 from llama3_jax.post import preference
 from llama3_jax.post import reward
-from llama3_jax.post import rows as rows_lib
-from llama3_jax.tasks import suite
+from llama3_jax.post import rows
 from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
+from llama3_jax.train import guard
 from llama3_jax.train import loop
+from llama3_jax.train import optim
 from llama3_jax.train import step
 
 
-def main(config, workdir):
+@workdirs.stage('final')
+def main(config, folder):
   """Train the reward model; returns {'accuracy', 'n', 'margins', 'files', ...}."""
-  folder = workdirs.claim(config, workdir)
-  if (done := workdirs.finished(folder, ('final',))) is not None:
-    return done
-  tokenizer = belongs.tokenizer(
-    config.data.tokenizer, config.init_from, 'data.tokenizer'
-  )
+  data, t = config.data, config.train
+  tokenizer = belongs.tokenizer(data.tokenizer, config.init_from, 'data.tokenizer')
   model = checkpoint.load_model(config.init_from)
-  make = functools.partial(_rows, config, tokenizer)
-  train, dropped = make(examples(config, 'train'))
-  heldout, _ = make(task_examples(config, 'heldout'))
-  loss = functools.partial(reward.loss, config=model)
-  state = loop.run(
-    config,
-    folder,
-    model,
-    loss,
-    rows_lib.Rows(train, config.train.length, config.seed),
-    functools.partial(_start, config, model),
-    functools.partial(evaluate, batches=batches(config, heldout), loss=loss),
+  rank = lambda found: preference.reward_rows(
+    found, tokenizer, t.length, data.mode, config.seed
   )
-  results = {'dropped': dropped, **_judge(state.params, heldout, model, config)}
+  train, dropped = rank(preference.examples(data, config.seed, 'train'))
+  heldout, _ = rank(preference.of_tasks(data.heldout_tasks, config.seed, 'heldout'))
+  loss = functools.partial(reward.loss, config=model)
+  train_step = step.compose(
+    loss,
+    optim.create(optim.OptimConfig(**config.optim)),
+    t.microbatches,
+    guard.create(t),
+  )
+  evaluate = step.evaluator(loss, heldout, t.batch)
+  stream = rows.Rows(train, t.length, config.seed)
+  start = functools.partial(_start, config, model)
+  state = loop.run(config, folder, model, train_step, stream, start, evaluate)
+  results = {'dropped': dropped, **reward.judge(state.params, heldout, model, t.batch)}
   results['files'] = {}
-  for path in config.data.heldout_files:
-    rows, lost = make(preference.read(path, 'data.heldout_files'))
-    judged = _judge(state.params, rows, model, config)
+  for path in data.heldout_files:
+    people, lost = rank(preference.read(path, 'data.heldout_files'))
+    judged = reward.judge(state.params, people, model, t.batch)
     results['files'][path] = {**judged, 'dropped': lost}
   checkpoint.save_params(folder / 'final', state.params, model, tokenizer)
-  configs.write_json(folder / 'results.json', results)
   return results
 
 
-def task_examples(config, split):
-  """Generated preference examples of the verifiable tasks."""
-  n = config.data.tasks if split == 'train' else config.data.heldout_tasks
-  made = suite.preference_rows(n, config.seed, split) if n else []
-  return [preference.parse(row, f'{split} example {i}') for i, row in enumerate(made)]
-
-
-def examples(config, split):
-  """Generated examples and those of the config's files."""
-  name = 'files' if split == 'train' else 'heldout_files'
-  found = task_examples(config, split)
-  for path in config.data[name]:
-    found += preference.read(path, f'data.{name}')
-  return found
-
-
-def _rows(config, tokenizer, found):
-  return preference.reward_rows(
-    found, tokenizer, config.train.length, config.data.mode, config.seed
-  )
-
-
 def _start(config, model):
+  """The parameters of `init_from` with a head that is drawn."""
   params, _ = checkpoint.load(config.init_from, model)
   key = jax.random.key(config.seed)
   return jax.jit(reward.init, static_argnums=2)(key, params, model)
-
-
-def batches(config, rows):
-  """Held-out rows as batches of the training's shape, on the mesh."""
-  return [feed.place(batch) for batch in feed.batches(rows, config.train.batch)]
-
-
-def evaluate(params, batches, loss):
-  """Held-out means: eval_loss, eval/accuracy and so on."""
-  if not batches:
-    return {}
-  found = step.evaluate(params, batches, loss)
-  others = {f'eval/{name}': value for name, value in found.items() if name != 'loss'}
-  return {'eval_loss': found['loss'], **others}
-
-
-def _judge(params, rows, model, config):
-  """Accuracy over ordered pairs, and every margin."""
-  margins = reward.margins(params, rows, model, config.train.batch)
-  wins = (margins > 0) + 0.5 * (margins == 0)
-  return {
-    'accuracy': float(wins.mean()) if len(margins) else None,
-    'n': len(margins),
-    'margins': [round(float(m), 4) for m in margins],
-  }

@@ -22,11 +22,12 @@ import time
 import jax
 from absl import logging
 
-from experiments import pretrain
+import experiments
 from llama3_jax import config as configs
-from llama3_jax import page
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import files
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import sample_text
 from llama3_jax.data import shards
@@ -47,24 +48,21 @@ PAGES = 6000  # of exercises, source math
 DRILLS = 12_000  # lines of repeated words, source drill
 
 
-def main(config, workdir):
+@workdirs.stage('report.html', free=(*workdirs.FREE, 'scaling.train'))
+def main(config, folder):
   """Run the mode of the config; returns the numbers of results.json."""
   modes = dict(live=live, isoflop=fit_isoflop, ladder=fit_ladder)
   modes |= dict(mixes=rank_mixes, valuation=value_data)
   if config.scaling.mode not in modes:
     raise UserError(f'scaling.mode={config.scaling.mode!r}: one of {", ".join(modes)}')
-  free = (*workdirs.FREE, 'scaling.train')
-  folder = workdirs.claim(config, workdir, free).resolve()
-  if (done := workdirs.finished(folder, ('report.html',))) is not None:
-    return done
+  folder = folder.resolve()
   start = time.perf_counter(), time.process_time()
   results, tables, content = modes[config.scaling.mode](config, folder)
   results['seconds'] = time.perf_counter() - start[0]
   results['cpu_seconds'] = time.process_time() - start[1]  # of this start
   for name, rows in tables.items():
-    page.write(folder / f'{name}.csv', _csv(rows))
-  page.write(folder / 'report.html', pages.document(content))
-  configs.write_json(folder / 'results.json', results)
+    files.write_text(folder / f'{name}.csv', _csv(rows))
+  files.write_text(folder / 'report.html', pages.document(content))
   for line in content['said']:
     logging.info('%s', line)
   logging.info(
@@ -72,7 +70,7 @@ def main(config, workdir):
     results['seconds'],
     results['cpu_seconds'],
   )
-  return configs.read_json(folder / 'results.json')
+  return results
 
 
 def _csv(rows):
@@ -179,10 +177,10 @@ def train(config, folder, planned, changes):
     )
     member = configs.edit(config, changes[i])
     clock = time.perf_counter(), time.process_time()
-    pretrain.main(member, str(folder / ladder.name(i)))
+    experiments.run(member, str(folder / ladder.name(i)))
     cost = {'seconds': time.perf_counter() - clock[0]}
     cost['cpu_seconds'] = time.process_time() - clock[1]
-    configs.write_json(folder / ladder.name(i) / 'cost.json', cost)
+    processes.write_json(folder / ladder.name(i) / 'cost.json', cost)
     jax.clear_caches()  # every run has a program of its own
 
 
@@ -247,7 +245,7 @@ def _make_corpus(config, folder, path):
       documents[name], tokenizer, folder / name, heldout=0.03, seed=config.seed
     )
     done[name] = {k: index[k] for k in ('documents', 'tokens')}
-  configs.write_json(folder / 'done.json', done)
+  processes.write_json(folder / 'done.json', done)
 
 
 def _questions(config, tokenizer, sources, count):
@@ -280,8 +278,8 @@ def _answers(config, folder, model, asked):
       values = answers.score(params, *rows, model, rows=64, length=length)
       found = answers.choose(values.reshape(-1, 4))
       kept[name] = {'answer_nll': found['nll'], 'accuracy': found['accuracy']}
-    configs.write_json(path, kept)
-  return configs.read_json(path)
+    processes.write_json(path, kept)
+  return files.read_json(path)
 
 
 def fit_isoflop(config, folder):
@@ -367,13 +365,13 @@ def value_data(config, folder):
   config, _ = corpus(config, folder)
   model = ladder.shape(s.size, ladder.create(s), configs.model_config(config.model))
   base = valuation.base(config, model)
-  pretrain.main(base, str(folder / 'base'))
+  experiments.run(base, str(folder / 'base'))
   losses = {'control': [], 'treatment': []}
   for seed in range(s.seeds):
     for arm in losses:
       member = valuation.anneal(base, s, arm, seed, str(folder / 'base'))
       name = folder / f'{arm}_{seed}'
-      pretrain.main(member, str(name))
+      experiments.run(member, str(name))
       losses[arm].append(_row_losses(member, name, model))
       jax.clear_caches()
   start = _row_losses(base, folder / 'base', model)
@@ -391,5 +389,5 @@ def _row_losses(config, folder, model):
     for name in config.scaling.judged:
       source = shards.open_source(f'{config.data.root}/{name}', split='heldout')
       found[name] = valuation.row_losses(params, model, source, config)
-    configs.write_json(path, found)
-  return configs.read_json(path)
+    processes.write_json(path, found)
+  return files.read_json(path)

@@ -17,7 +17,6 @@ import shutil
 
 from absl import logging
 
-from llama3_jax import config as configs
 from llama3_jax import tokenizer
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
@@ -25,11 +24,9 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import suite
 
 
-def main(config, workdir):
+@workdirs.stage('tokenizer.model')
+def main(config, folder):
   """Returns {'characters_per_token': {language: rate}, 'vocab_size', ...}."""
-  folder = workdirs.claim(config, workdir)
-  if (done := workdirs.finished(folder, ('tokenizer.model',))) is not None:
-    return done
   train, held_out = _split(config)
   path = folder / 'tokenizer.model'
   results = {}
@@ -51,7 +48,6 @@ def main(config, workdir):
   )
   for language, rate in rates.items():
     logging.info('%s: %.2f characters per token', language, rate)
-  configs.write_json(folder / 'results.json', results)
   return results
 
 

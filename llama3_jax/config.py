@@ -2,10 +2,6 @@
 
 import dataclasses
 import difflib
-import json
-import os
-import pathlib
-import sys
 
 import ml_collections
 
@@ -170,54 +166,3 @@ def nearest(path, paths):
 
 # Sections whose keys are the user's: a new key there is a change, not a new field.
 OPEN = ('data.mix.',)
-
-
-def cache_folder():
-  """LLAMA3_CACHE, or ~/.cache/llama3_jax."""
-  default = pathlib.Path.home() / '.cache' / 'llama3_jax'
-  return pathlib.Path(os.environ.get('LLAMA3_CACHE') or default)
-
-
-def first():
-  """Whether this process is the one of several that writes files."""
-  jax = sys.modules.get('jax')  # not imported here: no device is touched for this
-  return jax is None or not jax.distributed.is_initialized() or not jax.process_index()
-
-
-def meet(name):
-  """Waits for all processes; each calls it at the same place."""
-  jax = sys.modules.get('jax')
-  if jax and jax.distributed.is_initialized() and jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-
-    multihost_utils.sync_global_devices(name)
-
-
-def write_json(path, value):
-  """Write `value` to `path` so that a reader sees the old file or the new one.
-
-  Of several processes the first one writes, and none goes on before it has.
-  """
-  if first():
-    replace(path, value)
-  meet(pathlib.Path(path).name)
-
-
-def replace(path, value):
-  """write_json of one process alone."""
-  path = pathlib.Path(path)
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(json.dumps(value, indent=1) + '\n', encoding='utf-8')
-  os.replace(temporary, path)
-
-
-def read_json(path):
-  """The value in a JSON file; UserError when it is missing or cut off."""
-  try:
-    return json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
-  except FileNotFoundError:
-    raise UserError(f'{path} is missing: run the step that writes it first')
-  except OSError as e:
-    raise UserError(f'{path} cannot be read ({e.strerror}): is it a file?')
-  except (ValueError, RecursionError) as e:
-    raise UserError(f'{path} is not valid JSON ({e}): remove it and run the step again')

@@ -7,8 +7,6 @@ replaces by the colour of the reader's light or dark mode.
 import html
 import json
 import math
-import os
-import pathlib
 import textwrap
 from collections.abc import Mapping
 
@@ -240,15 +238,6 @@ def document(title, body, figures):
     f'<script type="application/json" id="figures">{data}</script>'
     f'<script>{SCRIPT}</script></body></html>\n'
   )
-
-
-def write(path, text):
-  """Writes a page atomically."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(text, encoding='utf-8')
-  os.replace(temporary, path)
 
 
 def table(header, rows):

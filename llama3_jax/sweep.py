@@ -6,6 +6,7 @@ import pathlib
 
 from llama3_jax import config as configs
 from llama3_jax import override
+from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 
 
@@ -56,7 +57,7 @@ def table(runs):
   rows = [['member', *names, 'eval_loss']]
   for values, (_, workdir) in zip(flat, runs):
     path = pathlib.Path(workdir, 'results.json')
-    found = configs.read_json(path) if path.exists() else {}
+    found = files.read_json(path) if path.exists() else {}
     loss = found.get('eval_loss', '')
     loss = loss.get('eval_loss', '') if isinstance(loss, dict) else loss
     loss = f'{loss:.4f}' if isinstance(loss, float) else str(loss)

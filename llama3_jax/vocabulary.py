@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import tiktoken
 import tokenizers
 
+from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 
 # The alternatives in the order in which they are tried, as the released code
@@ -128,11 +129,9 @@ def write(tokens: Sequence[bytes], path: str | os.PathLike) -> None:
   lines = (
     base64.b64encode(token) + b' %d\n' % rank for rank, token in enumerate(tokens)
   )
-  partial = f'{os.fspath(path)}.partial'
   try:
-    with open(partial, 'wb') as file:
+    with files.renamed(path) as partial, open(partial, 'wb') as file:
       file.writelines(lines)
-    os.replace(partial, path)
   except OSError as error:
     raise UserError(f'tokenizer file {os.fspath(path)}: {error.strerror}')
 

@@ -1,5 +1,6 @@
 """A workdir answers for one run: whose it is, what it was made from, what is done."""
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -12,7 +13,9 @@ from absl import logging
 from llama3_jax import config as configs
 from llama3_jax.base import content
 from llama3_jax.base import fields
+from llama3_jax.base import files
 from llama3_jax.base import lock
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 
 NAME = 'config.json'
@@ -31,6 +34,34 @@ FREE += ('train.stats_every', 'train.checkpoints')
 OUTPUTS = ('results.json', 'final', 'checkpoints', 'metrics.jsonl')
 
 
+def stage(*outputs, made=None, free=FREE):
+  """Makes a recipe of `main(config, folder) -> results`: main(config, workdir).
+
+  The workdir is claimed for the config; a run that is finished there is not made
+  again; what main returns is returned and written to results.json, last of all.
+
+  Args:
+    outputs: what a finished run has left, names relative to the workdir.
+    made: (config, results) -> such names, where they depend on these.
+    free: fields that may change between two starts of one run.
+  """
+
+  def decorate(main):
+    @functools.wraps(main)
+    def run(config, workdir):
+      folder = claim(config, workdir, free)
+      left = functools.partial(made, config) if made else lambda results: outputs
+      results = finished(folder, left)
+      if results is None:
+        results = main(config, folder)
+        processes.write_json(folder / 'results.json', results)
+      return results
+
+    return run
+
+  return decorate
+
+
 def claim(config, workdir, free=FREE):
   """Creates `workdir` and its config.json, or checks that it belongs to this config.
 
@@ -47,9 +78,9 @@ def claim(config, workdir, free=FREE):
     )
   fields.check(configs.flatten(config))
   folder = pathlib.Path(workdir)
-  if configs.first():
+  if processes.first():
     _take(config, workdir, folder, free)
-  configs.meet('workdir')
+  processes.meet('workdir')
   if not (folder / NAME).exists():
     raise UserError(
       f'--workdir={workdir}: this process does not see what the first one wrote there; '
@@ -85,7 +116,7 @@ def _take(config, workdir, folder, free):
     versions = {}
     for package in ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain'):
       versions[package] = importlib.metadata.version(package)
-    configs.replace(path, {**now, 'versions': versions})
+    files.write_json(path, {**now, 'versions': versions})
     return
   found = read(path)
   if different := _differences(found, now, free):
@@ -97,7 +128,7 @@ def _take(config, workdir, folder, free):
     _lengthen(folder, found['config'], now['config'])
   made_from = found['made_from'] | now['made_from']
   if found['config'] != now['config'] or made_from != found['made_from']:
-    configs.replace(path, {**found, 'config': now['config'], 'made_from': made_from})
+    files.write_json(path, {**found, 'config': now['config'], 'made_from': made_from})
 
 
 def own(folder, workdir, field):
@@ -138,7 +169,7 @@ def own(folder, workdir, field):
 
 def read(path):
   """The {config, made_from, ...} of a config.json; UserError when it is none."""
-  return _whole(configs.read_json(path), path)
+  return _whole(files.read_json(path), path)
 
 
 def _whole(found, path):
@@ -210,21 +241,21 @@ def _lengthen(folder, old, flat):
   )
 
 
-def finished(folder, outputs=()):
+def finished(folder, outputs=lambda results: ()):
   """The results of a run that is finished, which is then said; else None.
 
-  outputs: paths, relative to the folder, of what the run leaves, or a function of the
-  results that gives them: where one is gone, that is said and the run is made again.
+  outputs(results): paths, relative to the folder, of what the run leaves: where one is
+  gone, that is said and the run is made again.
   """
   path = pathlib.Path(folder) / 'results.json'
   if not path.exists():
     return None
-  results = configs.read_json(path)
+  results = files.read_json(path)
   if not isinstance(results, dict):
     raise UserError(
       f'{path} holds no results: remove it and run the same command again'
     )
-  for output in outputs(results) if callable(outputs) else outputs:
+  for output in outputs(results):
     if not (path.parent / output).exists():
       logging.warning('%s is gone: made again', path.parent / output)
       return None

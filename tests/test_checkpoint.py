@@ -28,7 +28,7 @@ OPTIMIZER = optim.create(optim.OptimConfig())
 def state(config=C, seed=0):
   """A training state with values in every leaf."""
   params = jax.jit(llama.init, static_argnums=1)(jax.random.key(seed), config)
-  made = jax.jit(step.create, static_argnums=1)(params, OPTIMIZER)
+  made = step.compose(None, OPTIMIZER).start(params)
   return jax.tree.map(lambda x: x + jnp.asarray(seed + 1, x.dtype), made)
 
 

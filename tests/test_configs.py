@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import ml_collections
 import pytest
 
-from experiments import pretrain as pretrain_experiment
 from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import feed
@@ -22,6 +21,7 @@ from llama3_jax.model import llama
 from llama3_jax.train import loss as losses
 from llama3_jax.train import optim
 from llama3_jax.train import schedule
+from llama3_jax.train import sources
 from llama3_jax.train import step
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -67,9 +67,7 @@ def test_config_builds(name, variant):
     assert schedule.ramp(c.train)[0].tokens == 0
     assert c.train.microbatches >= 1
   if 'data' in c and 'mix' in c.data:
-    phases = mix.schedule(
-      pretrain_experiment.phases(c.data), sorted(c.data.mix.to_dict())
-    )
+    phases = mix.schedule(sources.phases(c.data), sorted(c.data.mix.to_dict()))
     assert phases
 
 
@@ -156,12 +154,9 @@ def test_training_step_type_checks_on_its_mesh(name, size, phase):
   with jax.sharding.use_abstract_mesh(meshes.abstract(sizes)):
     mesh = jax.sharding.get_abstract_mesh()
     params = llama.abstract(model, mesh=mesh)
-    state = jax.eval_shape(lambda p: step.create(p, optimizer), params)
-    new, metrics = jax.eval_shape(
-      lambda s, b: step.train_step(s, b, loss, optimizer, c.train.microbatches),
-      state,
-      batch_of(phase),
-    )
+    train_step = step.compose(loss, optimizer, c.train.microbatches)
+    state = jax.eval_shape(train_step.start, params)
+    new, metrics = jax.eval_shape(train_step, state, batch_of(phase))
     grads, _ = jax.eval_shape(
       lambda p, b: jax.grad(loss, has_aux=True)(p, b), params, batch_of(phase)
     )

@@ -14,11 +14,11 @@ import pytest
 import test_curate_run as runs
 import zstandard
 
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import run
 from llama3_jax.curate import stages
 from llama3_jax.curate import store as stores
-from llama3_jax.curate import warc
 
 STAGES = ('extract', 'url', 'document')
 CONFIG = dataclasses.replace(
@@ -56,7 +56,7 @@ def test_files_of_one_name_in_two_folders_are_all_kept(tmp_path, end):
     elif end == '.jsonl':
       write_lines(path, rows_of(i))
     else:
-      warc.write_jsonl(path, rows_of(i))
+      jsonl.write(path, rows_of(i))
   many = (['*/*'], ['a/*', 'b*/*'], [f'a/part-00000{end}', f'b#%7E/part-00000{end}'])
   for number, patterns in enumerate(many):
     inputs = [{'path': str(tmp_path / pattern)} for pattern in patterns]
@@ -69,7 +69,7 @@ def test_files_of_one_name_in_two_folders_are_all_kept(tmp_path, end):
 
 def test_a_compressed_copy_goes_as_a_duplicate_and_not_as_an_older_page(tmp_path):
   write_lines(tmp_path / 'p.jsonl', rows_of(0))
-  warc.write_jsonl(tmp_path / 'p.jsonl.gz', rows_of(0))
+  jsonl.write(tmp_path / 'p.jsonl.gz', rows_of(0))
   result = runs.curated([{'path': str(tmp_path / 'p.*')}], CONFIG, tmp_path / 'out')
   dropped = {
     k: v['documents'] for s in result['steps'] for k, v in s['dropped'].items()

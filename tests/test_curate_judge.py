@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from post_examples import CONFIG
 
-from experiments import judge
 from llama3_jax.model import llama
+from llama3_jax.train import likelihood
 
 
 def test_likelihoods_are_those_of_one_answer_at_a_time():
   params = llama.init(jax.random.key(0), CONFIG)
   prompts, answers = [[1, 5, 6], [1, 7], [2, 8, 9, 4]], [[3, 4], [5]]
-  found = judge.likelihoods(params, CONFIG, prompts, answers, 2)
+  found = likelihood.of_each(params, prompts, answers, CONFIG, 2)
   assert found.shape == (3, 2)
   for i, prompt in enumerate(prompts):
     for k, answer in enumerate(answers):

@@ -8,7 +8,7 @@ import pytest
 
 from configs import curate as curate_config
 from experiments import curate
-from llama3_jax.curate import warc
+from llama3_jax.base import jsonl
 
 ITEM = 'How many apples does Natalia sell in April if she sells half as many as in May'
 CITED = 'According to the journal of 19{i:02d} the {a} was measured near the {b}.'
@@ -35,7 +35,7 @@ def result(tmp_path_factory):
   folder = tmp_path_factory.mktemp('models')
   rows = [{'text': document(i), 'url': f'https://h{i}.example/'} for i in range(180)]
   rows[0]['text'] += f'\nAnd someone asked: {ITEM} of this year?'
-  warc.write_jsonl(folder / 'a.jsonl.gz', rows)
+  jsonl.write(folder / 'a.jsonl.gz', rows)
   (folder / 'bench.jsonl').write_text(json.dumps({'question': ITEM}) + '\n')
   config = curate_config.get_config('files')
   config.inputs, config.workers = (str(folder / 'a.jsonl.gz'),), 1

@@ -13,6 +13,7 @@ import pytest
 
 from configs import curate as curate_config
 from experiments import curate
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import heuristics
 from llama3_jax.curate import margins
@@ -48,7 +49,7 @@ def write_inputs(folder, count=5):
   old = {'url': 'https://a.example/1#x', 'date': '2020-01-01', 'html': article(99)}
   warc.write(folder / 'web.warc.gz', [*pages, old])
   code = {'text': 'def f(x):\n  return x\n' * 10, 'url': 'f.py', 'date': '2024'}
-  warc.write_jsonl(folder / 'code.jsonl.gz', [code])
+  jsonl.write(folder / 'code.jsonl.gz', [code])
   return [
     {'path': str(folder / 'web.warc.gz')},
     {'path': str(folder / 'code.jsonl.gz'), 'category': 'code', 'source': 'mine'},
@@ -139,7 +140,7 @@ def test_a_new_input_is_added_without_reading_the_others_again(tmp_path):
   curated(inputs, CONFIG, tmp_path / 'out')
   first = next((tmp_path / 'out/work').glob('00-extract-*'))
   then = (first / '00000.parquet').stat().st_mtime_ns
-  warc.write_jsonl(tmp_path / 'more.jsonl.gz', [{'text': article(77), 'url': 'm'}])
+  jsonl.write(tmp_path / 'more.jsonl.gz', [{'text': article(77), 'url': 'm'}])
   inputs.append({'path': str(tmp_path / 'more.jsonl.gz')})
   result = curated(inputs, CONFIG, tmp_path / 'out')
   assert result['steps'][0]['documents'] == 8
@@ -317,11 +318,11 @@ def test_experiment_names_what_is_wrong_in_the_config(tmp_path):
 
 def test_an_input_that_changes_or_goes_leaves_nothing_of_the_old_one(tmp_path):
   inputs = write_inputs(tmp_path)
-  warc.write_jsonl(tmp_path / 'a.jsonl.gz', [{'text': article(i)} for i in range(3)])
+  jsonl.write(tmp_path / 'a.jsonl.gz', [{'text': article(i)} for i in range(3)])
   inputs.insert(0, {'path': str(tmp_path / 'a.jsonl.gz')})
   curated(inputs, CONFIG, tmp_path / 'out')
   changed = [{'text': article(i), 'url': str(i)} for i in range(50, 54)]
-  warc.write_jsonl(tmp_path / 'a.jsonl.gz', changed)
+  jsonl.write(tmp_path / 'a.jsonl.gz', changed)
   for number, some in enumerate((inputs, inputs[1:])):
     fresh = curated(some, CONFIG, tmp_path / f'fresh{number}')
     assert curated(some, CONFIG, tmp_path / 'out') == fresh
@@ -379,7 +380,7 @@ def test_a_language_of_its_own_limits_is_counted_by_itself(tmp_path):
     {'text': f'{(german if i > 2 else english) * 6} Number {i * 7919}.', 'url': f'u{i}'}
     for i in range(5)
   ]
-  warc.write_jsonl(tmp_path / 'a.jsonl.gz', rows)
+  jsonl.write(tmp_path / 'a.jsonl.gz', rows)
   config = dataclasses.replace(
     stages.Config(workers=1), skip=('document', 'repeated_lines')
   )

@@ -5,6 +5,7 @@ import zlib
 
 import pytest
 
+from llama3_jax.base import jsonl
 from llama3_jax.curate import read
 from llama3_jax.curate import warc
 
@@ -120,7 +121,7 @@ def test_responses_that_are_no_pages_are_left_out(tmp_path):
 
 def test_json_lines_come_back(tmp_path):
   rows = [{'text': f'{i} é \u2028 ' * 50} for i in range(500)]
-  warc.write_jsonl(tmp_path / 'a.jsonl.gz', rows)
+  jsonl.write(tmp_path / 'a.jsonl.gz', rows)
   found, problems = read.rows(tmp_path / 'a.jsonl.gz')
   assert [row['text'] for row in found] == [
     row['text'] for row in rows

@@ -7,10 +7,10 @@ import pytest
 
 from configs import inspect as configs_inspect
 from experiments import inspect
-from experiments import pretrain
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
+from llama3_jax.train import sources
 
 
 @pytest.fixture(scope='module')
@@ -34,7 +34,7 @@ def test_rows_are_those_of_the_step(made, tmp_path, capsys):
   c, tokenizer = made
   c.step = 3
   results = inspect.main(c, tmp_path / 'run')
-  data = pretrain.rows(c)
+  data = sources.rows(c)
   for _ in range(3):
     batch = data.batch(4, 64)
   lines = (tmp_path / 'run/rows.jsonl').read_text('utf-8').split('\n')[:-1]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from configs import pretrain as configs
-from experiments import pretrain
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix
 from llama3_jax.data import pack
 from llama3_jax.data import pipeline
+from llama3_jax.train import sources as mixtures
 
 
 class Source:
@@ -279,9 +279,9 @@ def test_heldout_of_empty_sources_is_empty():
 
 
 def test_evaluation_of_sources_that_hold_nothing_out_is_empty(monkeypatch):
-  monkeypatch.setattr(pretrain, 'sources', lambda *_: {'general': Source('a', [])})
+  monkeypatch.setattr(mixtures, 'of_split', lambda *_: {'general': Source('a', [])})
   config = configs.get_config('tiny')
-  assert pretrain.evaluator(config, loss=None)(params=None) == {}
+  assert mixtures.evaluator(config, loss=None)(params=None) == {}
 
 
 def test_pack_gives_padding_no_weight():

@@ -9,8 +9,8 @@ import jax
 import pytest
 
 import experiment
-from llama3_jax import config as configs
 from llama3_jax.base import errors
+from llama3_jax.base import files
 
 ENVIRONMENT = ['JAX_PLATFORMS=nothing', 'JAX_ENABLE_X64=maybe']
 
@@ -53,9 +53,9 @@ def test_empty_name_of_the_cache_is_the_usual_one(monkeypatch):
   try:
     experiment._devices({})
     assert jax.config.jax_compilation_cache_dir == str(
-      configs.cache_folder() / 'compiled'
+      files.cache_folder() / 'compiled'
     )
-    assert configs.cache_folder().is_absolute()
+    assert files.cache_folder().is_absolute()
   finally:
     jax.config.update('jax_compilation_cache_dir', before)
 

@@ -15,16 +15,19 @@ import numpy as np
 import pytest
 
 from configs import pretrain as pretrain_config
-from experiments import pretrain
 from llama3_jax.base.errors import Preempted
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.data import pipeline
 from llama3_jax.model import llama
+from llama3_jax.train import average
 from llama3_jax.train import checkpoint
+from llama3_jax.train import guard
 from llama3_jax.train import loop
 from llama3_jax.train import loss as losses
 from llama3_jax.train import metrics
+from llama3_jax.train import optim
+from llama3_jax.train import step
 
 C = ModelConfig(2, 32, 4, 4, 8, 48, vocab_size=64, dtype='float32', attention='dense')
 LOSS = functools.partial(losses.next_token, config=C, chunk=0)
@@ -71,8 +74,14 @@ def probe(params):
   return {'eval_loss': float(jnp.sum(params.layers.wq))}
 
 
+def train_step(c):
+  optimizer = optim.create(optim.OptimConfig(**c.optim))
+  return step.compose(LOSS, optimizer, c.train.microbatches, guard.create(c.train))
+
+
 def train(workdir, data, evaluate=probe, **fields):
-  state = loop.run(config(**fields), workdir, C, LOSS, data, start, evaluate)
+  c = config(**fields)
+  state = loop.run(c, workdir, C, train_step(c), data, start, evaluate)
   return state, steady(workdir)
 
 
@@ -232,7 +241,8 @@ def test_checkpoint_of_another_model_is_one_line(documents, tmp_path):
     return jax.jit(llama.init, static_argnums=1)(jax.random.key(0), other)
 
   with pytest.raises(UserError) as e:
-    loop.run(config(), tmp_path, other, LOSS, Data(documents), start_other)
+    c = config()
+    loop.run(c, tmp_path, other, train_step(c), Data(documents), start_other)
   assert '\n' not in str(e.value) and 'model.*' in str(e.value)
 
 
@@ -251,8 +261,8 @@ def test_polyak_average_is_the_mean_of_the_last_saves(documents, tmp_path):
 
   fields = dict(save_every=2, eval_every=2, keep=3, average=3)
   state, _ = train(tmp_path, Data(documents), evaluate, **fields)
-  params, report = pretrain._polyak(
-    config(**fields), tmp_path, state, lambda p: {'eval_loss': 0.0}
+  params, report = average.of_saves(
+    config(**fields).train, tmp_path, state, lambda p: {'eval_loss': 0.0}
   )
   assert report['steps'] == [8, 10, 12]
   by_hand = jax.tree.map(lambda *x: sum(x) / 3, *(seen[i] for i in (4, 5, 6)))

@@ -108,8 +108,9 @@ LOSS = functools.partial(losses.next_token, config=C, z_loss=1e-3, chunk=8)
 
 def updated(params, b, microbatches=1):
   """Metrics, and the normalised gradient as the step of plain gradient descent."""
-  state = step.create(jax.tree.map(jnp.copy, params), SGD)
-  state, found = step.train_step(state, feed.place(b), LOSS, SGD, microbatches)
+  train_step = step.compose(LOSS, SGD, microbatches)
+  state = train_step.start(jax.tree.map(jnp.copy, params))
+  state, found = train_step(state, feed.place(b))
   return state.params, found
 
 

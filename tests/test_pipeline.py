@@ -120,7 +120,7 @@ def test_storage_order_is_undone_exactly(mesh):
   optimizer = optim.create(optim.OptimConfig())
   first, second = layouts.Layout(5, 4), layouts.Layout(5, 2, 2)
   with jax.set_mesh(mesh(stage=4, tensor=2)):
-    state = jax.jit(step.create, static_argnums=1)(init(config), optimizer)
+    state = step.compose(None, optimizer).start(init(config))
     state = state.replace(opt=jax.tree.map(lambda x: x + 1, state.opt))
     stored = arrange(state, first)
     leaf = stored.params.layers.w_gate

@@ -10,7 +10,7 @@ import test_loop as loops
 from configs import anneal
 from configs import long_context
 from experiments import pretrain
-from llama3_jax import config as configs
+from llama3_jax.base import files
 from llama3_jax.data import pipeline
 from llama3_jax.train import checkpoint
 from llama3_jax.train import step as steps
@@ -83,7 +83,7 @@ def test_stage_stopped_in_every_phase_ends_in_the_same_bits(toy, whole, tmp_path
   steps.train_step.clear_cache()
   results = run(toy, name, tmp_path)
   assert steps.train_step._cache_size() == 1
-  expected = configs.read_json(whole / name / 'results.json')
+  expected = files.read_json(whole / name / 'results.json')
   assert results.pop('goodput')['starts'] == expected.pop('goodput')['starts'] == 1
   assert json.loads(json.dumps(results)) == expected
   loops.equal(checkpoint.load(tmp_path / name)[0], checkpoint.load(whole / name)[0])

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import experiments
 from configs import scaling as recipe
 from experiments import scaling
 from llama3_jax import config as configs
+from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
@@ -167,7 +169,7 @@ def pretended(monkeypatch):
     count.append(folder.name)
     return found
 
-  monkeypatch.setattr(scaling.pretrain, 'main', main)
+  monkeypatch.setattr(experiments, 'run', main)
   monkeypatch.setattr(scaling, 'corpus', lambda config, folder: (config, None))
   return count
 
@@ -222,7 +224,7 @@ def test_mixes_are_ranked_by_small_models_of_each(pretended, tmp_path, monkeypat
   slope = {'code': 0.05, 'even': 0.08, 'exercises': 0.03}
 
   def found(config, folder, model, asked):
-    flat = configs.read_json(folder / 'config.json')['config']
+    flat = files.read_json(folder / 'config.json')['config']
     assert math.isclose(flat['data.mix.code'] + flat['data.mix.math'], 1.0)
     tokens = flat['train.steps'] * flat['train.batch'] * flat['train.length']
     c = ladder.flops.training(model, 64) * tokens

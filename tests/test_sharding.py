@@ -128,11 +128,12 @@ OPTIMIZER = optim.create(optim.OptimConfig(peak=1e-2, warmup=2, decay=10, eps=1e
 
 def train(n, microbatches=1):
   """Parameters and metrics after `n` steps on the ambient mesh."""
-  state = jax.jit(step.create, static_argnums=1)(init(), OPTIMIZER)
+  train_step = step.compose(LOSS, OPTIMIZER, microbatches)
+  state = train_step.start(init())
   rows = []
   for i in range(n):
     batch = feed.place(packed(i))
-    state, found = step.train_step(state, batch, LOSS, OPTIMIZER, microbatches)
+    state, found = train_step(state, batch)
     rows.append(jax.tree.map(lambda v: float(v), found))
   return jax.tree.map(np.asarray, state.params), rows
 
@@ -155,7 +156,7 @@ def test_training_on_a_mesh_is_training_on_one_device(
 
 def test_optimizer_moments_are_cut_like_the_parameters(mesh):
   with jax.set_mesh(mesh(fsdp=4, tensor=2)):
-    state = jax.jit(step.create, static_argnums=1)(init(), OPTIMIZER)
+    state = step.compose(LOSS, OPTIMIZER).start(init())
   shape = state.params.layers.wq.shape
   cut = [x for x in jax.tree.leaves(state.opt) if x.shape == shape]
   assert len(cut) >= 2

@@ -14,7 +14,9 @@ import pytest
 from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import content
+from llama3_jax.base import files
 from llama3_jax.base import lock
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.train import checkpoint
 
@@ -76,13 +78,13 @@ def test_sources_of_shards_are_known_one_by_one(tmp_path):
 def test_every_file_of_a_list_and_of_a_folder_counts(tmp_path):
   folder = tmp_path / 'documents'
   (folder / 'deep').mkdir(parents=True)
-  files = [folder / 'a', folder / 'deep/b']
-  for file in files:
+  paths = [folder / 'a', folder / 'deep/b']
+  for file in paths:
     file.write_text('one')
-  flat = {'data.files': tuple(map(str, files)), 'documents': str(folder)}
+  flat = {'data.files': tuple(map(str, paths)), 'documents': str(folder)}
   seen = [content.inputs(flat)]
   for texts in (('one', 'two'), ('onet', 'wo')):  # the same bytes, cut elsewhere
-    for file, text in zip(files, texts):
+    for file, text in zip(paths, texts):
       file.write_text(text)
     seen.append(content.inputs(flat))
   for name in flat:
@@ -121,11 +123,11 @@ def test_new_source_of_the_mix_is_a_change(tmp_path):
 def test_more_steps_go_on_and_fewer_are_refused(tmp_path):
   folder = tmp_path / 'run'
   begin(made(), folder)
-  configs.write_json(folder / 'results.json', {'loss': 1.0})
+  processes.write_json(folder / 'results.json', {'loss': 1.0})
   assert workdirs.finished(folder) == {'loss': 1.0}
   workdirs.claim(made(**{'train.steps': 20}), folder)
   assert workdirs.finished(folder) is None
-  assert configs.read_json(folder / 'results_10.json') == {'loss': 1.0}
+  assert files.read_json(folder / 'results_10.json') == {'loss': 1.0}
   with pytest.raises(UserError, match='train.steps 20 -> 10'):
     workdirs.claim(made(), folder)
 
@@ -262,12 +264,12 @@ def test_large_source_is_known_by_parts_of_its_files(tmp_path):
 
 
 def test_what_is_gone_is_made_again(tmp_path):
-  configs.write_json(tmp_path / 'results.json', {'a': 1})
+  processes.write_json(tmp_path / 'results.json', {'a': 1})
   (tmp_path / 'final').mkdir()
-  assert workdirs.finished(tmp_path, ('final',)) == {'a': 1}
+  assert workdirs.finished(tmp_path, lambda _: ['final']) == {'a': 1}
   assert workdirs.finished(tmp_path, list) is None  # the file `a`, which is not there
   (tmp_path / 'final').rmdir()
-  assert workdirs.finished(tmp_path, ('final',)) is None
+  assert workdirs.finished(tmp_path, lambda _: ['final']) is None
 
 
 def saves(tmp_path, name, config):

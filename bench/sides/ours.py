@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from shapes import SHAPES
 
+from llama3_jax import feed
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
 from llama3_jax.train import loss as losses
@@ -30,7 +31,7 @@ def main(shape, dtype, remat, steps):
   rng = np.random.default_rng(0)
   rows = rng.integers(0, c.vocab_size, (s['rows'], s['length'] + 1)).astype(np.int32)
   ones = np.ones_like(rows[:, 1:])
-  batch = dict(
+  batch = feed.Tokens(
     tokens=rows[:, :-1],
     targets=rows[:, 1:],
     segment=ones,
@@ -40,10 +41,11 @@ def main(shape, dtype, remat, steps):
   batch = jax.tree.map(jnp.asarray, batch)
   optimizer = optim.create(optim.OptimConfig(warmup=10, decay=1000))
   params = jax.jit(llama.init, static_argnums=1)(jax.random.key(0), c)
-  state = jax.jit(step.create, static_argnums=1)(params, optimizer)
   loss = functools.partial(losses.next_token, config=c)
+  train_step = step.compose(loss, optimizer)
+  state = train_step.start(params)
   for _ in range(steps):
-    state, found = step.train_step(state, batch, loss, optimizer, 1)
+    state, found = train_step(state, batch)
     value = float(found['loss'])
   print(f'loss {value:.4f} parameters {llama.count(c)}')
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import zstandard
 from absl import logging
 
+from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 
 BOM = b'\xef\xbb\xbf'
@@ -57,6 +58,13 @@ def lines(path, field: str) -> Iterator[tuple[str, bytes]]:
     raise UserError(
       f'{path}: unreadable after line {number} ({reason}): get the whole file'
     ) from None
+
+
+def documents(path, field: str) -> Iterator[dict]:
+  """Rows of a file of documents, each with its `text`; there may be none."""
+  for where, row in read(path, field, empty=True):
+    text(row, 'text', where)
+    yield row
 
 
 def parse(line: bytes | str, where: str, finite: bool = True) -> dict:
@@ -235,3 +243,18 @@ class _Walk:
     else:
       self._skip, self._state, self._need = value, 'magic', 4
     return True
+
+
+def write(path, rows) -> int:
+  """Writes a .jsonl or .jsonl.gz file, whole or not at all; returns how many rows."""
+  count = 0
+  with files.renamed(path) as partial, open(partial, 'wb') as raw:
+    packed = pathlib.Path(path).suffix == '.gz'
+    # Without a name and a time, so that the same rows give the same bytes.
+    with gzip.GzipFile('', 'wb', 6, raw, 0) if packed else raw as file:
+      for row in rows:
+        count += 1
+        line = json.dumps(row, ensure_ascii=False) + '\n'
+        # Half a character, as JSON's escapes may spell one, is written as one again.
+        file.write(line.encode('utf-8', 'backslashreplace'))
+  return count

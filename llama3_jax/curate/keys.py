@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from llama3_jax.curate import documents
-from llama3_jax.curate import files
+from llama3_jax.curate import tables
 
 # A partition is mapped, joined, sorted and compared: its bytes, so many times.
 COPIES = 8
@@ -31,12 +31,12 @@ def write(path, table):
   path = pathlib.Path(path)
   order = np.argsort(table['key'].to_numpy(), kind='stable')
   table = table.take(pa.array(order)).combine_chunks()
-  files.write_table(path, table)
+  tables.write(path, table)
 
 
 def rows(paths):
   """Number of rows of all files."""
-  return sum(len(files.read_table(path)) for path in paths)
+  return sum(len(tables.read(path)) for path in paths)
 
 
 def read(paths, partition, count):
@@ -49,7 +49,7 @@ def read(paths, partition, count):
   last = np.uint64((((partition + 1) << 64) // count) - 1)
   parts = []
   for path in paths:
-    table = files.read_table(path)
+    table = tables.read(path)
     if len(table) == 0:
       parts.append(table)
       continue

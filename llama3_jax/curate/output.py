@@ -8,10 +8,10 @@ import shutil
 
 import xxhash
 
+from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import engine as engines
-from llama3_jax.curate import files
 from llama3_jax.curate import store as stores
 
 EXCERPT = 300  # characters of a dropped document that are kept for the reader

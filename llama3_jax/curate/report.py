@@ -5,6 +5,7 @@ import html
 import plotly.graph_objects as go
 
 from llama3_jax import page
+from llama3_jax.base import files
 from llama3_jax.curate import margins
 
 TOP = 25  # languages and hosts in a table
@@ -14,7 +15,7 @@ SHOWN = 50  # problems
 
 def write(path, found):
   """Writes the page of build(); found: see build."""
-  page.write(path, build(found))
+  files.write_text(path, build(found))
 
 
 def build(found):

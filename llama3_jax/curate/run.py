@@ -12,7 +12,7 @@ import re
 import fsspec
 from absl import logging
 
-from llama3_jax import config as configs
+from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
 from llama3_jax.curate import engine as engines
@@ -128,9 +128,9 @@ def _begin(store, config):
       f'{", ".join(documents.CATEGORIES)}'
     )
   path, starts = store.at(0, 'starts.json'), stores.starts(store).tolist()
-  same = lambda: path.exists() and configs.read_json(path) == starts
+  same = lambda: path.exists() and files.read_json(path) == starts
   if config.host == 0 and not same():
-    configs.replace(path, starts)
+    files.write_json(path, starts)
   _wait(config, 'extract', lambda: [] if same() else ['starts.json'])
 
 
@@ -186,12 +186,12 @@ def _files(pattern):
   files are taken that can be read, at any depth; how many are not is said.
   """
   try:
-    files, path = fsspec.core.url_to_fs(pattern)
-    found = files.glob(path, detail=True) if any(c in path for c in '*?[') else {}
-    if files.isfile(path):
-      found = {path: files.info(path)}
-    elif files.isdir(path):
-      found = _below(files.find(path, detail=True), pattern)
+    system, path = fsspec.core.url_to_fs(pattern)
+    found = system.glob(path, detail=True) if any(c in path for c in '*?[') else {}
+    if system.isfile(path):
+      found = {path: system.info(path)}
+    elif system.isdir(path):
+      found = _below(system.find(path, detail=True), pattern)
       path = path.rstrip('/') + '/'
   except (ImportError, OSError, ValueError) as error:
     raise UserError(f'inputs: {pattern}: cannot be read: {error}') from None
@@ -203,7 +203,7 @@ def _files(pattern):
   local = '://' not in pattern
   above = re.split(r'[*?[]', path)[0].rpartition('/')[0] + '/'
   return [
-    (p if local else files.unstrip_protocol(p), p.removeprefix(above), found[p])
+    (p if local else system.unstrip_protocol(p), p.removeprefix(above), found[p])
     for p in sorted(found)
   ]
 

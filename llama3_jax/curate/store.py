@@ -26,10 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from llama3_jax import config as configs
+from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
-from llama3_jax.curate import files
 from llama3_jax.curate import read
 
 HTML = 'html'  # read, never stored
@@ -251,7 +250,7 @@ def write_state(store, stage, arrays, facts):
     with files.renamed(folder / f'{name}.npy') as partial:
       with open(partial, 'wb') as f:
         np.save(f, array)
-  configs.replace(store.at(stage, 'state.json'), {'names': [*arrays], **facts})
+  files.write_json(store.at(stage, 'state.json'), {'names': [*arrays], **facts})
 
 
 def state(store, stage):

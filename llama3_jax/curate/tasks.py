@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llama3_jax import config as configs
-from llama3_jax.curate import files
+from llama3_jax.base import files
 from llama3_jax.curate import keys as key_files
 from llama3_jax.curate import read
 from llama3_jax.curate import stages
 from llama3_jax.curate import store as stores
+from llama3_jax.curate import tables
 
 MAX_PROBLEMS = 100  # of a shard that are kept word by word
 MAX_HOSTS = 2000  # of a shard that are counted by name
@@ -56,7 +56,7 @@ def _map(store, stage, number, shard):
       out.add(before, after)
   facts = {**stats.facts(), 'seconds': time.process_time() - began}
   facts['input'] = store.shards[shard].identity
-  configs.replace(store.at(number, f'{shard:05d}.json'), facts)
+  files.write_json(store.at(number, f'{shard:05d}.json'), facts)
   return facts['rows']
 
 
@@ -95,9 +95,9 @@ def _emit(store, stage, number, shard):
     key_files.write(folder / f'{shard:05d}.arrow', found['keys'])
     facts |= {'keys': found['keys'].num_rows, 'bytes': found['keys'].nbytes}
   if 'side' in found:
-    files.write_table(store.at(number, 'side', f'{shard:05d}.arrow'), found['side'])
+    tables.write(store.at(number, 'side', f'{shard:05d}.arrow'), found['side'])
   facts['seconds'] = time.process_time() - began
-  configs.replace(folder / f'{shard:05d}.json', facts)
+  files.write_json(folder / f'{shard:05d}.json', facts)
   return rows
 
 
@@ -108,16 +108,16 @@ def _reduce(store, stage, number, partition):
   paths = [store.at(number, 'keys', f'{i:05d}.arrow') for i in shards]
   rows = key_files.read(paths, index, count)
   reduced = stage.reduce(rows, stage.steps[0][1])
-  files.write_table(store.reduced(number, index, count), reduced)
+  tables.write(store.reduced(number, index, count), reduced)
   return rows.num_rows
 
 
 def _resolve(store, stage, number, count):
   """Calls resolve() with what reduce() gave for `count` partitions."""
   began, config = time.process_time(), stage.steps[0][1]
-  reduced = (files.read_table(store.reduced(number, i, count)) for i in range(count))
+  reduced = (tables.read(store.reduced(number, i, count)) for i in range(count))
   paths = [store.at(number, 'side', f'{i:05d}.arrow') for i in range(len(store.shards))]
-  sides = (files.read_table(path) for path in paths if path.exists())
+  sides = (tables.read(path) for path in paths if path.exists())
   arrays = stage.resolve(reduced, sides, config)
   stores.write_state(store, number, arrays, {'seconds': time.process_time() - began})
   return 0

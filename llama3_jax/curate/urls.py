@@ -15,10 +15,9 @@ import urllib.parse
 import numpy as np
 import xxhash
 
-from llama3_jax import config as configs
+from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import documents
-from llama3_jax.curate import files
 
 UNRESERVED = re.compile(r'%[0-9a-fA-F]{2}')
 TRACKING = ('utm_', 'fbclid', 'gclid', 'sessionid')
@@ -177,7 +176,7 @@ def load_list(path, cache='', member='domains'):
   except OSError:
     field = 'url_lists' if member == 'urls' else 'host_lists'
     raise UserError(f'{path}: no such block list; correct curate.urls.{field}')
-  folder = pathlib.Path(cache or configs.cache_folder())
+  folder = pathlib.Path(cache or files.cache_folder())
   name = f'{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {member}'
   file = folder / f'{path.name}.{xxhash.xxh3_64_hexdigest(name.encode())}.npy'
   if not file.exists():

@@ -5,9 +5,7 @@ reading goes on at the next member. Bodies are never held above the limit of a p
 """
 
 import gzip
-import json
 import os
-import pathlib
 import re
 import uuid
 import zlib
@@ -15,6 +13,7 @@ import zlib
 from fastwarc.warc import ArchiveIterator
 from fastwarc.warc import WarcRecordType
 
+from llama3_jax.base import files
 from llama3_jax.curate import encoding
 
 MARKERS = {'.gz': b'\x1f\x8b\x08', '.zst': b'\x28\xb5\x2f\xfd', '': b'WARC/1.'}
@@ -166,21 +165,10 @@ def write(path, pages):
     path: ends in .warc.gz.
     pages: iterable of dicts with url, date (YYYY-MM-DD) and html (str).
   """
-  partial = pathlib.Path(f'{path}.partial')
-  with open(partial, 'wb') as f:
+  with files.renamed(path) as partial, open(partial, 'wb') as f:
     for page in pages:
       # mtime 0: the same pages give the same bytes.
       f.write(gzip.compress(_record(page), compresslevel=6, mtime=0))
-  os.replace(partial, path)
-
-
-def write_jsonl(path, rows):
-  """Writes dicts as gzip JSONL, atomically."""
-  partial = pathlib.Path(f'{path}.partial')
-  with open(partial, 'wb') as raw, gzip.GzipFile('', 'wb', 6, raw, 0) as f:
-    for row in rows:
-      f.write(json.dumps(row, ensure_ascii=False).encode('utf-8', 'replace') + b'\n')
-  os.replace(partial, path)
 
 
 def _record(page):

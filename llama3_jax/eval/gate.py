@@ -1,41 +1,45 @@
 """The gate of long-context pre-training: train on until it opens (3.4.2)."""
 
+import functools
 import pathlib
 from collections.abc import Callable
-from collections.abc import Sequence
 
+import ml_collections
 from absl import logging
 
 from llama3_jax import config as configs
+from llama3_jax.base import files
+from llama3_jax.base import jsonl
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
-from llama3_jax.config import ModelConfig
 from llama3_jax.eval import needle
+from llama3_jax.tasks import needle as haystacks
 from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
+from llama3_jax.train import pretraining
+from llama3_jax.train import sources
 
 
-def extend(
-  config,
-  folder: pathlib.Path,
-  model: ModelConfig,
-  sentences: Sequence[str],
-  train_to: Callable,
-  short_loss: Callable,
-):
+def extend(config, folder: pathlib.Path, parts: pretraining.Parts, train_to: Callable):
   """Trains the stage until the gate opens; measures recall and loss before and after.
 
   Args:
-    config: ConfigDict with seed, init_from, train.steps, needle (lengths, depths,
-      samples, facts, tokenizer) and gate (tolerance, perfect, more_steps, attempts).
-    sentences: the hay; train_to(steps) -> state, resuming from what is saved;
-    short_loss(params, model) -> held-out loss at the initial length, nats a token.
+    config: ConfigDict with seed, init_from, train.steps, data, needle (lengths, depths,
+      samples, facts, tokenizer, documents) and gate (length, sources, tolerance,
+      perfect, more_steps, attempts).
+    train_to(steps) -> state, resuming from what is saved.
 
   Returns (state, {'needle': {'lengths', 'depths', 'samples', 'before', 'after'},
   'gate': {'pass', 'why', 'short_before', 'short_after', 'attempts'}}); before is the
   model of init_from with its own RoPE.
   """
   n, g = config.needle, config.gate
+  if not n.lengths:
+    return train_to(config.train.steps), {}
   tokenizer = Tokenizer.load(n.tokenizer)
+  belongs.compare(tokenizer, parts.sources, 'needle.tokenizer')
+  short_loss, sentences = _short_loss(config, parts.loss), _hay(n.documents)
 
   def examine(params, model):
     grid = needle.grid(
@@ -50,11 +54,11 @@ def extend(
       raise UserError(
         'init_from is empty: a longer context is learnt after the shorter'
       )
-    configs.write_json(path, examine(*checkpoint.load(config.init_from)))
-  before = configs.read_json(path)
+    processes.write_json(path, examine(*checkpoint.load(config.init_from)))
+  before = files.read_json(path)
 
   def judge(state):
-    found = examine(state.params, model)
+    found = examine(state.params, parts.model)
     passed, why = needle.gate(
       found['short'], before['short'], found['recall'], g.tolerance, g.perfect
     )
@@ -81,17 +85,50 @@ def train(
   `path` (JSON) at once, so that a stopped run goes on with the attempt it was in.
   Returns (state, [judgement with 'steps', ...]).
   """
-  judged = configs.read_json(path) if path.exists() else []
+  judged = files.read_json(path) if path.exists() else []
   done = lambda: judged and (judged[-1]['pass'] or len(judged) > attempts)
   target = steps + more_steps * max(len(judged) - 1, 0)
   while not done():
     target = steps + more_steps * len(judged)
     state = train_to(target)
     judged.append({'steps': target, **judge(state)})
-    configs.write_json(path, judged)
+    processes.write_json(path, judged)
     verdict = 'opens' if judged[-1]['pass'] else 'stays shut'
     logging.info('gate %s at step %d: %s', verdict, target, judged[-1]['why'])
   return train_to(target), judged
+
+
+def _hay(documents):
+  """Sentences in which needles are hidden: of the folder `needle.documents`."""
+  path = pathlib.Path(documents) / 'general.jsonl.gz'
+  if not path.exists():
+    raise UserError(f'needle.documents: {path} is missing; name curated documents')
+  pages = jsonl.documents(path, 'needle.documents')
+  return haystacks.sentences(page['text'] for page in pages)
+
+
+def _short_loss(config, loss):
+  """short_loss(params, model): held-out loss at the initial length (3.4.2)."""
+  t, g = config.train, config.gate
+  mix = {n: w for n, w in config.data.mix.items() if n in g.sources}
+  short = configs.edit(
+    config,
+    {
+      'train.length': g.length,
+      'train.batch': t.batch * max(t.length // g.length, 1),
+      'data.mix': ml_collections.ConfigDict(mix),
+      'data.changes': (),
+    },
+  )
+
+  def measure(params, model):
+    own = functools.partial(loss, config=model)
+    found = sources.evaluator(short, own)(params)
+    if 'eval_loss' not in found:
+      raise UserError('gate.sources: none of them holds documents out (data.root)')
+    return found['eval_loss']
+
+  return measure
 
 
 def _report(config, before, judged):

@@ -10,6 +10,8 @@ import ml_collections
 from absl import logging
 
 from llama3_jax import config as configs
+from llama3_jax.base import files
+from llama3_jax.base import processes
 
 
 class Stages:
@@ -40,9 +42,9 @@ class Stages:
     if not _finished(folder):
       logging.info('%s: start; %s', place, self._progress())
       cost = _measured(main, config, folder)
-      configs.write_json(folder / 'cost.json', cost)
-    self.results[name] = configs.read_json(folder / 'results.json')
-    self.costs[name] = configs.read_json(folder / 'cost.json')
+      processes.write_json(folder / 'cost.json', cost)
+    self.results[name] = files.read_json(folder / 'results.json')
+    self.costs[name] = files.read_json(folder / 'cost.json')
     cost = self.costs[name]
     took = f'{cost["seconds"]:.0f} s, {cost["memory_bytes"] / 1e9:.2f} GB'
     logging.info('%s: done (%s)', place, took)
@@ -60,7 +62,7 @@ def _finished(folder):
   """Whether a stage has nothing left to do: also its parameters are still there."""
   if not (folder / 'results.json').exists() or not (folder / 'cost.json').exists():
     return False
-  cost = configs.read_json(folder / 'cost.json')
+  cost = files.read_json(folder / 'cost.json')
   return not cost.get('final') or (folder / 'final').exists()
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from llama3_jax import config as configuration
 from llama3_jax import parameters
+from llama3_jax.base import files as base_files
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import files
@@ -228,7 +229,7 @@ class Fields:
 
 def read_json(path: str) -> dict[str, Any]:
   try:
-    values = configuration.read_json(path)
+    values = base_files.read_json(path)
   except RecursionError:
     raise UserError(f'{path}: nested too deeply for a config')
   if not isinstance(values, dict):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from llama3_jax import config as configuration
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
@@ -161,16 +161,16 @@ def write(
       math.prod(t.shape) * t.dtype.itemsize for g in groups for t in g.values()
     )
     places = {tensor: name for name, group in zip(names, groups) for tensor in group}
-    configuration.write_json(
+    processes.write_json(
       os.path.join(path, 'model.safetensors.index.json'),
       {'metadata': {'total_size': total}, 'weight_map': places},
     )
   dtype = weights.tensors['embed', None].dtype
   values = config_json(c, dtype, tokenizer, length)
-  configuration.write_json(os.path.join(path, 'config.json'), values)
+  processes.write_json(os.path.join(path, 'config.json'), values)
   ids = {k: values[k] for k in ('bos_token_id', 'eos_token_id')}
   if ids['bos_token_id'] is not None:
-    configuration.write_json(os.path.join(path, 'generation_config.json'), ids)
+    processes.write_json(os.path.join(path, 'generation_config.json'), ids)
   if tokenizer is not None:
     hf_tokenizer.write(tokenizer, path, values['max_position_embeddings'])
   return groups

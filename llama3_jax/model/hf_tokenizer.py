@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import tokenizers
 
-from llama3_jax import config as configuration
 from llama3_jax import vocabulary
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.tokenizer import Tokenizer
 
@@ -24,7 +24,7 @@ def write(tokenizer: Tokenizer, path: str, length: int) -> None:
     model_input_names=['input_ids', 'attention_mask'],
     model_max_length=length,
   )
-  configuration.write_json(os.path.join(path, 'tokenizer_config.json'), values)
+  processes.write_json(os.path.join(path, 'tokenizer_config.json'), values)
 
 
 def library(tokenizer: Tokenizer) -> tokenizers.Tokenizer:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from llama3_jax import config as configuration
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
@@ -158,7 +158,7 @@ def write(weights: Weights, path: str, shards: int) -> list[dict[str, Tensor]]:
       raise UserError(
         f'shards={shards} does not divide {field}={getattr(config, field)}'
       )
-  configuration.write_json(os.path.join(path, 'params.json'), params_json(config))
+  processes.write_json(os.path.join(path, 'params.json'), params_json(config))
   whole = {
     formats.tensor_name(LAYOUT, *key): (key[0], formats.theirs(weights, LAYOUT, key))
     for key in formats.leaves(config)

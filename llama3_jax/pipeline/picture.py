@@ -1,11 +1,10 @@
 """Pictures of a pipeline schedule, as figure 6 of the paper: text, SVG, a page."""
 
 import html
-import os
-import pathlib
 
 import numpy as np
 
+from llama3_jax.base import files
 from llama3_jax.pipeline import schedule as schedules
 
 CELL = 24  # pixels
@@ -128,7 +127,4 @@ def page(named):
 
 def write(path, named):
   """Write the page of {title: schedule} to `path`, atomically."""
-  path = pathlib.Path(path)
-  fresh = path.with_name(path.name + '.tmp')
-  fresh.write_text(page(named), encoding='utf-8')
-  os.replace(fresh, path)
+  files.write_text(path, page(named))

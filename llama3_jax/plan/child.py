@@ -14,7 +14,7 @@ import traceback
 
 import numpy as np
 
-from llama3_jax import config as configs
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 
 
@@ -25,18 +25,18 @@ def main(folder):
   try:
     module, _, name = request['build'].partition(':')
     lowered, mesh = getattr(importlib.import_module(module), name)(request['config'])
-    configs.write_json(folder / 'program.json', describe(mesh))
+    processes.write_json(folder / 'program.json', describe(mesh))
     compiled = lowered.compile(compiler_options=request['options'])
   except Exception as e:
     user = isinstance(e, UserError)
     kind = 'user' if user else 'memory' if 'RESOURCE_EXHAUSTED' in str(e) else 'other'
     said = {'kind': kind, 'text': str(e), 'trace': traceback.format_exc()}
-    configs.write_json(folder / 'error.json', said)
+    processes.write_json(folder / 'error.json', said)
     return 2 if user else 3
   (folder / 'hlo.txt').write_text(compiled.as_text())
   memory = compiled.memory_analysis()
   fields = [n for n in dir(memory) if n.endswith('_in_bytes')]
-  configs.write_json(
+  processes.write_json(
     folder / 'compiled.json', {n: int(getattr(memory, n)) for n in fields}
   )
   return 0

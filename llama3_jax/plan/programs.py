@@ -14,11 +14,11 @@ def array(mesh, shape, dims, dtype=jnp.int32):
   return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=place)
 
 
-def train(mesh, params, batch, loss, optimizer, microbatches):
-  """Lowered `train.step.train_step` of abstract params and batch."""
+def train(mesh, params, batch, train_step):
+  """The lowered `step.TrainStep` of abstract params and batch."""
   with jax.set_mesh(mesh):
-    state = jax.eval_shape(lambda p: step.create(p, optimizer), params)
-    return step.train_step.lower(state, batch, loss, optimizer, microbatches)
+    state = jax.eval_shape(train_step.start, params)
+    return step.train_step.lower(state, batch, train_step)
 
 
 def cache(mesh, model, batch, slots):

@@ -14,6 +14,7 @@ from llama3_jax import feed
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.post import rows as rows_lib
+from llama3_jax.tasks import suite
 from llama3_jax.tokenizer import Tokenizer
 
 MOST = 3  # responses of an example: edited > chosen > rejected
@@ -46,6 +47,21 @@ def read(path: str | os.PathLike, field: str = 'data.files') -> list[Preference]
   line, or `field` (that of the config) for a missing file.
   """
   return [parse(row, where) for where, row in jsonl.read(path, field)]
+
+
+def of_tasks(n: int, seed: int, split: str) -> list[Preference]:
+  """Generated examples of the verifiable tasks."""
+  made = suite.preference_rows(n, seed, split) if n else []
+  return [parse(row, f'{split} example {i}') for i, row in enumerate(made)]
+
+
+def examples(data, seed: int, split: str) -> list[Preference]:
+  """What a config's `data` names for a split: generated examples, then its files'."""
+  before = '' if split == 'train' else 'heldout_'
+  found = of_tasks(data[f'{before}tasks'], seed, split)
+  for path in data[f'{before}files']:
+    found += read(path, f'data.{before}files')
+  return found
 
 
 def parse(row: Mapping, where: str) -> Preference:

@@ -156,3 +156,14 @@ def margins(
     both = present[:, better] & present[:, worse]
     found.append((rewards[:, better] - rewards[:, worse])[both])
   return np.concatenate(found) if found else np.zeros(0, np.float32)
+
+
+def judge(params, rows: feed.Ranked, model: ModelConfig, size: int) -> dict:
+  """{'accuracy', 'n', 'margins'} over ordered pairs, `size` rows at a time."""
+  found = margins(params, rows, model, size)
+  wins = (found > 0) + 0.5 * (found == 0)
+  return {
+    'accuracy': float(wins.mean()) if len(found) else None,
+    'n': len(found),
+    'margins': [round(float(m), 4) for m in found],
+  }

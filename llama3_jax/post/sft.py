@@ -16,6 +16,7 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
 from llama3_jax.post import preference
 from llama3_jax.post import rows as rows_lib
+from llama3_jax.tasks import suite
 from llama3_jax.tokenizer import Tokenizer
 from llama3_jax.train import loss as loss_lib
 
@@ -39,6 +40,16 @@ def read(path: str | os.PathLike, field: str = 'data.files') -> list[Dialog]:
   UserError with file and line, or `field` (that of the config) for a missing file.
   """
   return [parse(row, where) for where, row in jsonl.read(path, field)]
+
+
+def dialogs(data, seed: int, split: str) -> list[Dialog]:
+  """What a config's `data` names for a split: generated dialogs, then its files'."""
+  before = '' if split == 'train' else 'heldout_'
+  made = suite.sft_rows(data[f'{before}tasks'], seed, split)
+  found = [parse(row, f'{split} example {i}') for i, row in enumerate(made)]
+  for path in data[f'{before}files']:
+    found += read(path, f'data.{before}files')
+  return found
 
 
 def parse(row: Mapping, where: str) -> Dialog:

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import pathlib
 
-from llama3_jax import config as configs
+from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import flops
@@ -240,8 +240,8 @@ def collect(folder, planned, convention):
 
 def _collected(folder, index, run, convention):
   path = pathlib.Path(folder) / name(index)
-  results = configs.read_json(path / 'results.json')
-  config = configs.read_json(path / 'config.json').get('config', {})
+  results = files.read_json(path / 'results.json')
+  config = files.read_json(path / 'config.json').get('config', {})
   wanted = {f'model.{n}': getattr(run.model, n) for n in SHAPE}
   wanted |= {'train.steps': run.steps, 'train.batch': run.batch}
   other = [k for k, v in wanted.items() if config.get(k) != v]

@@ -63,7 +63,9 @@ def anneal(config, s, arm, seed, start):
     changes
     | {
       'seed': config.seed + 1000 * (seed + 1),
+      'experiment': 'anneal',
       'init_from': start,
+      'train.average': 0,
       'optim.peak': float(left),
       'optim.warmup': 0,
       'optim.decay': 0,

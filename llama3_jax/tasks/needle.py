@@ -1,5 +1,9 @@
 """Needle: recall what goes with a word; `haystack` hides the pairs in long text."""
 
+import random
+import re
+
+from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import example
 
 
@@ -74,3 +78,25 @@ def page(rng, sentences, length, n_facts, count=len):
   asked = ''.join(f'\nQ: {question(k)}\nA: {answer(k, v)}' for k, v in pairs)
   places = [rng.random() for _ in pairs]
   return hide(rng, facts, sentences, length - count(asked), places, count) + asked
+
+
+def sentences(texts):
+  """Sentences of 20 to 160 characters: the hay."""
+  found = []
+  for text in texts:
+    for s in re.split(r'(?<=[.!?])\s+', ' '.join(text.split())):
+      if 20 < len(s) < 160 and s[-1] in '.!?':
+        found.append(s)
+  if not found:
+    raise UserError('documents: no sentence in category general to hide needles in')
+  return found
+
+
+def pages(seed, tokenizer, text, n, room, facts, name):
+  """`n` documents of `room` tokens that hide `facts` (both from, to) in sentences."""
+  rng = random.Random(f'{seed}/{name}')
+  count = lambda s: len(tokenizer.encode(s))
+  for _ in range(n):
+    length, n_facts = rng.randint(*room), rng.randint(*facts)
+    made = page(rng, text, length, n_facts, count)
+    yield {'text': made, 'source': name, 'lang': 'en'}

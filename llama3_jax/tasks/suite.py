@@ -109,10 +109,10 @@ def documents(n, seed, per_page=8):
     yield {'text': document(group), 'source': f'task_{name}', 'lang': 'en'}
 
 
-def sft_rows(n, seed):
-  """SFT rows of the train split (`messages`, `source`)."""
+def sft_rows(n, seed, split='train'):
+  """SFT rows (`messages`, `source`)."""
   rows = []
-  for e in mixed(n, seed, 'train'):
+  for e in mixed(n, seed, split):
     messages = [_say('user', e.prompt), _say('assistant', e.answer)]
     rows.append({'messages': messages, 'source': e.task})
   return rows

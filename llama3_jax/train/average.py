@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.train import checkpoint
+from llama3_jax.train import loop
 
 
 def mean(trees):
@@ -15,3 +17,22 @@ def mean(trees):
   if any(s != shapes[0] for s in shapes):
     raise UserError('the checkpoints to average are of different models')
   return jax.tree.map(lambda *x: sum(a.astype(jnp.float32) for a in x) / len(x), *trees)
+
+
+def of_saves(train, folder, state, evaluate):
+  """Polyak's average: the mean of the last `train.average` saves of a run (3.4.3).
+
+  state: the last one, laid out as the saves are restored; evaluate(params) -> held-out
+  losses. Returns (params, {'steps', 'members': [their losses], 'mean': its loss}).
+  """
+  saves = checkpoint.open_run(folder, train)
+  steps = saves.steps()[-train.average :]
+  members = [loop.restore(saves, state, s, None)[0].params for s in steps]
+  saves.close()
+  params = mean(members)
+  report = {
+    'steps': steps,
+    'members': [evaluate(m).get('eval_loss') for m in members],
+    'mean': evaluate(params).get('eval_loss'),
+  }
+  return params, report

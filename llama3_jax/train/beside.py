@@ -2,7 +2,7 @@
 
 from absl import logging
 
-from llama3_jax import config as configs
+from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.train import digest
 
@@ -44,7 +44,7 @@ def read(path):
 
 def parse(path):
   try:
-    found = configs.read_json(path)
+    found = files.read_json(path)
   except (UserError, OSError, RecursionError):
     raise damaged(path.parent, path.name, MADE_AGAIN)
   if not isinstance(found, dict):

@@ -18,6 +18,8 @@ from etils import epath
 
 from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import files
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 from llama3_jax.train import beside
@@ -54,9 +56,9 @@ class Checkpoints:
       except (OSError, ValueError, RuntimeError, ImportError) as e:
         text = ' '.join(str(e).split())[:300]
         raise UserError(f'{field}: {self.folder} cannot be used ({text})')
-    if elsewhere and configs.first():
+    if elsewhere and processes.first():
       workdirs.own(self.folder, workdir, field)
-    configs.meet('checkpoints')
+    processes.meet('checkpoints')
 
   def save(self, step, state, data):
     """Start saving `state` and the JSON-able `data` as `step`; returns at once."""
@@ -206,18 +208,18 @@ def save_params(folder, params, model, tokenizer=None, origin=None):
     _write_beside(fresh, model, named, tokenizer, arrays)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
-  configs.meet('final')  # none reads it before it is there
+  processes.meet('final')  # none reads it before it is there
 
 
 def _write_beside(folder, model, named, tokenizer, arrays):
   """What lies beside the arrays of `folder`, and the digests of all of it."""
   try:
-    configs.replace(folder / 'model.json', configs.model_fields(model).to_dict())
-    configs.replace(folder / 'identity.json', named)
+    files.write_json(folder / 'model.json', configs.model_fields(model).to_dict())
+    files.write_json(folder / 'identity.json', named)
     if tokenizer is not None:
       (folder / 'tokenizer.model').write_bytes(tokenizer.content)
-    files = {p.name: digest.content(p.read_bytes()) for p in folder.glob('*.*')}
-    configs.replace(folder / 'digests.json', {'files': files, 'arrays': arrays})
+    beside = {p.name: digest.content(p.read_bytes()) for p in folder.glob('*.*')}
+    files.write_json(folder / 'digests.json', {'files': beside, 'arrays': arrays})
   except OSError as e:
     raise _explain(e, folder)
 

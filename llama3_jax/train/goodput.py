@@ -10,7 +10,8 @@ import os
 import pathlib
 import time
 
-from llama3_jax import config as configs
+from llama3_jax.base import files
+from llama3_jax.base import processes
 
 EVERY = 1.0  # seconds between two writes of the file
 IMPORTS = 20.0  # seconds from the start of a process to its first workdir, at most
@@ -67,10 +68,10 @@ class Clock:
 
   def write(self):
     self.written = self.at
-    if configs.first():
+    if processes.first():
       found = {'first': self.first, 'last': self.at, 'process': self.me}
       found |= {'starts': self.starts, 'seconds': self.seconds}
-      configs.replace(self.path, found)
+      files.write_json(self.path, found)
 
 
 def report(workdir):

@@ -14,7 +14,6 @@ from jax.experimental import multihost_utils
 
 from llama3_jax import axes
 from llama3_jax.base.errors import UserError
-from llama3_jax.train import step as steps
 
 SLOW = 0.2  # of a step's time, by which a host may be slower than the median one
 # Flags of XLA with which a GPU gives the same bits every time.
@@ -110,14 +109,13 @@ def check(every):
     )
 
 
-def replay(state, batch, loss, optimizer, microbatches=1, guard=None):
+def replay(state, batch, train_step):
   """Runs one step twice from the same values and compares every bit of the results.
 
   Nothing of the results is kept but a sum on every device, so it needs the memory of a
   step. Raises UserError that names the devices that differ.
   """
-  arguments = state, batch, loss, optimizer, microbatches, guard
-  once, again = (np.asarray(sums(*arguments)) for _ in range(2))
+  once, again = (np.asarray(sums(state, batch, train_step)) for _ in range(2))
   if (once == again).all():
     return
   wrong = np.flatnonzero((once != again).any(1))
@@ -136,12 +134,10 @@ def _few(values):
   return ', '.join(values[:8]) + (', ...' if len(values) > 8 else '')
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def sums(state, batch, loss, optimizer, microbatches=1, guard=None):
+@functools.partial(jax.jit, static_argnums=2)
+def sums(state, batch, train_step):
   """Sums of the bits of all arrays after a step: uint32 [devices, arrays]."""
-  return axes.each(
-    _bits, steps.train_step(state, batch, loss, optimizer, microbatches, guard)
-  )
+  return axes.each(_bits, train_step(state, batch))
 
 
 def _bits(x):

@@ -1,6 +1,7 @@
 """Log-probability of answers after prompts, for all who ask (4.1.4, 3.2.1, 5.1)."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 from llama3_jax.train import loss
+
+BLOCK = 64  # rows are as long as a multiple of this: few lengths, few programs
 
 
 def of_targets(params, batch, config, chunk=1024):
@@ -63,3 +66,16 @@ def of_answers(params, prompts, answers, config, size, length, chunk=1024):
     rows.segment[i, :n], rows.position[i, :n] = 1, np.arange(n)
     rows.weight[i, n - len(answer) : n] = 1
   return of_rows(params, rows, config, size, chunk)
+
+
+def of_each(params, prompts, answers, config, size, chunk=1024):
+  """Log-probability of every answer after every prompt, np.float32 [prompts, answers].
+
+  Args: prompts, answers: lists of token ids; size: prompts at a time.
+  """
+  length = max(map(len, prompts)) + max(map(len, answers))
+  length = -(-length // BLOCK) * BLOCK
+  asked, said = zip(*itertools.product(prompts, answers))
+  rows = size * len(answers)
+  found = of_answers(params, asked, said, config, rows, length, chunk)
+  return found.reshape(len(prompts), len(answers))

@@ -8,10 +8,11 @@ import jax
 from absl import logging
 
 from llama3_jax import axes
-from llama3_jax import config as configs
 from llama3_jax import feed
 from llama3_jax import mesh as meshes
 from llama3_jax import quant
+from llama3_jax.base import files
+from llama3_jax.base import processes
 from llama3_jax.base.errors import Preempted
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import remat
@@ -25,29 +26,30 @@ from llama3_jax.train import metrics as reports
 from llama3_jax.train import optim
 from llama3_jax.train import schedule
 from llama3_jax.train import signals
-from llama3_jax.train import step as steps
 from llama3_jax.train import watchdog
 
 QUIET_S = 30.0  # without a line in the log, at most
 
 
-def run(config, workdir, model, loss, data, params, evaluate=None):
+def run(config, workdir, model, train_step, data, params, evaluate=None):
   """Train to `config.train.steps`, resuming from the newest checkpoint in `workdir`.
 
   Args:
     config: ConfigDict with `optim` (OptimConfig) and `train`, see configs/pretrain.py.
     model: ModelConfig, for the FLOPs of a token.
-    loss: loss(params, batch) -> (sum, metric sums with 'count'), or the Plan of a
-      pipeline: the parameters of the state are then in the order of its layout.
+    train_step: of step.compose. Where its loss is the Plan of a pipeline, `evaluate` is
+      given parameters in the order of its layout.
     data: batch(size, length, share), state(), restore(state), tokens: the consumed
       tokens, which key the batch and sequence ramp.
     params: function without arguments that gives the initial parameters.
     evaluate: evaluate(params) -> {name: float}, at step 0, every eval_every, the end.
 
-  Returns the final State. Raises Preempted after saving when SIGTERM came, UserError
-  when it cannot go on (bad steps, a corrupt device, a full disk).
+  Returns the final State, in the model's own order. Raises Preempted after saving when
+  SIGTERM came, UserError when it cannot go on (bad steps, a corrupt device, a full
+  disk).
   """
-  return _Run(config, workdir, model, loss, data, params, evaluate).train()
+  one = _Run(config, workdir, model, train_step, data, params, evaluate)
+  return plans.natural(one.train(), one.plan)
 
 
 def check(config, model, plan=None):
@@ -103,13 +105,13 @@ def restore(checkpoints, state, step, layout):
 class _Run:
   """One start of a run: what it holds between steps."""
 
-  def __init__(self, config, workdir, model, loss, data, params, evaluate):
+  def __init__(self, config, workdir, model, train_step, data, params, evaluate):
     t = self.t = config.train
     self.config, self.workdir, self.model = config, pathlib.Path(workdir), model
-    self.loss, self.data, self.params, self.evaluate = loss, data, params, evaluate
-    self.plan = loss if isinstance(loss, plans.Plan) else None
-    self.phases, self.guard = check(config, model, self.plan), guards.create(t)
-    self.optimizer = optim.create(optim.OptimConfig(**config.optim))
+    self.train_step, self.guard = train_step, train_step.guard
+    self.data, self.params, self.evaluate = data, params, evaluate
+    self.plan = train_step.loss if isinstance(train_step.loss, plans.Plan) else None
+    self.phases = check(config, model, self.plan)
     self.clock = goodput.Clock(workdir)
     self.checkpoints = checkpoint.open_run(workdir, t)
     self.state = self._fresh()
@@ -150,11 +152,10 @@ class _Run:
     phase = schedule.phase(self.phases, self.data.tokens)
     rows = self.data.batch(phase.batch, phase.length, self.share)
     batch = feed.place(rows, self.share)
-    arguments = self.loss, self.optimizer, t.microbatches, self.guard
     if t.replay_every and self.step % t.replay_every == 0:
-      health.replay(self.state, batch, *arguments)
+      health.replay(self.state, batch, self.train_step)
       self.clock.mark('replay')
-    self.state, found = steps.train_step(self.state, batch, *arguments)
+    self.state, found = self.train_step(self.state, batch)
     self.stragglers.put(time.perf_counter() - start)
     if self.compiled != phase:
       jax.block_until_ready(found)
@@ -212,7 +213,7 @@ class _Run:
     params = self.params()
     if self.plan:
       params = jax.jit(layouts.arrange, static_argnums=1)(params, self.plan.layout)
-    return jax.jit(steps.create, static_argnums=1)(params, self.optimizer)
+    return self.train_step.start(params)
 
   def _restore(self, step):
     """Takes the save of `step` (None: keeps the fresh state); returns its step."""
@@ -234,7 +235,7 @@ class _Run:
 
   def _rewinds(self):
     path = self.workdir / 'rewinds.json'
-    return configs.read_json(path) if path.exists() else []
+    return files.read_json(path) if path.exists() else []
 
   def _rewind(self):
     """Back to a save of `rewind_steps` ago, and on with the data that is next now.
@@ -258,7 +259,7 @@ class _Run:
     if target is None:
       self.state = self._fresh()
     found.append({'to': target or 0, 'from': bad, 'tokens': before, 'data': data})
-    configs.write_json(self.workdir / 'rewinds.json', found)
+    processes.write_json(self.workdir / 'rewinds.json', found)
     self.step = self._restore(target)
     self.writer.close()
     self.writer = self.late.writer = reports.Writer(self.workdir, self.step)

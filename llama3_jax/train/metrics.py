@@ -14,6 +14,7 @@ import tensorboardX
 import tqdm
 from absl import logging
 
+from llama3_jax.base import jsonl
 from llama3_jax.model import flops
 
 WIDTH = 71  # of a step report; the time of the log before it makes 80
@@ -33,10 +34,7 @@ class Writer:
     self.path = folder / 'metrics.jsonl'
     # A run that starts again from nothing measures step 0 again.
     rows = [r for r in read(workdir) if r['step'] <= resume_step] if resume_step else []
-    text = ''.join(json.dumps(r) + '\n' for r in rows)
-    temporary = self.path.with_name('metrics.jsonl.tmp')
-    temporary.write_text(text)
-    os.replace(temporary, self.path)
+    jsonl.write(self.path, rows)
     self.file = open(self.path, 'a', encoding='utf-8')
     before = set(threading.enumerate())
     # The queue must not be full before write() sees that the board's thread has died.

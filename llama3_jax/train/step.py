@@ -1,6 +1,8 @@
 """The one training step: losses are sums, divided by the global count (section 3.3)."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import optax
 from flax import struct
 
 from llama3_jax import axes
+from llama3_jax import feed
 from llama3_jax.pipeline import plans
 from llama3_jax.pipeline import run as pipelines
 from llama3_jax.train import guard as guards
@@ -64,15 +67,42 @@ def normalise(tree, count):
   return jax.tree.map(lambda x: x / jnp.maximum(count, 1), tree)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5), donate_argnums=0)
-def train_step(state, batch, loss, optimizer, microbatches=1, guard=None):
-  """One optimizer step.
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+  """A training step, `train_step(state, batch) -> (state, metrics)`, and its parts.
 
-  Args: loss(params, batch) -> (sum, metric sums with 'count'), or the Plan of a
-  pipeline; static, so make it once; guard: what a bad step is, None looks at none.
-  Returns (state, metrics: means over the supervised items, grad_norm, count).
+  loss: loss(params, batch) -> (sum, metric sums with 'count'), or the Plan of a
+    pipeline: parameters are then in the order of its layout.
+  optimizer: of optim.create; microbatches: of a batch, one after the other.
+  guard: what a bad step is (train/guard.py); None looks at none.
+
+  Metrics are means over the supervised items, and grad_norm, count. The step is static
+  under jit, so make it once; the state that it is given is donated.
   """
-  grads, sums = gradients(loss, state.params, batch, microbatches)
+
+  loss: Callable | plans.Plan
+  optimizer: optax.GradientTransformation
+  microbatches: int = 1
+  guard: guards.Guard | None = None
+
+  def __call__(self, state, batch):
+    return train_step(state, batch, self)
+
+  def start(self, params):
+    """State at step 0, its moments laid out like the parameters."""
+    return jax.jit(create, static_argnums=1)(params, self.optimizer)
+
+
+def compose(loss, optimizer, microbatches=1, guard=None):
+  """The training step of a loss: what every stage of the paper differs by."""
+  return TrainStep(loss, optimizer, microbatches, guard)
+
+
+@functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
+def train_step(state, batch, how):
+  """One step of the TrainStep `how`: (state, metrics)."""
+  optimizer, guard = how.optimizer, how.guard
+  grads, sums = gradients(how.loss, state.params, batch, how.microbatches)
   grads = normalise(grads, sums['count'])
   metrics = normalise(sums, sums['count'])
   metrics |= {'count': sums['count'], 'grad_norm': optax.tree.norm(grads)}
@@ -101,3 +131,21 @@ def evaluate(params, batches, loss):
   totals = jax.tree.map(lambda *x: float(sum(map(float, x))), *totals)
   count = max(totals['count'], 1)
   return {k: v / count for k, v in totals.items() if k != 'count'}
+
+
+def evaluator(loss, rows, size):
+  """evaluate(params) -> held-out means {'eval_loss', 'eval/NAME'}, {} of no rows.
+
+  Args: rows: a batch of all rows; size: rows at a time, those of training, so that no
+  other program is compiled.
+  """
+  batches = [feed.place(batch) for batch in feed.batches(rows, size)]
+
+  def measure(params):
+    if not batches:
+      return {}
+    found = evaluate(params, batches, loss)
+    others = {f'eval/{name}': x for name, x in found.items() if name != 'loss'}
+    return {'eval_loss': found['loss'], **others}
+
+  return measure

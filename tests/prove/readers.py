@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import test_weights_goldens as goldens
 import zstandard
 
-from experiments import shards as shards_stage
 from experiments import tokenizer as tokenizer_stage
-from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import files
+from llama3_jax.base import jsonl as base
 from llama3_jax.curate import classify
 from llama3_jax.curate import exclude
 from llama3_jax.curate import read as documents
@@ -111,7 +111,8 @@ def _rows(folder):
 
   def texts():
     path = folder / 'texts.jsonl.gz'
-    return list(shards_stage.read(path)), list(tokenizer_stage.documents([str(path)]))
+    found = list(base.documents(path, 'documents'))
+    return found, list(tokenizer_stage.documents([str(path)]))
 
   def labels():
     classify._labels.cache_clear()
@@ -225,7 +226,7 @@ def _side(folder):
     return (
       metrics.read(side),
       goodput.report(side),
-      configs.read_json(side / 'config.json'),
+      files.read_json(side / 'config.json'),
       workdirs.finished(side),
     )
 

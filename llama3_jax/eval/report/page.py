@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from llama3_jax import page
+from llama3_jax.base import files
 from llama3_jax.eval.report import figures
 
 MINUTE, MEGABYTE = 60, 1e6
@@ -14,7 +15,7 @@ MINUTE, MEGABYTE = 60, 1e6
 
 def write(results: Mapping, path: str | os.PathLike) -> None:
   """Writes `build(results)` to `path`, atomically."""
-  page.write(path, build(results))
+  files.write_text(path, build(results))
 
 
 def build(results: Mapping) -> str:

@@ -1,0 +1,39 @@
+"""Long-context pre-training: longer rows, until old and new lengths are well (3.4.2).
+
+  python -m experiment --config=configs/long_context.py:tiny --workdir=runs/long \\
+    --config.init_from=runs/herd/pretrain --config.data.root=runs/herd/shards
+
+Expected at `tiny`: the loss at the initial length recovers, and needles are found at
+four times that length. Writes checkpoints/, metrics.jsonl, gate.json, final/ and
+results.json.
+"""
+
+from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
+from llama3_jax.eval import gate
+from llama3_jax.train import guard
+from llama3_jax.train import loop
+from llama3_jax.train import optim
+from llama3_jax.train import pretraining
+from llama3_jax.train import step
+
+
+@workdirs.stage('final')
+def main(config, folder):
+  """Train until the gate opens; returns {'needle', 'gate', 'eval_loss', ...}."""
+  parts = pretraining.prepare(config)
+  train_step = step.compose(
+    parts.minimised,
+    optim.create(optim.OptimConfig(**config.optim)),
+    config.train.microbatches,
+    guard.create(config.train),
+  )
+
+  def train_to(steps):
+    c = configs.edit(config, {'train.steps': steps})
+    return loop.run(
+      c, folder, parts.model, train_step, parts.rows, parts.start, parts.during
+    )
+
+  state, report = gate.extend(config, folder, parts, train_to)
+  return {**report, **pretraining.finish(config, folder, parts, state.params)}

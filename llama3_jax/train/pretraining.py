@@ -1,0 +1,85 @@
+"""What the three stages of pre-training share: their parts, and their end (3.4)."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+from absl import logging
+
+from llama3_jax import config as configs
+from llama3_jax import show
+from llama3_jax import tokenizer as tokenizers
+from llama3_jax.data import pipeline
+from llama3_jax.model import llama
+from llama3_jax.pipeline import plans
+from llama3_jax.train import belongs
+from llama3_jax.train import checkpoint
+from llama3_jax.train import goodput
+from llama3_jax.train import loop
+from llama3_jax.train import loss as losses
+from llama3_jax.train import sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """What a stage trains, on what, from where, and how it is measured.
+
+  loss: the next token's, loss(params, batch) -> (sum, metric sums with 'count').
+  minimised: that loss, or the Plan of a pipeline where the mesh has stages.
+  start: () -> the first parameters.
+  evaluate: (params) -> held-out losses; during: of parameters as the training step
+    holds them, which a pipeline does in its own order.
+  """
+
+  model: configs.ModelConfig
+  loss: Callable
+  minimised: Callable | plans.Plan
+  sources: dict
+  rows: pipeline.Rows
+  start: Callable
+  evaluate: Callable
+  during: Callable
+
+
+def prepare(config):
+  """The Parts of a config; UserError where they do not belong together."""
+  model = configs.model_config(config.model)
+  t = config.train
+  how = dict(config=model, z_loss=t.z_loss, chunk=t.loss_chunk)
+  loss = functools.partial(losses.next_token, **how)
+  tail = functools.partial(losses.head_loss, **how)
+  plan = plans.of(config, model, tail)
+  loop.check(config, model, plan)
+  used = sources.of_split(config, 'train')
+  rows = sources.rows(config, used)
+  evaluate = during = sources.evaluator(config, loss)
+  if plan:
+    during = sources.evaluator(config, plans.of(config, model, tail, 'forward'))
+  begin = functools.partial(start, config, model)
+  return Parts(model, loss, plan or loss, used, rows, begin, evaluate, during)
+
+
+def start(config, model):
+  """Initial parameters: random, or those of the stage `init_from`."""
+  if config.init_from:
+    return checkpoint.load(config.init_from, model)[0]
+  params = jax.jit(llama.init, static_argnums=1)(jax.random.key(config.seed), model)
+  logging.info('parameters\n%s', show.parameters(params))
+  return params
+
+
+def finish(config, folder, parts, params):
+  """Writes `final/`, measures it; returns {'parameters', 'tokens', 'eval_loss',
+  'goodput'}."""
+  results = {'parameters': llama.count(parts.model), 'tokens': parts.rows.tokens}
+  results['eval_loss'] = parts.evaluate(params)
+  tokenizer = belongs.of_shards(parts.sources) or _inherited(config)
+  checkpoint.save_params(folder / 'final', params, parts.model, tokenizer)
+  return {**results, 'goodput': goodput.report(folder)}
+
+
+def _inherited(config):
+  """The vocabulary that the stage before carries, None for one without."""
+  path = checkpoint.tokenizer(config.init_from) if config.init_from else None
+  return path and tokenizers.Tokenizer.load(path)
