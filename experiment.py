@@ -173,7 +173,7 @@ def _join(flags):
   import jax
 
   from llama3_jax import sweep
-  from llama3_jax.train import peers
+  from llama3_jax.reliable import peers
 
   for name in ('processes', 'process'):
     if name in flags and 'coordinator' not in flags:

@@ -80,7 +80,7 @@ def _reliability(c):
     dict(
       checkpoints='',  # another folder than workdir/checkpoints; may be gs://...
       keep_every=0,  # saves of multiples of this step are kept for good
-      on_bad_step='skip',  # off | skip | clip | rewind | stop: train/guard.py
+      on_bad_step='skip',  # off | skip | clip | rewind | stop: reliable/guard.py
       spike_sigma=0.0,  # spreads above the mean that make a spike; 0: only NaN, inf
       max_bad_steps=10,  # in a row, then the run stops
       rewind_steps=20,  # steps to go back, at least

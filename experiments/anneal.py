@@ -9,8 +9,8 @@ results.json.
 """
 
 from llama3_jax import workdir as workdirs
+from llama3_jax.reliable import guard
 from llama3_jax.train import average
-from llama3_jax.train import guard
 from llama3_jax.train import loop
 from llama3_jax.train import optim
 from llama3_jax.train import pretraining

@@ -11,7 +11,7 @@ results.json.
 from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.eval import gate
-from llama3_jax.train import guard
+from llama3_jax.reliable import guard
 from llama3_jax.train import loop
 from llama3_jax.train import optim
 from llama3_jax.train import pretraining

@@ -12,9 +12,9 @@ import functools
 from llama3_jax import workdir as workdirs
 from llama3_jax.post import rows
 from llama3_jax.post import sft
+from llama3_jax.reliable import guard
 from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
-from llama3_jax.train import guard
 from llama3_jax.train import loop
 from llama3_jax.train import optim
 from llama3_jax.train import step

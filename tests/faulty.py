@@ -24,7 +24,7 @@ import numpy as np  # noqa: E402
 
 import experiment  # noqa: E402
 from llama3_jax.data import pipeline  # noqa: E402
-from llama3_jax.train import health  # noqa: E402
+from llama3_jax.reliable import health  # noqa: E402
 from llama3_jax.train import loop  # noqa: E402
 
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from llama3_jax.train import guard as guards
+from llama3_jax.reliable import guard as guards
 
 
 def judged(policy, norms, sigma=6.0, losses=None):

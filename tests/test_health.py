@@ -15,9 +15,9 @@ import test_loop as toy
 from llama3_jax.base.errors import Preempted
 from llama3_jax.base.errors import UserError
 from llama3_jax.plan import flags
+from llama3_jax.reliable import goodput
+from llama3_jax.reliable import health
 from llama3_jax.train import checkpoint
-from llama3_jax.train import goodput
-from llama3_jax.train import health
 from llama3_jax.train import metrics
 from llama3_jax.train import step as steps
 

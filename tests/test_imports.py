@@ -26,7 +26,7 @@ LAYERS = (
     'quant',
   ),
   ('vocabulary', 'tokenizer', 'tool_calls', 'chat', 'model', 'kernels'),
-  ('curate', 'data'),
+  ('curate', 'data', 'reliable'),
   ('train', 'pipeline', 'scaling', 'plan'),
   ('generate', 'tasks', 'tools'),
   ('post',),

@@ -20,9 +20,9 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.data import pipeline
 from llama3_jax.model import llama
+from llama3_jax.reliable import guard
 from llama3_jax.train import average
 from llama3_jax.train import checkpoint
-from llama3_jax.train import guard
 from llama3_jax.train import loop
 from llama3_jax.train import loss as losses
 from llama3_jax.train import metrics

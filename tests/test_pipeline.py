@@ -21,7 +21,7 @@ from llama3_jax.pipeline import plans
 from llama3_jax.pipeline import run
 from llama3_jax.pipeline import schedule as schedules
 from llama3_jax.train import checkpoint
-from llama3_jax.train import loop
+from llama3_jax.train import fit
 from llama3_jax.train import loss as losses
 from llama3_jax.train import optim
 from llama3_jax.train import step
@@ -235,7 +235,7 @@ def test_the_paper_s_layout_of_the_405b():
   with jax.sharding.use_abstract_mesh(devices):
     tail = functools.partial(losses.head_loss, config=model)
     plan = plans.of(c, model, tail)
-    loop.check(c, model, plan)
+    fit.check(c, model, plan)
     assert schedules.bubble(plan.schedule) == 15 / (8 * 16)
     params = layouts.abstract(llama.abstract(model, mesh=devices), plan.layout, devices)
     batch = feed.abstract(feed.Tokens, devices, dict(B=2048, T=8192))

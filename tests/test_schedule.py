@@ -12,7 +12,7 @@ from configs import pretrain
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
-from llama3_jax.train import loop
+from llama3_jax.train import fit
 from llama3_jax.train import optim
 from llama3_jax.train import schedule
 
@@ -101,7 +101,7 @@ def test_decay_that_ends_before_warm_up_is_refused():
   config = pretrain.get_config('tiny')
   config.optim.update(warmup=10, decay=5)
   with pytest.raises(UserError, match='optim.decay=5 is before optim.warmup=10'):
-    loop.check(config, CONFIG)
+    fit.check(config, CONFIG)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from llama3_jax.eval import checks
 from llama3_jax.eval.stages import Stages
-from llama3_jax.train import goodput
+from llama3_jax.reliable import goodput
 from llama3_jax.train import metrics
 
 NAMES = {

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.train import checkpoint
-from llama3_jax.train import loop
+from llama3_jax.train import resume
 
 
 def mean(trees):
@@ -27,7 +27,7 @@ def of_saves(train, folder, state, evaluate):
   """
   saves = checkpoint.open_run(folder, train)
   steps = saves.steps()[-train.average :]
-  members = [loop.restore(saves, state, s, None)[0].params for s in steps]
+  members = [resume.restore(saves, state, s, None)[0].params for s in steps]
   saves.close()
   params = mean(members)
   report = {

@@ -7,28 +7,21 @@ import time
 import jax
 from absl import logging
 
-from llama3_jax import axes
 from llama3_jax import feed
-from llama3_jax import mesh as meshes
-from llama3_jax import quant
-from llama3_jax.base import files
-from llama3_jax.base import processes
 from llama3_jax.base.errors import Preempted
-from llama3_jax.base.errors import UserError
-from llama3_jax.model import remat
 from llama3_jax.pipeline import layout as layouts
 from llama3_jax.pipeline import plans
+from llama3_jax.reliable import goodput
+from llama3_jax.reliable import health
+from llama3_jax.reliable import rewind
+from llama3_jax.reliable import signals
+from llama3_jax.reliable import watchdog
 from llama3_jax.train import checkpoint
-from llama3_jax.train import goodput
-from llama3_jax.train import guard as guards
-from llama3_jax.train import health
+from llama3_jax.train import fit
+from llama3_jax.train import late
 from llama3_jax.train import metrics as reports
-from llama3_jax.train import optim
+from llama3_jax.train import resume
 from llama3_jax.train import schedule
-from llama3_jax.train import signals
-from llama3_jax.train import watchdog
-
-QUIET_S = 30.0  # without a line in the log, at most
 
 
 def run(config, workdir, model, train_step, data, params, evaluate=None):
@@ -52,56 +45,6 @@ def run(config, workdir, model, train_step, data, params, evaluate=None):
   return plans.natural(one.train(), one.plan)
 
 
-def check(config, model, plan=None):
-  """Phases of the ramp; UserError when they or the model do not fit the mesh."""
-  t = config.train
-  least_1 = ('log_every', 'save_every', 'microbatches', 'keep', 'batch', 'length')
-  for name in least_1:
-    if t[name] < 1:
-      raise UserError(f'train.{name}={t[name]}: a number of 1 or more is needed')
-  for name in ('eval_every', 'keep_every', 'replay_every', 'stats_every'):
-    if t[name] < 0:
-      raise UserError(f'train.{name}={t[name]}: 0 (never) or more is needed')
-  saves = min(t.keep, -(-t.steps // t.save_every))
-  if t.get('average', 0) > saves > 0:
-    raise UserError(
-      f'train.average={t.average}: {saves} saves are kept; raise train.keep, lower '
-      'train.save_every, or lower train.average'
-    )
-  o = config.optim
-  if 0 < o.decay < o.warmup:
-    raise UserError(
-      f'optim.decay={o.decay} is before optim.warmup={o.warmup} ends: the '
-      'learning rate would jump; raise decay or lower warmup'
-    )
-  guards.create(t)
-  health.check(t.replay_every)
-  quant.check(model.quant)
-  remat.names(model.remat)
-  m = axes.mesh()
-  sizes = (1,) * len(axes.AXES) if m is None else m.axis_sizes
-  meshes.check(sizes, model, plan is not None)
-  phases = schedule.ramp(t)
-  for p in phases:
-    meshes.check_batch(sizes, p.batch, p.length, t.microbatches)
-  return phases
-
-
-def restore(checkpoints, state, step, layout):
-  """(state, data) of a save, in the order of `layout` whatever it was saved in.
-
-  `state`: arrays in that order; layout: of a pipeline, None: the model's own.
-  """
-  then = checkpoints.data(step).get('layout')
-  then = then and layouts.Layout(**then)
-  if then == layout:
-    like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-    return checkpoints.restore(jax.tree.map(like, state), step)
-  mesh = jax.sharding.get_mesh()
-  found, data = checkpoints.restore(layouts.saved(state, layout, then, mesh), step)
-  return jax.jit(layouts.convert, static_argnums=(1, 2))(found, then, layout), data
-
-
 class _Run:
   """One start of a run: what it holds between steps."""
 
@@ -111,13 +54,14 @@ class _Run:
     self.train_step, self.guard = train_step, train_step.guard
     self.data, self.params, self.evaluate = data, params, evaluate
     self.plan = train_step.loss if isinstance(train_step.loss, plans.Plan) else None
-    self.phases = check(config, model, self.plan)
+    self.phases = fit.check(config, model, self.plan)
+    self.rewinds = rewind.Rewinds(workdir, t.rewind_steps, t.max_rewinds)
     self.clock = goodput.Clock(workdir)
     self.checkpoints = checkpoint.open_run(workdir, t)
     self.state = self._fresh()
     self.step = self._restore(self.checkpoints.latest())
     self.writer = reports.Writer(workdir, self.step)
-    self.late = _Late(self.writer, model, config, self.step, self.clock, self.guard)
+    self.late = late.Late(self.writer, model, config, self.step, self.clock, self.guard)
     self.late.bad = int(self.state.health.bad)
     self.share, self.compiled = feed.share(), None
     self.several = jax.process_count() > 1
@@ -197,7 +141,8 @@ class _Run:
     self.dog.beat(f'the evaluation after step {self.step}')
     found = self.evaluate(self.state.params)
     self.writer.write(self.step, {'tokens': self.data.tokens, **found})
-    shown = _line(found) or 'nothing is held out to measure'
+    shown = ' '.join(f'{k} {v:.4g}' for k, v in found.items())
+    shown = shown or 'nothing is held out to measure'
     logging.info('step %d %s', self.step, shown)
     self.clock.mark('evaluate')
 
@@ -220,7 +165,7 @@ class _Run:
     useful = 0.0
     if step is not None:
       now = self.plan and self.plan.layout
-      self.state, saved = restore(self.checkpoints, self.state, step, now)
+      self.state, saved = resume.restore(self.checkpoints, self.state, step, now)
       self.data.restore(saved['data'])
       useful = saved.get('useful_s', 0.0)
       logging.info('resumed at step %d, %d tokens', step, self.data.tokens)
@@ -228,129 +173,24 @@ class _Run:
       folder = self.checkpoints.folder
       logging.warning('%s holds no save: the run begins again at step 0', folder)
     self.clock.back(useful)
-    for rewind in self._rewinds():
-      if rewind['to'] == (step or 0):
-        self.data.restore(rewind['data'])
+    for data in self.rewinds.data(step or 0):
+      self.data.restore(data)
     return step or 0
 
-  def _rewinds(self):
-    path = self.workdir / 'rewinds.json'
-    return files.read_json(path) if path.exists() else []
-
   def _rewind(self):
-    """Back to a save of `rewind_steps` ago, and on with the data that is next now.
-
-    The saves after it are removed first: should the run die before rewinds.json is
-    written, it meets the same bad step again.
-    """
-    t, bad, data = self.t, self.step, self.data.state()
-    found, before = self._rewinds(), self.data.tokens
-    if len(found) >= t.max_rewinds:
-      raise UserError(
-        f'step {bad} is bad after {len(found)} rewinds (train.max_rewinds): look at '
-        'the data and at optim.peak, or go on with train.on_bad_step=skip'
-      )
+    """Back to a save of `rewind_steps` ago, and on with the data that is next now."""
+    bad = self.step
     self.dog.beat(f'the rewind from step {bad}')
-    self.checkpoints.wait()
-    kept = self.checkpoints.steps()
-    old = [s for s in kept if s <= bad - t.rewind_steps] or kept[:1] or [None]
-    target = old[-1]
-    self.checkpoints.forget(target or 0)
+    target, count = self.rewinds.back(bad, self.data, self.checkpoints)
     if target is None:
       self.state = self._fresh()
-    found.append({'to': target or 0, 'from': bad, 'tokens': before, 'data': data})
-    processes.write_json(self.workdir / 'rewinds.json', found)
     self.step = self._restore(target)
     self.writer.close()
     self.writer = self.late.writer = reports.Writer(self.workdir, self.step)
-    row = {'rewind_from': bad, 'rewinds': len(found), 'tokens': self.data.tokens}
+    row = {'rewind_from': bad, 'rewinds': count, 'tokens': self.data.tokens}
     self.writer.write(self.step, row)
     self.late.back(self.step, int(self.state.health.bad))
     logging.warning(
       'step %d was bad: back to step %d, on with other data', bad, self.step
     )
     self.clock.mark('lost')
-
-
-_rate = jax.jit(schedule.learning_rate, static_argnums=1)
-
-
-class _Late:
-  """Writes a step's metrics while the next one runs: fetching them would wait."""
-
-  def __init__(self, writer, model, config, done, clock, guard):
-    self.writer, self.schedule = writer, optim.OptimConfig(**config.optim).schedule
-    self.t, self.clock, self.guard = config.train, clock, guard
-    self.every, self.steps = config.train.log_every, config.train.steps
-    self.meter = reports.Meter(model)
-    self.pending, self.tokens, self.done = None, 0, done
-    self.bad, self.rewind = 0, False
-    self.first, self.began = done, time.perf_counter()
-    self.told = self.began
-
-  def back(self, done, bad):
-    """After a rewind to step `done`, where `bad` steps had been bad."""
-    self.pending, self.tokens, self.done = None, 0, done
-    self.bad, self.rewind = bad, False
-
-  def put(self, step, found, tokens, phase):
-    self.flush()
-    self.tokens += phase.batch * phase.length
-    self.pending = (step, found, tokens, phase)
-
-  def flush(self):
-    if self.pending is None:
-      return
-    step, found, tokens, phase = self.pending
-    self.pending = None
-    acts = self.guard and self.guard.policy in ('rewind', 'stop')
-    due = step % self.every == 0 or step in (self.steps, self.done + 1)
-    if acts or due:
-      self._judge(step, found)
-    now = time.perf_counter()
-    if not due and now - self.told > QUIET_S:
-      logging.info('step %d/%d loss %.4g', step, self.steps, float(found['loss']))
-      self.told = now
-    if not due or self.rewind:
-      return
-    row = {k: float(v) for k, v in found.items()}
-    row['tokens'] = tokens
-    # optax reads the schedule before it counts the step
-    row['lr'] = float(_rate(step - 1, self.schedule))
-    row |= self.meter.rates(self.tokens, phase.length)
-    row['goodput'] = self.clock.goodput()
-    self.tokens = 0
-    self.writer.write(step, row)
-    ended = step in (1, self.steps)
-    if ended or step % (10 * self.every) == 0 or now - self.told > QUIET_S:
-      pace = (now - self.began) / max(step - self.first, 1)
-      left = pace * (self.steps - step)
-      logging.info('%s', reports.line(step, self.steps, row, left))
-      self.told = now
-
-  def _judge(self, step, found):
-    """Says what the guard did until `step`; UserError where the run must end."""
-    if not self.guard or int(found['bad_steps']) == self.bad:
-      return
-    more, self.bad = int(found['bad_steps']) - self.bad, int(found['bad_steps'])
-    shown = ', '.join(f'{k} {float(found[k]):.4g}' for k in ('loss', 'grad_norm'))
-    policy = self.guard.policy
-    if policy == 'stop':
-      raise UserError(
-        f'step {step} is bad ({shown}) and train.on_bad_step=stop: look at its data, '
-        'or go on with --config.train.on_bad_step=skip'
-      )
-    streak = int(found['bad_streak'])
-    if policy != 'rewind' and streak >= self.t.max_bad_steps:
-      raise UserError(
-        f'{streak} bad steps in a row until step {step} ({shown}; train.max_bad_steps)'
-        ': look at the data and at optim.peak, or rewind with train.on_bad_step=rewind'
-      )
-    self.rewind = policy == 'rewind'
-    done = 'clipped or skipped' if policy == 'clip' else 'skipped'
-    if not self.rewind:
-      logging.warning('step %d: %d bad %s (%s)', step, more, done, shown)
-
-
-def _line(row):
-  return ' '.join(f'{k} {v:.4g}' for k, v in row.items())

@@ -13,10 +13,10 @@ from llama3_jax import tokenizer as tokenizers
 from llama3_jax.data import pipeline
 from llama3_jax.model import llama
 from llama3_jax.pipeline import plans
+from llama3_jax.reliable import goodput
 from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
-from llama3_jax.train import goodput
-from llama3_jax.train import loop
+from llama3_jax.train import fit
 from llama3_jax.train import loss as losses
 from llama3_jax.train import sources
 
@@ -50,7 +50,7 @@ def prepare(config):
   loss = functools.partial(losses.next_token, **how)
   tail = functools.partial(losses.head_loss, **how)
   plan = plans.of(config, model, tail)
-  loop.check(config, model, plan)
+  fit.check(config, model, plan)
   used = sources.of_split(config, 'train')
   rows = sources.rows(config, used)
   evaluate = during = sources.evaluator(config, loss)

@@ -13,7 +13,7 @@ from llama3_jax import axes
 from llama3_jax import feed
 from llama3_jax.pipeline import plans
 from llama3_jax.pipeline import run as pipelines
-from llama3_jax.train import guard as guards
+from llama3_jax.reliable import guard as guards
 
 
 @struct.dataclass
@@ -74,7 +74,7 @@ class TrainStep:
   loss: loss(params, batch) -> (sum, metric sums with 'count'), or the Plan of a
     pipeline: parameters are then in the order of its layout.
   optimizer: of optim.create; microbatches: of a batch, one after the other.
-  guard: what a bad step is (train/guard.py); None looks at none.
+  guard: what a bad step is (reliable/guard.py); None looks at none.
 
   Metrics are means over the supervised items, and grad_norm, count. The step is static
   under jit, so make it once; the state that it is given is donated.

@@ -30,8 +30,8 @@ from llama3_jax.data import shards
 from llama3_jax.model import convert
 from llama3_jax.post import preference
 from llama3_jax.post import sft
+from llama3_jax.reliable import goodput
 from llama3_jax.train import checkpoint
-from llama3_jax.train import goodput
 from llama3_jax.train import metrics
 
 SFT = {

@@ -25,7 +25,7 @@ def build(results: Mapping) -> str:
     'title', 'summary': str.
     'notes': [str], said under the title (e.g. generated text stood in for real text).
     'seconds': float; 'memory_bytes': int, peak, of the whole run.
-    'stages': [{'name', 'seconds', 'memory_bytes', 'goodput'?: of train/goodput.py,
+    'stages': [{'name', 'seconds', 'memory_bytes', 'goodput'?: of reliable/goodput.py,
       'objective'?: 'next token' |
       'reward' | 'dpo' (else told from the name), 'metrics': [{'step', 'tokens', 'loss',
       'lr'?, 'grad_norm'?, 'eval_loss'?}]}], in order; tokens from the stage's start.

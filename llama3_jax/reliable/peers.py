@@ -22,7 +22,7 @@ from jax._src.lib import _jax
 from jax.experimental import multihost_utils
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.train import coordinator
+from llama3_jax.reliable import coordinator
 
 BEAT = 5.0  # seconds between signs of life
 SILENCE = 40.0  # seconds without one after which a process counts as dead

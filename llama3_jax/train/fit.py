@@ -1,0 +1,45 @@
+"""Whether a training config fits the model and the mesh, before any data is read."""
+
+from llama3_jax import axes
+from llama3_jax import mesh as meshes
+from llama3_jax import quant
+from llama3_jax.base.errors import UserError
+from llama3_jax.model import remat
+from llama3_jax.reliable import guard as guards
+from llama3_jax.reliable import health
+from llama3_jax.train import schedule
+
+
+def check(config, model, plan=None):
+  """Phases of the ramp; UserError when they or the model do not fit the mesh."""
+  t = config.train
+  least_1 = ('log_every', 'save_every', 'microbatches', 'keep', 'batch', 'length')
+  for name in least_1:
+    if t[name] < 1:
+      raise UserError(f'train.{name}={t[name]}: a number of 1 or more is needed')
+  for name in ('eval_every', 'keep_every', 'replay_every', 'stats_every'):
+    if t[name] < 0:
+      raise UserError(f'train.{name}={t[name]}: 0 (never) or more is needed')
+  saves = min(t.keep, -(-t.steps // t.save_every))
+  if t.get('average', 0) > saves > 0:
+    raise UserError(
+      f'train.average={t.average}: {saves} saves are kept; raise train.keep, lower '
+      'train.save_every, or lower train.average'
+    )
+  o = config.optim
+  if 0 < o.decay < o.warmup:
+    raise UserError(
+      f'optim.decay={o.decay} is before optim.warmup={o.warmup} ends: the '
+      'learning rate would jump; raise decay or lower warmup'
+    )
+  guards.create(t)
+  health.check(t.replay_every)
+  quant.check(model.quant)
+  remat.names(model.remat)
+  m = axes.mesh()
+  sizes = (1,) * len(axes.AXES) if m is None else m.axis_sizes
+  meshes.check(sizes, model, plan is not None)
+  phases = schedule.ramp(t)
+  for p in phases:
+    meshes.check_batch(sizes, p.batch, p.length, t.microbatches)
+  return phases

@@ -1,0 +1,91 @@
+"""A step's metrics, looked at while the next step runs: the log, and what is bad."""
+
+import time
+
+import jax
+from absl import logging
+
+from llama3_jax.base.errors import UserError
+from llama3_jax.train import metrics as reports
+from llama3_jax.train import optim
+from llama3_jax.train import schedule
+
+QUIET_S = 30.0  # without a line in the log, at most
+_rate = jax.jit(schedule.learning_rate, static_argnums=1)
+
+
+class Late:
+  """Writes a step's metrics while the next one runs: fetching them would wait."""
+
+  def __init__(self, writer, model, config, done, clock, guard):
+    self.writer, self.schedule = writer, optim.OptimConfig(**config.optim).schedule
+    self.t, self.clock, self.guard = config.train, clock, guard
+    self.every, self.steps = config.train.log_every, config.train.steps
+    self.meter = reports.Meter(model)
+    self.pending, self.tokens, self.done = None, 0, done
+    self.bad, self.rewind = 0, False
+    self.first, self.began = done, time.perf_counter()
+    self.told = self.began
+
+  def back(self, done, bad):
+    """After a rewind to step `done`, where `bad` steps had been bad."""
+    self.pending, self.tokens, self.done = None, 0, done
+    self.bad, self.rewind = bad, False
+
+  def put(self, step, found, tokens, phase):
+    self.flush()
+    self.tokens += phase.batch * phase.length
+    self.pending = (step, found, tokens, phase)
+
+  def flush(self):
+    if self.pending is None:
+      return
+    step, found, tokens, phase = self.pending
+    self.pending = None
+    acts = self.guard and self.guard.policy in ('rewind', 'stop')
+    due = step % self.every == 0 or step in (self.steps, self.done + 1)
+    if acts or due:
+      self._judge(step, found)
+    now = time.perf_counter()
+    if not due and now - self.told > QUIET_S:
+      logging.info('step %d/%d loss %.4g', step, self.steps, float(found['loss']))
+      self.told = now
+    if not due or self.rewind:
+      return
+    row = {k: float(v) for k, v in found.items()}
+    row['tokens'] = tokens
+    # optax reads the schedule before it counts the step
+    row['lr'] = float(_rate(step - 1, self.schedule))
+    row |= self.meter.rates(self.tokens, phase.length)
+    row['goodput'] = self.clock.goodput()
+    self.tokens = 0
+    self.writer.write(step, row)
+    ended = step in (1, self.steps)
+    if ended or step % (10 * self.every) == 0 or now - self.told > QUIET_S:
+      pace = (now - self.began) / max(step - self.first, 1)
+      left = pace * (self.steps - step)
+      logging.info('%s', reports.line(step, self.steps, row, left))
+      self.told = now
+
+  def _judge(self, step, found):
+    """Says what the guard did until `step`; UserError where the run must end."""
+    if not self.guard or int(found['bad_steps']) == self.bad:
+      return
+    more, self.bad = int(found['bad_steps']) - self.bad, int(found['bad_steps'])
+    shown = ', '.join(f'{k} {float(found[k]):.4g}' for k in ('loss', 'grad_norm'))
+    policy = self.guard.policy
+    if policy == 'stop':
+      raise UserError(
+        f'step {step} is bad ({shown}) and train.on_bad_step=stop: look at its data, '
+        'or go on with --config.train.on_bad_step=skip'
+      )
+    streak = int(found['bad_streak'])
+    if policy != 'rewind' and streak >= self.t.max_bad_steps:
+      raise UserError(
+        f'{streak} bad steps in a row until step {step} ({shown}; train.max_bad_steps)'
+        ': look at the data and at optim.peak, or rewind with train.on_bad_step=rewind'
+      )
+    self.rewind = policy == 'rewind'
+    done = 'clipped or skipped' if policy == 'clip' else 'skipped'
+    if not self.rewind:
+      logging.warning('step %d: %d bad %s (%s)', step, more, done, shown)
