@@ -21,6 +21,7 @@ WIRED = (
   *('seed', 'mesh', 'init_from', 'reward_from', 'tokenizer', 'documents', 'inputs'),
   *('members', 'folder', 'data.root', 'data.tokenizer', 'data.files'),
   *('data.heldout_files', 'needle.tokenizer', 'needle.documents'),
+  *('task_names', 'data.task_names'),
 )
 
 
@@ -32,6 +33,7 @@ def get_config(size='tiny'):
   c.data = ''  # folder of real preference data, maths and code (see data/assets.py)
   # The reward model's rows with it: three answers by people take 300 to 1,000 tokens.
   c.data_rows = ml_collections.ConfigDict(dict(length=768, batch=6))
+  c.task_names = ('copy', 'sort', 'arithmetic', 'needle', 'format')  # that train it
   c.rounds = 2  # of post-training; six in the paper (4)
   c.members = 2  # DPO runs of a round that are averaged (4.1.5)
   c.shots = 4  # solved examples before a question to the base model

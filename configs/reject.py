@@ -24,6 +24,7 @@ def get_config(size='tiny'):
     dict(
       tokenizer='',  # vocabulary file; '': the one that init_from carries
       tasks=600 if size == 'tiny' else 0,  # generated prompts, with checkable answers
+      task_names=('copy', 'sort', 'arithmetic', 'needle', 'format'),  # of tasks/
       files=(),  # JSONL files of preference rows, whose prompts are taken
     )
   )

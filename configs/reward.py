@@ -14,6 +14,7 @@ def base(size):
     dict(
       tokenizer='',  # vocabulary file; '': the one that init_from carries
       tasks=3000,  # generated examples of the verifiable tasks (train split)
+      task_names=('copy', 'sort', 'arithmetic', 'needle', 'format'),  # of tasks/
       files=(),  # JSONL files of further examples
       heldout_tasks=320,  # generated examples of the held-out split
       heldout_files=(),

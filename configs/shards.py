@@ -12,6 +12,7 @@ def get_config(arg='tiny'):
   c.tokenizer = 'runs/herd/tokenizer/tokenizer.model'
   c.heldout = 0.03  # share of documents kept for evaluation
   c.task_pages = 5000  # pages of verifiable exercises, category math
+  c.task_names = ('copy', 'sort', 'arithmetic', 'needle', 'format')  # which tasks
   c.drills = 12_000  # lines of repeated words
   c.needle = ml_collections.ConfigDict(
     dict(

@@ -18,6 +18,7 @@ def get_config(mode='train'):
   c.hold_out = 20  # every n-th document of a language is for the report only
   c.max_characters = 200_000_000  # of training text, a language
   c.task_pages = 0  # generated pages of exercises beside the inputs
+  c.task_names = ('copy', 'sort', 'arithmetic', 'needle', 'format')  # which tasks
   if mode == 'tiny':  # the herd's: its exercises' words become tokens
     c.vocab_size = 1792
     c.task_pages = 4000

@@ -16,7 +16,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
 from llama3_jax.eval import run
 from llama3_jax.generate.sample import Settings
-from llama3_jax.tasks import suite
+from llama3_jax.tasks import task as tasks
 from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 
@@ -59,11 +59,15 @@ def _dialogs(config, params, model, tokenizer):
   """A few questions of each task with the model's answers, for the reader."""
   found, settings = [], Settings(temperature=0.0, max_new=config.max_new)
   for task in config.tasks:
-    examples = suite.examples(task, config.dialogs, config.seed, 'heldout')
-    said = run.answers(params, model, tokenizer, examples, None, settings, config.batch)
+    asked = tasks.load(task)
+    examples = asked.examples('heldout', config.dialogs, config.seed)
+    said = run.answers(
+      params, model, tokenizer, asked, examples, None, settings, config.batch
+    )
     for e, text in zip(examples, said):
-      mark = 'right' if suite.score(e, text) else f'wrong, the answer is {e.answer}'
-      turns = (('user', e.prompt), ('assistant', text))
+      right = asked.score(e, text) == 1
+      mark = 'right' if right else f'wrong, the answer is {e.answer}'
+      turns = (('user', asked.prompt(e)), ('assistant', text))
       messages = [{'role': role, 'content': content} for role, content in turns]
       found.append({'title': f'{task} ({mark})', 'messages': messages})
   return found

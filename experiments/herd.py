@@ -88,9 +88,11 @@ def _data(config, run):
     given = Files((at('sft'),), *people, rows)
   run.stage('curate', curate.main, config.curate, {'inputs': inputs})
   documents = f'{run.at("curate")}/documents'
-  run.stage('tokenizer', tokenizer.main, config.tokenizer, {'inputs': (documents,)})
+  names = {'task_names': config.task_names}
+  words = names | {'inputs': (documents,)}
+  run.stage('tokenizer', tokenizer.main, config.tokenizer, words)
   places = {'documents': documents, 'tokenizer': _vocabulary(run), 'seed': config.seed}
-  run.stage('shards', shards.main, config.shards, places)
+  run.stage('shards', shards.main, config.shards, places | names)
   return given
 
 
@@ -128,6 +130,7 @@ def _post(config, run, start, files=()):
     'data.tokenizer': _vocabulary(run),
     'data.files': tuple(files),
     'data.heldout_files': (),
+    'data.task_names': config.task_names,
   }
 
 

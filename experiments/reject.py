@@ -41,7 +41,8 @@ def main(config, folder):
     )
   tasks = []
   if config.data.tasks:
-    tasks = suite.mixed(config.data.tasks, config.seed + 1, 'train')
+    names = config.data.task_names
+    tasks = suite.mixed(config.data.tasks, config.seed + 1, 'train', names)
   prompts = [(chat.Message('user', e.prompt),) for e in tasks]
   for path in config.data.files:
     prompts += [example.prompt for example in preference.read(path)]

@@ -33,7 +33,9 @@ def main(config, folder):
     found, tokenizer, t.length, data.mode, config.seed
   )
   train, dropped = rank(preference.examples(data, config.seed, 'train'))
-  heldout, _ = rank(preference.of_tasks(data.heldout_tasks, config.seed, 'heldout'))
+  names = data.task_names
+  made = preference.of_tasks(data.heldout_tasks, config.seed, 'heldout', names)
+  heldout, _ = rank(made)
   loss = functools.partial(reward.loss, config=model)
   train_step = step.compose(
     loss,

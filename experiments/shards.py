@@ -51,7 +51,7 @@ def _sources(config, tokenizer):
     found[name] = list(jsonl.documents(path, 'documents'))
   if not found:
     raise UserError(f'documents={config.documents}: no *.jsonl.gz there; curate first')
-  pages = suite.documents(config.task_pages, config.seed)
+  pages = suite.documents(config.task_pages, config.seed, config.task_names)
   found['math'] = [*found.get('math', []), *pages]
   found['drill'] = suite.drills(config.drills, config.seed)
   general = found.get('general') or next(iter(found.values()))

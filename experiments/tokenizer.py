@@ -84,7 +84,8 @@ def _split(config):
   used = collections.Counter()
   seen = collections.Counter()
   made = itertools.chain(
-    suite.documents(config.task_pages, 0), suite.drills(config.task_pages, 0)
+    suite.documents(config.task_pages, 0, config.task_names),
+    suite.drills(config.task_pages, 0),
   )
   pages = (('exercises', d['text']) for d in made)
   for language, text in itertools.chain(documents(config.inputs), pages):

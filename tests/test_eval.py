@@ -1,7 +1,6 @@
 """Properties of evaluation: intervals, scores, needle, gate."""
 
 import dataclasses
-import random
 
 import jax
 import numpy as np
@@ -13,7 +12,10 @@ from llama3_jax.eval import needle
 from llama3_jax.eval import run
 from llama3_jax.generate import engine
 from llama3_jax.tasks import needle as task
-from llama3_jax.tasks import suite
+from llama3_jax.tasks.task import Example
+from llama3_jax.tasks.task import Task
+from llama3_jax.tasks.task import load
+from llama3_jax.train import likelihood
 
 HAY = ['The sky over the old town was grey.', 'A small boat came into the harbour.']
 
@@ -40,7 +42,7 @@ def test_interval_is_the_papers():
 
 @pytest.mark.parametrize('shots', [None, 2])
 def test_right_answers_score_one_and_wrong_ones_zero(monkeypatch, tokenizer, shots):
-  known = {e.prompt: e.answer for e in suite.examples('sort', 20, 0, 'heldout')}
+  known = {e.prompt: e.answer for e in load('sort').examples('heldout', 20, 0)}
 
   def reply(prompt):
     asked = [text for text in known if text in prompt]
@@ -65,9 +67,9 @@ def test_macro_average_weighs_tasks_alike():
 
 
 def test_base_prompt_shows_solved_examples(tokenizer):
-  solved = suite.examples('copy', 2, 0, 'train')
-  [asked] = suite.examples('copy', 1, 0, 'heldout')
-  text = tokenizer.decode(run.base_prompt(tokenizer, asked, solved))
+  solved = load('copy').examples('train', 2, 0)
+  [asked] = load('copy').examples('heldout', 1, 0)
+  text = tokenizer.decode(run.base_prompt(tokenizer, load('copy'), asked, solved))
   assert all(f'Q: {e.prompt}\nA: {e.answer}\n' in text for e in solved)
   assert text.endswith(f'Q: {asked.prompt}\nA:')
 
@@ -84,8 +86,9 @@ def test_haystack_has_the_length_and_the_depth(tokenizer):
   for length in (256, 512):
     places = []
     for depth in (0.0, 0.5, 1.0):
-      rng = random.Random(0)
-      ids, answer = needle.prompt(tokenizer, HAY, length, depth, rng)
+      cell = needle.haystack(tokenizer, HAY, length, depth)
+      [e] = cell.examples('heldout', 1, 0)
+      ids, answer = tokenizer.encode(e.prompt, bos=True), e.answer
       assert length - 60 < len(ids) + needle.ANSWER <= length
       text = tokenizer.decode(ids)
       assert text.endswith('\nA:') and f' {answer}.' in text
@@ -175,6 +178,41 @@ def test_gate_needs_recovery_and_perfect_recall():
 def test_generation_does_not_change_the_parameters(tokenizer):
   params = toy.model()
   before = jax.tree.map(np.array, params)
-  run.answers(params, toy.CONFIG, tokenizer, suite.examples('copy', 1, 0, 'heldout'))
+  asked = load('copy').examples('heldout', 1, 0)
+  run.answers(params, toy.CONFIG, tokenizer, load('copy'), asked)
   for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(params)):
     np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize('stop,score', [('\n', 0.0), ('\nQ:', 1.0)])
+def test_worked_solution_is_read_until_the_tasks_own_end(
+  monkeypatch, tokenizer, stop, score
+):
+  """The first line alone would be scored where a solution takes several."""
+  last = lambda e, response: float(response.split('\n')[-1] == e.answer)
+  examples = lambda split, n, seed: [Example('2 + 3', '5')] * n
+  monkeypatch.setattr(
+    run.task_lib, 'load', lambda name: Task(examples, last, stop=stop)
+  )
+  answering(monkeypatch, tokenizer, lambda prompt: ' 2 and 3 make\n5\nQ: next\nA: 7')
+  found = run.tasks(None, toy.CONFIG, tokenizer, ('sums',), 4, shots=0)
+  assert found['sums']['score'] == score
+
+
+def test_base_model_picks_the_likeliest_choice(tokenizer):
+  """As by hand: the log-probability of each choice after the prompt."""
+  params, words = toy.model(), ('apple', 'moon and sun', 'a')
+  task = Task(lambda split, n, seed: [])
+  asked = [Example(f'Which {i}?', 'a', choices=words) for i in range(3)]
+  found = run.answers(params, toy.CONFIG, tokenizer, task, asked, ())
+  for e, chosen in zip(asked, found):
+    ids = [tokenizer.encode(f' {word}') for word in words]
+    prompt = run.base_prompt(tokenizer, task, e, ())
+    logp = likelihood.of_answers(params, [prompt] * 3, ids, toy.CONFIG, 3, 128)
+    assert chosen == words[int(np.argmax(logp))]
+
+
+def test_task_with_images_is_refused_by_a_model_of_text(tokenizer):
+  seen = Example('What is it?', 'a cat', media=('cat.png',))
+  with pytest.raises(UserError, match='images or sound'):
+    run.answers(None, toy.CONFIG, tokenizer, Task(lambda *_: []), [seen])

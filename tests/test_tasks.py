@@ -1,31 +1,32 @@
 """The verifiable tasks: right answers, disjoint splits, ranked responses."""
 
+import json
 import random
 
 import pytest
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.tasks import example
 from llama3_jax.tasks import needle
 from llama3_jax.tasks import suite
+from llama3_jax.tasks import task
 
 
-@pytest.mark.parametrize('task', suite.TASKS)
-def test_splits_share_no_prompt_and_held_out_prompts_are_different(task):
-  train = {e.prompt for e in suite.examples(task, 400, 0, 'train')}
-  heldout = [e.prompt for e in suite.examples(task, 100, 1, 'heldout')]
+@pytest.mark.parametrize('name', suite.TASKS)
+def test_splits_share_no_prompt_and_held_out_prompts_are_different(name):
+  train = {e.prompt for e in task.load(name).examples('train', 400, 0)}
+  heldout = [e.prompt for e in task.load(name).examples('heldout', 100, 1)]
   assert heldout and len(heldout) == len(set(heldout))
   assert not train & set(heldout)
 
 
 def test_answers_follow_from_prompts():
-  for e in suite.examples('sort', 50, 0, 'train'):
+  for e in task.load('sort').examples('train', 50, 0):
     assert e.answer.split() == sorted(e.prompt.removeprefix('Sort: ').split())
-  for e in suite.examples('arithmetic', 50, 0, 'train'):
+  for e in task.load('arithmetic').examples('train', 50, 0):
     assert int(e.answer) == eval(e.prompt.removeprefix('Compute: '))
-  for e in suite.examples('copy', 50, 0, 'train'):
+  for e in task.load('copy').examples('train', 50, 0):
     assert e.prompt == f'Copy: {e.answer}'
-  for e in suite.examples('needle', 50, 0, 'train'):
+  for e in task.load('needle').examples('train', 50, 0):
     assert f'Remember: {e.answer}.' in e.prompt
     assert e.prompt.endswith(f'What goes with {e.answer.split()[0]}?')
 
@@ -47,14 +48,14 @@ def test_ranked_is_right_then_wrapped_then_wrong():
 
 
 def test_score_ignores_space_around_the_answer_only():
-  e = example.Example('copy', 'Copy: sun moon', 'sun moon')
+  e = task.Example('Copy: sun moon', 'sun moon', 'copy')
   assert suite.score(e, ' sun moon\n') == 1
   assert suite.score(e, 'sun  moon') == suite.score(e, 'sun moon.') == 0
 
 
 def test_unknown_task_is_named():
-  with pytest.raises(UserError, match='chess.*copy, sort'):
-    suite.examples('chess', 1, 0, 'train')
+  with pytest.raises(UserError, match='chess.*copy, format'):
+    task.load('chess').examples('train', 1, 0)
 
 
 def test_drills_repeat_a_line_of_words():
@@ -63,7 +64,7 @@ def test_drills_repeat_a_line_of_words():
     periods = [
       n for n in range(3, 17) if words == (words[:n] * len(words))[: len(words)]
     ]
-    assert periods and set(words) <= set(example.WORDS)
+    assert periods and set(words) <= set(task.WORDS)
 
 
 @pytest.mark.parametrize('depth', (0.0, 0.5, 1.0))
@@ -83,3 +84,74 @@ def test_a_page_asks_for_every_fact_it_hides():
   for fact in facts:
     key, value = fact.split('.')[0].split()
     assert f'Q: What goes with {key}?\nA: {key} {value}' in page
+
+
+def write(path, rows):
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+
+
+def test_rows_of_a_file_are_a_task(tmp_path):
+  solved = {'question': 'One and one?', 'answer': '2', 'worked': 'It is 1 + 1.\n2'}
+  write(tmp_path / 'train.jsonl', [solved])
+  asked = [{'question': f'{i} and {i}?', 'answer': str(2 * i)} for i in range(5)]
+  write(tmp_path / 'test.jsonl', [*asked, asked[0]])
+  made = task.load(f'rows={tmp_path}/test.jsonl,{tmp_path}/train.jsonl')
+  found = made.examples('heldout', 10, 0)
+  assert len(found) == 5 and made.examples('heldout', 10, 0) == found
+  assert {e.prompt: e.answer for e in found} == {
+    row['question']: row['answer'] for row in asked
+  }
+  [shot] = made.examples('train', 1, 0)
+  assert suite.document([shot]) == 'Q: One and one?\nA: It is 1 + 1.\n2'
+  assert suite.score(found[0], f' {found[0].answer}\n') == 1
+
+
+@pytest.mark.parametrize(
+  'row,words',
+  [
+    ({'question': 'Q', 'answer': 'a', 'choices': ['b', 'c']}, 'none of its choices'),
+    ({'question': 'Q'}, "'answer' is missing"),
+    ({'question': 'Q', 'answer': 'a', 'choice': ['a']}, "is it 'choices'"),
+    ({'question': 'Q', 'answer': 'a', 'choices': 'ab'}, 'a list of texts'),
+    ({'question': 'Q', 'answer': 'a', 'choices': ['a', 1]}, 'a list of texts'),
+  ],
+)
+def test_row_that_is_no_question_is_one_line(tmp_path, row, words):
+  write(tmp_path / 'test.jsonl', [row])
+  with pytest.raises(UserError, match='line 1') as error:
+    task.load(f'rows={tmp_path}/test.jsonl').examples('heldout', 1, 0)
+  assert words in str(error.value) and '\n' not in str(error.value)
+
+
+def test_file_without_solved_rows_says_so(tmp_path):
+  write(tmp_path / 'test.jsonl', [{'question': 'Q', 'answer': 'a'}])
+  with pytest.raises(UserError, match='train rows'):
+    task.load(f'rows={tmp_path}/test.jsonl').examples('train', 1, 0)
+
+
+def test_a_module_of_your_own_is_a_task(tmp_path, monkeypatch):
+  text = (
+    'from llama3_jax.tasks import task\n\n'
+    'def create(source):\n'
+    "  one = task.Example('2 + 2', source)\n"
+    '  return task.Task(lambda split, n, seed: [one] * n)\n'
+  )
+  (tmp_path / 'my_own').mkdir()
+  (tmp_path / 'my_own/sums.py').write_text(text)
+  monkeypatch.syspath_prepend(tmp_path)
+  [e] = task.load('my_own.sums=4').examples('heldout', 1, 0)
+  assert (e.answer, e.task) == ('4', 'my_own.sums=4') and suite.score(e, '4') == 1
+
+
+def test_a_new_task_changes_no_data_of_others():
+  two = suite.preference_rows(20, 0, 'train', ('copy', 'sort'))
+  assert {row['source'] for row in two} == {'copy', 'sort'}
+  assert set(suite.TASKS) == {'copy', 'sort', 'arithmetic', 'needle', 'format'}
+
+
+def test_answers_that_are_all_the_same_cannot_be_spoiled(tmp_path):
+  write(tmp_path / 't.jsonl', [{'question': 'Q', 'answer': 'a'}])
+  made = task.load(f'rows={tmp_path}/t.jsonl,{tmp_path}/t.jsonl')
+  [e] = made.examples('heldout', 1, 0)
+  with pytest.raises(UserError, match='one answer only'):
+    suite.spoiled(e, random.Random(0))

@@ -7,37 +7,47 @@ import numpy as np
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.generate import engine
+from llama3_jax.eval import run
 from llama3_jax.generate.sample import Settings
 from llama3_jax.model import llama
-from llama3_jax.tasks import needle as task
+from llama3_jax.tasks import needle
+from llama3_jax.tasks.task import Example
+from llama3_jax.tasks.task import Task
 from llama3_jax.tokenizer import Tokenizer
 
 ANSWER = 8  # tokens left for the answer
 FRAME = 1  # begin_of_text
 
 
-def prompt(
+def haystack(
   tokenizer: Tokenizer,
   sentences: Sequence[str],
   length: int,
   depth: float,
-  rng: random.Random,
   n_facts: int = 1,
-) -> tuple[list[int], str]:
-  """Ids of a haystack with its question, `length` tokens with the answer, and the
-  answer. The form is that of the pages of exercises, so a base model can go on."""
+) -> Task:
+  """The Task of a fact at `depth` (0 = the beginning) of `length` tokens, the answer
+  included; the form is that of the pages of exercises, so a base model can go on."""
   count = lambda text: len(tokenizer.encode(text))
-  room = length - FRAME
-  while True:
-    context, question, answer = task.haystack(
-      rng, sentences, room, depth, n_facts, count
-    )
-    ids = tokenizer.encode(task.prompt(context, question), bos=True)
-    # Sentences joined may take a few tokens more than alone.
-    if len(ids) + ANSWER <= length:
-      return ids, answer
-    room -= len(ids) + ANSWER - length
+
+  def make(rng):
+    room = length - FRAME
+    while True:
+      context, question, answer = needle.haystack(
+        rng, sentences, room, depth, n_facts, count
+      )
+      text = needle.prompt(context, question)
+      # Sentences joined may take a few tokens more than alone.
+      if (over := FRAME + count(text) + ANSWER - length) <= 0:
+        return Example(text, answer)
+      room -= over
+
+  def examples(split, n, seed):
+    draw = lambda i: random.Random(f'{seed}/{length}/{depth}/{i}')
+    return [make(draw(i)) for i in range(n)]
+
+  begins = lambda e, response: float(response.startswith(e.answer))
+  return Task(examples, begins, page=lambda e: e.prompt, max_new=ANSWER)
 
 
 def grid(
@@ -58,25 +68,18 @@ def grid(
   haystacks depend on seed, length, depth and number only. Raises UserError when a
   length has no room for a fact and its question.
   """
-  cells, prompts, answers = [], [], []
-  for length in lengths:
+  recall = np.zeros((len(depths), len(lengths)))
+  for j, length in enumerate(lengths):
     if length < 64:
       raise UserError(f'needle.lengths: {length} is too short; use 64 tokens or more')
-    for depth in depths:
-      for number in range(samples):
-        rng = random.Random(f'{seed}/{length}/{depth}/{number}')
-        ids, answer = prompt(tokenizer, sentences, length, depth, rng, n_facts)
-        cells.append((depths.index(depth), lengths.index(length)))
-        prompts.append(ids)
-        answers.append(answer)
-  settings = Settings(0.0, max_new=ANSWER, vocab_size=tokenizer.vocab_size)
-  found = engine.generate(
-    params, prompts, config, tokenizer.stop_ids, settings, batch_size=batch_size
-  )
-  recall = np.zeros((len(depths), len(lengths)))
-  for cell, answer, [completion] in zip(cells, answers, found):
-    said = tokenizer.decode(completion.ids).strip().split('\n')[0]
-    recall[cell] += float(said.startswith(answer)) / samples
+    for i, depth in enumerate(depths):
+      task = haystack(tokenizer, sentences, length, depth, n_facts)
+      asked = task.examples('heldout', samples, seed)
+      said = run.answers(
+        *(params, config, tokenizer, task, asked, (), Settings(0.0, max_new=ANSWER)),
+        batch_size=batch_size,
+      )
+      recall[i, j] = sum(map(task.score, asked, said)) / samples
   return {
     'lengths': [int(n) for n in lengths],
     'depths': [float(d) for d in depths],

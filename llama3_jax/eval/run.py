@@ -6,15 +6,22 @@ import math
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+import numpy as np
+
 from llama3_jax import chat
 from llama3_jax import feed
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.data import pipeline
 from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings
 from llama3_jax.model import llama
 from llama3_jax.tasks import suite
+from llama3_jax.tasks import task as task_lib
+from llama3_jax.tasks.task import Example
+from llama3_jax.tasks.task import Task
 from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.train import likelihood
 from llama3_jax.train import loss as losses
 from llama3_jax.train import step
 
@@ -26,15 +33,17 @@ def interval(score: float, n: int) -> float:
   return 1.96 * math.sqrt(max(score * (1 - score), 0) / max(n, 1))
 
 
-def base_prompt(tokenizer: Tokenizer, example, shots: Sequence) -> list[int]:
+def base_prompt(
+  tokenizer: Tokenizer, task: Task, example: Example, shots: Sequence[Example]
+) -> list[int]:
   """Ids of a question after solved ones, in the form of the pages of exercises."""
   solved = suite.document(shots) + '\n' if shots else ''
-  return tokenizer.encode(f'{solved}Q: {example.prompt}\nA:', bos=True)
+  return tokenizer.encode(solved + task.page(example), bos=True)
 
 
-def chat_prompt(tokenizer: Tokenizer, example) -> list[int]:
+def chat_prompt(tokenizer: Tokenizer, task: Task, example: Example) -> list[int]:
   """Ids of a question as the user's message, with the assistant's header open."""
-  said = [chat.Message('user', example.prompt)]
+  said = [chat.Message('user', task.prompt(example))]
   return chat.encode(tokenizer, said, prompt=True).ids.tolist()
 
 
@@ -42,49 +51,78 @@ def answers(
   params: llama.Params,
   config: ModelConfig,
   tokenizer: Tokenizer,
+  task: Task,
   examples: Sequence,
   shots: Sequence | None = None,
   settings: Settings = GREEDY,
   batch_size: int = 16,
 ) -> list[str]:
-  """The model's answer to each example: as a base model after `shots` (first line
-  only), or in a chat when `shots` is None."""
+  """The model's answer to each example of a task.
+
+  shots None: in a chat. Else as a base model after those solved examples: the text
+  until `task.stop`, or the likeliest of the example's choices.
+  """
+  if any(e.media for e in examples):
+    raise UserError('this model reads text: the task has images or sound')
   if shots is None:
-    prompts = [chat_prompt(tokenizer, e) for e in examples]
+    prompts = [chat_prompt(tokenizer, task, e) for e in examples]
   else:
-    prompts = [base_prompt(tokenizer, e, shots) for e in examples]
-  settings = dataclasses.replace(settings, vocab_size=tokenizer.vocab_size)
+    prompts = [base_prompt(tokenizer, task, e, shots) for e in examples]
+    if examples and all(e.choices for e in examples):
+      return _chosen(params, config, tokenizer, examples, prompts, batch_size)
+  room = max(settings.max_new, task.max_new)
+  settings = dataclasses.replace(
+    settings, max_new=room, vocab_size=tokenizer.vocab_size
+  )
   found = engine.generate(
     params, prompts, config, tokenizer.stop_ids, settings, batch_size=batch_size
   )
   texts = [tokenizer.decode(completion.ids) for [completion] in found]
-  return texts if shots is None else [t.strip().split('\n')[0] for t in texts]
+  return texts if shots is None else [t.strip().split(task.stop)[0] for t in texts]
+
+
+def _chosen(params, config, tokenizer, examples, prompts, size):
+  """Of each example the choice that is likeliest after its prompt."""
+  pairs = [
+    (ids, tokenizer.encode(f' {choice}'))
+    for e, ids in zip(examples, prompts)
+    for choice in e.choices
+  ]
+  asked, said = zip(*pairs)
+  length = engine.bucket(max(len(a) + len(b) for a, b in pairs))
+  logp = iter(likelihood.of_answers(params, asked, said, config, size, length))
+  scores = [[next(logp) for _ in e.choices] for e in examples]
+  return [e.choices[int(np.argmax(row))] for e, row in zip(examples, scores)]
 
 
 def tasks(
   params: llama.Params,
   config: ModelConfig,
   tokenizer: Tokenizer,
-  names: Sequence[str] = tuple(suite.TASKS),
+  names: Sequence[str] = suite.TASKS,
   n: int = 100,
   seed: int = 0,
   shots: int | None = None,
   settings: Settings = GREEDY,
   batch_size: int = 16,
 ) -> dict[str, dict]:
-  """Exact match on up to `n` held-out examples a task: {task: {'score', 'n', 'ci'}}.
+  """Mean score on up to `n` held-out examples a task: {task: {'score', 'n', 'ci'}}.
 
   shots None asks in a chat; a number asks a base model after so many solved examples
   of the train split. 'macro' is the mean over tasks, whatever their n.
   """
   results = {}
-  for name in names:
-    examples = suite.examples(name, n, seed, 'heldout')
-    solved = None if shots is None else suite.examples(name, shots, seed, 'train')
-    said = answers(params, config, tokenizer, examples, solved, settings, batch_size)
-    right = sum(suite.score(e, text) for e, text in zip(examples, said))
+  for name, task in {name: task_lib.load(name) for name in names}.items():
+    examples = task.examples('heldout', n, seed)
+    solved = None if shots is None else []
+    if shots:
+      solved = task.examples('train', shots, seed)
+    said = answers(
+      *(params, config, tokenizer, task, examples, solved, settings, batch_size)
+    )
+    right = sum(task.score(e, text) for e, text in zip(examples, said))
     count = len(examples)  # a task with few prompts gives fewer than n
-    score = right / count
+    score = right / max(count, 1)
     results[name] = {'score': score, 'n': count, 'ci': interval(score, count)}
   return {**results, 'macro': macro(results)}
 

@@ -49,16 +49,16 @@ def read(path: str | os.PathLike, field: str = 'data.files') -> list[Preference]
   return [parse(row, where) for where, row in jsonl.read(path, field)]
 
 
-def of_tasks(n: int, seed: int, split: str) -> list[Preference]:
+def of_tasks(n: int, seed: int, split: str, names) -> list[Preference]:
   """Generated examples of the verifiable tasks."""
-  made = suite.preference_rows(n, seed, split) if n else []
+  made = suite.preference_rows(n, seed, split, names) if n else []
   return [parse(row, f'{split} example {i}') for i, row in enumerate(made)]
 
 
 def examples(data, seed: int, split: str) -> list[Preference]:
   """What a config's `data` names for a split: generated examples, then its files'."""
   before = '' if split == 'train' else 'heldout_'
-  found = of_tasks(data[f'{before}tasks'], seed, split)
+  found = of_tasks(data[f'{before}tasks'], seed, split, data.task_names)
   for path in data[f'{before}files']:
     found += read(path, f'data.{before}files')
   return found

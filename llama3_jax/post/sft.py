@@ -45,7 +45,8 @@ def read(path: str | os.PathLike, field: str = 'data.files') -> list[Dialog]:
 def dialogs(data, seed: int, split: str) -> list[Dialog]:
   """What a config's `data` names for a split: generated dialogs, then its files'."""
   before = '' if split == 'train' else 'heldout_'
-  made = suite.sft_rows(data[f'{before}tasks'], seed, split)
+  n = data[f'{before}tasks']
+  made = suite.sft_rows(n, seed, split, data.task_names) if n else []
   found = [parse(row, f'{split} example {i}') for i, row in enumerate(made)]
   for path in data[f'{before}files']:
     found += read(path, f'data.{before}files')

@@ -1,6 +1,6 @@
 """Arithmetic: the sum or the difference of two digits."""
 
-from llama3_jax.tasks import example
+from llama3_jax.tasks import task
 
 
 def make(rng):
@@ -9,4 +9,9 @@ def make(rng):
     question, answer = f'{a} - {b}', a - b
   else:
     question, answer = f'{a} + {b}', a + b
-  return example.Example('arithmetic', f'Compute: {question}', str(answer))
+  return task.Example(f'Compute: {question}', str(answer))
+
+
+def create(source=''):
+  del source
+  return task.generated('arithmetic', make)

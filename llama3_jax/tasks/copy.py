@@ -1,8 +1,13 @@
 """Copy: repeat the words, in order."""
 
-from llama3_jax.tasks import example
+from llama3_jax.tasks import task
 
 
 def make(rng):
-  answer = ' '.join(example.words(rng, rng.randint(3, 8)))
-  return example.Example('copy', f'Copy: {answer}', answer)
+  answer = ' '.join(task.words(rng, rng.randint(3, 8)))
+  return task.Example(f'Copy: {answer}', answer)
+
+
+def create(source=''):
+  del source
+  return task.generated('copy', make)

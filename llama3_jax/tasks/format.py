@@ -1,6 +1,6 @@
 """Format following: write words in the asked form."""
 
-from llama3_jax.tasks import example
+from llama3_jax.tasks import task
 
 FORMS = {
   'in brackets': lambda words: ' '.join(f'[{w}]' for w in words),
@@ -12,8 +12,13 @@ FORMS = {
 
 
 def make(rng):
-  words = example.words(rng, rng.randint(2, 3))
+  words = task.words(rng, rng.randint(2, 3))
   form = rng.choice(sorted(FORMS))
   prompt = f'Write {form}: {" ".join(words)}'
   answer = FORMS[form](words)
-  return example.Example('format', prompt, answer)
+  return task.Example(prompt, answer)
+
+
+def create(source=''):
+  del source
+  return task.generated('format', make)

@@ -4,7 +4,7 @@ import random
 import re
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.tasks import example
+from llama3_jax.tasks import task
 
 
 def fact(key, value):
@@ -21,7 +21,7 @@ def answer(key, value):
 
 def _pairs(rng, n):
   """`n` (key, value) pairs of 2n different words."""
-  words = example.words(rng, 2 * n)
+  words = task.words(rng, 2 * n)
   return list(zip(words[:n], words[n:]))
 
 
@@ -30,7 +30,12 @@ def make(rng):
   key, value = rng.choice(pairs)
   facts = ' '.join(fact(*p) for p in pairs)
   prompt = f'{facts} {question(key)}'
-  return example.Example('needle', prompt, answer(key, value))
+  return task.Example(prompt, answer(key, value))
+
+
+def create(source=''):
+  del source
+  return task.generated('needle', make)
 
 
 def hide(rng, facts, sentences, length, places, count=len):

@@ -1,44 +1,28 @@
-"""The five toy tasks together: documents, SFT rows, preference rows, score."""
+"""Training data of several tasks: documents, SFT rows, preference rows."""
 
+import itertools
 import random
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.tasks import arithmetic
-from llama3_jax.tasks import copy
-from llama3_jax.tasks import example
-from llama3_jax.tasks import format
-from llama3_jax.tasks import needle
-from llama3_jax.tasks import sort
+from llama3_jax.tasks import task
 
-TASKS = {
-  'copy': copy.make,
-  'sort': sort.make,
-  'arithmetic': arithmetic.make,
-  'needle': needle.make,
-  'format': format.make,
-}
-
+# What the toy models are trained on, unless a config names others.
+TASKS = ('copy', 'sort', 'arithmetic', 'needle', 'format')
+TRIES = 1000
 NEAR = 0.2  # of the rejected answers are near misses: hard to tell for a small model
 
 
-def examples(task, n, seed, split):
-  """`n` examples of `task`; `split` is 'train' or 'heldout' (disjoint prompts)."""
-  if task not in TASKS:
-    raise UserError(f'task {task!r} is unknown: there are {", ".join(TASKS)}')
-  return example.draw(TASKS[task], n, seed, split)
-
-
-def mixed(n, seed, split, tasks=tuple(TASKS)):
+def mixed(n, seed, split, names=TASKS):
   """`n` examples, the tasks in equal parts and shuffled."""
-  share = -(-n // len(tasks))
-  found = [e for t in tasks for e in examples(t, share, seed, split)]
-  random.Random(f'{seed}/mixed').shuffle(found)
-  return found[:n]
+  share = -(-n // len(names))
+  drawn = [e for name in names for e in task.load(name).examples(split, share, seed)]
+  random.Random(f'{seed}/mixed').shuffle(drawn)
+  return drawn[:n]
 
 
 def score(e, response):
-  """1.0 when the response is the answer, 0.0 otherwise."""
-  return float(response.strip() == e.answer)
+  """What a response is worth to the example's task, 0 to 1."""
+  return task.load(e.task).score(e, response)
 
 
 def ranked(e, rng):
@@ -56,14 +40,24 @@ def spoiled(e, rng):
   """The answer to another prompt, or a near miss: some words taken from there."""
   share = rng.random() if rng.random() < NEAR else 1.0
   words = e.answer.split()
-  while ' '.join(words) == e.answer:
-    other = TASKS[e.task](rng).answer.split()
+  for tries in itertools.count():
+    if ' '.join(words) != e.answer:
+      return ' '.join(words)
+    if tries == TRIES:
+      raise UserError(f'task {e.task!r} has one answer only: no wrong one can be drawn')
+    other = _other(e, rng).split()
     if share == 1.0:
       words = other
       continue
     for i in rng.sample(range(len(words)), max(1, round(share * len(words)))):
       words[i] = other[i % len(other)]
-  return ' '.join(words)
+
+
+def _other(e, rng):
+  """The answer to some question of the same task."""
+  made = task.load(e.task)
+  example = made.make(rng) if made.make else rng.choice(made.examples('train', 64, 0))
+  return example.answer
 
 
 def wrapped(answer, rng):
@@ -73,8 +67,8 @@ def wrapped(answer, rng):
 
 
 def document(group):
-  """Plain text of several examples, as a page of exercises has them."""
-  return '\n'.join(f'Q: {e.prompt}\nA: {e.answer}' for e in group)
+  """Plain text of several solved examples, as a page of exercises has them."""
+  return '\n'.join(f'{task.load(e.task).page(e)} {e.worked or e.answer}' for e in group)
 
 
 def drill(rng):
@@ -83,7 +77,7 @@ def drill(rng):
   Half of its tokens follow from the text before: the quickest known lesson in looking
   back (induction), on which copying, recall and formats rest.
   """
-  line = [rng.choice(example.WORDS) for _ in range(rng.randint(3, 16))]
+  line = [rng.choice(task.WORDS) for _ in range(rng.randint(3, 16))]
   return ' ' + ' '.join(line * rng.randint(2, 4))
 
 
@@ -93,11 +87,12 @@ def drills(n, seed):
   return [{'text': drill(rng), 'source': 'drill', 'lang': 'en'} for _ in range(n)]
 
 
-def documents(n, seed, per_page=8):
+def documents(n, seed, names=TASKS, per_page=8):
   """`n` pages of exercises of the train split, one task a page or mixed pages."""
   rng = random.Random(f'{seed}/documents')
-  pools = {t: examples(t, 1 + n * per_page // 3, seed, 'train') for t in TASKS}
-  pools['mixed'] = mixed(1 + n * per_page // 3, seed + 1, 'train')
+  count = 1 + n * per_page // 3
+  pools = {name: task.load(name).examples('train', count, seed) for name in names}
+  pools['mixed'] = mixed(count, seed + 1, 'train', names)
   taken = dict.fromkeys(pools, 0)
   for _ in range(n):
     name = rng.choice(sorted(pools))
@@ -109,20 +104,20 @@ def documents(n, seed, per_page=8):
     yield {'text': document(group), 'source': f'task_{name}', 'lang': 'en'}
 
 
-def sft_rows(n, seed, split='train'):
+def sft_rows(n, seed, split='train', names=TASKS):
   """SFT rows (`messages`, `source`)."""
   rows = []
-  for e in mixed(n, seed, split):
+  for e in mixed(n, seed, split, names):
     messages = [_say('user', e.prompt), _say('assistant', e.answer)]
     rows.append({'messages': messages, 'source': e.task})
   return rows
 
 
-def preference_rows(n, seed, split):
+def preference_rows(n, seed, split, names=TASKS):
   """Preference rows (`prompt`, `responses` best first, `source`)."""
   rng = random.Random(f'{seed}/{split}/ranked')
   rows = []
-  for e in mixed(n, seed, split):
+  for e in mixed(n, seed, split, names):
     prompt = [_say('user', e.prompt)]
     rows.append({'prompt': prompt, 'responses': ranked(e, rng), 'source': e.task})
   return rows
