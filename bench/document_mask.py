@@ -39,7 +39,7 @@ def main():
   @jax.jit
   def run(q, k, v, g, segment):
     side = (position, segment)
-    attend = lambda q, k, v: blockwise.attend(q, k, v, side, side, 0)
+    attend = lambda q, k, v: blockwise.attend(q, k, v, side, side)
     out, back = jax.vjp(attend, q, k, v)
     return out, back(g)
 

@@ -37,6 +37,7 @@ class ModelConfig:
   dtype: str = 'bfloat16'  # of the computation; parameters stay float32 in training
   attention: str = 'auto'  # dense | blockwise | splash | flash | auto: by chip, length
   block: int = 0  # tokens a block of attention; 0: by path
+  window: int = 0  # last positions that a query sees; 0: the whole document
   remat: str = 'none'  # none | full | preset | names of what is kept (model/remat.py)
   reshard: bool = True  # False: weights stay gathered until the backward pass (3.3.2)
   reduce_dtype: str = 'float32'  # in which gradients of weights are made and summed

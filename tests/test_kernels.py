@@ -16,6 +16,7 @@ from llama3_jax.kernels import blockwise
 from llama3_jax.kernels import cross_entropy
 from llama3_jax.kernels import flash
 from llama3_jax.kernels import splash
+from llama3_jax.kernels.rule import Rule
 from llama3_jax.model import attention
 
 
@@ -47,12 +48,34 @@ def close(a, b, tolerance=3e-5):
     np.testing.assert_allclose(x, y, atol=tolerance, rtol=1e-4)
 
 
+@pytest.mark.parametrize('window', [0, 1, 9, 50])
+def test_the_rule_is_what_it_says(window):
+  _, (position, segment) = rows(1, 50, 1, 1, 8, 3, padding=5)
+  seen = Rule(window).visible((position, segment), (position, segment))[0]
+  p, s = position[0].tolist(), segment[0].tolist()
+  for i in range(50):
+    for j in range(50):
+      near = 0 <= p[i] - p[j] and (not window or p[i] - p[j] < window)
+      assert bool(seen[i, j]) == (s[i] == s[j] > 0 and near)
+
+
+@pytest.mark.parametrize('window,seen', [(0, 32), (64, 32), (99, 32), (16, 14)])
+def test_keys_seen_are_the_mean_of_the_triangle(window, seen):
+  """Up to the half of the diagonal, which the usual count leaves out."""
+  assert Rule(window).seen(64) == seen
+  position = jnp.arange(4096)
+  mask = Rule(window).before(position[:, None], position)
+  assert float(jnp.sum(mask)) / 4096 == pytest.approx(Rule(window).seen(4096), abs=0.5)
+
+
 @pytest.mark.parametrize('block', [8, 16, 64])
 @pytest.mark.parametrize('documents,padding', [(1, 0), (6, 5)])
-def test_blocks_equal_the_dense_form(block, documents, padding):
+@pytest.mark.parametrize('rule', [Rule(), Rule(11)])
+def test_blocks_equal_the_dense_form(block, documents, padding, rule):
   arrays, side = rows(2, 50, 4, 2, 8, documents, padding=padding)
-  found = both(functools.partial(blockwise.attend, block=block), arrays, side)
-  close(found, both(attention.dense, arrays, side))
+  attend = functools.partial(blockwise.attend, rule=rule, block=block)
+  dense = functools.partial(attention.dense, rule=rule)
+  close(both(attend, arrays, side), both(dense, arrays, side))
 
 
 def test_blocks_take_rows_in_any_order():
@@ -67,13 +90,18 @@ def test_blocks_take_rows_in_any_order():
 def test_short_documents_leave_blocks_out():
   (q, k, v, _), (position, _) = rows(1, 64, 4, 2, 8)
 
-  def meetings(documents):
+  def meetings(documents, rule=Rule()):
     segment = jnp.asarray(1 + np.arange(64) * documents // 64, jnp.int32)
     cut = lambda x: x.reshape(-1, 8)
     query = list(zip(cut(position[0]), cut(segment)))
-    return sum(bool(blockwise._meets(a, b)) for a in query for b in query)
+    return sum(bool(rule.meets(a, b)) for a in query for b in query)
 
   assert (meetings(1), meetings(4), meetings(8)) == (36, 12, 8)
+  assert (meetings(1, Rule(1)), meetings(1, Rule(8)), meetings(1, Rule(10))) == (
+    8,
+    15,
+    21,
+  )
 
 
 def test_blocks_hold_no_square_of_scores():
@@ -86,31 +114,38 @@ def test_blocks_hold_no_square_of_scores():
   assert memory(2048) < 2.5 * memory(1024)
 
 
-@pytest.mark.parametrize('t,block', [(256, 128)])
-def test_splash_equals_the_dense_form(t, block):
-  arrays, side = rows(1, t, 2, 1, 64, padding=7)
-  kernel = functools.partial(splash.attend, block=block, interpret=True)
-  close(both(kernel, arrays, side), both(attention.dense, arrays, side), 2e-4)
+@pytest.mark.parametrize('rule', [Rule(), Rule(40), Rule(130)])
+def test_splash_equals_the_dense_form(rule):
+  arrays, side = rows(1, 384, 2, 1, 64, padding=7)
+  kernel = functools.partial(splash.attend, rule=rule, block=128, interpret=True)
+  dense = functools.partial(attention.dense, rule=rule)
+  close(both(kernel, arrays, side), both(dense, arrays, side), 2e-4)
 
 
-def test_splash_under_context_parallelism(mesh):
+@pytest.mark.parametrize('rule', [Rule(), Rule(100)])
+def test_splash_under_context_parallelism(mesh, rule):
   arrays, side = rows(2, 512, 4, 2, 64)
-  expected = both(attention.dense, arrays, side)
+  expected = both(functools.partial(attention.dense, rule=rule), arrays, side)
   with jax.set_mesh(mesh(fsdp=2, context=2, tensor=2)):
     order = feed.order(512)
     place = lambda x: axes.shard(x[:, order], 'BTNH' if x.ndim == 4 else 'BT')
     mixed = jax.tree.map(place, (arrays, side))
-    kernel = functools.partial(splash.attend, block=128, interpret=True)
+    kernel = functools.partial(splash.attend, rule=rule, block=128, interpret=True)
     found = both(kernel, *mixed)
   close(found, [x[:, order] for x in expected], 2e-4)
 
 
 def test_splash_tables_of_long_rows_are_quick_and_right():
-  causal = splash._Causal(131_072, 1)
+  causal = splash.Mask(131_072, 1, Rule())
   assert causal[slice(0, 1024), slice(1024, 2048)].any() == np.False_
   assert causal[slice(1024, 2048), slice(0, 1024)].all() == np.True_
   part = causal[slice(1024, 1152), slice(1024, 1152)]
   assert (part == np.tri(128, dtype=bool)).all()
+  near = splash.Mask(131_072, 1, Rule(1024))
+  assert near[slice(4096, 5120), slice(1024, 2048)].any() == np.False_
+  assert near[slice(4096, 4224), slice(3968, 4096)].all() == np.True_
+  part = near[slice(4096, 5120), slice(3072, 4096)]
+  assert (part == np.triu(np.ones((1024, 1024), bool), 1)).all()
 
 
 def test_gpu_kernel_equals_the_dense_form():

@@ -354,10 +354,13 @@ def with_cache(params, config, tokens, position, segment, size, prefill=0, dtype
 
 
 SCALED = dataclasses.replace(C, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 32))
+WINDOW = dataclasses.replace(C, window=5)
 
 
 @pytest.mark.parametrize('prefill', [0, 7])
-@pytest.mark.parametrize('config', [C, SCALED], ids=['plain', 'scaled'])
+@pytest.mark.parametrize(
+  'config', [C, SCALED, WINDOW], ids=['plain', 'scaled', 'window']
+)
 def test_cache_is_forward(params, config, prefill):
   tokens, _, _ = packed()
   position = np.tile(np.arange(T, dtype=np.int32), (2, 1))
@@ -375,6 +378,21 @@ def test_cache_is_forward_with_blockwise_prefill(params):
   full = run(params, C, tokens, position, segment)
   found = with_cache(params, config, tokens, position, segment, 33, 20)
   np.testing.assert_allclose(found, full, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('block', BLOCKS)
+def test_window_is_the_same_on_every_path_and_mesh(params, mesh, block):
+  arrays = packed()
+  expected = run(params, WINDOW, *arrays)
+  real = arrays[2] > 0
+  assert np.abs(expected - run(params, C, *arrays))[real].max() > 0.01
+  wide = dataclasses.replace(C, window=T)
+  np.testing.assert_array_equal(run(params, wide, *arrays), run(params, C, *arrays))
+  config = dataclasses.replace(WINDOW, attention='blockwise', block=block)
+  np.testing.assert_allclose(run(params, config, *arrays), expected, atol=1e-4)
+  rows = [np.pad(x, ((0, 0), (0, 32 - T))) for x in arrays]
+  found = on_mesh(mesh(context=4, tensor=2), params, config, *rows)[:, :T]
+  np.testing.assert_allclose(found[real], expected[real], atol=1e-4)
 
 
 def test_rows_of_different_lengths_decode_as_if_alone(params):

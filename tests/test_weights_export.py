@@ -219,3 +219,12 @@ def test_a_vocabulary_that_is_none_or_not_there_is_said(out, tokenizer, caplog):
   vocabulary.train([inspect.getsource(dataclasses)], 400, out.parent / 'large.model')
   with pytest.raises(UserError, match='large.model has 6.. tokens.*has 620 rows'):
     converted(out, 'hf_to_run', 'd', tokenizer=str(out.parent / 'large.model'))
+
+
+@pytest.mark.parametrize('form', ['meta', 'hf'])
+def test_a_window_is_not_dropped_in_silence(tmp_path, form):
+  windowed = dataclasses.replace(C, window=8)
+  weights = convert.from_params(params(windowed), windowed)
+  with pytest.raises(UserError, match='model.window'):
+    convert.write(weights, str(tmp_path / 'out'), form)
+  assert not (tmp_path / 'out').exists()

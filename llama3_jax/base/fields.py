@@ -77,6 +77,7 @@ FIELDS = {
   'data.mode': Field('', 'reward rows: paper (all answers in one) | exact (one each)'),
   'data.pairs': Field('', 'of three answers: extreme | all | adjacent'),
   'data.*files': Field('', "JSONL files: ('one.jsonl', 'two.jsonl')", 'p'),
+  'model.window': Field('[0, 1e9]', 'last positions that a query sees; 0: all'),
   'model.dtype': Field('', 'of the computation: bfloat16 | float32'),
   'model.reduce_dtype': Field('', 'in which gradients are summed'),
   'model.attention': Field('', 'auto | dense | blockwise | splash | flash'),

@@ -15,17 +15,19 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from llama3_jax.kernels.rule import Rule
+
 SHORT = 512  # up to here blocks of 64 cost less CPU time than blocks of 128
 LOW = -1e30  # stands for minus infinity: its differences are never NaN
 
 
-def attend(q, k, v, query, key, block):
+def attend(q, k, v, query, key, rule=Rule(), block=0):
   """Attention output [B,T,N,H] of one device's part.
 
   Args: q [B,T,N,H]; k, v [B,S,K,H]; query, key: (position, segment) int32 pairs [B,T]
-  and [B,S]. A query sees keys of its own segment (not 0) at its own or an earlier
-  position; one that sees nothing gives zeros. Rows go one after the other: each skips
-  the blocks that its own documents leave out. `block` 0: by the number of keys.
+  and [B,S]. A query that sees nothing by the `rule` gives zeros. Rows go one after the
+  other: each skips the blocks that its own documents leave out. `block` 0: by the
+  number of keys.
   """
   t, s = q.shape[1], k.shape[1]
   block = block or (64 if s <= SHORT else 128)
@@ -35,7 +37,8 @@ def attend(q, k, v, query, key, block):
   def row(x):
     q, k, v, query, key = x
     cut = functools.partial(_cut, block=block)
-    return _join(_row(_queries(q, k, block), cut(k), cut(v), cut(query), cut(key)), q)
+    blocks = _queries(q, k, block), cut(k), cut(v), cut(query), cut(key)
+    return _join(_row(rule, *blocks), q)
 
   return jax.lax.map(row, (q, k, v, query, key))[:, :t]
 
@@ -74,20 +77,9 @@ def _join(out, q):
   return jnp.einsum('IKGTH->ITKGH', out).reshape(q.shape)
 
 
-def _meets(query, key):
-  """Whether some query of the block may see some of the keys' block."""
-  (qp, qs), (kp, ks) = query, key
-  most = jnp.iinfo(jnp.int32).max
-  first = lambda x, s: jnp.min(jnp.where(s > 0, x, most))
-  last = lambda x, s: jnp.max(jnp.where(s > 0, x, -1))
-  after = last(qp, qs) >= first(kp, ks)
-  return after & (last(qs, qs) >= first(ks, ks)) & (last(ks, ks) >= first(qs, qs))
-
-
-def _scores(q, k, query, key):
+def _scores(rule, q, k, query, key):
   """Scaled scores [K,R,S] float32, LOW where masked."""
-  (qp, qs), (kp, ks) = query, key
-  see = (qs[:, None] == ks) & (qs[:, None] > 0) & (qp[:, None] >= kp)
+  see = rule.visible(query, key)
   s = jnp.einsum('KRH,KSH->KRS', q, k, preferred_element_type=jnp.float32)
   s = s.reshape(s.shape[0], -1, *see.shape)
   s = jnp.where(see, s * q.shape[-1] ** -0.5, LOW)
@@ -98,29 +90,29 @@ def _times(expression, a, b):
   return jnp.einsum(expression, a, b, preferred_element_type=jnp.float32)
 
 
-@jax.custom_vjp
-def _row(q, k, v, query, key):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _row(rule, q, k, v, query, key):
   """One row: q [I,K,R,H] blocks, k, v [J,K,S,H] blocks -> [I,K,R,H]."""
-  return _forward(q, k, v, query, key)[0]
+  return _forward(rule, q, k, v, query, key)[0]
 
 
-def _forward(q, k, v, query, key):
+def _forward(rule, q, k, v, query, key):
   def one(_, q_block):
-    return None, _attend_block(*q_block, k, v, key)
+    return None, _attend_block(rule, *q_block, k, v, key)
 
   _, (out, logz) = jax.lax.scan(one, None, (q, query))
   out, logz = (checkpoint_name(x, 'attention') for x in (out, logz))
   return out, (q, k, v, query, key, out, logz)
 
 
-def _attend_block(q, query, k, v, key):
+def _attend_block(rule, q, query, k, v, key):
   """A block of queries against all blocks of keys: output and log of the sum."""
   zero = jnp.zeros(q.shape[:2], jnp.float32)
   carry = (zero + LOW, zero, jnp.zeros(q.shape, jnp.float32))
 
   def step(carry, block):
-    fold = functools.partial(_fold, q, query, block)
-    return jax.lax.cond(_meets(query, block[2]), fold, lambda c: c, carry), None
+    fold = functools.partial(_fold, rule, q, query, block)
+    return jax.lax.cond(rule.meets(query, block[2]), fold, lambda c: c, carry), None
 
   (top, total, out), _ = jax.lax.scan(step, carry, (k, v, key))
   seen = total > 0
@@ -129,11 +121,11 @@ def _attend_block(q, query, k, v, key):
   return out.astype(q.dtype), logz
 
 
-def _fold(q, query, block, carry):
+def _fold(rule, q, query, block, carry):
   """Online softmax: one block of keys into (running maximum, sum, output)."""
   k, v, key = block
   top, total, out = carry
-  s = _scores(q, k, query, key)
+  s = _scores(rule, q, k, query, key)
   new = jnp.maximum(top, jnp.max(s, -1))
   p = jnp.exp(s - jnp.maximum(new, LOW / 2)[..., None])
   shrink = jnp.exp(top - new)
@@ -141,7 +133,7 @@ def _fold(q, query, block, carry):
   return new, total * shrink + jnp.sum(p, -1), out
 
 
-def _backward(saved, g):
+def _backward(rule, saved, g):
   """Recomputes the probabilities of a pair of blocks from the saved log-sum."""
   q, k, v, query, key, out, logz = saved
   mean = jnp.sum(g.astype(jnp.float32) * out.astype(jnp.float32), -1)
@@ -149,8 +141,8 @@ def _backward(saved, g):
 
   def one(carry, q_block):
     def step(dq, block):
-      fold = functools.partial(_fold_back, q_block, block[:3])
-      meet = _meets(q_block[1], block[2])
+      fold = functools.partial(_fold_back, rule, q_block, block[:3])
+      meet = rule.meets(q_block[1], block[2])
       dq, *rest = jax.lax.cond(meet, fold, lambda *x: x, dq, *block[3:])
       return dq, tuple(rest)
 
@@ -162,11 +154,11 @@ def _backward(saved, g):
   return dq, dk.astype(k.dtype), dv.astype(v.dtype), None, None
 
 
-def _fold_back(q_block, k_block, dq, dk, dv):
+def _fold_back(rule, q_block, k_block, dq, dk, dv):
   """Adds the gradients of one pair of blocks, in float32."""
   q, query, g, logz, mean = q_block
   k, v, key = k_block
-  p = jnp.exp(_scores(q, k, query, key) - logz[..., None])
+  p = jnp.exp(_scores(rule, q, k, query, key) - logz[..., None])
   ds = p * (_times('KRH,KSH->KRS', g, v) - mean[..., None]) * q.shape[-1] ** -0.5
   p, ds = p.astype(q.dtype), ds.astype(q.dtype)
   dq = dq + _times('KRS,KSH->KRH', ds, k)

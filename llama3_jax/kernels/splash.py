@@ -23,6 +23,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 
 from llama3_jax import axes
 from llama3_jax import feed
+from llama3_jax.kernels.rule import Rule
 
 LANES = 128  # the kernel's blocks are multiples of it
 # The fused backward pass keeps a dq of every block of keys: 8 GiB at 8B and 131,072.
@@ -34,7 +35,7 @@ def fits(t, s):
   return t % LANES == 0 and s % LANES == 0
 
 
-def attend(q, k, v, query, key, block=0, interpret=False):
+def attend(q, k, v, query, key, rule=Rule(), block=0, interpret=False):
   """Attention output [B,T,N,H] of rows whose columns are in the batch's order.
 
   Args: q [B,T,N,H], k, v [B,S,K,H], all columns of a row; query, key: (position,
@@ -45,7 +46,7 @@ def attend(q, k, v, query, key, block=0, interpret=False):
   context, tensor = axes.parts('T'), axes.parts('N')
   t, s, n, h = q.shape[1], k.shape[1], q.shape[2], q.shape[3]
   largest = _block(t // context, s, block or 1024)
-  kernel = _kernel(t, n, context, tensor, largest, interpret)
+  kernel = _kernel(t, n, context, tensor, rule, largest, interpret)
 
   def local(kernel, q, k, v, query, key):
     if context > 1:  # the kernel wants keys in their own order
@@ -94,25 +95,33 @@ def _restore(x, context):
   return jnp.concatenate([x[:, i * size : (i + 1) * size] for i in inverse], 1)
 
 
-class _Causal(masks.CausalMask):
-  """Causal mask of queries in the batch's order; whole blocks are quick to look at."""
+class Mask(masks._ComputableMask):
+  """The rule for queries in the batch's order; whole blocks are quick to look at."""
 
-  def __init__(self, t, context):
-    super().__init__((t, t), shard_count=context)
-    self.q_sequence = feed.order(t).astype(np.int32)
+  def __init__(self, t, context, rule):
+    super().__init__((t, t), rule.before, shard_count=context)
+    self.q_sequence, self.rule = feed.order(t).astype(np.int32), rule
 
   def __getitem__(self, index):
     rows, columns = index
     q = self.q_sequence[rows]
-    if q.min() >= columns.stop - 1:
+    first, last = columns.start, columns.stop - 1
+    # The nearest and the farthest pair: what holds for these two holds for all.
+    if self.rule.before(q.min(), last) and self.rule.before(q.max(), first):
       return np.ones((1, 1), bool)
-    if q.max() < columns.start:
+    if q.max() < first or self.rule.window and q.min() - last >= self.rule.window:
       return np.zeros((1, 1), bool)
     return super().__getitem__(index)
 
+  def __eq__(self, other):
+    return self is other
+
+  def __hash__(self):
+    return id(self)
+
 
 @functools.lru_cache(maxsize=16)
-def _kernel(t, n, context, tensor, block, interpret):
+def _kernel(t, n, context, tensor, rule, block, interpret):
   """The kernel with its tables as numpy arrays: absent devices cannot make others."""
   fused = t // block <= FUSED_BLOCKS
   dq = {} if fused else dict(block_q_dq=block, block_kv_dq=block)
@@ -126,7 +135,7 @@ def _kernel(t, n, context, tensor, block, interpret):
     use_fused_bwd_kernel=fused,
     **dq,
   )
-  mask = masks.MultiHeadMask([_Causal(t, context)] * n)
+  mask = masks.MultiHeadMask([Mask(t, context, rule)] * n)
   shards = dict(head_shards=tensor, q_seq_shards=context)
   forward, function = mask_info.process_mask(mask, (block, block), **shards)
   back_q = None if fused else forward

@@ -15,6 +15,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.kernels import blockwise
 from llama3_jax.kernels import flash
 from llama3_jax.kernels import splash
+from llama3_jax.kernels.rule import Rule
 
 KERNELS = ('splash', 'flash')
 LONG = 64  # from here on blocks cost less CPU time than the dense form
@@ -24,16 +25,17 @@ def attend(q, k, v, query, key, config):
   """Attention output [B,T,N,H].
 
   Args: q [B,T,N,H]; k, v [B,S,K,H]; query, key: (position, segment) int32 pairs,
-  [B,T] and [B,S]. A query sees the keys of its own segment at its own or an earlier
-  position; segment 0 is padding, sees nothing and gives zeros. Softmax in float32.
+  [B,T] and [B,S]. What a query sees says kernels/rule.py; one that sees nothing gives
+  zeros. Softmax in float32.
   """
   path = method(q.shape[1], k.shape[1], query is key, config)
+  seen = Rule(config.window)
   if path == 'splash':
-    return splash.attend(q, k, v, query, key, config.block)
+    return splash.attend(q, k, v, query, key, seen, config.block)
   function = {
-    'dense': dense,
+    'dense': functools.partial(dense, rule=seen),
     'flash': flash.attend,
-    'blockwise': functools.partial(blockwise.attend, block=config.block),
+    'blockwise': functools.partial(blockwise.attend, rule=seen, block=config.block),
   }[path]
   sides = (('BT', 'BT'), ('BS', 'BS'))
   return axes.local(function, ('BTNH', 'BSKH', 'BSKH', *sides), 'BTNH')(
@@ -52,29 +54,25 @@ def method(t, s, own, config):
   parts = axes.parts('T')
   if config.attention == 'flash' and own and parts > 1:
     raise UserError('model.attention=flash needs mesh.context=1: use blockwise')
+  if config.attention == 'flash' and config.window:
+    raise UserError('model.attention=flash has no model.window: use blockwise')
   if config.attention != 'auto' and (own or config.attention not in KERNELS):
     return 'dense' if t == 1 else config.attention
   platform = axes.platform()
   if platform == 'tpu' and own and splash.fits(t // parts, s):
     return 'splash'
-  if platform == 'gpu' and own and parts == 1 and flash.fits(t, s):
+  alone = platform == 'gpu' and own and parts == 1 and not config.window
+  if alone and flash.fits(t, s):
     return 'flash'
   return 'blockwise' if t > 1 and min(t, s) >= LONG else 'dense'
 
 
-def visible(query, key):
-  """Mask, bool [B,T,S]: which keys a query may see."""
-  (qp, qs), (kp, ks) = query, key
-  same = (qs[:, :, None] == ks[:, None, :]) & (qs[:, :, None] > 0)
-  return same & (qp[:, :, None] >= kp[:, None, :])
-
-
-def dense(q, k, v, query, key):
+def dense(q, k, v, query, key, rule=Rule()):
   """The reference: all scores at once, [B,K,G,T,S] float32."""
   b, t, n, h = q.shape
   q = q.reshape(b, t, k.shape[2], -1, h)
   scores = jnp.einsum('BTKGH,BSKH->BKGTS', q, k, preferred_element_type=jnp.float32)
-  mask = visible(query, key)[:, None, None]
+  mask = rule.visible(query, key)[:, None, None]
   scores = jnp.where(mask, scores * h**-0.5, -jnp.inf)
   top = jnp.max(scores, -1, keepdims=True)
   p = jnp.exp(scores - jnp.where(jnp.isfinite(top), top, 0))

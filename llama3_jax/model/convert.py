@@ -173,6 +173,11 @@ def write(
   """
   if form not in ('meta', 'hf'):
     raise UserError(f'target_format={form}: use meta or hf')
+  if weights.config.window:
+    raise UserError(
+      f'the model sees {weights.config.window} positions (model.window), which a '
+      f'Llama of format {form} cannot say: keep it as target_format=run'
+    )
   if os.path.exists(path):
     raise UserError(f'target {path} exists: remove it or name another folder')
   if dtype is not None:

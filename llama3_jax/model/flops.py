@@ -6,6 +6,7 @@ import time
 import jax
 import jax.numpy as jnp
 
+from llama3_jax.kernels.rule import Rule
 from llama3_jax.model import llama
 
 # Dense bf16 FLOP/s of one chip, from the vendors' data sheets.
@@ -18,19 +19,20 @@ PEAK = {
   'NVIDIA H200': 989e12,
   'NVIDIA A100': 312e12,
 }
-FORMULA = 'MFU = tokens/s x (6 x matmul parameters + 6 L N H T) / (devices x peak)'
+FORMULA = 'MFU = tokens/s x (6 x matmul parameters + 12 L N H seen) / (devices x peak)'
 
 
 def per_token(config, length):
   """Forward + backward FLOPs a token of a row of `length` tokens.
 
   6 for every parameter in a matrix product (the embedding look-up is none), and for
-  causal attention 6 L N H T: the half of 12 L N H T that the mask leaves.
+  attention 12 L N H times the keys a query sees: half of the row, less with a window.
   """
   c = config
   look_up = 0 if c.tie_embeddings else c.vocab_size * c.d_model
   matmul = llama.count(c) - look_up
-  return 6 * matmul + 6 * c.n_layers * c.n_heads * c.d_head * length
+  seen = Rule(c.window).seen(length)
+  return 6 * matmul + 12 * c.n_layers * c.n_heads * c.d_head * seen
 
 
 CONVENTIONS = ('6nd', '6nd_non_embedding', 'exact')

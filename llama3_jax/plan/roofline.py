@@ -9,6 +9,7 @@ and attention kernels, which have no estimate, run at KERNEL of the peak.
 import dataclasses
 import re
 
+from llama3_jax.kernels.rule import Rule
 from llama3_jax.model import flops as counts
 from llama3_jax.plan import collectives
 from llama3_jax.plan import hlo
@@ -112,7 +113,7 @@ def _kernel(op, model, platform):
     products = 5 if alone else 4
   elif '_dq' in name:
     products = 3
-  return products * q.size * length  # 2 FLOPs x half of the scores
+  return products * q.size * 2 * Rule(model.window).seen(length)
 
 
 def _traffic(module, op, ops):
@@ -193,7 +194,9 @@ def model_flops(model, step, batch, length):
     head = 2 * model.vocab_size * model.d_model
     return (token / 3 * length - head * (length - 1)) * batch, batch * length
   if step == 'decode':  # one token against a full cache: no half of a triangle
-    attention = 2 * model.n_layers * model.n_heads * model.d_head * length
+    rule = Rule(model.window)
+    more = min(model.window or length, length) - rule.seen(length)
+    attention = 4 * model.n_layers * model.n_heads * model.d_head * more
     return (token / 3 + attention) * batch, batch
   rows = 2 * batch if step == 'dpo' else batch
   if step == 'reward':
