@@ -45,6 +45,14 @@ def base():
   )
   _pipeline(c)
   _optim(c)
+  c.part = ml_collections.ConfigDict(
+    dict(
+      trainable=(),  # patterns of the parameters that are trained, ('*norm',); (): all
+      rank=0,  # of low-rank adapters (LoRA) beside frozen products; 0: none
+      lora=('*',),  # patterns of those products: ('layers.w[qkvo]',)
+      alpha=16.0,  # adapters count alpha / rank
+    )
+  )
   c.train = ml_collections.ConfigDict(
     dict(
       steps=1300,
@@ -123,6 +131,7 @@ def _optim(c):
       clip=1.0,
       mu_dtype='float32',  # of the stored moments: or bfloat16, int8
       nu_dtype='float32',
+      groups=(),  # ((pattern, factor), ...) on the rate of parameters: ('embed', 0.1)
     )
   )
 

@@ -26,11 +26,14 @@ def main(config, folder):
     optim.create(optim.OptimConfig(**config.optim)),
     config.train.microbatches,
     guard.create(config.train),
+    parts.part,
   )
   state = loop.run(
     config, folder, parts.model, train_step, parts.rows, parts.start, parts.during
   )
   if not config.train.average:
-    return pretraining.finish(config, folder, parts, state.params)
-  params, report = average.of_saves(config.train, folder, state, parts.evaluate)
+    return pretraining.finish(config, folder, parts, train_step.whole(state))
+  params, report = average.of_saves(
+    config.train, folder, state, train_step.whole, parts.evaluate
+  )
   return {'average': report, **pretraining.finish(config, folder, parts, params)}

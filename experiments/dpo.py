@@ -10,6 +10,7 @@ log-probability does not fall. Writes checkpoints/, metrics.jsonl, final/, resul
 import functools
 
 from llama3_jax import workdir as workdirs
+from llama3_jax.model import llama
 from llama3_jax.post import dpo
 from llama3_jax.post import preference
 from llama3_jax.post import rows
@@ -18,6 +19,7 @@ from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 from llama3_jax.train import loop
 from llama3_jax.train import optim
+from llama3_jax.train import part
 from llama3_jax.train import step
 
 
@@ -43,10 +45,12 @@ def main(config, folder):
     optim.create(optim.OptimConfig(**config.optim)),
     t.microbatches,
     guard.create(t),
+    part.of(config, llama.dims(model)),
   )
   evaluate = step.evaluator(loss, made['heldout'][0], t.batch)
   stream = rows.Rows(train, t.length, config.seed)
   start = lambda: checkpoint.load(config.init_from, model)[0]
   state = loop.run(config, folder, model, train_step, stream, start, evaluate)
-  checkpoint.save_params(folder / 'final', state.params, model, tokenizer)
-  return {'pairs': len(train.tokens), 'dropped': dropped, **evaluate(state.params)}
+  params = train_step.whole(state)
+  checkpoint.save_params(folder / 'final', params, model, tokenizer)
+  return {'pairs': len(train.tokens), 'dropped': dropped, **evaluate(params)}

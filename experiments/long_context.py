@@ -27,13 +27,15 @@ def main(config, folder):
     optim.create(optim.OptimConfig(**config.optim)),
     config.train.microbatches,
     guard.create(config.train),
+    parts.part,
   )
 
   def train_to(steps):
     c = configs.edit(config, {'train.steps': steps})
-    return loop.run(
+    state = loop.run(
       c, folder, parts.model, train_step, parts.rows, parts.start, parts.during
     )
+    return train_step.whole(state)
 
-  state, report = gate.extend(config, folder, parts, train_to)
-  return {**report, **pretraining.finish(config, folder, parts, state.params)}
+  params, report = gate.extend(config, folder, parts, train_to)
+  return {**report, **pretraining.finish(config, folder, parts, params)}

@@ -24,8 +24,9 @@ def main(config, folder):
     optim.create(optim.OptimConfig(**config.optim)),
     config.train.microbatches,
     guard.create(config.train),
+    parts.part,
   )
   state = loop.run(
     config, folder, parts.model, train_step, parts.rows, parts.start, parts.during
   )
-  return pretraining.finish(config, folder, parts, state.params)
+  return pretraining.finish(config, folder, parts, train_step.whole(state))

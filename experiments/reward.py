@@ -20,6 +20,7 @@ from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 from llama3_jax.train import loop
 from llama3_jax.train import optim
+from llama3_jax.train import part
 from llama3_jax.train import step
 
 
@@ -42,18 +43,20 @@ def main(config, folder):
     optim.create(optim.OptimConfig(**config.optim)),
     t.microbatches,
     guard.create(t),
+    part.of(config, reward.dims(model), new=('head',)),
   )
   evaluate = step.evaluator(loss, heldout, t.batch)
   stream = rows.Rows(train, t.length, config.seed)
   start = functools.partial(_start, config, model)
   state = loop.run(config, folder, model, train_step, stream, start, evaluate)
-  results = {'dropped': dropped, **reward.judge(state.params, heldout, model, t.batch)}
+  params = train_step.whole(state)
+  results = {'dropped': dropped, **reward.judge(params, heldout, model, t.batch)}
   results['files'] = {}
   for path in data.heldout_files:
     people, lost = rank(preference.read(path, 'data.heldout_files'))
-    judged = reward.judge(state.params, people, model, t.batch)
+    judged = reward.judge(params, people, model, t.batch)
     results['files'][path] = {**judged, 'dropped': lost}
-  checkpoint.save_params(folder / 'final', state.params, model, tokenizer)
+  checkpoint.save_params(folder / 'final', params, model, tokenizer)
   return results
 
 

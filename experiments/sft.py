@@ -10,6 +10,7 @@ Writes checkpoints/, metrics.jsonl, final/ and results.json.
 import functools
 
 from llama3_jax import workdir as workdirs
+from llama3_jax.model import llama
 from llama3_jax.post import rows
 from llama3_jax.post import sft
 from llama3_jax.reliable import guard
@@ -17,6 +18,7 @@ from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 from llama3_jax.train import loop
 from llama3_jax.train import optim
+from llama3_jax.train import part
 from llama3_jax.train import step
 
 
@@ -37,10 +39,12 @@ def main(config, folder):
     optim.create(optim.OptimConfig(**config.optim)),
     t.microbatches,
     guard.create(t),
+    part.of(config, llama.dims(model)),
   )
   evaluate = step.evaluator(loss, heldout, t.batch)
   stream = rows.Rows(train, t.length, config.seed)
   start = lambda: checkpoint.load(config.init_from, model)[0]
   state = loop.run(config, folder, model, train_step, stream, start, evaluate)
-  checkpoint.save_params(folder / 'final', state.params, model, tokenizer)
-  return {'dialogs': len(found), 'dropped': dropped, **evaluate(state.params)}
+  params = train_step.whole(state)
+  checkpoint.save_params(folder / 'final', params, model, tokenizer)
+  return {'dialogs': len(found), 'dropped': dropped, **evaluate(params)}

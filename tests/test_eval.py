@@ -216,3 +216,17 @@ def test_task_with_images_is_refused_by_a_model_of_text(tokenizer):
   seen = Example('What is it?', 'a cat', media=('cat.png',))
   with pytest.raises(UserError, match='images or sound'):
     run.answers(None, toy.CONFIG, tokenizer, Task(lambda *_: []), [seen])
+
+
+def test_a_task_may_need_more_tokens_than_the_config_gives(monkeypatch, tokenizer):
+  rooms = []
+
+  def generate(params, prompts, config, stop_ids, settings, **_):
+    rooms.append(settings.max_new)
+    return [[engine.Completion((), (), True)] for _ in prompts]
+
+  monkeypatch.setattr(engine, 'generate', generate)
+  asked = [Example('2 + 3', '5')]
+  for task in (Task(lambda *_: []), Task(lambda *_: [], max_new=300)):
+    run.answers(None, toy.CONFIG, tokenizer, task, asked, ())
+  assert rooms == [32, 300]

@@ -13,6 +13,7 @@ from llama3_jax import axes
 from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
+from llama3_jax.model import embedding
 from llama3_jax.model import linear
 from llama3_jax.model import llama
 from llama3_jax.train import loss as losses
@@ -259,7 +260,9 @@ def test_one_hot_embedding_is_the_gather(mesh, expected):
 
 def test_the_residual_stream_is_cut_over_tensor(mesh):
   with jax.set_mesh(mesh(fsdp=2, context=2, tensor=2)):
-    x = jax.jit(llama.embed, static_argnums=2)(init(), feed.place(packed()).tokens, C)
+    x = jax.jit(embedding.embed, static_argnums=2)(
+      init(), feed.place(packed()).tokens, C
+    )
   assert x.sharding.shard_shape(x.shape) == (4, T // 4, 32)
 
 

@@ -77,6 +77,13 @@ FIELDS = {
   'data.mode': Field('', 'reward rows: paper (all answers in one) | exact (one each)'),
   'data.pairs': Field('', 'of three answers: extreme | all | adjacent'),
   'data.*files': Field('', "JSONL files: ('one.jsonl', 'two.jsonl')", 'p'),
+  'optim.groups': Field(
+    '[0, 1e6]', 'pattern of parameters, factor on their rate', 'pf'
+  ),
+  'part.trainable': Field('', 'patterns of parameters that are trained; (): all', 'p'),
+  'part.lora': Field('', 'patterns of products that adapters stand beside', 'p'),
+  'part.rank': Field('[0, 1e4]', 'of the adapters; 0: there are none'),
+  'part.alpha': Field('(0, 1e6]', 'adapters count alpha / rank'),
   'model.window': Field('[0, 1e9]', 'last positions that a query sees; 0: all'),
   'model.dtype': Field('', 'of the computation: bfloat16 | float32'),
   'model.reduce_dtype': Field('', 'in which gradients are summed'),

@@ -28,9 +28,9 @@ def extend(config, folder: pathlib.Path, parts: pretraining.Parts, train_to: Cal
     config: ConfigDict with seed, init_from, train.steps, data, needle (lengths, depths,
       samples, facts, tokenizer, documents) and gate (length, sources, tolerance,
       perfect, more_steps, attempts).
-    train_to(steps) -> state, resuming from what is saved.
+    train_to(steps) -> parameters, resuming from what is saved.
 
-  Returns (state, {'needle': {'lengths', 'depths', 'samples', 'before', 'after'},
+  Returns (parameters, {'needle': {'lengths', 'depths', 'samples', 'before', 'after'},
   'gate': {'pass', 'why', 'short_before', 'short_after', 'attempts'}}); before is the
   model of init_from with its own RoPE.
   """
@@ -57,18 +57,18 @@ def extend(config, folder: pathlib.Path, parts: pretraining.Parts, train_to: Cal
     processes.write_json(path, examine(*checkpoint.load(config.init_from)))
   before = files.read_json(path)
 
-  def judge(state):
-    found = examine(state.params, parts.model)
+  def judge(params):
+    found = examine(params, parts.model)
     passed, why = needle.gate(
       found['short'], before['short'], found['recall'], g.tolerance, g.perfect
     )
     return {'pass': passed, 'why': why, **found}
 
   steps = config.train.steps
-  state, judged = train(
+  params, judged = train(
     folder / 'gate.json', steps, g.more_steps, g.attempts, train_to, judge
   )
-  return state, _report(config, before, judged)
+  return params, _report(config, before, judged)
 
 
 def train(
@@ -81,17 +81,17 @@ def train(
 ):
   """Train to `steps`; while the gate stays shut, `more_steps` more, `attempts` times.
 
-  judge(state) -> dict with 'pass': bool and 'why': str. Each judgement is kept in
+  judge(params) -> dict with 'pass': bool and 'why': str. Each judgement is kept in
   `path` (JSON) at once, so that a stopped run goes on with the attempt it was in.
-  Returns (state, [judgement with 'steps', ...]).
+  Returns (parameters, [judgement with 'steps', ...]).
   """
   judged = files.read_json(path) if path.exists() else []
   done = lambda: judged and (judged[-1]['pass'] or len(judged) > attempts)
   target = steps + more_steps * max(len(judged) - 1, 0)
   while not done():
     target = steps + more_steps * len(judged)
-    state = train_to(target)
-    judged.append({'steps': target, **judge(state)})
+    params = train_to(target)
+    judged.append({'steps': target, **judge(params)})
     processes.write_json(path, judged)
     verdict = 'opens' if judged[-1]['pass'] else 'stays shut'
     logging.info('gate %s at step %d: %s', verdict, target, judged[-1]['why'])

@@ -14,6 +14,8 @@ from llama3_jax import axes
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.generate import sample
+from llama3_jax.generate.sample import LLAMA
+from llama3_jax.generate.sample import Decoder
 from llama3_jax.generate.sample import Settings
 from llama3_jax.model import llama
 
@@ -68,11 +70,16 @@ def generate(
   seed: int = 0,
   samples: int = 1,
   batch_size: int = 16,
+  decoder: Decoder = LLAMA,
+  contexts: Sequence | None = None,
 ) -> list[list[Completion]]:
   """`samples` completions of each prompt (token ids), in the order of `prompts`.
 
   batch_size: prompts decoded together; each takes `samples` rows of the cache. Equal
   prompts get equal samples. Raises UserError for an empty prompt.
+  decoder: forward and logits of another model than the text decoder.
+  contexts: of each prompt what `decoder.forward` takes besides tokens: one tree of
+  arrays each, all of the same shapes.
   """
   for i, prompt in enumerate(prompts):
     if not len(prompt):
@@ -86,10 +93,31 @@ def generate(
     for start in range(0, len(members), batch_size):
       picked = members[start : start + batch_size]
       batch = _Batch.make([prompts[i] for i in picked], batch_size, size, seed, samples)
-      results = _run(params, batch, config, tuple(stop_ids), settings, samples)
+      context = _stack(contexts and [contexts[i] for i in picked], batch_size)
+      results = _run(
+        *(params, batch, config, tuple(stop_ids), settings, samples, decoder, context)
+      )
       for i, completions in zip(picked, results):
         found[i] = completions
   return found
+
+
+def _stack(contexts, rows):
+  """Trees of arrays as one of arrays [rows,...]; padding repeats the first."""
+  if contexts is None:
+    return None
+  padded = [*contexts, *contexts[:1] * (rows - len(contexts))]
+  return jax.tree.map(lambda *x: np.stack(x), *padded)
+
+
+def _place(context, samples):
+  """A context on the mesh, each row for its samples."""
+
+  def one(x):
+    x = jnp.repeat(jnp.asarray(x), samples, 0) if samples > 1 else jnp.asarray(x)
+    return axes.shard(x, 'B' + '_' * (x.ndim - 1))
+
+  return jax.tree.map(one, context)
 
 
 def cast(params: llama.Params, config: ModelConfig) -> llama.Params:
@@ -121,15 +149,13 @@ class _Batch:
     return cls(tokens, length, keys, active)
 
 
-def _run(params, batch, config, stop_ids, settings, samples):
+def _run(params, batch, config, stop_ids, settings, samples, decoder, context):
   """Completions by prompt of one batch; rows of padding come last and are cut off."""
   size = batch.tokens.shape[1] + settings.max_new
-  logits, cache = sample.prefill(
-    params, batch.tokens, batch.length, config, size, samples
-  )
-  drawn = sample.decode(
-    params, cache, logits, batch.keys, batch.active, config, settings, stop_ids
-  )
+  read = batch.tokens, batch.length, config, size, samples
+  logits, cache = sample.prefill(params, *read, decoder, _place(context, 1))
+  how = batch.keys, batch.active, config, settings, stop_ids, decoder
+  drawn = sample.decode(params, cache, logits, *how, _place(context, samples))
   tokens, logps, lengths = axes.fetch(drawn[:3])
   rows = []
   for ids, logp, n in zip(tokens, logps, lengths):

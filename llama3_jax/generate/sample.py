@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,17 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.model import cache as kv
 from llama3_jax.model import llama
 
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+  """What generation asks of a model: `forward` and `logits`, called as llama's are; the
+  last argument of forward is a context, which it is given at every token."""
+
+  forward: Callable = llama.forward
+  logits: Callable = llama.logits
+
+
+LLAMA = Decoder()
 COLDEST = 1e-3  # below it, logits / temperature leave float32
 
 
@@ -88,7 +100,7 @@ def pick(
   return token.astype(jnp.int32), logp
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'size', 'samples'))
+@functools.partial(jax.jit, static_argnames=('config', 'size', 'samples', 'decoder'))
 def prefill(
   params: llama.Params,
   tokens: jax.Array,
@@ -96,8 +108,12 @@ def prefill(
   config: ModelConfig,
   size: int,
   samples: int = 1,
+  decoder: Decoder = LLAMA,
+  context=None,
 ) -> tuple[jax.Array, kv.Cache]:
   """Logits after each prompt, f32 [B*samples,V], and the cache of `size` slots a row.
+
+  context: what `decoder.forward` takes besides tokens, arrays [B,...].
 
   tokens int32 [B,T], right-padded; length int32 [B], real tokens. Each prompt is read
   once and its cache row copied for its `samples`.
@@ -106,30 +122,32 @@ def prefill(
   position = axes.shard(jnp.broadcast_to(place, tokens.shape), 'BT')
   segment = axes.shard((place < length[:, None]).astype(jnp.int32), 'BT')
   cache = kv.create(config, tokens.shape[0], size)
-  hidden, cache = llama.forward(
-    params, axes.shard(tokens, 'BT'), position, segment, config, cache
+  hidden, cache = decoder.forward(
+    params, axes.shard(tokens, 'BT'), position, segment, config, cache, context
   )
   last = axes.shard(place == length[:, None] - 1, 'BT')
   # A mask instead of a gather: T may be sharded.
   hidden = jnp.sum(jnp.where(last[..., None], hidden, 0), 1, keepdims=True)
-  logits = axes.shard(llama.logits(params, hidden, config)[:, 0], 'B_')
+  logits = axes.shard(decoder.logits(params, hidden, config)[:, 0], 'B_')
   if samples > 1:
     rows = jnp.broadcast_to(logits[:, None], (len(length), samples, logits.shape[1]))
     logits, cache = rows.reshape(-1, logits.shape[1]), kv.repeat(cache, samples)
   return logits, cache
 
 
-def advance(params, cache, token, active, config):
+def advance(params, cache, token, active, config, decoder=LLAMA, context=None):
   """Appends token int32 [B] to the rows that are `active`: logits f32 [B,V], cache."""
   row = [axes.shard(x[:, None], 'BT') for x in (token, cache.length, active)]
-  hidden, cache = llama.forward(
-    params, row[0], row[1], row[2].astype(jnp.int32), config, cache
+  hidden, cache = decoder.forward(
+    params, row[0], row[1], row[2].astype(jnp.int32), config, cache, context
   )
-  return axes.shard(llama.logits(params, hidden, config)[:, 0], 'B_'), cache
+  return axes.shard(decoder.logits(params, hidden, config)[:, 0], 'B_'), cache
 
 
 @functools.partial(
-  jax.jit, static_argnames=('config', 'settings', 'stop_ids'), donate_argnames='cache'
+  jax.jit,
+  static_argnames=('config', 'settings', 'stop_ids', 'decoder'),
+  donate_argnames='cache',
 )
 def decode(
   params: llama.Params,
@@ -140,6 +158,8 @@ def decode(
   config: ModelConfig,
   settings: Settings,
   stop_ids: tuple[int, ...],
+  decoder: Decoder = LLAMA,
+  context=None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, kv.Cache]:
   """Completions of a prefilled batch, until every row has stopped or is full.
 
@@ -163,7 +183,7 @@ def decode(
     logps = jnp.where(column & active[:, None], logp[:, None], logps)
     lengths = lengths + active.astype(jnp.int32)
     active = active & ~jnp.any(token[:, None] == stops, -1)
-    logits, cache = advance(params, cache, token, active, config)
+    logits, cache = advance(params, cache, token, active, config, decoder, context)
     return step + 1, active, logits, cache, tokens, logps, lengths
 
   state = (
@@ -181,7 +201,7 @@ def decode(
 
 
 @functools.partial(
-  jax.jit, static_argnames=('config', 'settings'), donate_argnames='cache'
+  jax.jit, static_argnames=('config', 'settings', 'decoder'), donate_argnames='cache'
 )
 def one(
   params: llama.Params,
@@ -191,9 +211,12 @@ def one(
   step: jax.Array,
   config: ModelConfig,
   settings: Settings,
+  decoder: Decoder = LLAMA,
+  context=None,
 ) -> tuple[jax.Array, jax.Array, kv.Cache]:
   """One token of every row, for streaming: token int32 [B], next logits, cache."""
   drawn = jax.vmap(jax.random.fold_in, (0, None))(key, step)
   token, _ = pick(logits, drawn, settings)
-  logits, cache = advance(params, cache, token, jnp.ones_like(token, bool), config)
+  every = jnp.ones_like(token, bool)
+  logits, cache = advance(params, cache, token, every, config, decoder, context)
   return token, logits, cache

@@ -171,15 +171,7 @@ def write(
   Returns:
     {'files', 'tensors', 'parameters', 'bytes'} that were written.
   """
-  if form not in ('meta', 'hf'):
-    raise UserError(f'target_format={form}: use meta or hf')
-  if weights.config.window:
-    raise UserError(
-      f'the model sees {weights.config.window} positions (model.window), which a '
-      f'Llama of format {form} cannot say: keep it as target_format=run'
-    )
-  if os.path.exists(path):
-    raise UserError(f'target {path} exists: remove it or name another folder')
+  _writable(weights, path, form)
   if dtype is not None:
     weights = _cast(weights, dtype)
   partial = f'{os.fspath(path).rstrip("/")}.partial'
@@ -205,6 +197,19 @@ def write(
     parameters=sum(sizes),
     bytes=sum(n * t.dtype.itemsize for n, t in zip(sizes, tensors)),
   )
+
+
+def _writable(weights, path, form):
+  """UserError where the model or the target is none that can be written."""
+  if form not in ('meta', 'hf'):
+    raise UserError(f'target_format={form}: use meta or hf')
+  if weights.config.window:
+    raise UserError(
+      f'the model sees {weights.config.window} positions (model.window), which a '
+      f'Llama of format {form} cannot say: keep it as target_format=run'
+    )
+  if os.path.exists(path):
+    raise UserError(f'target {path} exists: remove it or name another folder')
 
 
 def _cast(weights: Weights, dtype: str) -> Weights:

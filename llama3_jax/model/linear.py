@@ -5,9 +5,24 @@ import typing
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from llama3_jax import axes
 from llama3_jax import quant
+
+
+@struct.dataclass
+class Adapted:
+  """A frozen weight with a low-rank one beside it: w + scale * a b (LoRA).
+
+  Of a weight of letters [inputs, outputs] a is [inputs, R], b [R, outputs]; without
+  them the weight is frozen and no more. No gradient of `w` is made.
+  """
+
+  w: jax.Array
+  a: jax.Array | None
+  b: jax.Array | None
+  scale: float = struct.field(pytree_node=False)
 
 
 def einsum(
@@ -28,9 +43,21 @@ def einsum(
     quant: '', or the small type the products run in (quant.py).
   """
   inputs, output = expression.split('->')
+  left, right = inputs.split(',')
   dtype = dtype or x.dtype.name
-  how = _How(expression, place or output, dtype, keep, reduce, quant, w.dtype.name)
-  return _linear(x, axes.shard(w, inputs.split(',')[1]), how)
+  frozen = isinstance(w, Adapted)
+  full = w.w if frozen else w
+  kind = full.dtype.name
+  how = _How(expression, place or output, dtype, keep, reduce, quant, kind, frozen)
+  y = _linear(x, axes.shard(full, right), how)
+  if not frozen or w.a is None:
+    return y
+  # Ranks are small: what is between the two is laid out as rows and not cut further.
+  summed, given = (''.join(d for d in right if (d in output) == g) for g in (0, 1))
+  rows = ''.join(d for d in left if d not in summed)
+  low = einsum(f'{left},{summed}R->{rows}R', x, w.a, reduce=reduce)
+  more = einsum(f'{rows}R,R{given}->{output}', low, w.b, dtype, place, reduce=reduce)
+  return y + (w.scale * more).astype(y.dtype)
 
 
 class _How(typing.NamedTuple):
@@ -43,6 +70,7 @@ class _How(typing.NamedTuple):
   reduce: str
   quant: str
   kind: str  # dtype of the parameter
+  frozen: bool = False  # its gradient is not made
 
 
 def _dot(inputs, output, x, w, dtype, place, kind, gradient=False):
@@ -77,6 +105,10 @@ def _linear_backward(how, saved, g):
   x, w = saved
   g = axes.shard(g.astype(x.dtype), output)
   used = w if how.keep else axes.gather(w, right, x.dtype)
+
+  if how.frozen:
+    dx = _dot(f'{output},{right}', left, g, used, x.dtype, left, how.quant, True)
+    return dx, jnp.zeros_like(w, how.kind)
 
   def input_gradient(g):
     return _dot(f'{output},{right}', left, g, used, x.dtype, left, how.quant, True)

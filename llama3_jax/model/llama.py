@@ -18,6 +18,7 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
 from llama3_jax.model import attention
 from llama3_jax.model import cache as kv
+from llama3_jax.model import embedding
 from llama3_jax.model import linear
 from llama3_jax.model import remat
 from llama3_jax.model import rope
@@ -122,6 +123,9 @@ def _linear(expression, x, w, config, place=None):
 
 def _queries_keys_values(p, y, config):
   """q [B,T,N,H], k, v [B,T,K,H]; k and v are one product: their weights are small."""
+  if isinstance(p.wk, linear.Adapted) or isinstance(p.wv, linear.Adapted):
+    k, v = (_linear('BTD,DKH->BTKH', y, w, config) for w in (p.wk, p.wv))
+    return _linear('BTD,DNH->BTNH', y, p.wq, config), k, v
   w = jnp.stack([p.wk.astype(y.dtype), p.wv.astype(y.dtype)], 2)
   kv = _linear('BTD,DKGH->BTKGH', y, w, config)
   q = _linear('BTD,DNH->BTNH', y, p.wq, config)
@@ -141,7 +145,7 @@ def _attention(p, x, angles, side, slots, config):
     k, v = kv.write(old_k, k, start), kv.write(old_v, v, start)
     stored = (k, v)
   y = attention.attend(q, k, v, side, keys, config)
-  y = _linear('BTNH,NHD->BTD', y, p.wo, config, _stream(x, slots))
+  y = _linear('BTNH,NHD->BTD', y, p.wo, config, embedding.stream(x, slots))
   return checkpoint_name(y, 'out'), stored
 
 
@@ -152,13 +156,6 @@ def _feed_forward(p, x, config, place='BTD'):
   return _linear('BTF,FD->BTD', jax.nn.silu(gate) * up, p.w_down, config, place)
 
 
-def _stream(x, cache):
-  """Letters of the residual stream: in training its rows are also cut over `tensor`,
-  so that norms and saved inputs are not repeated there (section 3.3.2)."""
-  parts = axes.parts('U')
-  return 'BUD' if cache is None and x.shape[1] % parts == 0 else 'BTD'
-
-
 def layer(p, x, angles, side, slots, config):
   """One decoder layer: x [B,T,D] -> x [B,T,D] and the layer's new (k, v) or None."""
   x = checkpoint_name(x, 'input')
@@ -166,44 +163,17 @@ def layer(p, x, angles, side, slots, config):
     y, stored = _attention(p, x, angles, side, slots, config)
     x = x + y
   with jax.named_scope('feed_forward'):
-    return x + _feed_forward(p, x, config, _stream(x, slots)), stored
+    return x + _feed_forward(p, x, config, embedding.stream(x, slots)), stored
 
 
-def embed(params, tokens, config, cache=None):
-  """Token embeddings [B,T,D] in the compute dtype, laid out as the residual stream."""
-  place = _stream(tokens, cache)
-  if config.embedding == 'onehot':
-    hot = jax.nn.one_hot(tokens, config.vocab_size, dtype=config.dtype)
-    return linear.einsum(
-      'BTV,VD->BTD', axes.shard(hot, 'BTV'), params.embed, place=place
-    )
-  table = axes.shard(params.embed.astype(config.dtype), 'VD', gathered=True)
-  if axes.mesh() is None:
-    return table[tokens]
-  if axes.parts('V') > 1:
-    x = axes.local(_own_rows, ('VD', 'BT'), 'VBTD', weights=(0,))(table, tokens)
-    return axes.shard(jnp.sum(x, 0), place)
-  x = table.at[tokens].get(out_sharding=axes.spec('BTD'))
-  return axes.shard(x, place)
-
-
-def _own_rows(table, tokens):
-  """[1,B,T,D]: rows of one device's part of the vocabulary; zeros for other tokens.
-
-  XLA of jax 0.12 aborts where it is to divide this look-up itself inside a pipeline.
-  """
-  row = tokens - axes.device_index('V') * len(table)
-  row = jnp.where((row >= 0) & (row < len(table)), row, len(table))
-  return table.at[row].get(mode='fill', fill_value=0)[None]
-
-
-def forward(params, tokens, position, segment, config, cache=None):
+def forward(params, tokens, position, segment, config, cache=None, splice=None):
   """Hidden states after the final norm [B,T,D], and the filled cache (or None).
 
   Args: tokens, position, segment: int32 [B,T]; segment 0 is padding. Position drives
   RoPE and, inside a segment, causality. With a cache the tokens are appended to it.
+  splice: hidden states in the place of tokens (model/embedding.Splice).
   """
-  x = embed(params, tokens, config, cache)
+  x = embedding.embed(params, tokens, config, cache, splice)
   angles = rope.angles(position, config)
   side, stored = (position, segment), None
   start = None if cache is None else cache.length

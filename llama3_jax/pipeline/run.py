@@ -16,6 +16,7 @@ from flax import struct
 
 from llama3_jax import axes
 from llama3_jax import feed
+from llama3_jax.model import embedding
 from llama3_jax.model import llama
 from llama3_jax.model import remat
 from llama3_jax.model import rope
@@ -139,7 +140,7 @@ def _measure(layers, outer, parts, plan):
 def _shapes(outer, parts, plan):
   """Abstract hidden states and metrics of a microbatch."""
   first = jax.tree.map(lambda x: x[0], parts)
-  hidden = jax.eval_shape(lambda: llama.embed(outer, first.tokens, plan.config))
+  hidden = jax.eval_shape(lambda: embedding.embed(outer, first.tokens, plan.config))
   tail = lambda: plan.tail(outer, axes.shard(_zeros(hidden), 'BTD'), first)[1]
   return hidden, jax.eval_shape(tail)
 
@@ -229,7 +230,7 @@ class _Work:
   def embed(self, x):
     """The chunk's input: embeddings of the tokens in the first chunk, else `x`."""
     tokens = self.batch.tokens
-    look = lambda x: llama.embed(self.outer, tokens, self.plan.config)
+    look = lambda x: embedding.embed(self.outer, tokens, self.plan.config)
     return self.branch(self.first, self.common.embed, look, lambda x: x, x)
 
   def stack(self, layers, x):
@@ -310,7 +311,7 @@ class _Work:
 
   def embedding(self, outer, g):
     """Adds the gradient of the embedding of the first chunk."""
-    look = lambda params: llama.embed(params, self.batch.tokens, self.plan.config)
+    look = lambda params: embedding.embed(params, self.batch.tokens, self.plan.config)
     _, pull = jax.vjp(look, self.outer)
     return jax.tree.map(_add, outer, pull(g)[0])
 

@@ -31,6 +31,11 @@ def init(key: jax.Array, model: llama.Params, config: ModelConfig) -> Reward:
   return Reward(model=model, head=head)
 
 
+def dims(config: ModelConfig) -> Reward:
+  """The letters of every parameter, in the shape of Reward."""
+  return Reward(model=llama.dims(config), head='D')
+
+
 def abstract(config: ModelConfig, dtype=jnp.float32, mesh=None) -> Reward:
   """Reward of jax.ShapeDtypeStruct, to restore a checkpoint into."""
   place = mesh and jax.sharding.NamedSharding(mesh, axes.spec('D'))

@@ -19,15 +19,17 @@ def mean(trees):
   return jax.tree.map(lambda *x: sum(a.astype(jnp.float32) for a in x) / len(x), *trees)
 
 
-def of_saves(train, folder, state, evaluate):
+def of_saves(train, folder, state, whole, evaluate):
   """Polyak's average: the mean of the last `train.average` saves of a run (3.4.3).
 
-  state: the last one, laid out as the saves are restored; evaluate(params) -> held-out
-  losses. Returns (params, {'steps', 'members': [their losses], 'mean': its loss}).
+  Args: state: the last one, laid out as the saves are restored; whole(state) -> its
+  parameters; evaluate(params) -> held-out losses.
+
+  Returns (params, {'steps', 'members': [their losses], 'mean': its loss}).
   """
   saves = checkpoint.open_run(folder, train)
   steps = saves.steps()[-train.average :]
-  members = [resume.restore(saves, state, s, None)[0].params for s in steps]
+  members = [whole(resume.restore(saves, state, s, None)[0]) for s in steps]
   saves.close()
   params = mean(members)
   report = {

@@ -139,7 +139,7 @@ class _Run:
     if self.evaluate is None:
       return
     self.dog.beat(f'the evaluation after step {self.step}')
-    found = self.evaluate(self.state.params)
+    found = self.evaluate(self.train_step.view(self.state))
     self.writer.write(self.step, {'tokens': self.data.tokens, **found})
     shown = ' '.join(f'{k} {v:.4g}' for k, v in found.items())
     shown = shown or 'nothing is held out to measure'
@@ -151,7 +151,7 @@ class _Run:
     data = {'data': self.data.state(), 'tokens': self.data.tokens}
     data['useful_s'] = self.clock.useful
     data['layout'] = self.plan and dataclasses.asdict(self.plan.layout)
-    self.checkpoints.save(self.step, self.state, data)
+    resume.save(self.checkpoints, self.state, self.step, data)
     self.clock.mark('save')
 
   def _fresh(self):

@@ -1,6 +1,7 @@
 """AdamW with the paper's values; what it leaves open is Llama 2's (3.4.1)."""
 
 import dataclasses
+import fnmatch
 import functools
 
 import jax
@@ -29,6 +30,7 @@ class OptimConfig:
   clip: float = 1.0
   mu_dtype: str = 'float32'  # of the first moment: float32 | bfloat16 | int8
   nu_dtype: str = 'float32'  # of the second
+  groups: tuple = ()  # ((pattern of paths, factor on the learning rate), ...)
 
   @property
   def schedule(self):
@@ -145,5 +147,36 @@ def create(c):
     optax.clip_by_global_norm(c.clip),
     scale_by_adam(c),
     optax.add_decayed_weights(c.weight_decay, decayed),
+    scale_groups(c.groups),
     optax.scale_by_learning_rate(lambda n: schedule.learning_rate(n, c.schedule)),
   )
+
+
+def scale_groups(groups):
+  """optax transformation: times the factor of the first pattern that a path matches.
+
+  A pattern that matches none is a UserError: a misspelt one would change nothing.
+  """
+
+  def names(tree):
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [jax.tree_util.keystr(p, simple=True, separator='.') for p, _ in flat]
+
+  def init(params):
+    known = names(params)
+    for pattern, _ in groups:
+      if not fnmatch.filter(known, pattern):
+        raise UserError(
+          f'optim.groups: no parameter is {pattern!r}: there are {", ".join(known)}'
+        )
+    return optax.EmptyState()
+
+  def factor(name):
+    return next((f for p, f in groups if fnmatch.fnmatch(name, p)), 1.0)
+
+  def update(updates, state, params=None):
+    leaves, tree = jax.tree.flatten(updates)
+    scaled = [x * factor(name) for x, name in zip(leaves, names(updates))]
+    return jax.tree.unflatten(tree, scaled), state
+
+  return optax.GradientTransformation(init, update)

@@ -18,6 +18,7 @@ from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 from llama3_jax.train import fit
 from llama3_jax.train import loss as losses
+from llama3_jax.train import part as parts
 from llama3_jax.train import sources
 
 
@@ -27,6 +28,7 @@ class Parts:
 
   loss: the next token's, loss(params, batch) -> (sum, metric sums with 'count').
   minimised: that loss, or the Plan of a pipeline where the mesh has stages.
+  part: which parameters are trained; None: all.
   start: () -> the first parameters.
   evaluate: (params) -> held-out losses; during: of parameters as the training step
     holds them, which a pipeline does in its own order.
@@ -35,6 +37,7 @@ class Parts:
   model: configs.ModelConfig
   loss: Callable
   minimised: Callable | plans.Plan
+  part: parts.Part | None
   sources: dict
   rows: pipeline.Rows
   start: Callable
@@ -57,7 +60,8 @@ def prepare(config):
   if plan:
     during = sources.evaluator(config, plans.of(config, model, tail, 'forward'))
   begin = functools.partial(start, config, model)
-  return Parts(model, loss, plan or loss, used, rows, begin, evaluate, during)
+  part = parts.of(config, llama.dims(model))
+  return Parts(model, loss, plan or loss, part, used, rows, begin, evaluate, during)
 
 
 def start(config, model):
@@ -69,13 +73,13 @@ def start(config, model):
   return params
 
 
-def finish(config, folder, parts, params):
+def finish(config, folder, stage, params):
   """Writes `final/`, measures it; returns {'parameters', 'tokens', 'eval_loss',
   'goodput'}."""
-  results = {'parameters': llama.count(parts.model), 'tokens': parts.rows.tokens}
-  results['eval_loss'] = parts.evaluate(params)
-  tokenizer = belongs.of_shards(parts.sources) or _inherited(config)
-  checkpoint.save_params(folder / 'final', params, parts.model, tokenizer)
+  results = {'parameters': llama.count(stage.model), 'tokens': stage.rows.tokens}
+  results['eval_loss'] = stage.evaluate(params)
+  tokenizer = belongs.of_shards(stage.sources) or _inherited(config)
+  checkpoint.save_params(folder / 'final', params, stage.model, tokenizer)
   return {**results, 'goodput': goodput.report(folder)}
 
 

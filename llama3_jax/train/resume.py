@@ -2,7 +2,9 @@
 
 import jax
 
+from llama3_jax.base.errors import UserError
 from llama3_jax.pipeline import layout as layouts
+from llama3_jax.train import digest
 
 
 def restore(checkpoints, state, step, layout):
@@ -12,9 +14,34 @@ def restore(checkpoints, state, step, layout):
   """
   then = checkpoints.data(step).get('layout')
   then = then and layouts.Layout(**then)
+  kept = _kept(state)
   if then == layout:
     like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-    return checkpoints.restore(jax.tree.map(like, state), step)
-  mesh = jax.sharding.get_mesh()
-  found, data = checkpoints.restore(layouts.saved(state, layout, then, mesh), step)
-  return jax.jit(layouts.convert, static_argnums=(1, 2))(found, then, layout), data
+    found, data = checkpoints.restore(jax.tree.map(like, kept), step)
+  else:
+    mesh = jax.sharding.get_mesh()
+    found, data = checkpoints.restore(layouts.saved(kept, layout, then, mesh), step)
+    found = jax.jit(layouts.convert, static_argnums=(1, 2))(found, then, layout)
+  before, now = data.get('frozen') or {}, frozen(state) or {}
+  if before != now:
+    names = [name for name in before | now if before.get(name) != now.get(name)]
+    raise UserError(
+      f'{checkpoints.folder}: step {step} was trained beside other frozen parameters '
+      f'({names[0]}): give the init_from and the part of then, or another --workdir'
+    )
+  return state.replace(**found), data
+
+
+def save(checkpoints, state, step, data):
+  """Saves what is trained; of what is frozen the digests, which `restore` compares."""
+  checkpoints.save(step, _kept(state), {**data, 'frozen': frozen(state)})
+
+
+def frozen(state):
+  """{name: digest} of the frozen parameters, None where there are none."""
+  return digest.arrays(state.frozen) if state.frozen is not None else None
+
+
+def _kept(state):
+  """What a save holds: all but the frozen parameters, which init_from has."""
+  return {k: v for k, v in vars(state).items() if k != 'frozen'}

@@ -11,25 +11,32 @@ from flax import struct
 
 from llama3_jax import axes
 from llama3_jax import feed
+from llama3_jax.base.errors import UserError
 from llama3_jax.pipeline import plans
 from llama3_jax.pipeline import run as pipelines
 from llama3_jax.reliable import guard as guards
+from llama3_jax.train import part as parts
 
 
 @struct.dataclass
 class State:
-  """All that training changes: step int32, params, optimizer state, guard.Health."""
+  """All that training changes: step int32, params, optimizer state, guard.Health.
+
+  frozen: parameters that it does not change (train/part.py), None where it does.
+  """
 
   step: jax.Array
   params: object
   opt: object
   health: object = None
+  frozen: object = None
 
 
-def create(params, optimizer):
+def create(params, optimizer, part=None):
   """State at step 0; the optimizer's moments are laid out like the parameters."""
+  params, frozen = part.split(params) if part else (params, None)
   opt = optimizer.init(params)
-  return State(step=jnp.int32(0), params=params, opt=opt, health=guards.fresh())
+  return State(jnp.int32(0), params, opt, guards.fresh(), frozen)
 
 
 def gradients(loss, params, batch, microbatches):
@@ -75,6 +82,7 @@ class TrainStep:
     pipeline: parameters are then in the order of its layout.
   optimizer: of optim.create; microbatches: of a batch, one after the other.
   guard: what a bad step is (reliable/guard.py); None looks at none.
+  part: which parameters are trained (train/part.py); None: all.
 
   Metrics are means over the supervised items, and grad_norm, count. The step is static
   under jit, so make it once; the state that it is given is donated.
@@ -84,25 +92,41 @@ class TrainStep:
   optimizer: optax.GradientTransformation
   microbatches: int = 1
   guard: guards.Guard | None = None
+  part: parts.Part | None = None
 
   def __call__(self, state, batch):
     return train_step(state, batch, self)
 
   def start(self, params):
     """State at step 0, its moments laid out like the parameters."""
-    return jax.jit(create, static_argnums=1)(params, self.optimizer)
+    return jax.jit(create, static_argnums=(1, 2))(params, self.optimizer, self.part)
+
+  def view(self, state):
+    """The parameters of a state as the loss takes them."""
+    return self.part.join(state.params, state.frozen) if self.part else state.params
+
+  def whole(self, state):
+    """The parameters of a state, adapters added to their products."""
+    if not self.part:
+      return state.params
+    return jax.jit(self.part.whole)(state.params, state.frozen)
 
 
-def compose(loss, optimizer, microbatches=1, guard=None):
+def compose(loss, optimizer, microbatches=1, guard=None, part=None):
   """The training step of a loss: what every stage of the paper differs by."""
-  return TrainStep(loss, optimizer, microbatches, guard)
+  if part and isinstance(loss, plans.Plan):
+    raise UserError('part: mesh.stage=1 is needed where parameters are frozen')
+  return TrainStep(loss, optimizer, microbatches, guard, part)
 
 
 @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
 def train_step(state, batch, how):
   """One step of the TrainStep `how`: (state, metrics)."""
   optimizer, guard = how.optimizer, how.guard
-  grads, sums = gradients(how.loss, state.params, batch, how.microbatches)
+  loss = how.loss
+  if how.part:  # only what is trained is differentiated
+    loss = lambda p, b: how.loss(how.part.join(p, state.frozen), b)
+  grads, sums = gradients(loss, state.params, batch, how.microbatches)
   grads = normalise(grads, sums['count'])
   metrics = normalise(sums, sums['count'])
   metrics |= {'count': sums['count'], 'grad_norm': optax.tree.norm(grads)}
@@ -114,7 +138,7 @@ def train_step(state, batch, how):
   params = optax.apply_updates(state.params, updates)
   if guard:
     params, opt = guards.unless(bad, (params, opt), (state.params, state.opt))
-  return State(step=state.step + 1, params=params, opt=opt, health=health), metrics
+  return State(state.step + 1, params, opt, health, state.frozen), metrics
 
 
 @functools.partial(jax.jit, static_argnums=2)

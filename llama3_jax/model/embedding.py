@@ -1,0 +1,91 @@
+"""What enters the decoder: tokens looked up, or hidden states in their place (7, 8)."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from llama3_jax import axes
+from llama3_jax.model import linear
+
+
+@struct.dataclass
+class Splice:
+  """Hidden states in the place of looked-up tokens, e.g. of an encoder of speech.
+
+  hidden [B,S,D], at bool [B,S]: by column of the row (with a cache: by slot); where
+  `at` holds, the token does not count. extra [E,D]: rows of special tokens that the
+  vocabulary lacks; they have the ids from vocab_size on, and no logits.
+  """
+
+  hidden: jax.Array | None = None
+  at: jax.Array | None = None
+  extra: jax.Array | None = None
+
+
+def stream(x, cache):
+  """Letters of the residual stream: in training its rows are also cut over `tensor`,
+  so that norms and saved inputs are not repeated there (section 3.3.2)."""
+  parts = axes.parts('U')
+  return 'BUD' if cache is None and x.shape[1] % parts == 0 else 'BTD'
+
+
+def embed(params, tokens, config, cache=None, splice=None):
+  """Embeddings [B,T,D] in the compute dtype, laid out as the residual stream."""
+  place = stream(tokens, cache)
+  if splice is None:
+    return axes.shard(_look_up(params.embed, tokens, config, place), place)
+  known = jnp.minimum(tokens, config.vocab_size - 1)
+  x = axes.shard(_look_up(params.embed, known, config, 'BTD'), 'BTD')
+  if splice.extra is not None:
+    row = tokens - config.vocab_size
+    where = {} if axes.mesh() is None else dict(out_sharding=axes.spec('BTD'))
+    extra = axes.shard(splice.extra.astype(x.dtype), '__')
+    own = extra.at[jnp.maximum(row, 0)].get(mode='clip', **where)
+    x = jnp.where((row >= 0)[..., None], own, x)
+  if splice.hidden is not None:
+    start = None if cache is None else cache.length
+    hidden, at = _columns(splice, tokens.shape[1], start)
+    x = jnp.where(at[..., None], hidden.astype(x.dtype), x)
+  return axes.shard(x, place)
+
+
+def _columns(splice, length, start):
+  """hidden [B,T,D] and at [B,T] of the columns that the tokens stand in."""
+  if start is None:
+    return axes.shard(splice.hidden, 'BTD'), axes.shard(splice.at, 'BT')
+
+  def take(hidden, at, start):
+    column = start[:, None] + jnp.arange(length)
+    inside = column < at.shape[1]
+    column = jnp.minimum(column, at.shape[1] - 1)
+    rows = jnp.arange(len(at))[:, None]
+    return hidden[rows, column], at[rows, column] & inside
+
+  # With a cache every device has all slots of its rows.
+  hidden, at = axes.local(take, ('B__', 'B_', 'B'), ('B__', 'B_'))(
+    splice.hidden, splice.at, start
+  )
+  return axes.shard(hidden, 'BTD'), axes.shard(at, 'BT')
+
+
+def _look_up(table, tokens, config, place):
+  if config.embedding == 'onehot':
+    hot = jax.nn.one_hot(tokens, config.vocab_size, dtype=config.dtype)
+    return linear.einsum('BTV,VD->BTD', axes.shard(hot, 'BTV'), table, place=place)
+  table = axes.shard(table.astype(config.dtype), 'VD', gathered=True)
+  if axes.mesh() is None:
+    return table[tokens]
+  if axes.parts('V') > 1:
+    x = axes.local(_own_rows, ('VD', 'BT'), 'VBTD', weights=(0,))(table, tokens)
+    return jnp.sum(x, 0)
+  return table.at[tokens].get(out_sharding=axes.spec('BTD'))
+
+
+def _own_rows(table, tokens):
+  """[1,B,T,D]: rows of one device's part of the vocabulary; zeros for other tokens.
+
+  XLA of jax 0.12 aborts where it is to divide this look-up itself inside a pipeline.
+  """
+  row = tokens - axes.device_index('V') * len(table)
+  row = jnp.where((row >= 0) & (row < len(table)), row, len(table))
+  return table.at[row].get(mode='fill', fill_value=0)[None]
