@@ -41,13 +41,13 @@ def ours(folder, run):
 def write(folder):
   """Shards of random tokens."""
   sys.path.insert(0, str(ROOT))
-  from llama3_jax.data import shards
+  from llama3_jax.data import tokenise
 
   for name in ('general',):
     documents = ({'text': f'{name} {i}'} for i in range(200))
     tokenizer = Random(300)
     tokenizer.top = 4096
-    shards.write(documents, tokenizer, folder / 'shards' / name, heldout=0.05)
+    tokenise.write(documents, tokenizer, folder / 'shards' / name, heldout=0.05)
 
 
 def main():

@@ -17,6 +17,7 @@ import numpy as np
 
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards
+from llama3_jax.data import tokenise
 
 MIX = dict(general=0.5, math=0.25, code=0.17, multilingual=0.08)
 ROWS, LENGTH, BATCHES = 8, 8192, 40
@@ -51,7 +52,7 @@ def main():
     for name in MIX:
       path = pathlib.Path(folder, name)
       documents = ({'text': f'{name} {i}'} for i in range(4_000_000 // tokens))
-      shards.write(documents, Random(tokens), path, heldout=0.0)
+      tokenise.write(documents, Random(tokens), path, heldout=0.0)
       sources[name] = shards.open_source(path)
     start, data, state = cpu_seconds(), rows(sources), None
     for i in range(BATCHES):

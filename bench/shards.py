@@ -20,6 +20,7 @@ import numpy as np
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards
+from llama3_jax.data import tokenise
 
 DOCUMENT = 600  # tokens of a generated document
 
@@ -58,12 +59,13 @@ def main():
   measured('tokenise', total, lambda: tokenizer.encode_batch(texts))
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
-    write = lambda **o: shards.write(documents, tokenizer, folder / 'a', **o)['tokens']
+    made = lambda **o: tokenise.write(documents, tokenizer, folder / 'a', **o)
+    write = lambda **o: made(**o)['tokens']
     measured('tokenise and write', 0, write)
     measured('with the shuffle', 0, lambda: write(cells=16))
     millions = int(sys.argv[3]) if len(sys.argv) > 3 else 500
     numbers = ({'text': str(i)} for i in range(millions * 1_000_000 // DOCUMENT))
-    shards.write(numbers, Cut(), folder / 'b', heldout=0.0)
+    tokenise.write(numbers, Cut(), folder / 'b', heldout=0.0)
     start = time.monotonic()
     source = shards.open_source(folder / 'b')
     opened = time.monotonic() - start

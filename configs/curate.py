@@ -29,6 +29,8 @@ def get_config(arg='herd'):
   c.curate = tree(stages.Config())  # every stage and its rules
   for name in RUN:
     del c.curate[name]
+  if not c.samples:
+    c.curate.form = 'parquet'
   if c.samples:
     c.curate.urls.hosts = (sample_pages.BLOCKED_HOST,)
   return c

@@ -5,13 +5,15 @@
     --config.inputs="('crawl/*.warc.gz', 'code=s3://bucket/source.jsonl.zst')"
 
 An input is a WARC, Parquet or JSONL file (.gz, .zst), a pattern or an fsspec URL, with
-`category=` before it when that is not general. Writes documents/<category>.jsonl.gz
-(text, url, date, source, lang, category), dropped.jsonl.gz (reason, value, url),
-funnel.json, report.html and results.json. The same command goes on where it stopped;
-with another threshold only the stages from there on run again, with
---config.sweep="(('heuristics', 'max_top_2gram', 0.1, 0.3),)" a table says what other
-values of a rule would drop. Several machines: --config.hosts=4 --config.host=0..3 with
-one folder; a Ray cluster: --config.engine=ray.
+`category=` before it when that is not general. Writes documents/ (text, url, date,
+source, lang, category) as <category>/<input>.parquet, or with
+--config.curate.form=jsonl as <category>.jsonl.gz; dropped.jsonl.gz (reason, value,
+url), funnel.json, report.html and results.json.
+
+The same command goes on where it stopped; with another threshold only the stages from
+there on run again, with --config.sweep="(('heuristics', 'max_top_2gram', 0.1, 0.3),)" a
+table says what other values of a rule would drop. Several machines: --config.hosts=4
+--config.host=0..3 with one folder; a Ray cluster: --config.engine=ray.
 
 Expected with `herd` (packages of the registry, see data/samples.py): 2,681 pages and
 files come in and 2,063 survive, 12.8 MB: English, seven other languages and code.
@@ -66,7 +68,7 @@ def main(config, workdir):
       'inputs: empty; name files, e.g. --config.inputs="(\'a.warc.gz\',)"'
     )
   done = folder / 'results.json'
-  written = [output.path_of(folder, name) for name in output.NAMES]
+  written = output.written(folder, rules)
   written += [done, folder / 'funnel.json', folder / 'report.html']
   if all(path.exists() for path in written) and not wanted:
     results = files.read_json(done)

@@ -12,7 +12,6 @@ a model that was never taught to judge, as that of the toy herd.
 """
 
 import heapq
-import pathlib
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import classify
 from llama3_jax.curate import judge
+from llama3_jax.data import texts
 from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings
 from llama3_jax.train import belongs
@@ -57,15 +57,14 @@ def main(config, folder):
 
 
 def sample(folder, count):
-  """The `count` documents of a folder of .jsonl.gz with the lowest hash of the text."""
-  paths = sorted(pathlib.Path(folder).glob('*.jsonl.gz'))
-  if not paths:
-    raise UserError(f'documents={folder}: no *.jsonl.gz there; curate first')
+  """The `count` documents of a folder with the lowest hash of the text."""
+  groups = texts.categories(folder, 'documents').values()
+  paths = [path for group in groups for path in group]
 
   def rows():
     for path in paths:
-      for number, row in enumerate(jsonl.documents(path, 'documents')):
-        yield classify.text_hash(row['text']), path.name, number, row
+      for number, row in enumerate(texts.read(path, 'documents')):
+        yield classify.text_hash(row['text']), str(path), number, row
 
   found = heapq.nsmallest(count, rows(), key=lambda entry: entry[:3])
   return [row for *_, row in found]

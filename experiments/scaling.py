@@ -31,6 +31,7 @@ from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import sample_text
 from llama3_jax.data import shards
+from llama3_jax.data import tokenise
 from llama3_jax.scaling import answers
 from llama3_jax.scaling import benchmarks
 from llama3_jax.scaling import isoflop
@@ -241,7 +242,7 @@ def _make_corpus(config, folder, path):
   tokenizer = tokenizers.Tokenizer.load(path)
   done = {}
   for name in documents:
-    index = shards.write(
+    index = tokenise.write(
       documents[name], tokenizer, folder / name, heldout=0.03, seed=config.seed
     )
     done[name] = {k: index[k] for k in ('documents', 'tokens')}

@@ -5,16 +5,17 @@
     --config.tokenizer=runs/herd/tokenizer/tokenizer.model
 
 Writes one folder a source (general, code, multilingual, math, drill, needle and
-needle_long) with ArrayRecord files and index.json, and results.json.
+needle_long) with ArrayRecord files and index.json, and results.json. Files are read
+part by part, each in a process of its own; the same command goes on where it stopped.
 """
-
-import pathlib
 
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
-from llama3_jax.data import shards
+from llama3_jax.curate import engine
+from llama3_jax.data import texts
+from llama3_jax.data import tokenise
 from llama3_jax.tasks import needle
 from llama3_jax.tasks import suite
 
@@ -25,41 +26,36 @@ def _indexes(config, results):
 
 @workdirs.stage(made=_indexes)
 def main(config, folder):
-  """Write every source; returns {source: {documents, tokens}}."""
+  """Write every source; returns {source: {documents, tokens, languages}}."""
   if not config.heldout < 1:
     raise UserError(f'heldout={config.heldout}: it is a share, below 1')
-  tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
-  results = {}
-  for name, documents in _sources(config, tokenizer).items():
-    index = shards.write(
-      documents,
-      tokenizer,
-      folder / name,
-      heldout=config.heldout,
-      seed=config.seed,
-      vocabulary=config.tokenizer,
-    )
-    results[name] = {k: index[k] for k in ('documents', 'tokens', 'languages')}
+  tokenizer, results = tokenizers.Tokenizer.load(config.tokenizer), {}
+  sources = texts.categories(config.documents, 'documents')
+  for name, rows in _made(config, tokenizer, sources).items():
+    path = folder / 'made' / f'{name}.jsonl.gz'
+    path.parent.mkdir(exist_ok=True)
+    jsonl.write(path, rows)
+    before = sources.get(name, []) if name == 'math' else []
+    sources[name] = [*before, path]
+  how = dict(heldout=config.heldout, seed=config.seed)
+  with engine.start(config.engine, config.workers) as each:
+    for name, paths in sources.items():
+      index = tokenise.write_files(paths, config.tokenizer, folder / name, each, **how)
+      results[name] = {k: index[k] for k in ('documents', 'tokens', 'languages')}
   return results
 
 
-def _sources(config, tokenizer):
-  """{source: iterable of documents}."""
-  found = {}
-  for path in sorted(pathlib.Path(config.documents).glob('*.jsonl.gz')):
-    name = path.name.removesuffix('.jsonl.gz')
-    found[name] = list(jsonl.documents(path, 'documents'))
-  if not found:
-    raise UserError(f'documents={config.documents}: no *.jsonl.gz there; curate first')
-  pages = suite.documents(config.task_pages, config.seed, config.task_names)
-  found['math'] = [*found.get('math', []), *pages]
-  found['drill'] = suite.drills(config.drills, config.seed)
-  general = found.get('general') or next(iter(found.values()))
-  text = needle.sentences(d['text'] for d in general)
+def _made(config, tokenizer, sources):
+  """{source: documents} that are generated: exercises, drills and needles."""
+  made = {'math': suite.documents(config.task_pages, config.seed, config.task_names)}
+  made['drill'] = suite.drills(config.drills, config.seed)
+  general = sources.get('general') or next(iter(sources.values()))
+  rows = (row for path in general for row in texts.read(path, 'documents'))
+  hay = needle.sentences(row['text'] for row in rows)
   c = config.needle
   for name, pages, room, facts in (
     ('needle', c.short_pages, c.short, c.facts),
     ('needle_long', c.long_pages, c.long, c.long_facts),
   ):
-    found[name] = needle.pages(config.seed, tokenizer, text, pages, room, facts, name)
-  return found
+    made[name] = needle.pages(config.seed, tokenizer, hay, pages, room, facts, name)
+  return made

@@ -21,6 +21,7 @@ from llama3_jax import tokenizer
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
+from llama3_jax.data import texts
 from llama3_jax.tasks import suite
 
 
@@ -105,17 +106,12 @@ def documents(inputs):
   paths = []
   for given in inputs:
     p = pathlib.Path(given)
-    ends = ('*.jsonl', '*.jsonl.gz', '*.jsonl.zst')
-    files = [f for end in ends for f in sorted(p.rglob(end))] if p.is_dir() else [p]
+    files = texts.below(p) if p.is_dir() else [p]
     if not files or not files[0].exists():
-      raise UserError(f'inputs: {given} is no JSONL file and no folder that holds one')
+      raise UserError(f'inputs: {given} is no file of documents, nor a folder of such')
     paths += files
   if not paths:
     raise UserError('inputs is empty: name JSONL files of documents, or folders')
   for path in paths:
-    yield from _rows(path)
-
-
-def _rows(path):
-  for where, row in jsonl.read(path, 'inputs', empty=True):
-    yield jsonl.text(row, 'lang', where, '') or 'und', jsonl.text(row, 'text', where)
+    for row in texts.read(path, 'inputs'):
+      yield jsonl.text(row, 'lang', str(path), '') or 'und', row['text']

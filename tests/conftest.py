@@ -25,7 +25,7 @@ from llama3_jax import axes  # noqa: E402
 from llama3_jax import mesh as meshes  # noqa: E402
 from llama3_jax import tokenizer  # noqa: E402
 from llama3_jax import vocabulary  # noqa: E402
-from llama3_jax.data import shards  # noqa: E402
+from llama3_jax.data import tokenise  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 jax.config.update('jax_compilation_cache_dir', str(ROOT / '.pytest_cache/compiled'))
@@ -136,7 +136,7 @@ def toy(tmp_path_factory):
   bytes_ = tokenizer.Tokenizer.load(folder / 'bytes.model')
   rng = np.random.default_rng(0)
   texts = [' '.join(map(str, rng.integers(0, 99, 20))) for _ in range(60)]
-  shards.write(
+  tokenise.write(
     [{'text': t} for t in texts],
     bytes_,
     folder / 'web',

@@ -17,16 +17,17 @@ from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate import heuristics
 from llama3_jax.curate import margins
+from llama3_jax.curate import output
 from llama3_jax.curate import run
 from llama3_jax.curate import stages
 from llama3_jax.curate import warc
 from llama3_jax.data import sample_pages
+from llama3_jax.data import texts
 
 LOOSE = dataclasses.replace(heuristics.OFF, min_words=5)
 CONFIG = stages.Config(
   workers=1, heuristics=heuristics.Config(prose=LOOSE, overrides=()), skip=('outlier',)
 )
-OUTPUTS = ('documents/general.jsonl.gz', 'documents/code.jsonl.gz', 'dropped.jsonl.gz')
 
 
 def article(i):
@@ -66,7 +67,8 @@ def read(path):
 
 
 def bytes_of(folder):
-  return {name: (folder / name).read_bytes() for name in OUTPUTS}
+  paths = [folder / 'dropped.jsonl.gz', *(folder / 'documents').rglob('*.*')]
+  return {str(p.relative_to(folder)): p.read_bytes() for p in paths if p.is_file()}
 
 
 def test_survivors_and_dropped_documents_are_written_with_their_reasons(tmp_path):
@@ -149,12 +151,14 @@ def test_a_new_input_is_added_without_reading_the_others_again(tmp_path):
   assert fresh == result and bytes_of(tmp_path / 'out') == bytes_of(tmp_path / 'fresh')
 
 
-def test_killed_run_goes_on_to_the_same_bytes(tmp_path, launcher):
+@pytest.mark.parametrize('form', output.FORMS)
+def test_killed_run_goes_on_to_the_same_bytes(tmp_path, launcher, form):
   inputs = write_inputs(tmp_path, 40)
   fields = [
     '--config=configs/curate.py:files',
     f"--config.inputs=('{inputs[0]['path']}', 'code={inputs[1]['path']}')",
     '--config.workers=1',
+    f'--config.curate.form={form}',
   ]
   whole = tmp_path / 'whole'
   status, text = launcher.run(*fields, f'--workdir={whole}')
@@ -226,6 +230,7 @@ def test_every_rule_finds_the_defect_made_for_it(tmp_path):
   ]
   warc.write(tmp_path / 'web.warc.gz', sample_pages.site(pages, [], []))
   config = curate_config.get_config('files')
+  config.curate.form = 'jsonl'
   config.inputs = (str(tmp_path / 'web.warc.gz'),)
   config.workers = 1
   config.curate.urls.hosts = (sample_pages.BLOCKED_HOST,)
@@ -269,6 +274,7 @@ def _sentence(i, k):
 def test_a_sweep_says_what_the_rule_would_drop(tmp_path):
   web, _ = write_inputs(tmp_path, 8)
   config = curate_config.get_config('files')
+  config.curate.form = 'jsonl'
   config.inputs, config.workers = (web['path'],), 1
   config.sweep = (('length.words', 10.0, 10_000.0),)
   curate.main(config, str(tmp_path / 'work'))
@@ -288,6 +294,7 @@ def test_a_sweep_says_what_the_rule_would_drop(tmp_path):
 def test_experiment_runs_on_files_and_skips_when_finished(tmp_path):
   web, code = write_inputs(tmp_path)
   config = curate_config.get_config('files')
+  config.curate.form = 'jsonl'
   config.inputs = (web['path'], f'code={code["path"]}')
   config.workers = 1
   result = curate.main(config, str(tmp_path / 'work'))
@@ -302,6 +309,7 @@ def test_experiment_runs_on_files_and_skips_when_finished(tmp_path):
 
 def test_experiment_names_what_is_wrong_in_the_config(tmp_path):
   config = curate_config.get_config('files')
+  config.curate.form = 'jsonl'
   with pytest.raises(UserError, match='inputs'):
     curate.main(config, str(tmp_path / 'a'))
   config.host = 3
@@ -354,6 +362,7 @@ def test_another_content_of_a_list_is_another_run(tmp_path):
 def test_results_are_made_again_where_a_file_or_the_kept_share_is_another(tmp_path):
   web, _ = write_inputs(tmp_path)
   config = curate_config.get_config('files')
+  config.curate.form = 'jsonl'
   config.inputs, config.workers = (web['path'],), 1
   curate.main(config, str(tmp_path / 'work'))
   (tmp_path / 'work/documents/general.jsonl.gz').unlink()
@@ -391,3 +400,43 @@ def test_a_language_of_its_own_limits_is_counted_by_itself(tmp_path):
   count = lambda key: found[key]['below'] + found[key]['above']
   assert count('prose/length.words') == 5
   assert count('prose/gopher.stop_words/en') == 3
+
+
+def documents_of(folder):
+  """{category: rows} of what a run has left, in whatever form."""
+  return {
+    name: [row for path in paths for row in texts.read(path, 'documents')]
+    for name, paths in texts.categories(folder / 'documents', 'documents').items()
+  }
+
+
+def test_parquet_holds_the_documents_of_jsonl(tmp_path):
+  inputs = write_inputs(tmp_path)
+  curated(inputs, CONFIG, tmp_path / 'a')
+  parquet = dataclasses.replace(CONFIG, form='parquet')
+  curated(inputs, parquet, tmp_path / 'b')
+  found, expected = documents_of(tmp_path / 'b'), documents_of(tmp_path / 'a')
+  assert found == {name: rows for name, rows in expected.items() if rows}
+  names = [p.name for p in (tmp_path / 'b/documents/general').iterdir()]
+  assert names == ['00000.parquet']  # a file an input
+  assert len(read(tmp_path / 'b/dropped.jsonl.gz')) == 1
+
+
+def test_another_form_replaces_the_documents_and_keeps_the_work(tmp_path):
+  inputs = write_inputs(tmp_path)
+  parquet = dataclasses.replace(CONFIG, form='parquet')
+  for config in (CONFIG, parquet, CONFIG):
+    curated(inputs, config, tmp_path / 'out')
+    assert len(documents_of(tmp_path / 'out')['general']) == 5
+    assert all(p.exists() for p in output.written(tmp_path / 'out', config))
+  assert not (tmp_path / 'out/documents/general').exists()
+  stages = [p.name for p in (tmp_path / 'out/work').glob('[0-9]*')]
+  assert len(stages) == len({name[:2] for name in stages})  # none was made twice
+
+
+def test_an_input_that_is_gone_leaves_no_documents(tmp_path):
+  inputs = write_inputs(tmp_path)
+  parquet = dataclasses.replace(CONFIG, form='parquet')
+  curated(inputs, parquet, tmp_path / 'out')
+  curated(inputs[:1], parquet, tmp_path / 'out')
+  assert set(documents_of(tmp_path / 'out')) == {'general'}

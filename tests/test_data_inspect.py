@@ -9,7 +9,7 @@ from configs import inspect as configs_inspect
 from experiments import inspect
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax.base.errors import UserError
-from llama3_jax.data import shards
+from llama3_jax.data import tokenise
 from llama3_jax.train import sources
 
 
@@ -19,7 +19,7 @@ def made(tmp_path_factory, toy):
   tokenizer = tokenizers.Tokenizer.load(toy / 'bytes.model')
   for name in ('general', 'math'):
     texts = ({'text': f'{name} {i}: ' + 'some words ' * (i % 9 + 1)} for i in range(80))
-    shards.write(texts, tokenizer, folder / 'shards' / name)
+    tokenise.write(texts, tokenizer, folder / 'shards' / name)
   c = configs_inspect.get_config('tiny')
   c.tokenizer = str(toy / 'bytes.model')
   c.data.root = str(folder / 'shards')

@@ -10,6 +10,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards
 from llama3_jax.data import shuffle
+from llama3_jax.data import tokenise
 
 
 class Bytes:
@@ -28,13 +29,13 @@ def documents(n=200):
 
 
 def write(folder, n=200, **options):
-  return shards.write(documents(n), Bytes(), folder, **options)
+  return tokenise.write(documents(n), Bytes(), folder, **options)
 
 
 def test_every_document_comes_back_with_bos_and_eos(tmp_path):
   index = write(tmp_path / 'a', heldout=0.2, shard_tokens=1000)
   texts = []
-  for split in shards.SPLITS:
+  for split in tokenise.SPLITS:
     source = shards.open_source(tmp_path / 'a', 'bytes-1', split)
     for i in range(len(source)):
       ids = source[i]
@@ -61,7 +62,7 @@ def test_heldout_split_depends_on_the_text_alone(tmp_path):
     return {bytes(source[i]) for i in range(len(source))}
 
   write(tmp_path / 'a', heldout=0.2)
-  shards.write(reversed(list(documents())), Bytes(), tmp_path / 'b', heldout=0.2)
+  tokenise.write(reversed(list(documents())), Bytes(), tmp_path / 'b', heldout=0.2)
   write(tmp_path / 'c', heldout=0.2, seed=1)
   assert heldout(tmp_path / 'a') == heldout(tmp_path / 'b')
   assert heldout(tmp_path / 'a') != heldout(tmp_path / 'c')
@@ -69,7 +70,7 @@ def test_heldout_split_depends_on_the_text_alone(tmp_path):
 
 
 def test_empty_documents_and_empty_splits_are_fine(tmp_path):
-  index = shards.write(
+  index = tokenise.write(
     [{'text': ' '}, {'text': 'x'}], Bytes(), tmp_path / 'a', heldout=0
   )
   assert index['documents'] == 1
@@ -87,7 +88,7 @@ def test_fingerprint_is_of_the_tokens_not_of_their_number(tmp_path):
   marks = []
   for name, text in (('a', 'one two'), ('b', 'one two'), ('c', 'two one')):
     texts = [{'text': text}, {'text': 'the same'}]
-    shards.write(texts, Bytes(), tmp_path / name, heldout=0)
+    tokenise.write(texts, Bytes(), tmp_path / name, heldout=0)
     source = shards.open_source(tmp_path / name)
     assert source.lengths.tolist() == [9, 10]
     marks.append(source.fingerprint)
@@ -125,12 +126,12 @@ def test_missing_folder_and_broken_index_are_named(tmp_path):
 
 def test_truncated_and_missing_shards_are_refused_when_opened(tmp_path):
   write(tmp_path / 'a', shard_tokens=1000)
-  file = tmp_path / 'a/train-00001.array_record'
+  file = tmp_path / 'a/train-00000-00001.array_record'
   file.write_bytes(file.read_bytes()[:-100])
-  with pytest.raises(UserError, match='train-00001.array_record: has'):
+  with pytest.raises(UserError, match='train-00000-00001.array_record: has'):
     shards.open_source(tmp_path / 'a')
   file.unlink()
-  with pytest.raises(UserError, match='train-00001.array_record: is missing'):
+  with pytest.raises(UserError, match='train-00000-00001.array_record: is missing'):
     shards.open_source(tmp_path / 'a')
 
 
@@ -143,17 +144,19 @@ def test_truncated_lengths_are_refused(tmp_path):
 
 
 def test_a_corrupt_record_names_its_file_when_read(tmp_path):
-  shards.write(
+  tokenise.write(
     ({'text': np.random.default_rng(i).bytes(3000).hex()} for i in range(100)),
     Bytes(), tmp_path / 'a', heldout=0, shard_tokens=200_000,
   )  # fmt: skip
-  file = tmp_path / 'a/train-00001.array_record'
+  file = tmp_path / 'a/train-00000-00001.array_record'
   data = bytearray(file.read_bytes())
   middle = len(data) // 2
   data[middle : middle + 3000] = bytes(3000)
   file.write_bytes(data)
   source = shards.open_source(tmp_path / 'a')
-  with pytest.raises(UserError, match='train-00001.array_record: record .* corrupt'):
+  with pytest.raises(
+    UserError, match='train-00000-00001.array_record: record .* corrupt'
+  ):
     for i in range(len(source)):
       _ = source[i]
 
@@ -166,7 +169,7 @@ def test_a_failed_write_leaves_the_old_folder(tmp_path):
     raise RuntimeError('stop')
 
   with pytest.raises(RuntimeError):
-    shards.write(broken(), Bytes(), tmp_path / 'a')
+    tokenise.write(broken(), Bytes(), tmp_path / 'a')
   assert len(shards.open_source(tmp_path / 'a')) > 100
   assert [p.name for p in tmp_path.iterdir()] == ['a']
 

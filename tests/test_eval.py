@@ -227,6 +227,6 @@ def test_a_task_may_need_more_tokens_than_the_config_gives(monkeypatch, tokenize
 
   monkeypatch.setattr(engine, 'generate', generate)
   asked = [Example('2 + 3', '5')]
-  for task in (Task(lambda *_: []), Task(lambda *_: [], max_new=300)):
-    run.answers(None, toy.CONFIG, tokenizer, task, asked, ())
+  for one in (Task(lambda *_: []), Task(lambda *_: [], max_new=300)):
+    run.answers(None, toy.CONFIG, tokenizer, one, asked, ())
   assert rooms == [32, 300]

@@ -70,7 +70,7 @@ FIELDS = {
   'init_from': Field('', "workdir of the stage to start from; '': random parameters"),
   'reward_from': Field('', 'workdir of the reward model'),
   '*tokenizer': Field('', "vocabulary file; '': the one that travels with the input"),
-  'documents': Field('', 'folder of <category>.jsonl.gz files'),
+  'documents': Field('', 'folder of <category>.jsonl.gz, or <category>/*.parquet'),
   'data.root': Field('', 'folder of token shards, one folder a source'),
   'data.positions': Field('', 'RoPE positions: row | document, of SFT restart | run'),
   'data.turns': Field('', 'which assistant turns SFT supervises: last | all'),

@@ -17,6 +17,7 @@ from llama3_jax.curate import heuristics
 from llama3_jax.curate import judge
 from llama3_jax.curate import knowledge
 from llama3_jax.curate import minhash
+from llama3_jax.curate import output
 from llama3_jax.curate import stages
 from llama3_jax.curate import unigram
 from llama3_jax.curate import urls
@@ -118,6 +119,7 @@ def check(config):
 def _run(config):
   """How the run is spread."""
   _one_of('engine', config.engine, engine.ENGINES)
+  _one_of('form', config.form, output.FORMS)
   if config.workers < 0:
     raise UserError(f'workers={config.workers}: 0 (one a core) or more')
   if config.hosts < 1:

@@ -71,6 +71,7 @@ class Config:
   host: int = 0
   memory_bytes: int = 1 << 30  # of the keys of one partition
   keep_dropped: float = 1.0  # share of the dropped documents that is written
+  form: str = 'jsonl'  # of documents/: a file a category; parquet: a file an input
 
 
 @dataclasses.dataclass(frozen=True)

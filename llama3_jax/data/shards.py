@@ -1,28 +1,14 @@
-"""Token shards: tokenised documents in ArrayRecord files, with an index (3.1)."""
+"""Token shards: tokenised documents in ArrayRecord files, read at random (3.1)."""
 
-import collections
 import dataclasses
-import errno
-import hashlib
 import json
-import os
 import pathlib
-import shutil
 import tokenize
 
 import grain
 import numpy as np
-from absl import logging
-from array_record.python import array_record_module
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.data import shuffle
-
-# One record a group, so that a random read decompresses one document; zstd saves 63%.
-WRITER_OPTIONS = 'group_size:1,zstd:3'
-SPLITS = ('train', 'heldout')
-VOCABULARY = 'tokenizer.model'  # beside index.json
-BATCH_CHARACTERS = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,67 +79,8 @@ class Source:
     )
 
 
-def write(
-  documents,
-  tokenizer,
-  folder,
-  *,
-  heldout=0.01,
-  shard_tokens=1 << 27,
-  seed=0,
-  cells=0,
-  vocabulary=None,
-):
-  """Tokenises documents and writes shards and index.json (atomic: all or nothing).
-
-  A document is held out by the hash of its text, so the same text is always on the
-  same side, whatever its order, url or source.
-
-  Args:
-    documents: iterable of dicts with 'text' and, optionally, 'lang' and 'source'.
-    tokenizer: has encode_batch(texts), bos, eos, fingerprint.
-    folder: path; an earlier folder of the same name is replaced at the end.
-    heldout: fraction of documents kept for evaluation, in [0, 1).
-    shard_tokens: tokens after which a new file begins (2^27 is 0.5 GB of uint32).
-    seed: changes which documents are held out, and the order of the shuffle.
-    cells: above 0, documents are shuffled over the whole input through so many files
-      (see shuffle.py), so that a reader may go from front to back.
-    vocabulary: path of the tokenizer's file, of which the folder gets a copy.
-
-  Returns:
-    The index: documents, tokens, heldout counts, per language and per source counts,
-    vocabulary fingerprint, seed, and the files of each split.
-  """
-  folder = pathlib.Path(folder)
-  partial = folder.with_name(f'{folder.name}.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  try:
-    partial.mkdir(parents=True)
-    writers = {split: _Writer(partial, split, shard_tokens) for split in SPLITS}
-    counts = {
-      kind: collections.defaultdict(_count) for kind in ('languages', 'sources')
-    }
-    pairs = _split(documents, tokenizer, heldout, seed, counts)
-    _fill(writers, pairs, partial / 'cells', cells, seed)
-    about = {'vocabulary': tokenizer.fingerprint, 'seed': seed, 'heldout': heldout}
-    about['vocab_size'] = getattr(tokenizer, 'vocab_size', None)
-    if vocabulary is not None:
-      shutil.copyfile(vocabulary, partial / VOCABULARY)
-    index = _index(partial, writers, counts, {**about, 'cells': cells})
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
-  except OSError as error:
-    raise UserError(f'{folder}: shards cannot be written: {error.strerror}') from error
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
-  logging.info(
-    '%s: %d documents, %d tokens', folder, index['documents'], index['tokens']
-  )
-  return index
-
-
 def open_source(folder, fingerprint=None, split='train', limit=None):
-  """Opens one split of a folder that write() made.
+  """Opens one split of a folder that data/tokenise.py made.
 
   Args:
     folder: path.
@@ -232,128 +159,6 @@ def members(folder):
     source = open_source(path.parent)
     found[f'{folder.name}/{path.parent.name}'] = source.tokens
   return found
-
-
-def _split(documents, tokenizer, heldout, seed, counts):
-  """Yields (split, np.uint32 [n]) of every document; counts what it sees."""
-  for document, ids in _tokenise(documents, tokenizer):
-    for kind, field in (('languages', 'lang'), ('sources', 'source')):
-      count = counts[kind][document.get(field) or 'unknown']
-      count['documents'] += 1
-      count['tokens'] += len(ids)
-    yield SPLITS[_is_heldout(document['text'], heldout, seed)], ids
-
-
-def _fill(writers, pairs, folder, cells, seed):
-  if cells:
-    with shuffle.cells(folder, cells, seed) as shuffled:
-      return _fill(writers, shuffled(pairs), folder, 0, seed)
-  for split, ids in pairs:
-    writers[split].add(ids)
-
-
-def _index(folder, writers, counts, about):
-  """Closes the writers and writes index.json; returns it."""
-  index = {
-    'version': 1,
-    **about,
-    'documents': sum(w.documents for w in writers.values()),
-    'tokens': sum(w.tokens for w in writers.values()),
-    **{kind: dict(sorted(count.items())) for kind, count in counts.items()},
-    'splits': {split: writer.close() for split, writer in writers.items()},
-  }
-  with open(folder / 'index.json', 'w', encoding='utf-8') as f:
-    json.dump(index, f, indent=1, ensure_ascii=False)
-  return index
-
-
-def _count():
-  return {'documents': 0, 'tokens': 0}
-
-
-def _tokenise(documents, tokenizer):
-  """Yields (document, np.uint32 [n]) in order; empty documents are left out."""
-  batch, characters = [], 0
-  for document in documents:
-    if not document['text'].strip():
-      continue
-    batch.append(document)
-    characters += len(document['text'])
-    if characters >= BATCH_CHARACTERS:
-      yield from _encode(batch, tokenizer)
-      batch, characters = [], 0
-  yield from _encode(batch, tokenizer)
-
-
-def _encode(batch, tokenizer):
-  encoded = tokenizer.encode_batch([document['text'] for document in batch])
-  for document, ids in zip(batch, encoded):
-    yield document, np.array([tokenizer.bos, *ids, tokenizer.eos], np.uint32)
-
-
-def _is_heldout(text, fraction, seed):
-  digest = hashlib.blake2b(
-    text.encode('utf-8', 'replace'), digest_size=8, salt=str(seed).encode()[:16]
-  )
-  return int.from_bytes(digest.digest(), 'little') < fraction * 2**64
-
-
-class _Writer:
-  """Appends token arrays to numbered ArrayRecord files of one split."""
-
-  def __init__(self, folder, split, shard_tokens):
-    self.folder, self.split, self.shard_tokens = folder, split, shard_tokens
-    self.lengths, self.shards = [], []
-    self.documents = self.tokens = 0
-    self._digest = hashlib.sha256()
-    self._file = None
-    self._room = 0
-
-  def add(self, ids):
-    if self._room <= 0:
-      self._finish_shard()
-      name = f'{self.split}-{len(self.shards):05d}.array_record'
-      self._file = array_record_module.ArrayRecordWriter(
-        str(self.folder / name), WRITER_OPTIONS
-      )
-      self.shards.append({'file': name, 'documents': 0, 'tokens': 0})
-      self._room = self.shard_tokens
-    record = ids.tobytes()
-    self._call(self._file.write, record)
-    self._digest.update(record)
-    self.lengths.append(len(ids))
-    self.documents += 1
-    self.tokens += len(ids)
-    self.shards[-1]['documents'] += 1
-    self.shards[-1]['tokens'] += len(ids)
-    self._room -= len(ids)
-
-  def _finish_shard(self):
-    if self._file is not None:
-      file, self._file = self._file, None
-      self._call(file.close)
-      shard = self.shards[-1]
-      shard['bytes'] = (self.folder / shard['file']).stat().st_size
-
-  def _call(self, write, *arguments):
-    """Calls the ArrayRecord writer, which reports a full disk as RuntimeError."""
-    try:
-      write(*arguments)
-    except RuntimeError as error:
-      raise OSError(errno.EIO, str(error).split(';')[0]) from error
-
-  def close(self):
-    """Closes the last file; returns the split's entry of the index."""
-    self._finish_shard()
-    np.save(
-      self.folder / f'{self.split}-lengths.npy', np.array(self.lengths, np.uint32)
-    )
-    return {
-      'documents': self.documents,
-      'tokens': self.tokens,
-      'fingerprint': self._digest.hexdigest()[:16],
-      'shards': self.shards,
-    }
 
 
 def _lengths(folder, index, split):

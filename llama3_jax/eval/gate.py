@@ -9,9 +9,9 @@ from absl import logging
 
 from llama3_jax import config as configs
 from llama3_jax.base import files
-from llama3_jax.base import jsonl
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
+from llama3_jax.data import texts
 from llama3_jax.eval import needle
 from llama3_jax.tasks import needle as haystacks
 from llama3_jax.tokenizer import Tokenizer
@@ -100,10 +100,11 @@ def train(
 
 def _hay(documents):
   """Sentences in which needles are hidden: of the folder `needle.documents`."""
-  path = pathlib.Path(documents) / 'general.jsonl.gz'
-  if not path.exists():
-    raise UserError(f'needle.documents: {path} is missing; name curated documents')
-  pages = jsonl.documents(path, 'needle.documents')
+  found = texts.categories(documents, 'needle.documents')
+  if 'general' not in found:
+    raise UserError(f'needle.documents={documents}: no category general there')
+  paths = found['general']
+  pages = (page for path in paths for page in texts.read(path, 'needle.documents'))
   return haystacks.sentences(page['text'] for page in pages)
 
 

@@ -6,6 +6,8 @@ import re
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import task
 
+HAY = 200_000  # sentences, 20 MB of text
+
 
 def fact(key, value):
   return f'Remember: {key} {value}.'
@@ -85,13 +87,15 @@ def page(rng, sentences, length, n_facts, count=len):
   return hide(rng, facts, sentences, length - count(asked), places, count) + asked
 
 
-def sentences(texts):
-  """Sentences of 20 to 160 characters: the hay."""
+def sentences(texts, most=HAY):
+  """Sentences of 20 to 160 characters: the hay, the first `most` of them."""
   found = []
   for text in texts:
     for s in re.split(r'(?<=[.!?])\s+', ' '.join(text.split())):
       if 20 < len(s) < 160 and s[-1] in '.!?':
         found.append(s)
+    if len(found) >= most:
+      break
   if not found:
     raise UserError('documents: no sentence in category general to hide needles in')
   return found

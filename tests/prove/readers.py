@@ -27,6 +27,7 @@ from llama3_jax.curate import read as documents
 from llama3_jax.curate import warc
 from llama3_jax.data import assets
 from llama3_jax.data import shards
+from llama3_jax.data import tokenise
 from llama3_jax.model import convert
 from llama3_jax.post import preference
 from llama3_jax.post import sft
@@ -166,10 +167,10 @@ def _documents(folder):
 
 
 def _shards(folder, vocabulary):
-  shards.write(TEXTS, vocabulary, folder / 'web', heldout=0.2)
+  tokenise.write(TEXTS, vocabulary, folder / 'web', heldout=0.2)
 
   def read():
-    found = [shards.open_source(folder / 'web', split=s) for s in shards.SPLITS]
+    found = [shards.open_source(folder / 'web', split=s) for s in tokenise.SPLITS]
     return [x[i].tolist() for x in found for i in range(len(x))]
 
   names = ('index.json', 'train-lengths.npy', 'train-00000.array_record')

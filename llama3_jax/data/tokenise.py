@@ -1,0 +1,344 @@
+"""Documents to token shards: part by part, in as many processes as there are (3.1)."""
+
+import collections
+import dataclasses
+import errno
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+from absl import logging
+from array_record.python import array_record_module
+
+from llama3_jax.base import files
+from llama3_jax.base.errors import UserError
+from llama3_jax.data import shuffle
+from llama3_jax.data import texts
+from llama3_jax.tokenizer import Tokenizer
+
+# One record a group, so that a random read decompresses one document; zstd saves 63%.
+WRITER_OPTIONS = 'group_size:1,zstd:3'
+SPLITS = ('train', 'heldout')
+VOCABULARY = 'tokenizer.model'  # beside index.json
+BATCH_CHARACTERS = 1 << 20  # of text in memory at a time
+PART_BYTES = 1 << 28  # of document files that make one part
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How documents become shards.
+
+  heldout: share of documents kept for evaluation, in [0, 1).
+  shard_tokens: tokens after which a new file begins (2^27 is 0.5 GB of uint32).
+  seed: changes which documents are held out, and the order of the shuffle.
+  cells: above 0, documents are shuffled over the whole part through so many files (see
+    shuffle.py), so that a reader may go from front to back.
+  """
+
+  heldout: float = 0.01
+  shard_tokens: int = 1 << 27
+  seed: int = 0
+  cells: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """A task: some files of documents, to be written into `folder` as part `number`."""
+
+  folder: str
+  number: int
+  paths: tuple[str, ...]
+  tokenizer: str
+  field: str
+  options: Options
+
+
+def write(documents, tokenizer, folder, *, vocabulary=None, **options):
+  """Tokenises documents and writes shards and index.json (atomic: all or nothing).
+
+  A document is held out by the hash of its text, so the same text is always on the
+  same side, whatever its order, url or source.
+
+  Args:
+    documents: iterable of dicts with 'text' and, optionally, 'lang' and 'source'.
+    tokenizer: has encode_batch(texts), bos, eos, fingerprint.
+    folder: path; an earlier folder of the same name is replaced at the end.
+    vocabulary: path of the tokenizer's file, of which the folder gets a copy.
+    options: fields of Options.
+
+  Returns:
+    The index: documents, tokens, heldout counts, per language and per source counts,
+    vocabulary fingerprint, seed, and the files of each split.
+  """
+  options, partial = Options(**options), _partial(folder)
+  shutil.rmtree(partial, ignore_errors=True)
+  try:
+    partial.mkdir(parents=True)
+    _fill(documents, tokenizer, partial, 0, options)
+    return _finish(folder, 1, tokenizer, vocabulary, options)
+  except OSError as error:
+    raise UserError(f'{folder}: shards cannot be written: {error.strerror}') from error
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_files(paths, vocabulary, folder, each, field='documents', **options):
+  """As `write`, of the documents in files, by tasks that run beside each other.
+
+  A part is a run of files of PART_BYTES together, so memory does not grow with the
+  corpus. The same call again goes on with the parts that are not there.
+
+  Args:
+    paths: files of documents (data/texts.py), in order.
+    vocabulary: path of the tokenizer's file.
+    each: each(work, jobs) -> iterator of (job, result), as curation's engine gives.
+    field: of the config, that names the files.
+  """
+  options, partial = Options(**options), _partial(folder)
+  tokenizer = Tokenizer.load(vocabulary)
+  plan = [[str(path) for path in group] for group in _groups(paths)]
+  facts = [[p, os.path.getsize(p), os.stat(p).st_mtime_ns] for g in plan for p in g]
+  about = {'parts': plan, 'files': facts, 'vocabulary': tokenizer.fingerprint}
+  about |= dataclasses.asdict(options)
+  try:
+    if not _same(partial / 'plan.json', about):
+      shutil.rmtree(partial, ignore_errors=True)
+      files.write_json(partial / 'plan.json', about)
+    jobs = [
+      Part(str(partial), i, tuple(group), str(vocabulary), field, options)
+      for i, group in enumerate(plan)
+    ]
+    for job, count in each(work, [j for j in jobs if not _facts(partial, j.number)]):
+      logging.info('%s: part %d, %d documents', folder, job.number, count)
+    (partial / 'plan.json').unlink()
+    return _finish(folder, len(plan), tokenizer, vocabulary, options)
+  except OSError as error:
+    raise UserError(f'{folder}: shards cannot be written: {error.strerror}') from error
+
+
+def work(part):
+  """Writes one Part; returns its documents."""
+  documents = (row for path in part.paths for row in texts.read(path, part.field))
+  tokenizer, folder = _tokenizer(part.tokenizer), pathlib.Path(part.folder)
+  return _fill(documents, tokenizer, folder, part.number, part.options)
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(path):
+  return Tokenizer.load(path)
+
+
+def _partial(folder):
+  folder = pathlib.Path(folder)
+  return folder.with_name(f'{folder.name}.partial')
+
+
+def _same(path, about):
+  try:
+    return json.loads(path.read_text(encoding='utf-8')) == about
+  except (OSError, ValueError):
+    return False
+
+
+def _groups(paths):
+  """Runs of files of PART_BYTES together, at least one file each."""
+  groups, size = [[]], 0
+  for path in paths:
+    size += os.path.getsize(path)
+    groups[-1].append(path)
+    if size >= PART_BYTES:
+      groups.append([])
+      size = 0
+  return [group for group in groups if group] or [[]]
+
+
+def _facts(folder, number):
+  """What is known of a part that is written, or None; its .json comes last."""
+  path = folder / f'{number:05d}.json'
+  return files.read_json(path) if path.exists() else None
+
+
+def _fill(documents, tokenizer, folder, number, options):
+  """Writes one part, ArrayRecord files, lengths and facts; returns its documents."""
+  writers = {s: _Writer(folder, s, number, options.shard_tokens) for s in SPLITS}
+  counts = {kind: collections.defaultdict(_count) for kind in ('languages', 'sources')}
+  pairs = _split(documents, tokenizer, options, counts)
+  if options.cells:
+    cells = folder / f'cells-{number:05d}'
+    with shuffle.cells(cells, options.cells, options.seed) as shuffled:
+      for split, ids in shuffled(pairs):
+        writers[split].add(ids)
+  else:
+    for split, ids in pairs:
+      writers[split].add(ids)
+  splits = {split: writer.close() for split, writer in writers.items()}
+  files.write_json(folder / f'{number:05d}.json', {**counts, 'splits': splits})
+  return sum(entry['documents'] for entry in splits.values())
+
+
+def _finish(folder, parts, tokenizer, vocabulary, options):
+  """Joins the parts to a folder of shards; returns the index."""
+  folder, partial = pathlib.Path(folder), _partial(folder)
+  facts = [_facts(partial, i) for i in range(parts)]
+  if vocabulary is not None:
+    shutil.copyfile(vocabulary, partial / VOCABULARY)
+  splits = {split: _join(partial, split, facts) for split in SPLITS}
+  index = {
+    'version': 1,
+    'vocabulary': tokenizer.fingerprint,
+    'seed': options.seed,
+    'heldout': options.heldout,
+    'vocab_size': getattr(tokenizer, 'vocab_size', None),
+    'cells': options.cells,
+    'documents': sum(entry['documents'] for entry in splits.values()),
+    'tokens': sum(entry['tokens'] for entry in splits.values()),
+    **{kind: _sum(f[kind] for f in facts) for kind in ('languages', 'sources')},
+    'splits': splits,
+  }
+  with open(partial / 'index.json', 'w', encoding='utf-8') as f:
+    json.dump(index, f, indent=1, ensure_ascii=False)
+  for path in partial.glob('[0-9]*.json'):
+    path.unlink()
+  shutil.rmtree(folder, ignore_errors=True)
+  os.replace(partial, folder)
+  logging.info(
+    '%s: %d documents, %d tokens', folder, index['documents'], index['tokens']
+  )
+  return index
+
+
+def _join(folder, split, facts):
+  """The entry of a split: the parts' files one after the other, and all lengths."""
+  entries = [f['splits'][split] for f in facts]
+  with files.renamed(folder / f'{split}-lengths.npy') as partial:
+    with open(partial, 'wb') as out:
+      count = sum(entry['documents'] for entry in entries)
+      form = dict(descr='<u4', fortran_order=False, shape=(count,))
+      np.lib.format.write_array_header_1_0(out, form)
+      for number in range(len(facts)):
+        path = folder / f'{split}-{number:05d}-lengths'
+        with open(path, 'rb') as f:
+          shutil.copyfileobj(f, out)
+        path.unlink()
+  marks = [entry['fingerprint'] for entry in entries]
+  joined = hashlib.sha256(' '.join(marks).encode()).hexdigest()[:16]
+  return {
+    'documents': count,
+    'tokens': sum(entry['tokens'] for entry in entries),
+    'fingerprint': marks[0] if len(marks) == 1 else joined,
+    'shards': [shard for entry in entries for shard in entry['shards']],
+  }
+
+
+def _sum(counts):
+  """Counts of the parts by name, added."""
+  total = {}
+  for count in counts:
+    for name, entry in count.items():
+      into = total.setdefault(name, _count())
+      for key, value in entry.items():
+        into[key] += value
+  return dict(sorted(total.items()))
+
+
+def _count():
+  return {'documents': 0, 'tokens': 0}
+
+
+def _split(documents, tokenizer, options, counts):
+  """Yields (split, np.uint32 [n]) of every document; counts what it sees."""
+  for document, ids in _tokenise(documents, tokenizer):
+    for kind, field in (('languages', 'lang'), ('sources', 'source')):
+      count = counts[kind][document.get(field) or 'unknown']
+      count['documents'] += 1
+      count['tokens'] += len(ids)
+    held = _is_heldout(document['text'], options.heldout, options.seed)
+    yield SPLITS[held], ids
+
+
+def _tokenise(documents, tokenizer):
+  """Yields (document, np.uint32 [n]) in order; empty documents are left out."""
+  batch, characters = [], 0
+  for document in documents:
+    if not document['text'].strip():
+      continue
+    batch.append(document)
+    characters += len(document['text'])
+    if characters >= BATCH_CHARACTERS:
+      yield from _encode(batch, tokenizer)
+      batch, characters = [], 0
+  yield from _encode(batch, tokenizer)
+
+
+def _encode(batch, tokenizer):
+  encoded = tokenizer.encode_batch([document['text'] for document in batch])
+  for document, ids in zip(batch, encoded):
+    yield document, np.array([tokenizer.bos, *ids, tokenizer.eos], np.uint32)
+
+
+def _is_heldout(text, fraction, seed):
+  digest = hashlib.blake2b(
+    text.encode('utf-8', 'replace'), digest_size=8, salt=str(seed).encode()[:16]
+  )
+  return int.from_bytes(digest.digest(), 'little') < fraction * 2**64
+
+
+class _Writer:
+  """Appends token arrays to the numbered ArrayRecord files of one part and split."""
+
+  def __init__(self, folder, split, number, shard_tokens):
+    self.folder, self.shard_tokens = folder, shard_tokens
+    self.name = f'{split}-{number:05d}'
+    self.shards, self.documents, self.tokens = [], 0, 0
+    self._lengths = open(folder / f'{self.name}-lengths', 'wb')
+    self._digest = hashlib.sha256()
+    self._file = None
+    self._room = 0
+
+  def add(self, ids):
+    if self._room <= 0:
+      self._finish_shard()
+      name = f'{self.name}-{len(self.shards):05d}.array_record'
+      self._file = array_record_module.ArrayRecordWriter(
+        str(self.folder / name), WRITER_OPTIONS
+      )
+      self.shards.append({'file': name, 'documents': 0, 'tokens': 0})
+      self._room = self.shard_tokens
+    record = ids.tobytes()
+    self._call(self._file.write, record)
+    self._digest.update(record)
+    self._lengths.write(np.uint32(len(ids)).tobytes())
+    self.documents += 1
+    self.tokens += len(ids)
+    self.shards[-1]['documents'] += 1
+    self.shards[-1]['tokens'] += len(ids)
+    self._room -= len(ids)
+
+  def _finish_shard(self):
+    if self._file is not None:
+      file, self._file = self._file, None
+      self._call(file.close)
+      shard = self.shards[-1]
+      shard['bytes'] = (self.folder / shard['file']).stat().st_size
+
+  def _call(self, write, *arguments):
+    """Calls the ArrayRecord writer, which reports a full disk as RuntimeError."""
+    try:
+      write(*arguments)
+    except RuntimeError as error:
+      raise OSError(errno.EIO, str(error).split(';')[0]) from error
+
+  def close(self):
+    """Closes the last file; returns the part's entry of the split."""
+    self._finish_shard()
+    self._lengths.close()
+    return {
+      'documents': self.documents,
+      'tokens': self.tokens,
+      'fingerprint': self._digest.hexdigest()[:16],
+      'shards': self.shards,
+    }
