@@ -26,7 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from fastwarc.warc import ArchiveIterator
 from fastwarc.warc import WarcRecordType
 
-from llama3_jax.curate import warc
+from llama3_jax.curate.reading import warc
 
 ROOT = pathlib.Path(__file__).parents[1]
 FEW = 30  # pages of the run that is subtracted

@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from llama3_jax.curate import keys
-from llama3_jax.curate import lines
-from llama3_jax.curate import minhash
-from llama3_jax.curate import newest
-from llama3_jax.curate.words import mixed
+from llama3_jax.curate.duplicates import lines
+from llama3_jax.curate.duplicates import minhash
+from llama3_jax.curate.duplicates import newest
+from llama3_jax.curate.machine import keys
+from llama3_jax.curate.measures.words import mixed
 
 BATCH = 2000
 VOCABULARY, LETTERS = 100_000, 6

@@ -4,8 +4,8 @@ python bench/extraction.py FOLDER [--peer=PYTHON] [--folds=10] [--train] [--host
 
 FOLDER holds pages and their hand-made article bodies: html/<id>.html.gz and
 ground-truth.json, {id: {articleBody}}, as in the article-extraction-benchmark.
-PYTHON is an interpreter with trafilatura and resiliparse. --train makes
-llama3_jax/curate/block_model.py again; --folds says how it does on pages it has not
+PYTHON is an interpreter with trafilatura and resiliparse. --train makes block_model.py
+of llama3_jax/curate/extraction/ again; --folds says how it does on pages it has not
 seen; --hostile measures the most that a page within the limits can cost.
 """
 
@@ -25,10 +25,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import numpy as np
 
-from llama3_jax.curate import block_model
-from llama3_jax.curate import blocks
-from llama3_jax.curate import documents
-from llama3_jax.curate import extract
+from llama3_jax.curate.extraction import block_model
+from llama3_jax.curate.extraction import blocks
+from llama3_jax.curate.extraction import extract
+from llama3_jax.curate.machine import documents
 
 ROUNDS, RATE, BINS, RIDGE = 60, 0.2, 16, 3.0
 WORD = re.compile(r'\w+')

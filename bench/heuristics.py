@@ -16,11 +16,11 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from llama3_jax.curate import c4
-from llama3_jax.curate import documents
-from llama3_jax.curate import heuristics
-from llama3_jax.curate import repetition
-from llama3_jax.curate import words
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.measures import repetition
+from llama3_jax.curate.measures import words
+from llama3_jax.curate.rules import c4
+from llama3_jax.curate.rules import heuristics
 
 SIZE, COUNT, BATCH = 9000, 1000, 250
 PEER = 100  # documents for the other side

@@ -18,8 +18,8 @@ import zipfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from llama3_jax.curate import documents
-from llama3_jax.curate import language
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.measures import language
 
 # File: code of lid.176. First the languages with 100,000 or more Wikipedia articles.
 MAIN = dict(

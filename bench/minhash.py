@@ -13,9 +13,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import heuristics as bench
 import numpy as np
 
-from llama3_jax.curate import lines
-from llama3_jax.curate import minhash
-from llama3_jax.curate import words
+from llama3_jax.curate.duplicates import lines
+from llama3_jax.curate.duplicates import minhash
+from llama3_jax.curate.measures import words
 
 PAIRS, SIZE = 4000, 400
 

@@ -5,7 +5,7 @@ import dataclasses
 import ml_collections
 
 from llama3_jax import config as configs
-from llama3_jax.curate import stages
+from llama3_jax.curate.machine import stages
 from llama3_jax.data import sample_pages
 from llama3_jax.data import samples
 

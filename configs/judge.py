@@ -4,7 +4,7 @@ import ml_collections
 
 from configs import pretrain
 from llama3_jax import config as configs
-from llama3_jax.curate import judge
+from llama3_jax.curate.judging import judge
 
 
 def get_config(asked='reference'):

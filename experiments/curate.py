@@ -28,15 +28,15 @@ from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import check
-from llama3_jax.curate import documents
-from llama3_jax.curate import engine
-from llama3_jax.curate import funnel
-from llama3_jax.curate import margins
-from llama3_jax.curate import output
-from llama3_jax.curate import report
-from llama3_jax.curate import run
-from llama3_jax.curate import stages
+from llama3_jax.curate.machine import check
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.machine import engine
+from llama3_jax.curate.machine import output
+from llama3_jax.curate.machine import run
+from llama3_jax.curate.machine import stages
+from llama3_jax.curate.reporting import funnel
+from llama3_jax.curate.reporting import margins
+from llama3_jax.curate.reporting import report
 from llama3_jax.data import samples
 
 

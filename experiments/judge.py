@@ -19,8 +19,8 @@ from llama3_jax import chat
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import classify
-from llama3_jax.curate import judge
+from llama3_jax.curate.judging import classify
+from llama3_jax.curate.judging import judge
 from llama3_jax.data import texts
 from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings

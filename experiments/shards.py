@@ -13,7 +13,7 @@ from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import engine
+from llama3_jax.curate.machine import engine
 from llama3_jax.data import texts
 from llama3_jax.data import tokenise
 from llama3_jax.tasks import needle

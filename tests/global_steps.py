@@ -3,8 +3,8 @@
 import pathlib
 import tempfile
 
-from llama3_jax.curate import documents
-from llama3_jax.curate import keys
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.machine import keys
 
 
 def state(module, shards, config, partitions=2):

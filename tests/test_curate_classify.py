@@ -7,13 +7,13 @@ import pyarrow as pa
 import pytest
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import classifier
-from llama3_jax.curate import classify
-from llama3_jax.curate import documents
-from llama3_jax.curate import judge
-from llama3_jax.curate import knowledge
-from llama3_jax.curate import rank
-from llama3_jax.curate import words
+from llama3_jax.curate.judging import classifier
+from llama3_jax.curate.judging import classify
+from llama3_jax.curate.judging import judge
+from llama3_jax.curate.judging import knowledge
+from llama3_jax.curate.judging import rank
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.measures import words
 
 GOOD = 'theorem measured century treaty river observed species journal reign'.split()
 BAD = 'click cart buy discount coupon subscribe sale checkout wishlist'.split()

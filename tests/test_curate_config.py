@@ -7,11 +7,11 @@ import pytest
 
 from configs import curate as curate_config
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import check
-from llama3_jax.curate import documents
-from llama3_jax.curate import margins
-from llama3_jax.curate import report
-from llama3_jax.curate import stages
+from llama3_jax.curate.machine import check
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.machine import stages
+from llama3_jax.curate.reporting import margins
+from llama3_jax.curate.reporting import report
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from llama3_jax.curate import documents
-from llama3_jax.curate import minhash
-from llama3_jax.curate import newest
-from llama3_jax.curate import words
+from llama3_jax.curate.duplicates import minhash
+from llama3_jax.curate.duplicates import newest
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.measures import words
 
 CONFIG = minhash.Config()
 

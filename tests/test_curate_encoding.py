@@ -4,10 +4,10 @@ import codecs
 
 import pytest
 
-from llama3_jax.curate import encoding
-from llama3_jax.curate import encoding_labels
-from llama3_jax.curate import read
-from llama3_jax.curate import warc
+from llama3_jax.curate.reading import encoding
+from llama3_jax.curate.reading import encoding_labels
+from llama3_jax.curate.reading import read
+from llama3_jax.curate.reading import warc
 
 RUSSIAN = 'Быстрая лиса прыгает через ленивую собаку, а потом спит до утра в саду.'
 GREEK = 'Η γρήγορη αλεπού πηδάει πάνω από τον τεμπέλη σκύλο και μετά κοιμάται.'

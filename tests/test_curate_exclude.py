@@ -8,8 +8,8 @@ import global_steps
 import pytest
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import documents
-from llama3_jax.curate import exclude
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.rules import exclude
 
 ITEM = (
   'A farmer has twelve brown cows and seven white goats on a hill. '

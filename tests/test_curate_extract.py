@@ -6,10 +6,10 @@ import pathlib
 import pytest
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import blocks
-from llama3_jax.curate import documents
-from llama3_jax.curate import extract
-from llama3_jax.curate import markdown
+from llama3_jax.curate.extraction import blocks
+from llama3_jax.curate.extraction import extract
+from llama3_jax.curate.extraction import markdown
+from llama3_jax.curate.machine import documents
 
 PROSE = 'This is a sentence of the article that is long enough to be content. ' * 3
 CODE = 'def f(x):  # **not bold**\n    if x:\n\n        return x[0](1)\n    return 2**3'

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import documents
-from llama3_jax.curate import heuristics
-from llama3_jax.curate import repetition
-from llama3_jax.curate import words
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.measures import repetition
+from llama3_jax.curate.measures import words
+from llama3_jax.curate.rules import heuristics
 
 CONFIG = heuristics.Config()
 

@@ -17,12 +17,12 @@ import pytest
 import zstandard
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import documents
-from llama3_jax.curate import encoding
-from llama3_jax.curate import extract
-from llama3_jax.curate import markdown
-from llama3_jax.curate import read
-from llama3_jax.curate import warc
+from llama3_jax.curate.extraction import extract
+from llama3_jax.curate.extraction import markdown
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.reading import encoding
+from llama3_jax.curate.reading import read
+from llama3_jax.curate.reading import warc
 
 PAGES = [
   {
@@ -275,7 +275,7 @@ def test_markdown_is_stripped_in_linear_time(unit):
 def test_memory_is_bounded_by_the_batch_and_not_by_the_file(tmp_path):
   code = (
     'import itertools, json, resource\n'
-    'from llama3_jax.curate import read\n'
+    'from llama3_jax.curate.reading import read\n'
     'limits = read.Limits(batch_bytes=1_000_000)\n'
     f'found = read.batches({str(tmp_path / "a.jsonl.gz")!r}, limits=limits)\n'
     'n = [b.num_rows for b, _ in itertools.islice(found, 3)]\n'

@@ -16,9 +16,9 @@ import zstandard
 
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import run
-from llama3_jax.curate import stages
-from llama3_jax.curate import store as stores
+from llama3_jax.curate.machine import run
+from llama3_jax.curate.machine import stages
+from llama3_jax.curate.machine import store as stores
 
 STAGES = ('extract', 'url', 'document')
 CONFIG = dataclasses.replace(

@@ -5,11 +5,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from llama3_jax.curate import keys
-from llama3_jax.curate import lines
-from llama3_jax.curate import minhash
-from llama3_jax.curate import newest
-from llama3_jax.curate import unigram
+from llama3_jax.curate.duplicates import lines
+from llama3_jax.curate.duplicates import minhash
+from llama3_jax.curate.duplicates import newest
+from llama3_jax.curate.machine import keys
+from llama3_jax.curate.measures import unigram
 
 
 def files(folder, sizes, seed=0):

@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
-from llama3_jax.curate import documents
-from llama3_jax.curate import language
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.measures import language
 
 TEXTS = {
   'en': 'The quick brown fox jumps over the lazy dog near the river.',

@@ -3,10 +3,10 @@
 import global_steps
 import pytest
 
-from llama3_jax.curate import c4
-from llama3_jax.curate import documents
-from llama3_jax.curate import lines
-from llama3_jax.curate import repetition
+from llama3_jax.curate.duplicates import lines
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.measures import repetition
+from llama3_jax.curate.rules import c4
 
 LINE = 'Share this page with 12 friends!'
 CONFIG = lines.Config()

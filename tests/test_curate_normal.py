@@ -5,10 +5,10 @@ import unicodedata
 import global_steps
 import pytest
 
-from llama3_jax.curate import language
-from llama3_jax.curate import minhash
-from llama3_jax.curate import normal
-from llama3_jax.curate import words
+from llama3_jax.curate.duplicates import minhash
+from llama3_jax.curate.measures import language
+from llama3_jax.curate.measures import words
+from llama3_jax.curate.rules import normal
 
 TEXTS = (
   'Le garçon très fatigué a déjà mangé la crème brûlée près de la fenêtre fermée.',

@@ -7,10 +7,10 @@ import global_steps
 import numpy as np
 import pytest
 
-from llama3_jax.curate import documents
-from llama3_jax.curate import outliers
-from llama3_jax.curate import unigram
-from llama3_jax.curate import words
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.measures import unigram
+from llama3_jax.curate.measures import words
+from llama3_jax.curate.rules import outliers
 
 UNIGRAM = unigram.Config(buckets=1 << 14)
 

@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from llama3_jax.curate import documents
-from llama3_jax.curate import pii
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.rules import pii
 
 CLEAN = 'A plain sentence about nothing in particular. ' * 10
 DIRTY = ' '.join(f'Write to person{i}@mail.example today.' for i in range(10))

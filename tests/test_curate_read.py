@@ -10,9 +10,9 @@ import pytest
 import zstandard
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import documents
-from llama3_jax.curate import read
-from llama3_jax.curate import run
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.machine import run
+from llama3_jax.curate.reading import read
 
 ROWS = [
   {'url': f'https://www.A.example/{i}', 'date': '2024', 'text': f'text {i} é'}

@@ -15,12 +15,12 @@ from configs import curate as curate_config
 from experiments import curate
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import heuristics
-from llama3_jax.curate import margins
-from llama3_jax.curate import output
-from llama3_jax.curate import run
-from llama3_jax.curate import stages
-from llama3_jax.curate import warc
+from llama3_jax.curate.machine import output
+from llama3_jax.curate.machine import run
+from llama3_jax.curate.machine import stages
+from llama3_jax.curate.reading import warc
+from llama3_jax.curate.reporting import margins
+from llama3_jax.curate.rules import heuristics
 from llama3_jax.data import sample_pages
 from llama3_jax.data import texts
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import documents
-from llama3_jax.curate import urls
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.rules import urls
 
 
 def reasons(found, **config):

@@ -6,8 +6,8 @@ import zlib
 import pytest
 
 from llama3_jax.base import jsonl
-from llama3_jax.curate import read
-from llama3_jax.curate import warc
+from llama3_jax.curate.reading import read
+from llama3_jax.curate.reading import warc
 
 PAGES = [
   {

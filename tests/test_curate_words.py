@@ -6,9 +6,9 @@ import unicodedata
 import numpy as np
 import pyarrow as pa
 
-from llama3_jax.curate import documents
-from llama3_jax.curate import phrases
-from llama3_jax.curate import words
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.measures import phrases
+from llama3_jax.curate.measures import words
 
 MIXED = [
   'Hello, World! It is 12 o’clock…\n\n  - An İstanbul street {x}\t\n',

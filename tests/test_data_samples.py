@@ -4,7 +4,7 @@ import hashlib
 import struct
 import zipfile
 
-from llama3_jax.curate import read
+from llama3_jax.curate.reading import read
 from llama3_jax.data import sample_pages
 from llama3_jax.data import sample_text
 from llama3_jax.data import samples

@@ -12,7 +12,7 @@ from experiments import shards as experiment
 from llama3_jax import vocabulary
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import engine
+from llama3_jax.curate.machine import engine
 from llama3_jax.data import shards
 from llama3_jax.data import texts
 from llama3_jax.data import tokenise

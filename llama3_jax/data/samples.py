@@ -22,7 +22,7 @@ from llama3_jax.base import files
 from llama3_jax.base import jsonl
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate import warc
+from llama3_jax.curate.reading import warc
 from llama3_jax.data import sample_pages
 from llama3_jax.data import sample_text
 

@@ -21,10 +21,10 @@ from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import files
 from llama3_jax.base import jsonl as base
-from llama3_jax.curate import classify
-from llama3_jax.curate import exclude
-from llama3_jax.curate import read as documents
-from llama3_jax.curate import warc
+from llama3_jax.curate.judging import classify
+from llama3_jax.curate.reading import read as documents
+from llama3_jax.curate.reading import warc
+from llama3_jax.curate.rules import exclude
 from llama3_jax.data import assets
 from llama3_jax.data import shards
 from llama3_jax.data import tokenise

@@ -12,7 +12,7 @@ import time
 import pytest
 import test_curate_run as curation
 
-from llama3_jax.curate import warc
+from llama3_jax.curate.reading import warc
 
 KILLS = 10
 FILES, PAGES = 6, 60

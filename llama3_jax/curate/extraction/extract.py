@@ -1,0 +1,270 @@
+"""Main text of an HTML page: boilerplate out; code, formulas, tables kept (3.1.1).
+
+A page is scanned (markup.py) and refused where it costs too much. Formulas and code are
+set aside as marks; resiliparse finds the main content; blocks.py keeps the blocks
+that are text; markdown markers go; the marks become what they stand for. Pages of code
+and mathematics, by their category or by how much of it they hold, are extracted for
+recall instead: all their blocks but lists of links, and every piece of code.
+"""
+
+import dataclasses
+import re
+
+import pyarrow as pa
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html import HTMLTree
+
+from llama3_jax.base.errors import UserError
+from llama3_jax.curate.extraction import block_model
+from llama3_jax.curate.extraction import blocks
+from llama3_jax.curate.extraction import formulas
+from llama3_jax.curate.extraction import listings
+from llama3_jax.curate.extraction import markdown
+from llama3_jax.curate.extraction import markup
+from llama3_jax.curate.machine import documents
+
+MODES = ('auto', 'prose', 'recall')
+TABS = re.compile(
+  r'[ \xa0]{0,9}\t[ \xa0\t]*+'
+)  # resiliparse puts two between table cells
+# Never content, whatever the page.
+ALWAYS = ('.headerlink', '.anchorjs-link', '.mw-editsection', 'nav', 'select')
+# Around an article, not of it; words that sites rarely put on a container of text.
+AROUND = ('header', 'footer', 'figcaption') + tuple(
+  f'[class*="{word}" i]'
+  for word in ('caption', 'related', 'newsletter', 'share', 'social', 'footer')
+)
+TITLE = ('h1',)
+LANG = re.compile(r'<html[^>]{0,500}?\slang=["\']?([a-zA-Z]{2,3})\b', re.IGNORECASE)
+SHALLOW = ', '.join(
+  f'body > {"* > " * depth}ul:not([class], [id])' for depth in range(3)
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """How pages become text, and what a page may cost.
+
+  Fields:
+    mode: 'prose', 'recall', or 'auto': recall for pages of `categories` and for pages
+      with much code or many formulas.
+    categories: categories that are extracted for recall.
+    code_share, formula_share: from this share of code characters, or formulas a
+      hundred words, on, a page is one of code or of mathematics.
+    title: keep the page's <h1> in prose.
+    delimit: put $ around formulas, $$ around displayed ones.
+    max_bytes: of HTML, in UTF-8.
+    max_nodes, max_depth, max_walk, max_pairs: see markup.Markup. Together they
+      bound the time of one page (bench/extraction.py --hostile measures it).
+  """
+
+  mode: str = 'auto'
+  categories: tuple[str, ...] = ('code', 'math')
+  code_share: float = 0.2
+  formula_share: float = 1.0
+  title: bool = False
+  delimit: bool = False
+  max_bytes: int = 10_000_000
+  max_nodes: int = 100_000
+  max_depth: int = 1_000
+  max_walk: int = 10_000_000
+  max_pairs: int = 300_000_000
+
+  def __post_init__(self):
+    if self.mode not in MODES:
+      raise UserError(f'extract.mode: {self.mode!r}; it is one of {", ".join(MODES)}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+  """One extracted page.
+
+  Fields:
+    text: plain text, paragraphs by line breaks.
+    kind: 'prose', 'code' or 'math': how it was extracted.
+    code_share: share of the text's characters that are code.
+    formulas: formulas in the page.
+    link_share: share of the text's characters that are links.
+    lang: the language that the page declares, lower case; None.
+  """
+
+  text: str
+  kind: str = 'prose'
+  code_share: float = 0.0
+  formulas: int = 0
+  link_share: float = 0.0
+  lang: str | None = None
+
+
+def step(batch, config=Config(), state=None):
+  """Extracts every page with html; drops pages that cost too much or have no text.
+
+  Adds extract.kind, extract.lang (text), extract.code_share, extract.formulas,
+  extract.link_share. The html is null afterwards, also of dropped pages.
+  """
+  column = batch['html']
+  rows = [row for row in documents.alive(batch) if column[row].is_valid]
+  pages, done, drops = [], [], {}
+  for row, category in zip(rows, documents.take(batch, 'category', rows)):
+    html = column[row]
+    reason = refuse(html.as_buffer(), config)
+    if isinstance(reason, tuple):
+      drops[row] = reason
+      continue
+    try:
+      page = extract(html.as_py(), config, category, reason)
+    except (ValueError, RuntimeError):  # resiliparse's HTMLParserException among them
+      drops[row] = ('extract.unparsable', float(len(html.as_buffer())))
+      continue
+    if not page.text:
+      drops[row] = ('extract.empty', float(len(html.as_buffer())))
+    done.append(row)
+    pages.append(page)
+  batch = documents.put(batch, 'text', done, [page.text for page in pages])
+  i = batch.schema.get_field_index('html')
+  field = batch.schema.field('html')
+  batch = batch.set_column(i, field, pa.nulls(batch.num_rows, field.type))
+  for name, type in (
+    ('kind', pa.string()),
+    ('lang', pa.string()),
+    ('code_share', pa.float32()),
+    ('formulas', pa.int32()),
+    ('link_share', pa.float32()),
+  ):
+    values = [getattr(page, name) for page in pages]
+    batch = documents.add(batch, f'extract.{name}', done, values, type)
+  return documents.drop(batch, drops)
+
+
+def refuse(page, config=Config()):
+  """(reason, value) where a page (bytes or buffer) costs too much; else its Markup."""
+  if len(page) > config.max_bytes:
+    return 'extract.too_large', float(len(page))
+  found = markup.scan(page)
+  if found.depth > config.max_depth:
+    return 'extract.too_deep', float(found.depth)
+  if found.nodes > config.max_nodes:
+    return 'extract.too_many_nodes', float(found.nodes)
+  if found.walk > config.max_walk:
+    return 'extract.too_deep', float(found.walk)
+  if found.pairs > config.max_pairs:
+    return 'extract.too_many_attributes', float(found.pairs)
+  return found
+
+
+def extract(html, config=Config(), category='general', found=None):
+  """The main text of one page.
+
+  Args:
+    html: str.
+    config: Config; its limits are not checked here.
+    category: of the document.
+    found: markup.Markup of the page; scanned where it is None.
+
+  Returns:
+    Page.
+  """
+  found = found or markup.scan(html.encode('utf-8', 'replace'))
+  tree = HTMLTree.parse(html)
+  if tree.body is None:
+    return Page('')
+  aside, count, code = [], 0, 0
+  if found.math or found.images:
+    count = formulas.replace(tree, lambda t, d: _mark(aside, t, d, config.delimit))
+  if found.code:
+    code = listings.set_aside(tree, lambda t: _mark(aside, t))
+  if found.lists:
+    _keep_short_lists(tree)
+  lang = LANG.search(html[:3000])
+  lang = lang[1].lower() if lang else None
+  kind, kept = _choose(tree, config, category, aside, count, code)
+  text = markdown.strip(blocks.join(kept))
+  text = TABS.sub('\t', text) if '\t' in text else text
+  text = blocks.MARK.sub(lambda m: _aside(aside, m), text).strip()
+  size = max(1, len(text))
+  used = [int(m[1]) for block in kept for m in blocks.MARK.finditer(block.text)]
+  code = sum(len(aside[i][0]) for i in used if i < len(aside) and aside[i][1])
+  link = sum(block.link for block in kept)
+  return Page(text, kind, min(1.0, code / size), count, min(1.0, link / size), lang)
+
+
+def _mark(aside, text, display=None, delimit=False):
+  """Puts code (display None) or a formula aside; returns what stands for it."""
+  if delimit and display is not None:
+    text = f'$${text}$$' if display else f'${text}$'
+  aside.append((text, display is None))
+  return f'\ue000{len(aside) - 1}\ue001'
+
+
+def _aside(aside, match):
+  i = int(match[1])
+  return aside[i][0] if i < len(aside) else ''
+
+
+def _choose(tree, config, category, aside, count, code):
+  """(kind, blocks) of a prepared page."""
+  special = category if category in config.categories else None
+  if config.mode == 'recall' or (config.mode == 'auto' and special):
+    return special or 'code', _recall(tree, aside)
+  kept = _prose(tree, config)
+  if config.mode == 'auto' and aside:
+    size = sum(len(block.text) for block in kept)
+    words = sum(block.text.count(' ') + 1 for block in kept)
+    if code > config.code_share * (size + code):
+      return 'code', _recall(tree, aside)
+    if count > 5 and 100 * count > config.formula_share * words:
+      return 'math', _recall(tree, aside)
+  return 'prose', kept
+
+
+def _reduced(tree, skip, main=True, comments=False):
+  return blocks.parse(
+    extract_plain_text(
+      tree,
+      preserve_formatting='minimal_html',
+      main_content=main,
+      alt_texts=False,
+      links=True,
+      comments=comments,
+      post_meta=False,
+      skip_elements=skip,
+    )
+  )
+
+
+def _prose(tree, config):
+  """Blocks of an article."""
+  skip = ALWAYS + (() if config.title else TITLE)
+  kept = blocks.keep(_reduced(tree, skip + AROUND), block_model.MODEL)
+  if sum(len(block.text) for block in kept) < 200:  # a rule may have taken all of it
+    more = blocks.keep(_reduced(tree, skip), block_model.MODEL)
+    if sum(map(len, (b.text for b in more))) > sum(map(len, (b.text for b in kept))):
+      return more
+  return kept
+
+
+def _recall(tree, aside):
+  """All blocks but lists of links; the whole page where code would be missing."""
+  found = _reduced(tree, ALWAYS, comments=True)
+  if len({m for b in found for m in blocks.MARK.findall(b.text)}) < len(aside):
+    skip = (*ALWAYS, 'header', 'footer', 'button')
+    found = _reduced(tree, skip, main=False, comments=True)
+  return [
+    block
+    for block in found
+    if block.link <= 0.6 * len(block.text) or blocks.MARK.search(block.text)
+  ]
+
+
+def _keep_short_lists(tree):
+  """Makes <ol> of the <ul> of words that resiliparse would take for menus.
+
+  It takes every <ul> near the root for navigation. (Collections of resiliparse are
+  sliced wherever they are iterated over: that takes linear time, iteration does not.)
+  """
+  for node in tree.body.query_selector_all(SHALLOW)[:]:
+    if 60 * len(node.query_selector_all('a')) <= len(node.text):
+      new = tree.create_element('ol')
+      for child in node.child_nodes[:]:
+        new.append_child(child)
+      node.parent.replace_child(new, node)

@@ -1,0 +1,336 @@
+"""Duplicated n-gram coverage, of documents and of lines (3.1.1; Rae et al. 2021, A1).
+
+A repeated n-gram covers its words; characters of a covered word count once, however
+many n-grams cover it. Two counts are offered: later copies (second and later, as open
+pipelines count, whose thresholds are ours) and every copy (the first too, as the paper
+that defined the measure words it).
+"""
+
+import dataclasses
+
+import numba
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.measures import words as texts
+from llama3_jax.curate.measures.words import MULTIPLIER
+
+TOP = (2, 3, 4)  # n-grams of which the most frequent one is measured
+DUPLICATE = (5, 6, 7, 8, 9, 10)  # n-grams of which all repeated ones are
+COLUMNS = (
+  'repetition.duplicate_lines',
+  'repetition.duplicate_paragraphs',
+  'repetition.duplicate_line_characters',
+  'repetition.duplicate_paragraph_characters',
+  *(f'repetition.top_{n}gram' for n in TOP),
+  *(f'repetition.duplicate_{n}gram' for n in DUPLICATE),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LineConfig:
+  """When a line is repeated content.
+
+  Attributes:
+    gram: words of the n-grams.
+    coverage: a line whose characters lie in repeated n-grams for more than this share
+      goes.
+    every_copy: count the first copy of an n-gram too, so that no copy is left.
+    min_words: shorter lines stay: they are for line de-duplication.
+    categories: of documents that are left alone.
+    max_characters: of a document that are judged.
+  """
+
+  gram: int = 5
+  coverage: float = 0.5
+  every_copy: bool = False
+  min_words: int = 5
+  categories: tuple[str, ...] = ('code',)
+  max_characters: int = 1_000_000
+
+
+def measures(words, every_copy=False):
+  """float32 [documents, COLUMNS]: shares of each document that repeat.
+
+  Shares of lines and paragraphs by number and by characters count the second and later
+  copies; blank lines are none.
+  """
+  result = np.zeros((len(words.first) - 1, len(COLUMNS)), np.float32)
+  filled = words.lines['hash'] != 0
+  before = np.append(0, np.cumsum(filled))
+  lines = words.lines[filled]
+  line_first = before[words.line_first]
+  _duplicates(lines['hash'], lines['size'], line_first, result[:, 0], result[:, 2])
+  paragraphs, sizes, first = _paragraphs(words)
+  _duplicates(paragraphs, sizes, first, result[:, 1], result[:, 3])
+  args = (words.hashes, words.sizes, words.first, words.scale)
+  _coverage(*args, every_copy, result[:, 4:])
+  return result
+
+
+def step_lines(batch, config, state=None):
+  """Removes the lines whose words lie mostly in n-grams the document repeats.
+
+  Logs and error messages: long, and each unique as a line. A document without any other
+  line is dropped as 'repetition.nothing_left'.
+  """
+  categories = np.array(batch['category'].to_pylist(), object)
+  skip = np.isin(categories, config.categories)
+  words = texts.analyse(batch, skip, config.max_characters)
+  covered = _line_coverage(
+    words.hashes,
+    words.sizes,
+    words.first,
+    words.scale,
+    config.gram,
+    config.every_copy,
+    words.line_words(),
+  )
+  count = np.diff(words.line_words())
+  least = config.min_words * np.repeat(words.scale, np.diff(words.line_first))
+  remove = (covered > np.float32(config.coverage)) & (count >= least)
+  return cut(batch, words, remove, 'repetition.nothing_left')
+
+
+def cut(batch, words, remove, reason):
+  """A batch without the lines `remove` (bool [lines]) of `words`.
+
+  A document with nothing left is dropped for `reason`, with the number of its lines,
+  and keeps its text for the report. Text after the part that `words` read stays.
+  """
+  rows, values, drops = [], [], {}
+  first = words.line_first
+  removed = np.append(0, np.cumsum(remove))
+  remove = remove | _gaps(remove, words.lines['hash'] == 0, first)
+  for row in np.flatnonzero(removed[first[1:]] > removed[first[:-1]]).tolist():
+    lines = words.lines[first[row] : first[row + 1]]
+    stays = ~remove[first[row] : first[row + 1]]
+    # Neighbours that stay are copied together.
+    edge = np.diff(np.concatenate([[False], stays, [False]]).astype(np.int8))
+    starts = lines['start'][np.flatnonzero(edge == 1)]
+    ends = lines['end'][np.flatnonzero(edge == -1) - 1]
+    parts = [words.data[a:b].tobytes() for a, b in zip(starts, ends)]
+    rest = words.data[lines['end'][-1] : words.ends[row]].tobytes()
+    left = (b'\n'.join(parts) + rest).decode('utf-8', 'replace').strip('\n')
+    if left.strip():
+      rows.append(row)
+      values.append(left)
+    else:
+      drops[row] = (reason, float(len(lines)))
+  if rows:
+    batch = put_text(batch, rows, values)
+  return documents.drop(batch, drops)
+
+
+@numba.njit(cache=True)
+def _gaps(remove, blank, first):
+  """bool [lines]: blank lines beside removed ones that would leave two in a row."""
+  result = np.zeros(len(remove), np.bool_)
+  for d in range(len(first) - 1):
+    after_blank, gap = True, False
+    for i in range(first[d], first[d + 1]):
+      if remove[i]:
+        gap = True
+      elif blank[i] and gap and after_blank:
+        result[i] = True
+      else:
+        after_blank, gap = blank[i], False
+  return result
+
+
+def put_text(batch, rows, values):
+  """`documents.put` of texts, by Arrow alone."""
+  mask = np.zeros(batch.num_rows, bool)
+  mask[rows] = True
+  field = batch.schema.field('text')
+  new = pa.array(values, field.type)
+  column = pc.replace_with_mask(batch['text'], pa.array(mask), new)
+  return batch.set_column(batch.schema.get_field_index('text'), field, column)
+
+
+def _paragraphs(words):
+  """(hashes, sizes, first): runs of lines that are not blank."""
+  count = len(words.lines)
+  hashes, sizes = np.zeros(count, np.uint64), np.zeros(count, np.int32)
+  first = np.zeros(len(words.line_first), np.int64)
+  line_hashes = np.ascontiguousarray(words.lines['hash'])
+  used = _runs(line_hashes, words.lines['size'], words.line_first, hashes, sizes, first)
+  return hashes[:used], sizes[:used], first
+
+
+@numba.njit(cache=True)
+def _runs(line_hashes, line_sizes, line_first, hashes, sizes, first):
+  used = 0
+  for d in range(len(line_first) - 1):
+    inside = False
+    for i in range(line_first[d], line_first[d + 1]):
+      if line_hashes[i] == 0:
+        inside = False
+        continue
+      if not inside:
+        used += 1
+        inside = True
+      hashes[used - 1] = hashes[used - 1] * MULTIPLIER + line_hashes[i]
+      sizes[used - 1] += line_sizes[i]
+    first[d + 1] = used
+  return used
+
+
+@numba.njit(cache=True)
+def _heads(keys, places, count, table, stamps, stamp, mask, head, times):
+  """Finds equal keys: head[i] is the first place of i's key, times[head] its number.
+
+  `table` and `stamps` are a hash table of mask + 1 slots; an entry counts when its
+  stamp is this call's, so it is never cleared.
+  """
+  for k in range(count):
+    i = places[k]
+    key = keys[i]
+    slot = np.int64(texts.mix(key) & np.uint64(mask))
+    while stamps[slot] == stamp and keys[table[slot]] != key:
+      slot = (slot + 1) & mask
+    if stamps[slot] != stamp:
+      stamps[slot], table[slot], times[i] = stamp, i, 0
+    head[i] = table[slot]
+    times[table[slot]] += 1
+
+
+@numba.njit(cache=True)
+def _room(first):
+  """Slots (a power of 2) of a table for the longest document."""
+  longest = 1
+  for d in range(len(first) - 1):
+    longest = max(longest, first[d + 1] - first[d])
+  slots = 2
+  while slots < 2 * longest:
+    slots *= 2
+  return longest, slots
+
+
+@numba.njit(cache=True)
+def _mask(count, slots):
+  """A mask for few entries: a small table stays in the cache."""
+  while slots > 2 and slots // 2 >= 2 * count:
+    slots //= 2
+  return slots - 1
+
+
+@numba.njit(cache=True)
+def _duplicates(hashes, sizes, first, number, characters):
+  longest, slots = _room(first)
+  table, stamps = np.zeros(slots, np.int64), np.full(slots, -1, np.int64)
+  head, times = np.zeros(longest, np.int64), np.zeros(longest, np.int64)
+  places = np.arange(longest)
+  for d in range(len(first) - 1):
+    part, size = hashes[first[d] : first[d + 1]], sizes[first[d] : first[d + 1]]
+    n = len(part)
+    _heads(part, places, n, table, stamps, d, _mask(n, slots), head, times)
+    later = later_size = total = 0
+    for i in range(n):
+      total += size[i]
+      if head[i] != i:
+        later += 1
+        later_size += size[i]
+    number[d] = later / max(n, 1)
+    characters[d] = later_size / max(total, 1)
+
+
+@numba.njit(cache=True)
+def _coverage(hashes, sizes, first, scale, every_copy, result):
+  """Fills result [documents, 9] with the coverage by 2-grams to 10-grams."""
+  longest, slots = _room(first)
+  table, stamps = np.zeros(slots, np.int64), np.full(slots, -1, np.int64)
+  head, times = np.zeros(longest, np.int64), np.zeros(longest, np.int64)
+  places, grams = np.zeros(longest, np.int64), np.zeros(longest, np.uint64)
+  ends = np.zeros(longest + 1, np.int64)
+  stamp = 0
+  for d in range(len(first) - 1):
+    part, size = hashes[first[d] : first[d + 1]], sizes[first[d] : first[d + 1]]
+    n = len(part)
+    for i in range(n):
+      ends[i + 1] = ends[i] + size[i]
+      places[i], grams[i] = i, 0
+    count, length = n, 0
+    for gram in range(2, 11):
+      while count and places[count - 1] + gram * scale[d] > n:
+        count -= 1
+      if count < 2:
+        break
+      for step in range(length, gram * scale[d]):
+        for k in range(count):
+          i = places[k]
+          grams[i] = grams[i] * MULTIPLIER + part[i + step]
+      length = gram * scale[d]
+      mask = _mask(count, slots)
+      _heads(grams, places, count, table, stamps, stamp, mask, head, times)
+      stamp += 1
+      # An n-gram that repeats begins with an (n-1)-gram that repeats: the others go.
+      left = 0
+      for k in range(count):
+        if times[head[places[k]]] > 1:
+          places[left] = places[k]
+          left += 1
+      count = left
+      best = _best(places, count, head, times, ends, length) if gram <= 4 else -1
+      every = every_copy or gram <= 4
+      covered = _union(places, count, head, ends, length, best, every)
+      result[d, gram - 2] = covered / max(ends[n], 1)
+
+
+@numba.njit(cache=True)
+def _best(places, count, head, times, ends, length):
+  """The place of the n-gram whose copies have most characters; the first of equals."""
+  best, most = -1, 0
+  for k in range(count):
+    i = places[k]
+    weight = times[i] * (ends[i + length] - ends[i]) if head[i] == i else 0
+    if weight > most:
+      best, most = i, weight
+  return best
+
+
+@numba.njit(cache=True)
+def _union(places, count, head, ends, length, only, every):
+  """Characters in the copies of n-grams; `only` = place of one n-gram, or -1 = any."""
+  total = upto = 0
+  for k in range(count):
+    i = places[k]
+    if (only < 0 or head[i] == only) and (every or head[i] != i):
+      total += ends[i + length] - ends[max(i, upto)]
+      upto = i + length
+  return total
+
+
+@numba.njit(cache=True)
+def _line_coverage(hashes, sizes, first, scale, gram, every_copy, line_words):
+  """float32 [lines]: share of the line's characters in n-grams its document repeats."""
+  longest, slots = _room(first)
+  table, stamps = np.zeros(slots, np.int64), np.full(slots, -1, np.int64)
+  head, times = np.zeros(longest, np.int64), np.zeros(longest, np.int64)
+  places, grams = np.arange(longest), np.zeros(longest, np.uint64)
+  marked = np.zeros(len(hashes), np.bool_)
+  for d in range(len(first) - 1):
+    part, length = hashes[first[d] : first[d + 1]], gram * scale[d]
+    count = max(len(part) - length + 1, 0)
+    for i in range(count):
+      grams[i] = 0
+      for step in range(length):
+        grams[i] = grams[i] * MULTIPLIER + part[i + step]
+    mask = _mask(count, slots)
+    _heads(grams, places, count, table, stamps, d, mask, head, times)
+    upto = 0
+    for i in range(count):
+      if head[i] != i or (every_copy and times[i] > 1):
+        for k in range(max(i, upto), i + length):
+          marked[first[d] + k] = True
+        upto = i + length
+  result = np.zeros(len(line_words) - 1, np.float32)
+  for n in range(len(line_words) - 1):
+    inside = total = 0
+    for i in range(line_words[n], line_words[n + 1]):
+      total += sizes[i]
+      inside += sizes[i] if marked[i] else 0
+    result[n] = inside / max(total, 1)
+  return result

@@ -1,0 +1,235 @@
+"""The page of a curation run: funnel, rules, thresholds, languages, hosts (3.1.1)."""
+
+import html
+
+import plotly.graph_objects as go
+
+from llama3_jax import page
+from llama3_jax.base import files
+from llama3_jax.curate.reporting import margins
+
+TOP = 25  # languages and hosts in a table
+STYLE = '<style>details { margin: 8px 0; overflow-wrap: anywhere; }</style>'
+SHOWN = 50  # problems
+
+
+def write(path, found):
+  """Writes the page of build(); found: see build."""
+  files.write_text(path, build(found))
+
+
+def build(found):
+  """A self-contained page.
+
+  Args:
+    found: dict: funnel (funnel.total), seconds {stage: CPU seconds}, lines (list of
+      margins.Line), margins (margins.merge), sweeps [{rule, limits, counts}], personal
+      (funnel.personal), models (funnel.models).
+  """
+  steps = found['funnel']['steps']
+  names, counts = zip(*((step['step'], step['documents']) for step in steps))
+  drawn = {'funnel': page.funnel(names, counts)}
+  parts = [
+    ('Funnel', page.place('funnel', drawn['funnel']) + _table(steps, found['seconds'])),
+    ('Rules', _rules(steps)),
+    ('Thresholds', _thresholds(found, drawn)),
+    ('Thresholds tried again', _sweeps(found['sweeps'])),
+    ('Classifiers', _models(found['models'])),
+    ('Languages', _languages(steps)),
+    ('Hosts', _hosts(found['funnel'])),
+    ('Hosts with personal data', _personal(found['personal'])),
+    ('What could not be read', _problems(found['funnel']['problems'])),
+  ]
+  title = 'Curation'
+  body = f'<header><h1>{title}</h1><p>{_summary(steps)}</p></header>' + _tiles(found)
+  for head, content in parts:
+    if content:
+      body += f'<section><h2>{head}</h2><div class="card">{content}</div></section>'
+  body += '<footer>Made by llama3_jax; every figure is computed from work/.</footer>'
+  return page.document(title, body, drawn)
+
+
+def _summary(steps):
+  first, last = steps[0], steps[-1]
+  share = last['documents'] / max(first['documents'], 1)
+  return (
+    f'{first["documents"]:,} documents came in, {last["documents"]:,} are left '
+    f'({share:.1%}).'
+  )
+
+
+def _tiles(found):
+  steps = found['funnel']['steps']
+  spent = sum(found['seconds'].values())
+  return page.tiles(
+    [
+      (f'{steps[-1]["documents"]:,}', 'documents left'),
+      (f'{steps[-1]["bytes"] / 1e6:,.1f} MB', 'of text'),
+      (f'{steps[-1]["tokens"] / 1e6:,.2f} M', 'tokens, estimated at 4 bytes each'),
+      (
+        f'{steps[0]["documents"] / max(spent, 1e-9):,.0f}',
+        'documents/s/core, all steps',
+      ),
+      (f'{spent:,.0f} s', 'CPU time'),
+    ]
+  )
+
+
+def _table(steps, seconds):
+  rows, before = [], steps[0]['documents']
+  for step in steps:
+    spent = seconds.get(step['step'], 0.0)
+    rate = f'{before / spent:,.0f}' if spent else ''
+    dropped = before - step['documents']
+    rows.append(
+      (
+        step['step'],
+        f'{before:,}',
+        f'{step["documents"]:,}',
+        f'{dropped / max(before, 1):.1%}' if dropped else '',
+        f'{step["bytes"] / 1e6:,.1f}',
+        f'{step["tokens"] / 1e6:,.2f}',
+        rate,
+      )
+    )
+    before = step['documents']
+  head = ('step', 'in', 'out', 'dropped', 'MB', 'M tokens', 'documents/s/core')
+  return page.table(head, rows)
+
+
+def _rules(steps):
+  rows = [
+    (reason, f'{count["documents"]:,}', f'{count["bytes"] / 1e6:,.2f}')
+    for step in steps
+    for reason, count in step['dropped'].items()
+  ]
+  rows.sort(key=lambda row: -int(row[1].replace(',', '')))
+  return page.table(('dropped by', 'documents', 'MB'), rows) if rows else ''
+
+
+def _thresholds(found, drawn):
+  """A histogram and the nearest samples of every rule that was measured."""
+  parts = []
+  for number, line in enumerate(found['lines']):
+    entry = found['margins'][line.key]
+    count = entry['below'] + entry['above']
+    if not count:
+      continue
+    name = f'rule{number}'
+    drawn[name] = _histogram(entry['bins'], line)
+    gone = entry['above'] if line.high else entry['below']
+    side = 'above' if line.high else 'below'
+    parts.append(
+      # A figure has no width before it is open.
+      f'<details ontoggle="draw()"><summary>{html.escape(line.reason)} ({line.name}): '
+      f'{side} {line.limit:g}, {gone:,} of {count:,} documents</summary>'
+      f'{page.place(name, drawn[name])}{_samples(entry["near"], line)}</details>'
+    )
+  note = (
+    f'{STYLE}<p class="note">Values of all documents that were measured, also of those '
+    'that another rule dropped first. The line is the threshold.</p>'
+  )
+  return note + ''.join(parts) if parts else ''
+
+
+def _histogram(bins, line):
+  low, high = line.span
+  width = (high - low) / margins.BINS
+  x = [low + (i + 0.5) * width for i in range(margins.BINS)]
+  bars = go.Bar(
+    x=x, y=bins, width=width, hovertemplate='%{x:.3g}: %{y:,}<extra></extra>'
+  )
+  top = max([1, *bins])
+  mark = go.Scatter(x=[line.limit] * 2, y=[1, top], mode='lines', hoverinfo='skip')
+  spec = page.figure(
+    go.Figure([bars, mark]),
+    220,
+    showlegend=False,
+    xaxis={'title': {'text': line.column}, 'range': [low, high]},
+    yaxis={'title': {'text': 'documents'}, 'type': 'log'},
+  )
+  return page.paint(spec, ['role:0', 'role:5'])
+
+
+def _samples(near, line):
+  """The documents on both sides of a threshold, those that go first."""
+  parts = []
+  for _, above, value, url, lang, _, text in sorted(
+    near, key=lambda sample: (sample[1] != line.high, sample[0], sample[5])
+  ):
+    verdict = 'over the limit' if above == line.high else 'within it'
+    head = ' · '.join(x for x in (verdict, f'{value:.4g}', lang, url) if x)
+    parts.append(_lines(head, ' '.join(text.split())[:300]))
+  return ''.join(parts)
+
+
+def _lines(head, text):
+  """A block of text that wraps, under a small head."""
+  return f'<div class="turn"><i>{html.escape(head)}</i>{html.escape(text)}</div>'
+
+
+def _sweeps(sweeps):
+  rows = []
+  for entry in sweeps:
+    for limit, (over, alone) in zip(entry['limits'], entry['counts']):
+      rows.append((entry['rule'], f'{limit:g}', f'{over:,}', f'{alone:,}'))
+  head = ('rule', 'limit', 'documents over it', 'of which no other rule drops')
+  return page.table(head, rows) if rows else ''
+
+
+def _models(models):
+  """What the classifiers learned, from labels that they did not see."""
+  rows = [
+    (name, f'{labels:,.0f}', f'{held:,.0f}', f'{accuracy:.3f}', _auc(area))
+    if labels
+    else (name, 'too few labels', '', '', '')
+    for name, labels, held, accuracy, area in models
+  ]
+  head = ('classifier', 'labels', 'held out', 'accuracy', 'AUC')
+  return page.table(head, rows) if rows else ''
+
+
+def _auc(area):
+  return '' if area is None or area != area else f'{area:.3f}'
+
+
+def _languages(steps):
+  """Documents of each language: identified, after every step that drops some, left."""
+  known = next((s['languages'] for s in steps if len(s['languages']) > 1), None)
+  known = known or steps[-1]['languages']
+  at = [i for i, s in enumerate(steps) if s['dropped'] and s['languages']]
+  at = [i for i in at if steps[i]['languages'].keys() <= known.keys()]
+  names = sorted(known, key=lambda name: (-known[name], name))[:TOP]
+  rows = [
+    (name, known[name], *(steps[i]['languages'].get(name, 0) for i in at))
+    for name in names
+  ]
+  rows = [
+    (name, *(f'{n:,}' for n in counts), f'{counts[-1] / max(counts[0], 1):.0%}')
+    for name, *counts in rows
+  ]
+  head = ('language', 'found', *(steps[i]['step'] for i in at), 'left')
+  return page.table(head, rows) if rows else ''
+
+
+def _hosts(funnel):
+  rows = [(h, f'{n:,}') for h, n in list(funnel['hosts'].items())[:TOP]]
+  return page.table(('host', 'left'), rows) if rows else ''
+
+
+def _personal(hosts):
+  """Addresses, phone numbers and the like, by host."""
+  rows = [
+    (host, f'{total:,}', f'{hits:,}', f'{flagged:,}', 'yes' if gone else '')
+    for host, total, flagged, hits, gone in hosts
+  ]
+  head = ('host', 'documents', 'hits', 'too much', 'host dropped')
+  return page.table(head, rows) if rows else ''
+
+
+def _problems(problems):
+  """The first of them; funnel.json has more."""
+  shown = [f'<div class="turn">{html.escape(line)}</div>' for line in problems[:SHOWN]]
+  if more := len(problems) - SHOWN:
+    shown += [f'<p class="note">{more:,} more in funnel.json</p>'] if more > 0 else []
+  return ''.join(shown)

@@ -1,0 +1,36 @@
+"""Web pages of code and of mathematics go to their own pipelines (3.1.1).
+
+Extraction finds how much of a page is code or formulas. Such a page changes its
+category, so that the rules, classifiers and the mix of code or mathematics hold for it.
+"""
+
+import dataclasses
+
+from llama3_jax.curate.machine import documents
+
+KIND = 'extract.kind'
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  kinds: tuple[str, ...] = (
+    'code',
+    'math',
+  )  # that are routed; () leaves all as they are
+
+
+def step(batch, config, state=None):
+  """Gives a page the category of its kind."""
+  if KIND not in batch.schema.names:
+    return batch
+  rows = documents.alive(batch)
+  kinds = documents.take(batch, KIND, rows)
+  categories = documents.take(batch, 'category', rows)
+  moved = [
+    (row, kind)
+    for row, kind, category in zip(rows, kinds, categories)
+    if kind in config.kinds and category in documents.WEB
+  ]
+  if not moved:
+    return batch
+  return documents.put(batch, 'category', *zip(*moved))

@@ -1,0 +1,217 @@
+"""Benchmark items are kept out of the training data (3.1.3).
+
+An item is found when its normalised words are a whole document, paragraph or line
+(exact), or when a share of its word 8-grams occurs in a document.
+"""
+
+import dataclasses
+import functools
+import pathlib
+
+import numba
+import numpy as np
+import pyarrow as pa
+
+from llama3_jax.base import jsonl
+from llama3_jax.base.errors import UserError
+from llama3_jax.curate.machine import documents
+from llama3_jax.curate.machine import keys as key_files
+from llama3_jax.curate.measures import phrases
+from llama3_jax.curate.measures import words as texts
+from llama3_jax.curate.measures.words import MULTIPLIER
+from llama3_jax.curate.rules import normal
+
+COLUMN, ITEM = 'benchmark.share', 'benchmark.item'
+FILTER = 1 << 20  # bits at least, and 16 or more an n-gram
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Which items, and when a document has one.
+
+  Attributes:
+    files: JSONL files of items (.jsonl or .jsonl.gz); the name of an item is
+      <file name>#<line from 0>.<field>.
+    fields: of an item that are looked for, each by itself; those that an item lacks are
+      skipped.
+    gram: words of the n-grams.
+    share: of an item's different n-grams, from which a document is dropped.
+    min_words: shorter items are not looked for: a line 'Yes' is no leak.
+    languages: in which the items are split into words, out of '' and words.UNSPACED.
+  """
+
+  files: tuple[str, ...] = ()
+  fields: tuple[str, ...] = ('question',)
+  gram: int = 8
+  share: float = 0.5
+  min_words: int = 5
+  languages: tuple[str, ...] = ('', 'zh', 'th')
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+  """Items, ready to be looked for.
+
+  Attributes:
+    names: of the items.
+    exact, exact_item: sorted hashes of whole items, uint64 [n], and the item of each.
+    grams, gram_item: sorted hashes of n-grams, uint64 [m], and the item of each.
+    sizes: int64 [items]: different n-grams.
+    filter: bool [a power of 2]: whether an n-gram has these hash bits.
+  """
+
+  names: tuple[str, ...]
+  exact: np.ndarray
+  exact_item: np.ndarray
+  grams: np.ndarray
+  gram_item: np.ndarray
+  sizes: np.ndarray
+  filter: np.ndarray
+
+
+@functools.lru_cache(maxsize=4)
+def load(config):
+  """Items of the files of a config.
+
+  Raises:
+    UserError: a file that cannot be read, or without any of the fields.
+  """
+  names, found = [], []
+  for path in config.files:
+    before = len(names)
+    rows = jsonl.read(path, 'curate.exclude.files')
+    for number, (_, row) in enumerate(rows):
+      for field in config.fields:
+        if isinstance(row.get(field), str):
+          names.append(f'{pathlib.Path(path).name}#{number}.{field}')
+          found.append(normal.nfc(row[field]))
+    if len(names) == before:
+      raise UserError(f'{path}: no item has a text {" or ".join(config.fields)}')
+  return _items(names, found, config)
+
+
+def step(batch, config, state=None):
+  """Adds COLUMN (highest share) and ITEM; drops 'benchmark.exact' and '.ngram'."""
+  items = load(config)
+  words = texts.analyse(batch)
+  share, item = _shares(words, items, config.gram)
+  exact = _exact(words, items)
+  share, item = np.where(exact >= 0, 1, share), np.where(exact >= 0, exact, item)
+  rows = np.flatnonzero(np.diff(words.first))
+  batch = documents.add(batch, COLUMN, rows, share[rows])
+  rows = np.flatnonzero(item >= 0)
+  names = [items.names[i] for i in item[rows]]
+  batch = documents.add(batch, ITEM, rows, names, pa.string())
+  drops = {}
+  for row in np.flatnonzero((exact >= 0) | (share >= config.share) & (item >= 0)):
+    rule = 'exact' if exact[row] >= 0 else 'ngram'
+    drops[int(row)] = (f'benchmark.{rule}', float(share[row]))
+  return documents.drop(batch, drops)
+
+
+def _items(names, found, config):
+  exact, grams = {}, {}
+  sizes = np.zeros(len(names), np.int64)
+  splits = [texts.of(found, lang) for lang in config.languages]
+  for words in splits:
+    for i in range(len(names)):
+      part = words.hashes[words.first[i] : words.first[i + 1]]
+      # Of an item in a script with spaces all splits are the same.
+      same = (
+        words is not splits[0] and len(part) == np.diff(splits[0].first[i : i + 2])[0]
+      )
+      if same or len(part) < config.min_words:
+        continue
+      exact.setdefault(phrases.fold(part), i)
+      every = set(_ngrams(part, config.gram * int(words.scale[i])).tolist())
+      # Of ways to split an item that give different words, the most n-grams count.
+      sizes[i] = max(sizes[i], len(every))
+      for gram in every:
+        grams.setdefault(gram, set()).add(i)
+  pairs = sorted((gram, i) for gram, where in grams.items() for i in where)
+  keys = np.array([gram for gram, _ in pairs], np.uint64)
+  bits = max(FILTER, 1 << (16 * len(keys)).bit_length())
+  mask = np.zeros(bits, bool)
+  mask[keys & np.uint64(bits - 1)] = True
+  order = sorted(exact)
+  return Items(
+    tuple(names),
+    np.array(order, np.uint64),
+    np.array([exact[value] for value in order], np.int64),
+    keys,
+    np.array([i for _, i in pairs], np.int64),
+    sizes,
+    mask,
+  )
+
+
+def _exact(words, items):
+  """int64 [documents]: an item that is the document, a paragraph or a line; or -1."""
+  result = np.full(len(words.first) - 1, -1, np.int64)
+  owner = np.repeat(np.arange(len(result)), np.diff(words.line_first))
+  blank = words.lines['hash'] == 0
+  first = words.line_words()
+  begins = np.append(True, blank[:-1] | (np.diff(owner) > 0))[: len(blank)]
+  paragraphs = np.append(words.lines['word'][begins], len(words.hashes))
+  for segments in (first, paragraphs, words.first):
+    hashes = _folds(words.hashes, np.ascontiguousarray(segments))
+    place, found = key_files.lookup(items.exact, hashes)
+    found &= np.diff(segments) > 0
+    rows = np.searchsorted(words.first, segments[:-1][found], 'right') - 1
+    result[rows] = items.exact_item[place[found]]
+  return result
+
+
+def _shares(words, items, gram):
+  """(float64, int64) [documents]: the highest share of an item, and the item or -1."""
+  share = np.zeros(len(words.first) - 1)
+  item = np.full(len(share), -1, np.int64)
+  if not len(items.grams):
+    return share, item
+  grams, rows = _hits(words.hashes, words.first, words.scale, gram, items.filter)
+  low = np.searchsorted(items.grams, grams, 'left')
+  count = np.searchsorted(items.grams, grams, 'right') - low
+  # Every item of every n-gram that was found, once a document.
+  place = np.repeat(low - np.cumsum(count) + count, count) + np.arange(count.sum())
+  pairs = np.unique(np.stack([np.repeat(rows, count), place]), axis=1)
+  pairs, hits = np.unique(
+    np.stack([pairs[0], items.gram_item[pairs[1]]]), axis=1, return_counts=True
+  )
+  for row, i, number in zip(*pairs.tolist(), hits.tolist()):
+    if number / items.sizes[i] > share[row]:
+      share[row], item[row] = min(number / items.sizes[i], 1.0), i
+  return share, item
+
+
+@numba.njit(cache=True)
+def _ngrams(hashes, size):
+  """uint64: hash of every run of `size` words."""
+  result = np.zeros(max(len(hashes) - size + 1, 0), np.uint64)
+  for i in range(len(result)):
+    for k in range(size):
+      result[i] = result[i] * MULTIPLIER + hashes[i + k]
+  return result
+
+
+@numba.njit(cache=True)
+def _folds(hashes, first):
+  """uint64 [segments]: hash of all words of each segment."""
+  result = np.zeros(len(first) - 1, np.uint64)
+  for s in range(len(result)):
+    for i in range(first[s], first[s + 1]):
+      result[s] = result[s] * MULTIPLIER + hashes[i]
+  return result
+
+
+@numba.njit(cache=True)
+def _hits(hashes, first, scale, gram, known):
+  """(grams, documents) of the n-grams that may be an item's."""
+  grams, rows = [np.uint64(0) for _ in range(0)], [0 for _ in range(0)]
+  low = np.uint64(len(known) - 1)
+  for d in range(len(first) - 1):
+    part = hashes[first[d] : first[d + 1]]
+    for value in _ngrams(part, gram * scale[d]):
+      if known[value & low]:
+        grams.append(value)
+        rows.append(d)
+  return np.array(grams), np.array(rows)
