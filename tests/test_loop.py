@@ -262,7 +262,11 @@ def test_polyak_average_is_the_mean_of_the_last_saves(documents, tmp_path):
   fields = dict(save_every=2, eval_every=2, keep=3, average=3)
   state, _ = train(tmp_path, Data(documents), evaluate, **fields)
   params, report = average.of_saves(
-    config(**fields).train, tmp_path, state, lambda p: {'eval_loss': 0.0}
+    config(**fields).train,
+    tmp_path,
+    state,
+    lambda s: s.params,
+    lambda p: {'eval_loss': 0.0},
   )
   assert report['steps'] == [8, 10, 12]
   by_hand = jax.tree.map(lambda *x: sum(x) / 3, *(seen[i] for i in (4, 5, 6)))
