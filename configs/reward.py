@@ -13,6 +13,7 @@ def base(size):
   c.data = ml_collections.ConfigDict(
     dict(
       tokenizer='',  # vocabulary file; '': the one that init_from carries
+      call_format='',  # of tool calls: json, function_tag, python_list; '': as before
       tasks=3000,  # generated examples of the verifiable tasks (train split)
       task_names=('copy', 'sort', 'arithmetic', 'needle', 'format'),  # of tasks/
       files=(),  # JSONL files of further examples

@@ -27,7 +27,9 @@ from llama3_jax.train import step
 def main(config, folder):
   """Train; returns held-out {'eval_loss', 'eval/chosen', 'eval/accuracy', ...}."""
   data, t = config.data, config.train
-  tokenizer = belongs.tokenizer(data.tokenizer, config.init_from, 'data.tokenizer')
+  tokenizer = belongs.tokenizer(
+    data.tokenizer, config.init_from, 'data.tokenizer', data.call_format
+  )
   reference, model = checkpoint.load(config.init_from)
   made = {}
   for split in ('train', 'heldout'):

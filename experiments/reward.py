@@ -28,7 +28,9 @@ from llama3_jax.train import step
 def main(config, folder):
   """Train the reward model; returns {'accuracy', 'n', 'margins', 'files', ...}."""
   data, t = config.data, config.train
-  tokenizer = belongs.tokenizer(data.tokenizer, config.init_from, 'data.tokenizer')
+  tokenizer = belongs.tokenizer(
+    data.tokenizer, config.init_from, 'data.tokenizer', data.call_format
+  )
   model = checkpoint.load_model(config.init_from)
   rank = lambda found: preference.reward_rows(
     found, tokenizer, t.length, data.mode, config.seed

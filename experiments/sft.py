@@ -26,7 +26,9 @@ from llama3_jax.train import step
 def main(config, folder):
   """Finetune; returns {'eval_loss', 'dialogs', 'dropped'}."""
   data, t = config.data, config.train
-  tokenizer = belongs.tokenizer(data.tokenizer, config.init_from, 'data.tokenizer')
+  tokenizer = belongs.tokenizer(
+    data.tokenizer, config.init_from, 'data.tokenizer', data.call_format
+  )
   model = checkpoint.load_model(config.init_from)
   found = sft.dialogs(data, config.seed, 'train')
   pack = functools.partial(sft.rows, tokenizer=tokenizer, seq_len=t.length)

@@ -114,20 +114,22 @@ def encode(
   tokenizer: Tokenizer,
   messages: Sequence[Message],
   prompt: bool = False,
-  call_format: str = 'json',
+  call_format: str | None = None,
 ) -> Encoded:
   """Ids and masks of a dialog: begin_of_text, then header, content, end of each.
 
   Args:
     messages: the dialog.
     prompt: end with an open assistant header, for the model to go on.
-    call_format: how custom tool calls are written, one of tool_calls.FORMATS.
+    call_format: how custom tool calls are written, one of tool_calls.FORMATS; None:
+      as the tokenizer's model does.
 
   Raises:
     UserError: unknown role, end or call format; a token that the vocabulary's
       variant lacks; several calls in a format that holds one; sampled ids of another
       vocabulary, or that say something else than the message.
   """
+  call_format = call_format or tokenizer.call_format
   if call_format not in tool_calls.FORMATS:
     raise UserError(f'call format {call_format!r} is none of {tool_calls.FORMATS}')
   parts = [([tokenizer.bos], False, True)]

@@ -64,6 +64,7 @@ class Tokenizer:
     specials: special token text -> id.
     encoding: the tiktoken object that does the work.
     content: the vocabulary file, which travels with a model's parameters.
+    call_format: how the model writes calls of custom tools (tool_calls.FORMATS).
   """
 
   n_base: int
@@ -72,6 +73,7 @@ class Tokenizer:
   specials: Mapping[str, int] = dataclasses.field(repr=False)
   encoding: tiktoken.Encoding = dataclasses.field(repr=False)
   content: bytes = dataclasses.field(default=b'', repr=False, compare=False)
+  call_format: str = 'json'
 
   @classmethod
   def load(cls, path: str | os.PathLike, variant: str = '3.1') -> 'Tokenizer':

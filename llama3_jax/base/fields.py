@@ -73,6 +73,7 @@ FIELDS = {
   'documents': Field('', 'folder of <category>.jsonl.gz, or <category>/*.parquet'),
   'data.root': Field('', 'folder of token shards, one folder a source'),
   'data.positions': Field('', 'RoPE positions: row | document, of SFT restart | run'),
+  'data.call_format': Field('', 'of tool calls: json | function_tag | python_list'),
   'data.turns': Field('', 'which assistant turns SFT supervises: last | all'),
   'data.mode': Field('', 'reward rows: paper (all answers in one) | exact (one each)'),
   'data.pairs': Field('', 'of three answers: extreme | all | adjacent'),

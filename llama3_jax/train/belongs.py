@@ -1,17 +1,21 @@
 """What belongs together: a model, its vocabulary, and the rows it is trained on."""
 
+import dataclasses
+
 from llama3_jax import tokenizer as tokenizers
+from llama3_jax import tool_calls
 from llama3_jax.base.errors import UserError
 from llama3_jax.train import checkpoint
 
 
-def tokenizer(path, stage, field='tokenizer'):
+def tokenizer(path, stage, field='tokenizer', call_format=''):
   """The Tokenizer of the stage that a config starts from, compared before any device.
 
   Args:
     path: of a vocabulary file; '' takes the one that `stage` carries.
     stage: workdir of a finished stage (`init_from`).
     field: of the config, that names `path`.
+    call_format: in which calls of tools are written; '': as the stage's model does.
 
   Raises:
     UserError: the model was trained on another vocabulary, has fewer rows than the
@@ -24,7 +28,13 @@ def tokenizer(path, stage, field='tokenizer'):
       f'{field} is empty and {stage} carries no vocabulary: give --config.{field}=PATH '
       'of the tokenizer.model it was trained with'
     )
-  found = tokenizers.Tokenizer.load(path or carried)
+  if call_format not in ('', *tool_calls.FORMATS):
+    raise UserError(
+      f'data.call_format={call_format!r}: one of {", ".join(tool_calls.FORMATS)}'
+    )
+  found = tokenizers.Tokenizer.load(path or carried, known['variant'] or '3.1')
+  written = call_format or known['call_format'] or 'json'
+  found = dataclasses.replace(found, call_format=written)
   way = f'give the tokenizer.model of that model with --config.{field}=PATH'
   if carried is not None:
     way = f"leave it out: --config.{field}='' takes the one beside the model"

@@ -28,6 +28,7 @@ from llama3_jax.train import digest
 AGAIN = 'remove that folder and run the same command again'
 # The identity of parameters of which nothing is known.
 NOBODY = {'vocabulary': None, 'vocab_size': 0, 'variant': '', 'digest': ''}
+NOBODY['call_format'] = ''
 
 
 class Checkpoints:
@@ -202,6 +203,7 @@ def save_params(folder, params, model, tokenizer=None, origin=None):
   if tokenizer is not None:
     named['vocabulary'] = tokenizer.fingerprint
     named['vocab_size'], named['variant'] = tokenizer.vocab_size, tokenizer.variant
+    named['call_format'] = tokenizer.call_format
   if origin is not None:
     named['origin'] = origin
   if jax.process_index() == 0:
@@ -249,7 +251,7 @@ def load_model(workdir, field='init_from'):
 
 
 def identity(workdir):
-  """Whose parameters these are: {vocabulary, vocab_size, variant, digest}.
+  """Whose parameters these are: {vocabulary, vocab_size, variant, call_format, digest}.
 
   vocabulary: the tokenizer's fingerprint, None if unknown (vocab_size is then 0 and
   variant empty); digest: hex, of all arrays, empty for folders made without one.
