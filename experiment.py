@@ -3,7 +3,8 @@
 --config=FILE[:ARG]        the config file and the size or budget it is asked for
 --config.optim.peak=1e-3   changes one field; a misspelt one is named, with the nearest
 --workdir=DIR              all output; the same command again resumes
---data=DIR                 short for --config.data=DIR (real data for the herd)
+--data=DIR                 short for --config.data=DIR
+--flagfile=FILE            arguments from a file, one a line
 --sweep                    runs all members of the config's sweep(), each in DIR/<index>
 --sweep_index=I            runs member I only (array jobs)
 --devices=N                N virtual CPU devices (to try a mesh on a laptop)
@@ -53,32 +54,6 @@ def load_config(argument):
   return module, module.get_config(variant) if variant else module.get_config()
 
 
-def parse(arguments):
-  """(flags, overrides) of the command line; UserError for what is not understood."""
-  flags, overrides = {}, {}
-  names = ('config', 'workdir', 'sweep', 'sweep_index', 'devices', 'help', 'version')
-  names += ('coordinator', 'processes', 'process', 'chip', 'flags', 'stopped')
-  alone = ('sweep', 'help', 'h', 'version')  # the others may have a space for the =
-  arguments = list(arguments)
-  while arguments:
-    argument = arguments.pop(0)
-    bare = re.fullmatch(r'--?(config\.[\w.\-]+|\w+)', argument)
-    spaced = bare and bare[1] not in alone and arguments
-    if spaced and not arguments[0].startswith('--'):
-      argument += f'={arguments.pop(0)}'
-    match = re.fullmatch(r'--?([\w.\-]+)(?:=(.*))?', argument, re.S)
-    name, value = match.groups() if match else (argument, None)
-    if name == 'data':
-      name = 'config.data'
-    if name.startswith('config.') and value is not None:
-      overrides[name.removeprefix('config.')] = value
-    elif name in names or name == 'h':
-      flags[name] = value if value is not None else 'true'
-    else:
-      raise UserError(f'{argument}: not understood; see python -m experiment --help')
-  return flags, overrides
-
-
 def _files(folder):
   return [p for p in (ROOT / folder).glob('*.py') if p.stem != '__init__']
 
@@ -92,6 +67,12 @@ def check(config):
   if config.experiment not in names:
     raise UserError(f'experiment={config.experiment!r} is none of {", ".join(names)}')
   fields.check(configs.flatten(config))
+
+
+def _says(recipe, constant):
+  """Whether a recipe declares `constant = True`; it is read, and nothing imported."""
+  text = (ROOT / 'experiments' / f'{recipe}.py').read_text(encoding='utf-8')
+  return re.search(rf'^{constant} = True\b', text, re.M) is not None
 
 
 def help_text(config=None):
@@ -120,9 +101,10 @@ def run(config, workdir, several=False):
   import experiments
   from llama3_jax import mesh
 
-  if several and ('mesh' not in config or config.experiment == 'herd'):
-    raise UserError(f'--processes: {config.experiment} runs in one process')
-  if 'mesh' not in config or config.experiment == 'plan':  # its chips are not here
+  name = config.experiment
+  if several and ('mesh' not in config or _says(name, 'ALONE')):
+    raise UserError(f'--processes: {name} runs in one process')
+  if 'mesh' not in config or _says(name, 'ABSENT'):
     return experiments.run(config, workdir)
   with jax.set_mesh(mesh.create(config.mesh)):
     return experiments.run(config, workdir)
@@ -154,12 +136,11 @@ def _only_compiler():
 
 
 def _devices(flags):
-
   from llama3_jax.base import files
 
   _compiler(flags)
   if 'devices' in flags:
-    count = f'--xla_force_host_platform_device_count={int(flags["devices"])}'
+    count = f'--xla_force_host_platform_device_count={flags["devices"]}'
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {count}'
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # the compiler for TPUs may be here
   import jax
@@ -168,89 +149,28 @@ def _devices(flags):
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
 
 
-def _join(flags):
-  """The Peers of this process when there are several; else None."""
-  import jax
-
-  from llama3_jax import sweep
-  from llama3_jax.reliable import peers
-
-  for name in ('processes', 'process'):
-    if name in flags and 'coordinator' not in flags:
-      raise UserError(f'--{name} needs --coordinator=HOST:PORT, the same on all')
-  address = flags.get('coordinator', 'auto' if _several() else None)
-  # A process that waits for its peers inside jax would not hear of SIGTERM; with peers
-  # jax listens to it itself.
-  before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-  try:
-    if address == 'auto':
-      peers.join()
-    elif address not in (None, 'none'):
-      count, index = sweep.number(flags, 'processes'), sweep.number(flags, 'process')
-      peers.join(address, count, index)
-  finally:
-    if not jax.distributed.is_initialized():
-      signal.signal(signal.SIGTERM, before)
-  if not jax.distributed.is_initialized() or jax.process_count() == 1:
-    signal.signal(signal.SIGTERM, before)
-    return None
-  return peers.Peers(_lost).watch()
-
-
-def _several():
-  """Whether the environment names other processes; on TPU VMs it does not."""
-  counts = (
-    os.environ.get(n, '1') for n in ('SLURM_STEP_NUM_TASKS', 'MEGASCALE_NUM_SLICES')
-  )
-  hosts = ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '')
-  return hosts or any(n.isdigit() and int(n) > 1 for n in counts)
-
-
-def _started(config, flags):
-  """UserError for a training of several tasks that Slurm gave but srun did not start;
-  what needs one process runs."""
-  tasks = os.environ.get('SLURM_NTASKS', '1')
-  inside = 'SLURM_STEP_NUM_TASKS' in os.environ or 'coordinator' in flags
-  if 'mesh' in config and tasks.isdigit() and int(tasks) > 1 and not inside:
-    raise UserError(
-      f'SLURM_NTASKS={tasks}, but this process was not started by srun: write srun '
-      'python -m experiment ..., or --coordinator=none to run in this process alone'
-    )
-
-
-def _lost(line):
-  """Ends this process: it would wait for the lost one for ever."""
-  sys.__stderr__.write(f'experiment: {line}; the same command goes on\n')
-  sys.__stderr__.flush()
-  os._exit(1)
-
-
 def main(arguments, peers):
   """Runs what the command line asks for; `peers` is filled when there are others."""
   from absl import logging
 
+  from llama3_jax import commandline
   from llama3_jax import sweep
   from llama3_jax.base import lock
+  from llama3_jax.reliable import cluster
 
-  flags, overrides = parse(arguments)
+  flags, overrides = commandline.parse(arguments)
   if 'version' in flags:
     import llama3_jax
 
     sys.stdout.write(f'llama3_jax {llama3_jax.__version__}\n')
     return 0
-  if 'help' in flags or 'h' in flags or not flags:
+  if 'help' in flags or not flags:
     sys.stdout.write(help_text(flags.get('config')) + '\n')
     return 0
   for name in ('config', 'workdir'):
     if name not in flags:
       raise UserError(f'--{name} is missing; see python -m experiment --help')
-  if 'stopped' in flags:
-    sweep.number(flags, 'stopped')
-  if 'devices' in flags:
-    sweep.number(flags, 'devices', 1)
-  if not flags['workdir'] or flags['workdir'] == 'true':
-    raise UserError('--workdir is empty: name the folder for all output')
-  alone = 'coordinator' not in flags and not _several()
+  alone = 'coordinator' not in flags and not cluster.several()
   if alone:
     lock.check(flags['workdir'])  # before jax is imported; open_workdir takes it
   module, config = load_config(flags['config'])
@@ -259,11 +179,11 @@ def main(arguments, peers):
     check(member)
     if alone:
       lock.check(workdir)
-  if config.experiment == 'plan' or _only_compiler():
+  if _says(config.experiment, 'ABSENT') or _only_compiler():
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-  _started(config, flags)
+  cluster.started(config, flags)
   _devices(flags)
-  peers += filter(None, [_join(flags)])
+  peers += filter(None, [cluster.join(flags)])
   logging.set_verbosity(logging.WARNING if peers and peers[0].index else logging.INFO)
   logging._warn_preinit_stderr = False  # our flags are not absl's
   logging.use_absl_handler()
@@ -306,6 +226,12 @@ def _interrupt(*_):
   raise Preempted('stopped by SIGTERM; the same command goes on')
 
 
+def _status(arguments):
+  from llama3_jax import commandline
+
+  return commandline.parse(arguments)[0].get('stopped', 0)
+
+
 def launch(arguments):
   """main() with every ending a user can cause as one line and an exit status."""
   signal.signal(signal.SIGTERM, _interrupt)
@@ -316,7 +242,7 @@ def launch(arguments):
   except (Exception, Preempted) as e:
     status, message = errors.ending(e)
     if isinstance(e, Preempted):
-      stopped = int(parse(arguments)[0].get('stopped', 0))
+      stopped = _status(arguments)
     if peers and status:
       # Where a peer died we fail as well, in some collective: its name comes first.
       peers[0].wait(50 if type(e).__name__ == 'JaxRuntimeError' else 5)

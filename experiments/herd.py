@@ -33,6 +33,8 @@ from llama3_jax.eval import stages
 from llama3_jax.eval import summary
 from llama3_jax.eval.report import page
 
+ALONE = True  # one process runs it
+
 
 @dataclasses.dataclass
 class Files:

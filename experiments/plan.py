@@ -37,6 +37,7 @@ from llama3_jax.train import loss as losses
 from llama3_jax.train import optim
 from llama3_jax.train import step
 
+ABSENT = True  # its chips are not here: no mesh is made of those that are
 STEPS = ('train', 'prefill', 'decode', 'sft', 'dpo', 'reward')
 
 

@@ -8,7 +8,7 @@ set -euo pipefail
 : "${LLAMA3_CACHE:=/share/cache}"
 export LLAMA3_CACHE PATH="$PWD/.venv/bin:$PATH"
 
-run() { if [[ -n ${DRY_RUN:-} ]]; then printf '%q ' "$@" && echo; else "$@"; fi; }
+run() { if [[ -n ${DRY_RUN:-} ]]; then printf '%s\n' "$(printf '%q ' "$@")"; else "$@"; fi; }
 
 if [[ -z ${SLURM_JOB_ID:-} ]]; then # here: hand this file to Slurm, with all variables
   run sbatch --job-name="$NAME" --nodes="$NODES" --ntasks-per-node=1 --exclusive \

@@ -11,7 +11,7 @@ queued() {
   local verb=$1
   shift
   set -- gcloud compute tpus queued-resources "$verb" "$NAME" --zone="$ZONE" "$@"
-  if [[ -n ${DRY_RUN:-} ]]; then printf '%q ' "$@" && echo; else "$@"; fi
+  if [[ -n ${DRY_RUN:-} ]]; then printf '%s\n' "$(printf '%q ' "$@")"; else "$@"; fi
 }
 
 nodes=("$NAME")

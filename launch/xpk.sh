@@ -12,7 +12,7 @@ workload() {
   shift
   set -- xpk workload "$verb" --workload="$NAME" --cluster="$CLUSTER" \
     --project="$PROJECT" --zone="$ZONE" "$@"
-  if [[ -n ${DRY_RUN:-} ]]; then printf '%q ' "$@" && echo; else "$@"; fi
+  if [[ -n ${DRY_RUN:-} ]]; then printf '%s\n' "$(printf '%q ' "$@")"; else "$@"; fi
 }
 
 action=${1:-}

@@ -10,17 +10,6 @@ from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 
 
-def number(flags, name, least=0):
-  """The flag as an int that is not below `least`."""
-  try:
-    value = int(flags[name])
-  except (KeyError, ValueError):
-    raise UserError(f'--{name}={flags.get(name, "")}: a whole number is needed')
-  if value < least:
-    raise UserError(f'--{name}={value}: a number of {least} or more is needed')
-  return value
-
-
 def members(module, config, flags, overrides, workdir):
   """(config, workdir) of every run that the flags ask for."""
   if not {'sweep', 'sweep_index'} & set(flags):
@@ -42,7 +31,7 @@ def members(module, config, flags, overrides, workdir):
     runs.append((member, os.path.join(workdir, str(i))))
   if 'sweep_index' not in flags:
     return runs
-  index = number(flags, 'sweep_index')
+  index = flags['sweep_index']
   if not 0 <= index < len(runs):
     raise UserError(
       f'--sweep_index={index}: the sweep has members 0 to {len(runs) - 1}'

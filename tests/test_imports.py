@@ -20,6 +20,7 @@ LAYERS = (
     'config',
     'workdir',
     'override',
+    'commandline',
     'sweep',
     'show',
     'page',

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 import experiment
+from llama3_jax import commandline
 from llama3_jax import mesh as meshes
 from llama3_jax import override
 from llama3_jax import sweep
@@ -118,7 +119,7 @@ def container(pod):
 
 def understood(arguments):
   """(flags, config) of a command; fails where the launcher would refuse it."""
-  flags, overrides = experiment.parse(arguments)
+  flags, overrides = commandline.parse(arguments)
   module, config = experiment.load_config(flags['config'])
   (config, _), *_ = sweep.members(module, config, flags, overrides, '/run')
   assert flags['workdir'] and flag_sets.DEFAULT[flags['chip']] is not None
@@ -151,7 +152,7 @@ def test_command_is_understood_and_fits_its_devices(dry, case):
   assert len(found) == (slices if case in ('queued', 'slices') else 1)
   for command in found:
     flags, config = understood(command)
-    assert flags['stopped'] == '143'
+    assert flags['stopped'] == 143
     assert config.train.ramp == ((0, 1024, 4096),)
     assert config.mesh.replica == slices
     assert str(config.data.root) == '/share/shards'
@@ -205,7 +206,7 @@ def test_array_job_runs_members_of_the_sweep(dry):
   assert '--array=0-2' in shlex.split(text.splitlines()[0])
   (command,) = commands(text)
   flags, config = understood(command)
-  assert flags['sweep_index'] == '2' and config.optim.peak == 4e-3
+  assert flags['sweep_index'] == 2 and config.optim.peak == 4e-3
   assert 'sweep_index' not in understood(commands(dry('slurm.sh', **env))[0])[0]
 
 
@@ -317,8 +318,8 @@ def test_gpu_job_numbers_its_pods_and_names_the_first(dry):
   assert job['spec']['template']['spec']['subdomain'] == service['metadata']['name']
   (command,) = commands(text)
   flags, _ = understood(command)
-  assert flags['coordinator'].startswith('n-0.n:') and flags['processes'] == '6'
-  assert flags['process'] == '1'  # of $JOB_COMPLETION_INDEX
+  assert flags['coordinator'].startswith('n-0.n:') and flags['processes'] == 6
+  assert flags['process'] == 1  # of $JOB_COMPLETION_INDEX
 
 
 def test_sweep_job_has_an_index_for_every_member(dry):
@@ -329,7 +330,7 @@ def test_sweep_job_has_an_index_for_every_member(dry):
   members = list(experiment.load_config(flags['config'])[0].sweep())
   assert job['spec']['completionMode'] == 'Indexed'
   assert job['spec']['completions'] == len(members)
-  assert config.optim.peak == members[1]['optim.peak'] and flags['sweep_index'] == '1'
+  assert config.optim.peak == members[1]['optim.peak'] and flags['sweep_index'] == 1
 
 
 def test_jobset_is_the_slices_of_its_topology(dry):
@@ -386,7 +387,7 @@ def test_docs_name_every_file_and_their_commands_are_understood():
   ]
   assert found
   for command in found:
-    flags, overrides = experiment.parse([w for w in command if w != '...'])
+    flags, overrides = commandline.parse([w for w in command if w != '...'])
     module, config = experiment.load_config(flags['config'])
     override.apply(config, overrides)
     if config.experiment == 'plan':

@@ -4,6 +4,8 @@ import io
 import json
 import logging
 import os
+import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +19,9 @@ from absl import logging as absl_logging
 import experiment
 from llama3_jax import override
 from llama3_jax import sweep
+from llama3_jax.base.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 TINY = '--config=configs/pretrain.py:tiny'
 BLIND = {'JAX_PLATFORMS': 'nonsense'}  # touching a device would fail loudly
@@ -338,3 +343,41 @@ def test_main_is_callable_from_a_notebook(toy, tmp_path):
   results = pretrain.main(module.get_config('2'), str(tmp_path))
   assert results['eval_loss']['eval_loss'] > 0
   assert json.loads((tmp_path / 'results.json').read_text()) == results
+
+
+def test_arguments_may_come_from_a_file(tmp_path):
+  from llama3_jax import commandline
+
+  file = tmp_path / 'run.flags'
+  file.write_text('--config=configs/sft.py\n# a remark\n--config.train.steps=1e3\n')
+  flags, overrides = commandline.parse([f'--flagfile={file}', '--workdir', 'x'])
+  assert flags == {'config': 'configs/sft.py', 'workdir': 'x'}
+  assert overrides == {'train.steps': '1e3'}
+
+
+@pytest.mark.parametrize(
+  'argument,words',
+  [
+    ('--flagfile=nowhere', 'Unable to open flagfile'),
+    ('--devices=many', 'flag --devices=many: invalid literal for int'),
+    ('--devices=0', 'not a positive integer'),
+    ('--sweep_index=-1', 'not a non-negative integer'),
+    ('--wrkdir=x', 'did you mean --workdir?'),
+    ('--sweep=perhaps', 'Non-boolean'),
+    ('--config.train.steps', 'it has no value'),
+    ('word', 'not understood'),
+  ],
+)
+def test_flags_have_types_and_near_names(argument, words):
+  from llama3_jax import commandline
+
+  with pytest.raises(UserError) as error:
+    commandline.parse([argument])
+  assert words in str(error.value) and '\n' not in str(error.value)
+
+
+def test_no_recipe_is_named_by_the_launcher():
+  """What is peculiar to a recipe stands in its own file."""
+  text = (ROOT / 'experiment.py').read_text().partition('"""\n\n')[2]
+  for file in (ROOT / 'experiments').glob('[a-z]*.py'):
+    assert not re.search(rf"'{file.stem}'", text), file.stem

@@ -173,7 +173,7 @@ def _shards(folder, vocabulary):
     found = [shards.open_source(folder / 'web', split=s) for s in tokenise.SPLITS]
     return [x[i].tolist() for x in found for i in range(len(x))]
 
-  names = ('index.json', 'train-lengths.npy', 'train-00000.array_record')
+  names = ('index.json', 'train-lengths.npy', 'train-00000-00000.array_record')
   return {'token shards': ([f'web/{name}' for name in names], read)}
 
 

@@ -12,6 +12,7 @@ import readers
 from test_fields import BAD
 
 import experiment
+from llama3_jax import commandline
 from llama3_jax import config as configs
 from llama3_jax import override
 from llama3_jax import sweep
@@ -150,7 +151,7 @@ ARGUMENTS += (' ', "'", '\x00', 'a,b', '()', '{}', '%s', 'ä', 'None')
 
 def understood(arguments):
   """What happens before a device is touched; the errors of a user pass."""
-  flags, overrides = experiment.parse(arguments)
+  flags, overrides = commandline.parse(arguments)
   module, config = experiment.load_config(flags.get('config', ''))
   for member, _ in sweep.members(module, config, flags, overrides, 'w'):
     experiment.check(member)

@@ -1,0 +1,81 @@
+"""The command line: absl's flags, and --config.FIELD=VALUE for fields of a config."""
+
+import difflib
+import re
+
+from absl import flags as absl_flags
+
+from llama3_jax.base.errors import UserError
+
+HELP = 'see python -m experiment --help'
+
+
+def _defined():
+  """The flags there are, empty."""
+  f = absl_flags.FlagValues()
+  whole = lambda name, text, least: absl_flags.DEFINE_integer(
+    name, None, text, lower_bound=least, flag_values=f
+  )
+  word = lambda name, text: absl_flags.DEFINE_string(name, None, text, flag_values=f)
+  switch = lambda name, text, **more: absl_flags.DEFINE_boolean(
+    name, False, text, flag_values=f, **more
+  )
+  word('config', 'FILE[:ARG]: the config file and the size or budget it is asked for')
+  word('workdir', 'folder for all output; the same command again resumes')
+  switch('sweep', "runs all members of the config's sweep(), each in DIR/<index>")
+  whole('sweep_index', 'runs that member only (array jobs)', 0)
+  whole('devices', 'virtual CPU devices, to try a mesh on a laptop', 1)
+  word('chip', "the compiler's flag sets for a chip, such as v5p")
+  word('flags', 'names of those sets')
+  word('coordinator', 'HOST:PORT, auto (the cluster says) or none')
+  whole('processes', 'how many there are', 1)
+  whole('process', 'which of them this is', 0)
+  whole('stopped', 'exit status after SIGTERM, where a job must go on', 0)
+  switch('help', 'this text; with --config the fields of the config', short_name='h')
+  switch('version', 'the version')
+  return f
+
+
+def parse(arguments):
+  """(flags, overrides): {name: value} of the flags that are given, typed, and {path:
+  text} of the fields of the config. UserError for what is not understood.
+
+  --flagfile=FILE stands for the arguments in a file, a line each. `--data=DIR` is short
+  for --config.data=DIR.
+  """
+  known = _defined()
+  try:
+    rest, overrides = _fields(known.read_flags_from_files(list(arguments)))
+    left = known(['experiment', *rest])[1:]
+  except absl_flags.UnrecognizedFlagError as error:
+    near = difflib.get_close_matches(error.flagname, list(known), 1)
+    hint = f'did you mean --{near[0]}?' if near else HELP
+    raise UserError(f'--{error.flagname}: not understood; {hint}') from None
+  except absl_flags.Error as error:
+    line = str(error).split('\n')[0].rstrip('.').removeprefix('ERROR:: ')
+    raise UserError(f'{line}; {HELP}') from None
+  if left:
+    raise UserError(f'{left[0]}: not understood; {HELP}')
+  given = {name: known[name].value for name in known if known[name].present}
+  for name, value in given.items():
+    if isinstance(value, str) and (not value.strip() or value.startswith('--')):
+      raise UserError(f'--{name} is empty: give --{name}=VALUE; {HELP}')
+  return {n: v for n, v in given.items() if v is not False}, overrides
+
+
+def _fields(arguments):
+  """(the other arguments, {path: text} of --config.PATH=TEXT or --config.PATH TEXT)."""
+  rest, overrides, left = [], {}, list(arguments)
+  while left:
+    argument = left.pop(0)
+    match = re.fullmatch(r'--?(config\.[\w.\-]+|data)(?:=(.*))?', argument, re.S)
+    if not match:
+      rest.append(argument)
+      continue
+    name, value = match.groups()
+    if value is None:
+      if not left or left[0].startswith('--'):
+        raise UserError(f'{argument}: not understood, it has no value; {HELP}')
+      value = left.pop(0)
+    overrides[name.removeprefix('config.')] = value
+  return rest, overrides
