@@ -13,11 +13,10 @@ from llama3_jax import workdir as workdirs
 from llama3_jax.model import llama
 from llama3_jax.post import dpo
 from llama3_jax.post import preference
-from llama3_jax.post import rows
+from llama3_jax.post import training
 from llama3_jax.reliable import guard
 from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
-from llama3_jax.train import loop
 from llama3_jax.train import optim
 from llama3_jax.train import part
 from llama3_jax.train import step
@@ -49,10 +48,7 @@ def main(config, folder):
     guard.create(t),
     part.of(config, llama.dims(model)),
   )
-  evaluate = step.evaluator(loss, made['heldout'][0], t.batch)
-  stream = rows.Rows(train, t.length, config.seed)
-  start = lambda: checkpoint.load(config.init_from, model)[0]
-  state = loop.run(config, folder, model, train_step, stream, start, evaluate)
-  params = train_step.whole(state)
-  checkpoint.save_params(folder / 'final', params, model, tokenizer)
-  return {'pairs': len(train.tokens), 'dropped': dropped, **evaluate(params)}
+  _, measured = training.run(
+    config, folder, model, tokenizer, train_step, train, made['heldout'][0]
+  )
+  return {'pairs': len(train.tokens), 'dropped': dropped, **measured}

@@ -14,11 +14,10 @@ import jax
 from llama3_jax import workdir as workdirs
 from llama3_jax.post import preference
 from llama3_jax.post import reward
-from llama3_jax.post import rows
+from llama3_jax.post import training
 from llama3_jax.reliable import guard
 from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
-from llama3_jax.train import loop
 from llama3_jax.train import optim
 from llama3_jax.train import part
 from llama3_jax.train import step
@@ -47,18 +46,16 @@ def main(config, folder):
     guard.create(t),
     part.of(config, reward.dims(model), new=('head',)),
   )
-  evaluate = step.evaluator(loss, heldout, t.batch)
-  stream = rows.Rows(train, t.length, config.seed)
   start = functools.partial(_start, config, model)
-  state = loop.run(config, folder, model, train_step, stream, start, evaluate)
-  params = train_step.whole(state)
+  params, _ = training.run(
+    config, folder, model, tokenizer, train_step, train, heldout, start
+  )
   results = {'dropped': dropped, **reward.judge(params, heldout, model, t.batch)}
   results['files'] = {}
   for path in data.heldout_files:
     people, lost = rank(preference.read(path, 'data.heldout_files'))
     judged = reward.judge(params, people, model, t.batch)
     results['files'][path] = {**judged, 'dropped': lost}
-  checkpoint.save_params(folder / 'final', params, model, tokenizer)
   return results
 
 

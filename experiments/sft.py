@@ -11,12 +11,11 @@ import functools
 
 from llama3_jax import workdir as workdirs
 from llama3_jax.model import llama
-from llama3_jax.post import rows
 from llama3_jax.post import sft
+from llama3_jax.post import training
 from llama3_jax.reliable import guard
 from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
-from llama3_jax.train import loop
 from llama3_jax.train import optim
 from llama3_jax.train import part
 from llama3_jax.train import step
@@ -43,10 +42,7 @@ def main(config, folder):
     guard.create(t),
     part.of(config, llama.dims(model)),
   )
-  evaluate = step.evaluator(loss, heldout, t.batch)
-  stream = rows.Rows(train, t.length, config.seed)
-  start = lambda: checkpoint.load(config.init_from, model)[0]
-  state = loop.run(config, folder, model, train_step, stream, start, evaluate)
-  params = train_step.whole(state)
-  checkpoint.save_params(folder / 'final', params, model, tokenizer)
-  return {'dialogs': len(found), 'dropped': dropped, **evaluate(params)}
+  _, measured = training.run(
+    config, folder, model, tokenizer, train_step, train, heldout
+  )
+  return {'dialogs': len(found), 'dropped': dropped, **measured}
