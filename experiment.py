@@ -65,7 +65,8 @@ def check(config):
 
   names = sorted(p.stem for p in _files('experiments'))
   if config.experiment not in names:
-    raise UserError(f'experiment={config.experiment!r} is none of {", ".join(names)}')
+    known = ', '.join(names)
+    raise UserError(f'experiment={config.experiment!r} must be one of {known}')
   fields.check(configs.flatten(config))
 
 
@@ -119,7 +120,7 @@ def _compiler(flags):
       raise UserError('--flags needs --chip: flag sets are of one generation')
     return
   if flags['chip'] not in sets.DEFAULT:
-    raise UserError(f'--chip={flags["chip"]} is none of {", ".join(sets.DEFAULT)}')
+    raise UserError(f'--chip={flags["chip"]} must be one of {", ".join(sets.DEFAULT)}')
   chosen = sets.names(flags['chip'], flags.get('flags', 'auto'))
   for name, value in sets.environment(flags['chip'], chosen).items():
     before = os.environ.get(name, '')  # what the user set comes last and wins
@@ -223,7 +224,7 @@ def _unheard(lost):
 
 
 def _interrupt(*_):
-  raise Preempted('stopped by SIGTERM; the same command goes on')
+  raise Preempted('stopped by SIGTERM; the same command resumes')
 
 
 def _status(arguments):
@@ -251,7 +252,7 @@ def launch(arguments):
     reason = message or f'{type(e).__name__}, see its log'
     message = message or traceback.format_exc()
   except KeyboardInterrupt:
-    status, message = 130, 'interrupted; the same command goes on'
+    status, message = 130, 'interrupted; the same command resumes'
     reason = 'interrupted'
   if message is not None:
     sys.stderr.write(f'experiment: {message}\n')

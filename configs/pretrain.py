@@ -143,7 +143,7 @@ def get_config(size='tiny'):
     c.data.changes = TINY_CHANGES
     return c
   if size not in PEAK:
-    raise UserError(f'size {size!r} is none of tiny, {", ".join(PEAK)}')
+    raise UserError(f'size {size!r} must be one of tiny, {", ".join(PEAK)}')
   c.model = configs.model_fields(llama.SIZES[size])
   c.mesh.update(MESH[size])
   c.optim.update(

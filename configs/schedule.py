@@ -14,7 +14,7 @@ PRESETS = {
 
 def get_config(preset='figure6'):
   if preset not in PRESETS:
-    raise UserError(f'schedule {preset!r} is none of {", ".join(PRESETS)}')
+    raise UserError(f'schedule {preset!r} must be one of {", ".join(PRESETS)}')
   stages, chunks, microbatches, group = PRESETS[preset]
   c = ml_collections.ConfigDict()
   c.experiment = 'schedule'

@@ -10,7 +10,7 @@ source, lang, category) as <category>/<input>.parquet, or with
 --config.curate.form=jsonl as <category>.jsonl.gz; dropped.jsonl.gz (reason, value,
 url), funnel.json, report.html and results.json.
 
-The same command goes on where it stopped; with another threshold only the stages from
+The same command resumes where it stopped; with another threshold only the stages from
 there on run again, with --config.sweep="(('heuristics', 'max_top_2gram', 0.1, 0.3),)" a
 table says what other values of a rule would drop. Several machines: --config.hosts=4
 --config.host=0..3 with one folder; a Ray cluster: --config.engine=ray.

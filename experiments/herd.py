@@ -4,7 +4,7 @@
   python -m experiment --config=configs/herd.py:tiny --workdir=runs/herd --data=DIR
 
 Every stage is another experiment in its own folder, run with the config's part of the
-same name. The same command again goes on where it stopped, skipping what is finished.
+same name. The same command again resumes where it stopped, skipping what is finished.
 Expected at `tiny`: the checks in results.json and report.html hold.
 """
 

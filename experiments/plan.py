@@ -65,7 +65,7 @@ def check(config):
   config = config.copy_and_resolve_references()
   p = config.plan
   if p.step not in STEPS:
-    raise UserError(f'plan.step={p.step!r} is none of {", ".join(STEPS)}')
+    raise UserError(f'plan.step={p.step!r} must be one of {", ".join(STEPS)}')
   target = topology.parse(p.target)
   flags.flags(target.chip.name, flags.names(target.chip.name, p.flags))
   model = configs.model_config(config.model)

@@ -8,7 +8,7 @@
 
 Writes results.json, tables as .csv and report.html. A study trains its runs one after
 the other in WORKDIR/<index> (experiments/pretrain.py), skips those that are finished
-and goes on in the middle of one; --sweep_index=I makes each an array job instead.
+and resumes the one that was stopped; --sweep_index=I makes each an array job instead.
 Expected at `cpu`: 25 runs in 10 to 15 minutes on two cores; the lowest loss of the
 largest budget, which the fit does not see, within 2%.
 """

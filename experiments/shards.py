@@ -6,7 +6,7 @@
 
 Writes one folder a source (general, code, multilingual, math, drill, needle and
 needle_long) with ArrayRecord files and index.json, and results.json. Files are read
-part by part, each in a process of its own; the same command goes on where it stopped.
+part by part, each in a process of its own; the same command resumes where it stopped.
 """
 
 from llama3_jax import tokenizer as tokenizers

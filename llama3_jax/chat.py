@@ -131,7 +131,7 @@ def encode(
   """
   call_format = call_format or tokenizer.call_format
   if call_format not in tool_calls.FORMATS:
-    raise UserError(f'call format {call_format!r} is none of {tool_calls.FORMATS}')
+    raise UserError(f'call format {call_format!r} must be one of {tool_calls.FORMATS}')
   parts = [([tokenizer.bos], False, True)]
   for i, m in enumerate(messages):
     _check(m, f'message {i}')
@@ -198,9 +198,9 @@ def _ids(values: Any, where: str) -> tuple[int, ...]:
 
 def _check(m: Message, where: str) -> None:
   if m.role not in ROLES:
-    raise UserError(f'{where}: role {m.role!r} is none of {", ".join(ROLES)}')
+    raise UserError(f'{where}: role {m.role!r} must be one of {", ".join(ROLES)}')
   if m.end is not None and m.end not in ENDS:
-    raise UserError(f'{where}: end {m.end!r} is none of {", ".join(ENDS)}, null')
+    raise UserError(f'{where}: end {m.end!r} must be one of {", ".join(ENDS)}, null')
   for name in ('content', 'context', 'vocabulary'):
     value = getattr(m, name)
     if not isinstance(value, str) and not (name == 'context' and value is None):

@@ -105,7 +105,7 @@ def checked(c):
   for field, allowed in CHOICES.items():
     if getattr(c, field) not in allowed:
       raise UserError(
-        f'model.{field}={getattr(c, field)!r} is none of {", ".join(allowed)}'
+        f'model.{field}={getattr(c, field)!r} must be one of {", ".join(allowed)}'
       )
   return c
 

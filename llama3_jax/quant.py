@@ -20,7 +20,7 @@ KINDS = {
 def check(kind):
   """UserError when `model.quant` is unknown or Qwix is not installed."""
   if kind and kind not in KINDS:
-    raise UserError(f'model.quant={kind!r} is none of {", ".join(KINDS)} (or empty)')
+    raise UserError(f'model.quant={kind!r} must be empty or one of {", ".join(KINDS)}')
   if kind:
     _library()
 

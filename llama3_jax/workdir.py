@@ -25,7 +25,7 @@ FREE = ('train.log_every', 'train.microbatches')
 # A checkpoint restores onto any mesh.
 FREE += ('mesh.replica', 'mesh.fsdp', 'mesh.stage', 'mesh.context', 'mesh.tensor')
 FREE += tuple(f'pipeline.{n}' for n in ('chunks', 'group', 'form', 'bare', 'together'))
-# How a run is kept alive; a run that was stopped by one of these goes on with another.
+# How a run is kept alive; a run that was stopped by one of these may resume with another.
 FREE += ('train.on_bad_step', 'train.spike_sigma', 'train.max_bad_steps')
 FREE += ('train.rewind_steps', 'train.max_rewinds', 'train.keep', 'train.keep_every')
 FREE += ('train.watchdog_s', 'train.watchdog_exit', 'train.replay_every')
@@ -233,7 +233,7 @@ def _lengthen(folder, old, flat):
   if results.exists():
     os.replace(results, folder / f'results_{before}.json')
   logging.info(
-    'train.steps %d -> %d: the run goes on from its newest save; the learning rate '
+    'train.steps %d -> %d: the run resumes from its newest save; the learning rate '
     'follows optim.decay=%s, after which it stays at its floor',
     before,
     flat['train.steps'],

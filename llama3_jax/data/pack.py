@@ -2,7 +2,7 @@
 
 A document of n tokens gives n - 1 pairs (token, next token). Pairs are laid end to end
 and cut into rows (concat-then-split): a row is always full, and a document longer than
-the row goes on in the next one. Attention is masked between documents by `segment`
+the row continues in the next one. Attention is masked between documents by `segment`
 (3.2), so the cut costs context but no token.
 """
 

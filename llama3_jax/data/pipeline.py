@@ -24,7 +24,7 @@ class Rows:
     phases: list of (start_tokens, {name: weight}), see mix.schedule.
     seed: order of the documents; each epoch of each source has its own order.
     positions: 'row' or 'document', see pack.pack.
-    lanes: documents that are open at a time. Row r of the stream goes on with the
+    lanes: documents that are open at a time. Row r of the stream continues the
       document of lane r mod `lanes`, so a long document fills rows of many batches
       and not all rows of one: without lanes a batch is one page of text, and its
       gradient too. Not smaller than the batch.

@@ -90,7 +90,7 @@ def write_files(paths, vocabulary, folder, each, field='documents', **options):
   """As `write`, of the documents in files, by tasks that run beside each other.
 
   A part is a run of files of PART_BYTES together, so memory does not grow with the
-  corpus. The same call again goes on with the parts that are not there.
+  corpus. The same call again writes only the parts that are missing.
 
   Args:
     paths: files of documents (data/texts.py), in order.

@@ -82,7 +82,7 @@ def train(
   """Train to `steps`; while the gate stays shut, `more_steps` more, `attempts` times.
 
   judge(params) -> dict with 'pass': bool and 'why': str. Each judgement is kept in
-  `path` (JSON) at once, so that a stopped run goes on with the attempt it was in.
+  `path` (JSON) at once, so that a stopped run resumes the attempt it was in.
   Returns (parameters, [judgement with 'steps', ...]).
   """
   judged = files.read_json(path) if path.exists() else []

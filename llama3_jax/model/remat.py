@@ -30,7 +30,7 @@ def names(remat):
   listed = [n.strip() for n in PRESETS.get(remat, remat).split(',') if n.strip()]
   if wrong := [n for n in listed if n.removesuffix('@host') not in NAMES]:
     raise UserError(
-      f'model.remat={remat!r}: {wrong[0]!r} is none of {", ".join(PRESETS)} or a '
+      f'model.remat={remat!r}: {wrong[0]!r} must be one of {", ".join(PRESETS)} or a '
       f'list of {", ".join(NAMES)} (each also as NAME@host)'
     )
   host = [n.removesuffix('@host') for n in listed if n.endswith('@host')]

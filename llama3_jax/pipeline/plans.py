@@ -47,7 +47,7 @@ def create(model, stages, microbatches, c, tail, form=None):
   """
   if form is None and c.form not in schedules.FORMS:
     known = ', '.join(schedules.FORMS)
-    raise UserError(f'pipeline.form={c.form!r} is none of {known}')
+    raise UserError(f'pipeline.form={c.form!r} must be one of {known}')
   layout = layouts.Layout(model.n_layers, stages, c.chunks, c.bare)
   table = schedules.build(stages, c.chunks, microbatches, c.group, form or c.form)
   return Plan(model, layout, table, tail, c.together)

@@ -61,7 +61,7 @@ def build(stages, chunks, microbatches, group=0, form='aligned'):
       f'pipeline.group={group}: 1 to train.microbatches={microbatches}, or 0'
     )
   if form not in (*FORMS, 'forward'):
-    raise UserError(f'pipeline.form={form!r} is none of {", ".join(FORMS)}')
+    raise UserError(f'pipeline.form={form!r} must be one of {", ".join(FORMS)}')
   group = group or min(stages, microbatches)
   simulation = _Simulation(stages, chunks, microbatches, group, form)
   rows = simulation.run()

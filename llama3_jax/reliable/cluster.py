@@ -60,6 +60,6 @@ def started(config, flags):
 
 def _lost(line):
   """Ends this process: it would wait for the lost one for ever."""
-  sys.__stderr__.write(f'experiment: {line}; the same command goes on\n')
+  sys.__stderr__.write(f'experiment: {line}; the same command resumes\n')
   sys.__stderr__.flush()
   os._exit(1)

@@ -59,7 +59,7 @@ class Clock:
       self.write()
 
   def back(self, useful):
-    """Training goes on from a save that was made after `useful` seconds of steps."""
+    """Training resumes from a save that was made after `useful` seconds of steps."""
     self.seconds['lost'] += max(self.seconds['step'] - useful, 0.0)
     self.seconds['step'] = useful
 

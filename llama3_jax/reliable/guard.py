@@ -54,7 +54,7 @@ def create(train):
   """The Guard of the `train` part of a config, or None; UserError for a bad value."""
   if train.on_bad_step not in POLICIES:
     raise UserError(
-      f'train.on_bad_step={train.on_bad_step!r} is none of {", ".join(POLICIES)}'
+      f'train.on_bad_step={train.on_bad_step!r} must be one of {", ".join(POLICIES)}'
     )
   if train.spike_sigma < 0:
     raise UserError(f'train.spike_sigma={train.spike_sigma}: 0 (no spikes) or more')

@@ -1,4 +1,4 @@
-"""Slow processes and corrupt devices, found while training goes on (section 3.3.4)."""
+"""Slow processes and corrupt devices, found during training (section 3.3.4)."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""Signals to a run: SIGTERM saves and ends it, SIGUSR1 saves and goes on."""
+"""Signals to a run: SIGTERM saves and ends it, SIGUSR1 saves and continues."""
 
 import contextlib
 import signal

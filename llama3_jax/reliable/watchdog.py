@@ -58,7 +58,7 @@ class Watchdog:
     if not self.leave:
       logging.error('%s', line)
       return
-    sys.__stderr__.write(f'experiment: {line}; the same command goes on\n')
+    sys.__stderr__.write(f'experiment: {line}; the same command resumes\n')
     sys.__stderr__.flush()
     os._exit(STATUS)
 

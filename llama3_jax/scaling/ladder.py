@@ -132,7 +132,7 @@ def check(ladder):
     )
   if ladder.convention not in flops.CONVENTIONS:
     raise UserError(
-      f'scaling.convention={ladder.convention!r} is none of '
+      f'scaling.convention={ladder.convention!r} must be one of '
       f'{", ".join(flops.CONVENTIONS)}'
     )
 

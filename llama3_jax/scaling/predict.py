@@ -79,7 +79,7 @@ def _exponents(kind):
 def _curves(params, tokens, nll, kind):
   """The best Curve of every column of `nll` [n, S]."""
   if kind not in STEPS:
-    raise UserError(f'scaling.step={kind!r} is none of {", ".join(STEPS)}')
+    raise UserError(f'scaling.step={kind!r} must be one of {", ".join(STEPS)}')
   params, tokens = np.asarray(params, float), np.asarray(tokens, float)
   least = {'linear': 3, 'power': 4, 'chinchilla': 6}[kind]
   if len(params) < least:

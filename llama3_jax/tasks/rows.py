@@ -41,5 +41,5 @@ def parse(row, where):
     choices=tuple(choices),
   )
   if made.choices and made.answer not in made.choices:
-    raise UserError(f'{where}: the answer {made.answer!r} is none of its choices')
+    raise UserError(f'{where}: the answer {made.answer!r} must be one of its choices')
   return made

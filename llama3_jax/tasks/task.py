@@ -114,7 +114,7 @@ def generated(name, make, **more):
 def load(text):
   """The Task of 'name', 'package.module' or either with '=source'.
 
-  Raises UserError that lists the tasks there are for a name that is none of them.
+  Raises UserError that lists the tasks there are for a name that must be one of them.
   """
   name, _, source = text.partition('=')
   path = name if '.' in name else f'llama3_jax.tasks.{name}'

@@ -119,7 +119,7 @@ class _Run:
       self.writer.write(step, row)
     look = last or bool(t.eval_every and step % t.eval_every == 0)
     keep = last or stop or wish or step % t.save_every == 0
-    # Rows first, then the save: a run that goes on from it lacks none of them. A bad
+    # Rows first, then the save: a run that resumes from it lacks no row. A bad
     # step is known before anything is saved, and a rewind at once, on every start.
     if look or keep or (self.guard and self.guard.policy == 'rewind'):
       self.late.flush()

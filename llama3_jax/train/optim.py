@@ -141,7 +141,7 @@ def create(c):
   for field in ('mu_dtype', 'nu_dtype'):
     if getattr(c, field) not in BYTES:
       raise UserError(
-        f'optim.{field}={getattr(c, field)!r} is none of {", ".join(BYTES)}'
+        f'optim.{field}={getattr(c, field)!r} must be one of {", ".join(BYTES)}'
       )
   return optax.chain(
     optax.clip_by_global_norm(c.clip),

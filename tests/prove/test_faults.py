@@ -99,7 +99,7 @@ def test_hanging_process_shows_its_stacks(group, tmp_path, record):  # noqa: F81
   run = group(workdir).start(2, TWO)
   assert run.wait()[0] == [0, 0]
   record(
-    'a process that hangs leaves its stacks and ends; the same command goes on',
+    'a process that hangs leaves its stacks and ends; the same command resumes',
     f'{seconds:.0f} s from the start, watchdog_s=10',
     'ends',
   )

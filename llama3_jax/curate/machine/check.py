@@ -153,4 +153,4 @@ def _one_of(path, value, choices):
   if value not in choices:
     near = nearest(str(value), choices)
     hint = f'; did you mean {" or ".join(near)}?' if near else ''
-    raise UserError(f'{path}: {value!r} is none of {", ".join(choices)}{hint}')
+    raise UserError(f'{path}: {value!r} must be one of {", ".join(choices)}{hint}')

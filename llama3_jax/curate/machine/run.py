@@ -40,7 +40,7 @@ def open_store(inputs, config, folder):
 
 
 def run(store, config):
-  """Curates the files of a store; the same call again goes on where it stopped.
+  """Curates the files of a store; the same call again resumes where it stopped.
 
   Writes documents/<category>.jsonl.gz and dropped.jsonl.gz beside work/.
 

@@ -1,7 +1,7 @@
 """Crawled pages in WARC files: reading past damage, and writing.
 
 A damaged record (of a gzip or zstd member, or of plain text) is named and left out;
-reading goes on at the next member. Bodies are never held above the limit of a page.
+reading continues at the next member. Bodies are never held above the limit of a page.
 """
 
 import gzip
