@@ -25,7 +25,7 @@ FREE = ('train.log_every', 'train.microbatches')
 # A checkpoint restores onto any mesh.
 FREE += ('mesh.replica', 'mesh.fsdp', 'mesh.stage', 'mesh.context', 'mesh.tensor')
 FREE += tuple(f'pipeline.{n}' for n in ('chunks', 'group', 'form', 'bare', 'together'))
-# How a run is kept alive; a run that was stopped by one of these may resume with another.
+# How a run is kept alive; one that was stopped by such a field may resume with another.
 FREE += ('train.on_bad_step', 'train.spike_sigma', 'train.max_bad_steps')
 FREE += ('train.rewind_steps', 'train.max_rewinds', 'train.keep', 'train.keep_every')
 FREE += ('train.watchdog_s', 'train.watchdog_exit', 'train.replay_every')
