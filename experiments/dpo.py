@@ -15,7 +15,6 @@ from llama3_jax.post import dpo
 from llama3_jax.post import preference
 from llama3_jax.post import training
 from llama3_jax.reliable import guard
-from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 from llama3_jax.train import optim
 from llama3_jax.train import part
@@ -26,10 +25,8 @@ from llama3_jax.train import step
 def main(config, folder):
   """Train; returns held-out {'eval_loss', 'eval/chosen', 'eval/accuracy', ...}."""
   data, t = config.data, config.train
-  tokenizer = belongs.tokenizer(
-    data.tokenizer, config.init_from, 'data.tokenizer', data.call_format
-  )
-  reference, model = checkpoint.load(config.init_from)
+  tokenizer, model = training.prepare(config)
+  reference, _ = checkpoint.load(config.init_from, model)
   made = {}
   for split in ('train', 'heldout'):
     found = preference.examples(data, config.seed, split)

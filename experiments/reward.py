@@ -16,7 +16,6 @@ from llama3_jax.post import preference
 from llama3_jax.post import reward
 from llama3_jax.post import training
 from llama3_jax.reliable import guard
-from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 from llama3_jax.train import optim
 from llama3_jax.train import part
@@ -27,10 +26,7 @@ from llama3_jax.train import step
 def main(config, folder):
   """Train the reward model; returns {'accuracy', 'n', 'margins', 'files', ...}."""
   data, t = config.data, config.train
-  tokenizer = belongs.tokenizer(
-    data.tokenizer, config.init_from, 'data.tokenizer', data.call_format
-  )
-  model = checkpoint.load_model(config.init_from)
+  tokenizer, model = training.prepare(config)
   rank = lambda found: preference.reward_rows(
     found, tokenizer, t.length, data.mode, config.seed
   )

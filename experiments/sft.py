@@ -14,8 +14,6 @@ from llama3_jax.model import llama
 from llama3_jax.post import sft
 from llama3_jax.post import training
 from llama3_jax.reliable import guard
-from llama3_jax.train import belongs
-from llama3_jax.train import checkpoint
 from llama3_jax.train import optim
 from llama3_jax.train import part
 from llama3_jax.train import step
@@ -25,10 +23,7 @@ from llama3_jax.train import step
 def main(config, folder):
   """Finetune; returns {'eval_loss', 'dialogs', 'dropped'}."""
   data, t = config.data, config.train
-  tokenizer = belongs.tokenizer(
-    data.tokenizer, config.init_from, 'data.tokenizer', data.call_format
-  )
-  model = checkpoint.load_model(config.init_from)
+  tokenizer, model = training.prepare(config)
   found = sft.dialogs(data, config.seed, 'train')
   pack = functools.partial(sft.rows, tokenizer=tokenizer, seq_len=t.length)
   pack = functools.partial(pack, position=data.positions, turns=data.turns)

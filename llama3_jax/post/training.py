@@ -1,9 +1,19 @@
 """What every stage of post-training does with its rows and its training step (4.1)."""
 
 from llama3_jax.post import rows as rows_lib
+from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 from llama3_jax.train import loop
 from llama3_jax.train import step
+
+
+def prepare(config):
+  """(Tokenizer, ModelConfig) of the stage that a config starts from."""
+  data = config.data
+  tokenizer = belongs.tokenizer(
+    data.tokenizer, config.init_from, 'data.tokenizer', data.call_format
+  )
+  return tokenizer, checkpoint.load_model(config.init_from)
 
 
 def run(config, folder, model, tokenizer, train_step, rows, heldout, start=None):
