@@ -12,10 +12,11 @@ from llama3_jax.base.errors import UserError
 def shape(config, n_devices):
   """Sizes of the five axes for `n_devices`; one axis may be -1, the rest.
 
-  Args: config: mapping of axis name to size (the `mesh` part of a config).
+  Args: config: mapping of axis name to size (the `mesh` part of a config); an axis that
+  it lacks has size 1.
   Raises UserError when the product is not the number of devices.
   """
-  sizes = [int(config[a]) for a in axes.AXES]
+  sizes = [int(config.get(a, 1)) for a in axes.AXES]
   for axis, size in zip(axes.AXES, sizes):
     if size < 1 and size != -1:
       raise UserError(f'mesh.{axis}={size}: a size is 1 or more, or -1 for the rest')
