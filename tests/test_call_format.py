@@ -60,7 +60,7 @@ def test_a_model_is_asked_in_the_format_it_was_trained_with(root, tmp_path):
 
 def test_an_unknown_format_is_one_line(root):
   c = post.training(sft_config.get_config(), root, 'base')
-  c.data.call_format = 'xml'
-  with pytest.raises(UserError, match="data.call_format='xml': one of json") as error:
-    sft.main(c, str(root / 'xml'))
+  c.data.call_format = 'yaml'
+  with pytest.raises(UserError, match="data.call_format='yaml': one of json") as error:
+    sft.main(c, str(root / 'yaml'))
   assert '\n' not in str(error.value)

@@ -192,8 +192,8 @@ def test_what_a_format_cannot_say_is_named(toy, path):
     chat.encode(toy, [two])
   with pytest.raises(UserError, match="lacks its argument 'query'"):
     chat.encode(toy, [Message('assistant', calls=(Call('brave_search', {}),))])
-  with pytest.raises(UserError, match="call format 'xml'"):
-    chat.encode(toy, DIALOG, call_format='xml')
+  with pytest.raises(UserError, match="call format 'yaml'"):
+    chat.encode(toy, DIALOG, call_format='yaml')
   april = Tokenizer.load(path, 'april')
   with pytest.raises(UserError, match='eom_id'):
     chat.encode(april, [Message('assistant', 'x', 'eom')])
