@@ -43,7 +43,7 @@ from llama3_jax.data import samples
 def main(config, workdir):
   """Curate the inputs; returns {inputs, steps, problems, categories, ...}."""
   # Every field is free: fingerprints say which stages another value concerns.
-  free = (*workdirs.FREE, *configs.flatten(config))
+  free = tuple(configs.flatten(config))
   folder = workdirs.claim(config, workdir, free)
   rules = check.fill(stages.Config(), config.curate, 'curate')
   run_on = {name: config[name] for name in ('engine', 'workers', 'hosts', 'host')}

@@ -49,7 +49,7 @@ PAGES = 6000  # of exercises, source math
 DRILLS = 12_000  # lines of repeated words, source drill
 
 
-@workdirs.stage('report.html', free=(*workdirs.FREE, 'scaling.train'))
+@workdirs.stage('report.html', free=('scaling.train',))
 def main(config, folder):
   """Run the mode of the config; returns the numbers of results.json."""
   modes = dict(live=live, isoflop=fit_isoflop, ladder=fit_ladder)

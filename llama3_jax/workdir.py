@@ -19,22 +19,11 @@ from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 
 NAME = 'config.json'
-# What may change between two starts of one run without making it another run. Paths of
-# inputs may as well, where the content is the same (base/content.py).
-FREE = ('train.log_every', 'train.microbatches')
-# A checkpoint restores onto any mesh.
-FREE += ('mesh.replica', 'mesh.fsdp', 'mesh.stage', 'mesh.context', 'mesh.tensor')
-FREE += tuple(f'pipeline.{n}' for n in ('chunks', 'group', 'form', 'bare', 'together'))
-# How a run is kept alive; one that was stopped by such a field may resume with another.
-FREE += ('train.on_bad_step', 'train.spike_sigma', 'train.max_bad_steps')
-FREE += ('train.rewind_steps', 'train.max_rewinds', 'train.keep', 'train.keep_every')
-FREE += ('train.watchdog_s', 'train.watchdog_exit', 'train.replay_every')
-FREE += ('train.stats_every', 'train.checkpoints')
 # What only a run writes: a folder with one of these and no config.json is somebody's.
 OUTPUTS = ('results.json', 'final', 'checkpoints', 'metrics.jsonl')
 
 
-def stage(*outputs, made=None, free=FREE):
+def stage(*outputs, made=None, free=()):
   """Makes a recipe of `main(config, folder) -> results`: main(config, workdir).
 
   The workdir is claimed for the config; a run that is finished there is not made
@@ -43,7 +32,8 @@ def stage(*outputs, made=None, free=FREE):
   Args:
     outputs: what a finished run has left, names relative to the workdir.
     made: (config, results) -> such names, where they depend on these.
-    free: fields that may change between two starts of one run.
+    free: fields that may change between two starts of one run, besides those that are
+      marked so in base/fields.py. Paths of inputs may where the content is the same.
   """
 
   def decorate(main):
@@ -62,7 +52,7 @@ def stage(*outputs, made=None, free=FREE):
   return decorate
 
 
-def claim(config, workdir, free=FREE):
+def claim(config, workdir, free=()):
   """Creates `workdir` and its config.json, or checks that it belongs to this config.
 
   Returns the folder. Raises UserError naming the differing keys when another config
@@ -148,7 +138,7 @@ def own(folder, workdir, field):
       taken = _whole(json.loads(mark.read_text()), mark)
     except (OSError, ValueError, RecursionError, UserError):
       raise UserError(f'{field}={folder}: {NAME} there is not readable: name another')
-    if different := _differences(taken, now, FREE):
+    if different := _differences(taken, now):
       raise UserError(
         f'{field}={folder} holds the saves of another run ({different}; its workdir '
         f'was {taken.get("workdir")}): name another folder'
@@ -200,7 +190,7 @@ def _plain(value, beside):
   return value
 
 
-def _differences(found, now, free):
+def _differences(found, now, free=()):
   """'optim.lr 1 -> 2, ...': in what the run `now` is not the one that was found."""
   old, flat = found['config'], now['config']
   before, made_from = found['made_from'], now['made_from']
@@ -215,7 +205,7 @@ def _differences(found, now, free):
   others = [k for k in before if before[k] != made_from.get(k, before[k])]
   shown = []
   for k in dict.fromkeys(changed):
-    if k == 'train.steps' and flat[k] > old[k] or k in free:
+    if k == 'train.steps' and flat[k] > old[k] or k in free or fields.free(k):
       continue
     if k in content.INPUTS:
       if exempt or content.same(k, before, made_from):

@@ -18,12 +18,14 @@ class Field:
   range: an interval such as '[0, 1)' that a number, or each number of a list, is in;
   text: what the field is; rows: of a list of lists the kinds of each entry, i for a
   whole number, f for any, s for a text, p for one that is not empty (a path, a name);
-  one letter: of a plain list the kind of all entries.
+  one letter: of a plain list the kind of all entries; free: whether it may change
+  between two starts of one run.
   """
 
   range: str
   text: str = ''
   rows: str = ''
+  free: bool = False
 
   def fault(self, value) -> str:
     """What is wrong with `value`; '' when nothing is."""
@@ -95,14 +97,18 @@ FIELDS = {
   'model.reshard': Field('', 'False: weights stay gathered until the backward pass'),
   'model.tie_embeddings': Field('', 'the head is the embedding'),
   'optim.?u_dtype': Field('', 'of a stored moment: float32 | bfloat16 | int8'),
-  'pipeline.form': Field('', 'aligned | 1f1b | gpipe'),
-  'train.on_bad_step': Field('', 'off | skip | clip | rewind | stop'),
-  'train.checkpoints': Field('', 'another folder for saves; may be gs://...'),
-  'train.watchdog_exit': Field('', 'the process ends when no step comes'),
+  'pipeline.form': Field('', 'aligned | 1f1b | gpipe', free=True),
+  'train.on_bad_step': Field('', 'off | skip | clip | rewind | stop', free=True),
+  'train.checkpoints': Field(
+    '', 'another folder for saves; may be gs://...', free=True
+  ),
+  'train.watchdog_exit': Field('', 'the process ends when no step comes', free=True),
   'gate.sources': Field('', 'whose held-out loss counts', 'p'),
   'seed': Field('[0, 4294967295]', 'of everything that is drawn'),
-  'mesh.fsdp': Field('[-1, 1e6]', 'chips that share each weight; -1: the rest'),
-  'mesh.*': Field('[-1, 1e6]', 'size of a mesh axis; -1: the rest'),
+  'mesh.fsdp': Field(
+    '[-1, 1e6]', 'chips that share each weight; -1: the rest', free=True
+  ),
+  'mesh.*': Field('[-1, 1e6]', 'size of a mesh axis; -1: the rest', free=True),
   'model.block': Field('[0, 1e6]', 'tokens a block of attention; 0: by path'),
   'model.norm_eps': Field('(0, 1]', 'added to the mean square of RMSNorm'),
   'model.rope_theta': Field('[1, 1e12]', 'base of the RoPE frequencies'),
@@ -110,7 +116,7 @@ FIELDS = {
   'model.rope_scaling.*': Field('(0, 1e6]', 'RoPE scaling; factor 1: none'),
   'model.vocab_size': Field('[1, 1e7]', 'rows of the embedding'),
   'model.*': Field(SIZE, 'a size of the model'),
-  'pipeline.*': Field('[0, 1e4]', 'how the stages share the model (3.3.2)'),
+  'pipeline.*': Field('[0, 1e4]', 'how the stages share the model (3.3.2)', free=True),
   'optim.peak': Field('[0, 10]', 'highest learning rate'),
   'optim.floor': Field(SHARE, 'lowest learning rate, as a share of the peak'),
   'optim.b[12]': Field('[0, 1)', 'decay of a moment'),
@@ -124,15 +130,23 @@ FIELDS = {
   'train.ramp': Field(
     '[0, 1e18]', '((tokens, batch, length), ...), then in force', 'iii'
   ),
-  'train.microbatches': Field(SIZE, 'parts of a batch, gradients summed'),
+  'train.microbatches': Field(SIZE, 'parts of a batch, gradients summed', free=True),
   'train.z_loss': Field(RATE, 'weight of the squared log-normalizer'),
   'train.loss_chunk': Field('[0, 1e9]', 'tokens of logits at a time; 0: all'),
-  'train.spike_sigma': Field('[0, 1e6]', 'spreads above the mean of a spike; 0: off'),
-  'train.watchdog_s': Field('[0, 1e9]', 'seconds without a step; 0: never'),
+  'train.spike_sigma': Field(
+    '[0, 1e6]', 'spreads above the mean of a spike; 0: off', free=True
+  ),
+  'train.watchdog_s': Field('[0, 1e9]', 'seconds without a step; 0: never', free=True),
   'train.save_every': Field('[1, 1e9]', 'steps between two saves'),
-  'train.log_every': Field('[1, 1e9]', 'steps between two rows of metrics'),
-  'train.keep': Field('[1, 1e6]', 'newest saves that are kept'),
+  'train.log_every': Field('[1, 1e9]', 'steps between two rows of metrics', free=True),
+  'train.keep': Field('[1, 1e6]', 'newest saves that are kept', free=True),
   'train.average': Field('[0, 1e6]', 'last saves that make the final model'),
+  'train.keep_every': Field(STEPS, 'multiples of it are kept; 0: none', free=True),
+  'train.max_bad_steps': Field(STEPS, 'in a row, then the run stops', free=True),
+  'train.rewind_steps': Field(STEPS, 'to go back after a bad one, at least', free=True),
+  'train.max_rewinds': Field(STEPS, 'of one run', free=True),
+  'train.replay_every': Field(STEPS, 'steps between two run twice; 0: none', free=True),
+  'train.stats_every': Field(STEPS, 'steps between statistics of processes', free=True),
   'train.*': Field(STEPS, 'steps, or a count of them'),
   'data.mix.*': Field('[0, 1e9]', 'weight of a source'),
   'data.changes': Field(
@@ -222,6 +236,12 @@ def find(path: str) -> Field | None:
   return None
 
 
+def free(path: str) -> bool:
+  """Whether a field may change between two starts of one run."""
+  field = find(path)
+  return field is not None and field.free
+
+
 def check(flat) -> None:
   """UserError for the first value of a flat config that is outside its range.
 
@@ -246,5 +266,6 @@ def describe(flat) -> list[str]:
     about = f'{field.text} {field.range}'.strip() if field else ''
     number = isinstance(value, (int, float, tuple)) and not isinstance(value, bool)
     about = about if number or not field else field.text
+    about += ', may change on resume' if field and field.free else ''
     lines.append(f'{shown:<44} {about}'.rstrip())
   return lines
