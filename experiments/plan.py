@@ -35,6 +35,7 @@ from llama3_jax.post import reward
 from llama3_jax.post import sft
 from llama3_jax.train import loss as losses
 from llama3_jax.train import optim
+from llama3_jax.train import part
 from llama3_jax.train import step
 
 ABSENT = True  # its chips are not here: no mesh is made of those that are
@@ -151,6 +152,7 @@ def lower(config):
     params = llama.abstract(model, model.dtype, mesh)
     return _generate(kind, mesh, params, model, batch, length), mesh
   params = llama.abstract(model, mesh=mesh)
+  letters, new = llama.dims(model), ()
   sizes, batches = dict(B=batch, T=length), feed.Tokens
   chunk = config.train.loss_chunk
   if kind == 'train':
@@ -163,12 +165,17 @@ def lower(config):
     sizes, batches = sizes | dict(A=2), feed.Pairs
     loss = functools.partial(dpo.loss, config=model, chunk=chunk)
   else:
-    params = reward.abstract(model, mesh=mesh)
+    params, letters, new = (
+      reward.abstract(model, mesh=mesh),
+      reward.dims(model),
+      ('head',),
+    )
     sizes, batches = sizes | dict(A=1, _=3), feed.Ranked
     loss = functools.partial(reward.loss, config=model)
   rows = feed.abstract(batches, mesh, sizes)
   optimizer = optim.create(optim.OptimConfig(**config.optim))
-  train_step = step.compose(loss, optimizer, config.train.microbatches)
+  trained = part.of(config, letters, new)
+  train_step = step.compose(loss, optimizer, config.train.microbatches, part=trained)
   return programs.train(mesh, params, rows, train_step), mesh
 
 

@@ -17,8 +17,8 @@ AXES = ('replica', 'fsdp', 'stage', 'context', 'tensor')
 # L is scanned, so it is on no axis; C, the chunks of a pipeline, is on `stage`.
 # D of a weight is also cut over `context`, as in the paper: its ranks see one batch.
 # U is T in the residual stream: under tensor parallelism its rows are cut further.
-# R is the rank of adapters, A an answer, M the width of an encoder of images or sound,
-# P its patches, E its frames: on no axis.
+# R is the rank of adapters and O what their product takes or gives as one dim; A is an
+# answer; M the width of an encoder of images or sound, P its patches, E its frames.
 # T is on `context` and S is not: resharding K and V from 'BTKH' to 'BSKH' *is* the
 # all-gather of context parallelism (section 3.3.2).
 RULES = dict(
@@ -30,6 +30,7 @@ RULES = dict(
   K=('tensor',),
   F=('tensor',),
   D=('fsdp', 'context'),
+  O=('fsdp', 'context'),
   C=('stage',),
 )
 

@@ -224,6 +224,7 @@ def test_a_model_says_whose_it_is(tmp_path):
     'vocabulary': tokenizer.fingerprint,
     'vocab_size': 512,
     'variant': '3.1',
+    'call_format': 'json',
     'digest': digest.value(digest.arrays(params())),
     'origin': {'run': 'a'},
   }

@@ -15,8 +15,8 @@ from llama3_jax import quant
 class Adapted:
   """A frozen weight with a low-rank one beside it: w + scale * a b (LoRA).
 
-  Of a weight of letters [inputs, outputs] a is [inputs, R], b [R, outputs]; without
-  them the weight is frozen and no more. No gradient of `w` is made.
+  a is [O,R] and b [R,O], where O is all that the product takes, or gives, as one dim,
+  cut as D is; without them the weight is only frozen. No gradient of `w` is made.
   """
 
   w: jax.Array
@@ -52,11 +52,15 @@ def einsum(
   y = _linear(x, axes.shard(full, right), how)
   if not frozen or w.a is None:
     return y
-  # Ranks are small: what is between the two is laid out as rows and not cut further.
+  # Ranks are small: both factors are gathered, what is between them is cut as rows are.
   summed, given = (''.join(d for d in right if (d in output) == g) for g in (0, 1))
   rows = ''.join(d for d in left if d not in summed)
-  low = einsum(f'{left},{summed}R->{rows}R', x, w.a, reduce=reduce)
-  more = einsum(f'{rows}R,R{given}->{output}', low, w.b, dtype, place, reduce=reduce)
+  sizes = dict(zip(right, full.shape))
+  shape = lambda dims: tuple(sizes[d] for d in dims)
+  a = axes.shard(w.a, '__').reshape(*shape(summed), -1)
+  b = axes.shard(w.b, '__').reshape(-1, *shape(given))
+  low = einsum(f'{left},{summed}R->{rows}R', x, a, reduce=reduce)
+  more = einsum(f'{rows}R,R{given}->{output}', low, b, dtype, place, reduce=reduce)
   return y + (w.scale * more).astype(y.dtype)
 
 

@@ -63,7 +63,9 @@ def sizes(model, mesh, batch, length, microbatches=1, chunk=0):
 
 
 def kind(path):
-  """'parameters', 'optimizer', 'batch' or 'cache' of an argument's name."""
+  """'parameters', 'frozen', 'optimizer', 'batch' or 'cache' of an argument's name."""
+  if re.search(r'\bfrozen\b', path):
+    return 'frozen'
   if re.search(r'\bopt\b', path):
     return 'optimizer'
   if re.search(r'\bparams\b', path):
@@ -289,7 +291,7 @@ def _activation(array, s):
 
 def knob(kinds, buffers):
   """The field to change first when memory is short, by the largest kind or buffer."""
-  stateful = kinds.get('parameters', 0) + kinds.get('optimizer', 0)
+  stateful = sum(kinds.get(k, 0) for k in ('parameters', 'frozen', 'optimizer'))
   temporary = kinds.get('temporaries', 0) + kinds.get('packing', 0)
   if stateful > temporary:
     return 'mesh.fsdp (more chips), or optim.mu_dtype and nu_dtype (bfloat16, int8)'

@@ -6,8 +6,8 @@ from llama3_jax import page as pages
 from llama3_jax.plan import roofline
 
 GIB = 2**30
-KINDS = ('parameters', 'optimizer', 'batch', 'cache', 'temporaries', 'packing', 'code')
-KINDS += ('reserved',)
+KINDS = ('parameters', 'frozen', 'optimizer', 'batch', 'cache', 'temporaries')
+KINDS += ('packing', 'code', 'reserved')
 HEIGHT = {'memory': 210, 'time': 250, 'moved': 280}  # pixels
 MEANING = {
   'packing': 'temporaries that do not fit together without gaps',

@@ -35,7 +35,7 @@ class PartConfig:
 @struct.dataclass
 class Trained:
   """own: parameters that are trained themselves, None elsewhere; low: {path: (a, b)} of
-  the adapters a [L, inputs, R], b [L, R, outputs]."""
+  the adapters a [L,O,R], b [L,R,O]."""
 
   own: object
   low: dict
@@ -85,9 +85,12 @@ class Part:
       if path not in trained.low:
         return kept if own is None else own
       a, b = trained.low[path]
-      inputs, outputs = _sides(self._products()[path])
-      both = f'L{inputs}R,LR{outputs}->L{inputs}{outputs}'
-      added = jnp.einsum(both, a.astype(jnp.float32), b.astype(jnp.float32))
+      letters = self._products()[path]
+      # The side of the stream stays cut: the whole sum is on no device.
+      first = letters[1] == 'D'
+      a = axes.shard(a, f'L{_cut(a.shape[1])}R' if first else '___')
+      b = axes.shard(b, '___' if first else f'LR{_cut(b.shape[2])}')
+      added = axes.shard((a @ b).reshape(kept.shape), letters)
       return kept + (added * self.config.alpha / self.config.rank).astype(kept.dtype)
 
     return _map(one)(trained.own, frozen)
@@ -123,14 +126,12 @@ class Part:
 
   def _adapter(self, path, letters, w):
     """(a, b) of the product `w`: random and zero, so that nothing is added at first."""
-    inputs, outputs = _sides(letters)
-    sizes = dict(zip(letters, w.shape), R=self.config.rank)
-    make = lambda dims: tuple(sizes[d] for d in dims)
+    layers, inputs, outputs = _sizes(letters, w.shape)
     key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(path.encode()))
-    spread = math.prod(make(inputs)) ** -0.5
-    a = spread * jax.random.truncated_normal(key, -3, 3, make(f'L{inputs}R'))
-    b = jnp.zeros(make(f'LR{outputs}'), jnp.float32)
-    return axes.shard(a, f'L{inputs}R'), axes.shard(b, f'LR{outputs}')
+    shape = (layers, inputs, self.config.rank)
+    a = inputs**-0.5 * jax.random.truncated_normal(key, -3, 3, shape)
+    b = jnp.zeros((layers, self.config.rank, outputs), jnp.float32)
+    return axes.shard(a, f'L{_cut(inputs)}R'), axes.shard(b, f'LR{_cut(outputs)}')
 
 
 def of(config, letters, new=()):
@@ -138,7 +139,7 @@ def of(config, letters, new=()):
   c = PartConfig(**config.part)
   if not c.rank and not c.trainable:
     return None
-  return Part(letters, c, tuple(new), config.seed)
+  return Part(letters, c, tuple(new), config.get('seed', 0))
 
 
 def _paths(letters):
@@ -153,10 +154,17 @@ def _products(letters):
   }
 
 
-def _sides(letters):
-  """('D', 'NH') of 'LDNH': what a product sums over, and what it gives."""
-  dims = letters[1:]
-  return (dims[0], dims[1:]) if dims[0] == 'D' else (dims[:-1], dims[-1])
+def _sizes(letters, shape):
+  """(layers, what a product sums over, what it gives) of 'LDNH' and its shape."""
+  first = letters[1] == 'D'  # the stream is its input, else its output
+  return shape[0], *(
+    (shape[1], math.prod(shape[2:])) if first else (math.prod(shape[1:-1]), shape[-1])
+  )
+
+
+def _cut(n):
+  """The letter of a dim of `n`, which is cut where the mesh divides it."""
+  return '_' if n % axes.parts('O') else 'O'
 
 
 def _map(f):
