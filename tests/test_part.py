@@ -278,3 +278,8 @@ def test_groups_keep_the_norm_of_gradients_and_the_clip():
   state, found = how(how.start(params()), batch())
   toy.equal(state.params, params())
   assert float(found['grad_norm']) > 0
+
+
+def test_a_part_that_trains_nothing_is_one_line():
+  with pytest.raises(UserError, match='nothing is trained'):
+    chosen(rank=2, lora=()).split(params())

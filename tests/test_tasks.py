@@ -109,7 +109,7 @@ def test_rows_of_a_file_are_a_task(tmp_path):
 @pytest.mark.parametrize(
   'row,words',
   [
-    ({'question': 'Q', 'answer': 'a', 'choices': ['b', 'c']}, 'none of its choices'),
+    ({'question': 'Q', 'answer': 'a', 'choices': ['b', 'c']}, 'one of its choices'),
     ({'question': 'Q'}, "'answer' is missing"),
     ({'question': 'Q', 'answer': 'a', 'choice': ['a']}, "is it 'choices'"),
     ({'question': 'Q', 'answer': 'a', 'choices': 'ab'}, 'a list of texts'),
@@ -155,3 +155,10 @@ def test_answers_that_are_all_the_same_cannot_be_spoiled(tmp_path):
   [e] = made.examples('heldout', 1, 0)
   with pytest.raises(UserError, match='one answer only'):
     suite.spoiled(e, random.Random(0))
+
+
+def test_no_tasks_at_all_are_one_line():
+  with pytest.raises(UserError, match='task_names is empty'):
+    suite.mixed(3, 0, 'train', ())
+  with pytest.raises(UserError, match='no module of yours'):
+    task.load('nowhere.tasks')

@@ -18,7 +18,8 @@ def create(source=''):
 
   def examples(split, n, seed):
     if not paths[split]:
-      raise UserError(f'tasks: rows={source} names no file of {split} rows')
+      way = 'write rows=TEST,TRAIN, or --config.shots=0'
+      raise UserError(f'tasks: rows={source} names no file of {split} rows: {way}')
     rows = [parse(row, where) for where, row in jsonl.read(paths[split], 'tasks')]
     rows = list({row.prompt: row for row in rows}.values())
     random.Random(f'{seed}/{split}').shuffle(rows)

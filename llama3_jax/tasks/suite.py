@@ -14,6 +14,8 @@ NEAR = 0.2  # of the rejected answers are near misses: hard to tell for a small 
 
 def mixed(n, seed, split, names=TASKS):
   """`n` examples, the tasks in equal parts and shuffled."""
+  if not names:
+    raise UserError('task_names is empty: name tasks, or set their number to 0')
   share = -(-n // len(names))
   drawn = [e for name in names for e in task.load(name).examples(split, share, seed)]
   random.Random(f'{seed}/mixed').shuffle(drawn)

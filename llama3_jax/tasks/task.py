@@ -125,7 +125,9 @@ def load(text):
       raise
     module = None
   if not hasattr(module, 'create'):
-    raise UserError(f'task {name!r} is unknown: there are {", ".join(_names())}')
+    own = ', or no module of yours with create(source)' if '.' in name else ''
+    known = ', '.join(_names())
+    raise UserError(f'task {name!r} is unknown{own}: there are {known}')
   made = module.create(source)
 
   def examples(split, n, seed):

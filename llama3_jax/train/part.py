@@ -56,6 +56,8 @@ class Part:
   def split(self, params):
     """(Trained, the frozen parameters: None where they are trained)."""
     wanted, products, low = self._own(), self._products(), {}
+    if not wanted and not products:
+      raise UserError('part: nothing is trained: name products in part.lora')
 
     def own(path, x):
       if path in products:

@@ -119,7 +119,7 @@ def check(config):
 def _run(config):
   """How the run is spread."""
   _one_of('engine', config.engine, engine.ENGINES)
-  _one_of('form', config.form, output.FORMS)
+  _one_of('curate.form', config.form, output.FORMS)
   if config.workers < 0:
     raise UserError(f'workers={config.workers}: 0 (one a core) or more')
   if config.hosts < 1:
