@@ -101,7 +101,7 @@ BAD = [
   ('--confg=x', '--confg'),
   ('oops', 'oops'),
   ('--config.seed', 'config.seed'),
-  ('--config.experiment=abc', "experiment='abc' is none of"),
+  ('--config.experiment=abc', "experiment='abc' must be one of"),
 ]
 
 
