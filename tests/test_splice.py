@@ -147,9 +147,10 @@ def test_generation_takes_a_forward_of_its_own(params):
     50 * np.asarray(params.head[:, 13], np.float32),
   ]
   how = dict(decoder=Decoder(forward), contexts=contexts)
-  [[same], [other]] = engine.generate(
-    params, prompts, C, (), toy.GREEDY, batch_size=2, **how
-  )
-  assert same.ids == plain[0][0].ids
-  assert set(other.ids) == {13}
+  for samples in (1, 3):
+    same, other = engine.generate(
+      params, prompts, C, (), toy.GREEDY, 0, samples, batch_size=2, **how
+    )
+    assert [c.ids for c in same] == [plain[0][0].ids] * samples
+    assert [set(c.ids) for c in other] == [{13}] * samples
   assert sample.LLAMA == Decoder()
