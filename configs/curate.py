@@ -1,7 +1,5 @@
 """Curation (3.1.1): argument `herd` (text of registry packages) or `files` (inputs)."""
 
-import dataclasses
-
 import ml_collections
 
 from llama3_jax import config as configs
@@ -26,7 +24,7 @@ def get_config(arg='herd'):
   c.workers = 0  # processes; 0: one a core
   c.hosts, c.host = 1, 0  # machines on one folder, and which of them this is
   c.sweep = ()  # (('repetition.top_2gram', 0.1, 0.3), ...): other values of rules
-  c.curate = tree(stages.Config())  # every stage and its rules
+  c.curate = configs.section(stages.Config())  # every stage and its rules
   for name in RUN:
     del c.curate[name]
   if not c.samples:
@@ -34,16 +32,3 @@ def get_config(arg='herd'):
   if c.samples:
     c.curate.urls.hosts = (sample_pages.BLOCKED_HOST,)
   return c
-
-
-def tree(value):
-  """The ConfigDict of a dataclass, part by part."""
-  result = ml_collections.ConfigDict()
-  for field in dataclasses.fields(value):
-    part = getattr(value, field.name)
-    if dataclasses.is_dataclass(part):
-      part = tree(part)
-    elif type(part) is int and 'float' in str(field.type):
-      part = float(part)  # else 2.5 would be refused
-    result[field.name] = part
-  return result

@@ -5,6 +5,7 @@ import ml_collections
 from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
+from llama3_jax.train.config import TrainConfig
 
 # Peak learning rates of table 3 (below 8B ours); ramp, warm-up and decay are those of
 # the 405B.
@@ -53,21 +54,8 @@ def base():
       alpha=16.0,  # adapters count alpha / rank
     )
   )
-  c.train = ml_collections.ConfigDict(
-    dict(
-      steps=1300,
-      batch=8,
-      length=256,
-      ramp=(),  # ((tokens, batch, length), ...): in force after so many tokens
-      microbatches=1,
-      z_loss=0.0,
-      loss_chunk=1024,
-      save_every=200,
-      keep=2,
-      eval_every=200,
-      log_every=10,
-    )
-  )
+  c.train = configs.section(TrainConfig())
+  del c.train.average  # of annealing alone
   c.data = ml_collections.ConfigDict(
     dict(
       root='runs/herd/shards',  # folder of token shards, one folder a source
@@ -78,27 +66,7 @@ def base():
       eval_batches=4,
     )
   )
-  _reliability(c)
   return c
-
-
-def _reliability(c):
-  """What keeps a run alive (3.3.4); may be changed between two starts of a run."""
-  c.train.update(
-    dict(
-      checkpoints='',  # another folder than workdir/checkpoints; may be gs://...
-      keep_every=0,  # saves of multiples of this step are kept for good
-      on_bad_step='skip',  # off | skip | clip | rewind | stop: reliable/guard.py
-      spike_sigma=0.0,  # spreads above the mean that make a spike; 0: only NaN, inf
-      max_bad_steps=10,  # in a row, then the run stops
-      rewind_steps=20,  # steps to go back, at least
-      max_rewinds=5,
-      watchdog_s=1800.0,  # without a step, then all stacks are dumped; 0: never
-      watchdog_exit=False,  # and the process ends
-      replay_every=0,  # steps between two that are run again, to compare every bit
-      stats_every=50,  # steps between statistics of slow processes
-    )
-  )
 
 
 def _pipeline(c):

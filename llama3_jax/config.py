@@ -118,6 +118,19 @@ def model_fields(c):
   return ml_collections.ConfigDict(values)
 
 
+def section(value):
+  """The ConfigDict of a dataclass, part by part."""
+  made = ml_collections.ConfigDict()
+  for field in dataclasses.fields(value):
+    part = getattr(value, field.name)
+    if dataclasses.is_dataclass(part):
+      part = section(part)
+    elif type(part) is int and 'float' in str(field.type):
+      part = float(part)  # else 2.5 would be refused
+    made[field.name] = part
+  return made
+
+
 def flatten(config, prefix=''):
   """{'optim.lr': value, ...} of a ConfigDict, the paths sorted."""
   flat = {}

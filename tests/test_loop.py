@@ -18,16 +18,20 @@ from configs import pretrain as pretrain_config
 from llama3_jax.base.errors import Preempted
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
+from llama3_jax.config import section
 from llama3_jax.data import pipeline
 from llama3_jax.model import llama
 from llama3_jax.reliable import guard
 from llama3_jax.train import average
 from llama3_jax.train import checkpoint
+from llama3_jax.train import config as run_configs
 from llama3_jax.train import loop
 from llama3_jax.train import loss as losses
 from llama3_jax.train import metrics
 from llama3_jax.train import optim
 from llama3_jax.train import step
+from llama3_jax.train.config import RunConfig
+from llama3_jax.train.config import TrainConfig
 
 C = ModelConfig(2, 32, 4, 4, 8, 48, vocab_size=64, dtype='float32', attention='dense')
 LOSS = functools.partial(losses.next_token, config=C, chunk=0)
@@ -397,3 +401,25 @@ def test_finished_stage_trains_longer(toy, launcher, finished, tmp_path):
 def test_config_is_in_the_workdir(finished):
   kept = json.loads((finished / 'config.json').read_text())
   assert kept['config']['train.steps'] == 80 and 'jax' in kept['versions']
+
+
+def test_a_notebook_needs_no_config_file(documents, tmp_path):
+  """Dataclasses alone; the same numbers as the ConfigDict of the same values gives."""
+  train_config = TrainConfig(
+    steps=4, batch=8, length=16, save_every=4, eval_every=0, log_every=1
+  )
+  run = RunConfig(train_config, optim.OptimConfig(peak=1e-2, warmup=3, decay=20))
+  how = step.compose(LOSS, optim.create(run.optim), guard=guard.create(run.train))
+  state = loop.run(run, tmp_path / 'a', C, how, Data(documents), start)
+  c = config(steps=4, eval_every=0)
+  c.optim = section(run.optim)
+  other = loop.run(c, tmp_path / 'b', C, train_step(c), Data(documents), start)
+  equal(state.params, other.params)
+  assert steady(tmp_path / 'a') == steady(tmp_path / 'b')
+
+
+def test_a_field_that_nothing_reads_is_one_line():
+  c = config()
+  c.train.stepss = 3
+  with pytest.raises(UserError, match='train.stepss: nothing reads it'):
+    run_configs.of(c)

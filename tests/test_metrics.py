@@ -7,6 +7,7 @@ import test_loop as toy
 
 from llama3_jax.model import flops
 from llama3_jax.reliable import goodput
+from llama3_jax.train import config as run_config
 from llama3_jax.train import late as late_lib
 from llama3_jax.train import metrics
 from llama3_jax.train import schedule
@@ -56,7 +57,7 @@ def test_row_has_the_tokens_and_seconds_of_its_own_steps(clock, done):
   rows, config = {}, toy.config(steps=14, log_every=4)
   writer = types.SimpleNamespace(write=lambda step, row: rows.update({step: row}))
   share = types.SimpleNamespace(goodput=lambda: 0.5)
-  late = late_lib.Late(writer, toy.C, config, done, share, None)
+  late = late_lib.Late(writer, toy.C, run_config.of(config), done, share, None)
   (phase,) = schedule.ramp(config.train)
   tokens = phase.batch * phase.length
   for step in range(done + 1, 15):

@@ -7,21 +7,28 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.model import remat
 from llama3_jax.reliable import guard as guards
 from llama3_jax.reliable import health
+from llama3_jax.train import config as configs
 from llama3_jax.train import schedule
 
 
 def check(config, model, plan=None):
-  """Phases of the ramp; UserError when they or the model do not fit the mesh."""
+  """Phases of the ramp; UserError when they or the model do not fit the mesh.
+
+  config: RunConfig, or a ConfigDict with its parts.
+  """
+  config = configs.of(config)
   t = config.train
   least_1 = ('log_every', 'save_every', 'microbatches', 'keep', 'batch', 'length')
   for name in least_1:
-    if t[name] < 1:
-      raise UserError(f'train.{name}={t[name]}: a number of 1 or more is needed')
+    if getattr(t, name) < 1:
+      value = getattr(t, name)
+      raise UserError(f'train.{name}={value}: a number of 1 or more is needed')
   for name in ('eval_every', 'keep_every', 'replay_every', 'stats_every'):
-    if t[name] < 0:
-      raise UserError(f'train.{name}={t[name]}: 0 (never) or more is needed')
+    if getattr(t, name) < 0:
+      value = getattr(t, name)
+      raise UserError(f'train.{name}={value}: 0 (never) or more is needed')
   saves = min(t.keep, -(-t.steps // t.save_every))
-  if t.get('average', 0) > saves > 0:
+  if t.average > saves > 0:
     raise UserError(
       f'train.average={t.average}: {saves} saves are kept; raise train.keep, lower '
       'train.save_every, or lower train.average'

@@ -7,7 +7,6 @@ from absl import logging
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.train import metrics as reports
-from llama3_jax.train import optim
 from llama3_jax.train import schedule
 
 QUIET_S = 30.0  # without a line in the log, at most
@@ -18,7 +17,7 @@ class Late:
   """Writes a step's metrics while the next one runs: fetching them would wait."""
 
   def __init__(self, writer, model, config, done, clock, guard):
-    self.writer, self.schedule = writer, optim.OptimConfig(**config.optim).schedule
+    self.writer, self.schedule = writer, config.optim.schedule
     self.t, self.clock, self.guard = config.train, clock, guard
     self.every, self.steps = config.train.log_every, config.train.steps
     self.meter = reports.Meter(model)

@@ -17,6 +17,7 @@ from llama3_jax.reliable import rewind
 from llama3_jax.reliable import signals
 from llama3_jax.reliable import watchdog
 from llama3_jax.train import checkpoint
+from llama3_jax.train import config as configs
 from llama3_jax.train import fit
 from llama3_jax.train import late
 from llama3_jax.train import metrics as reports
@@ -28,7 +29,7 @@ def run(config, workdir, model, train_step, data, params, evaluate=None):
   """Train to `config.train.steps`, resuming from the newest checkpoint in `workdir`.
 
   Args:
-    config: ConfigDict with `optim` (OptimConfig) and `train`, see configs/pretrain.py.
+    config: RunConfig (train/config.py), or a ConfigDict with its parts.
     model: ModelConfig, for the FLOPs of a token.
     train_step: of step.compose. Where its loss is the Plan of a pipeline, `evaluate` is
       given parameters in the order of its layout.
@@ -49,6 +50,7 @@ class _Run:
   """One start of a run: what it holds between steps."""
 
   def __init__(self, config, workdir, model, train_step, data, params, evaluate):
+    config = configs.of(config)
     t = self.t = config.train
     self.config, self.workdir, self.model = config, pathlib.Path(workdir), model
     self.train_step, self.guard = train_step, train_step.guard

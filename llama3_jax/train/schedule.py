@@ -61,7 +61,7 @@ PAPER_RAMP = (
 
 def ramp(config):
   """Phases of `train.ramp` = ((tokens, batch, length), ...), or one for all."""
-  rows = config.get('ramp') or ((0, config.batch, config.length),)
+  rows = getattr(config, 'ramp', None) or ((0, config.batch, config.length),)
   phases = tuple(Phase(*map(int, r)) for r in rows)
   starts = [p.tokens for p in phases]
   if starts[0] != 0 or starts != sorted(set(starts)):
