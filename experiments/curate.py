@@ -19,6 +19,7 @@ Expected with `herd` (packages of the registry, see data/samples.py): 2,681 page
 files come in and 2,063 survive, 12.8 MB: English, seven other languages and code.
 """
 
+import collections
 import dataclasses
 import hashlib
 
@@ -78,11 +79,25 @@ def main(config, workdir):
   total = run.run(store, rules)
   results = {'inputs': found, **total, 'fingerprint': store.fingerprint}
   results['rules'] = _rules(inputs, rules)
+  if not total['categories']:
+    logging.warning('%s', _nothing(total))
   if rules.host == 0:
     files.write_json(folder / 'funnel.json', total)
     _report(store, rules, total, lines, wanted, folder)
     files.write_json(done, results)
   return results
+
+
+def _nothing(total):
+  """Says that no document is left, and what took most of them."""
+  lost = collections.Counter()
+  for step in total['steps']:
+    for reason, gone in step['dropped'].items():
+      lost[reason] += gone['documents']
+  most = ', '.join(f'{reason} {n}' for reason, n in lost.most_common(3))
+  return (
+    f'no document is left ({most}): dropped.jsonl.gz has them, report.html the rules'
+  )
 
 
 def _same(results, inputs, rules, folder):

@@ -440,3 +440,14 @@ def test_an_input_that_is_gone_leaves_no_documents(tmp_path):
   curated(inputs, parquet, tmp_path / 'out')
   curated(inputs[:1], parquet, tmp_path / 'out')
   assert set(documents_of(tmp_path / 'out')) == {'general'}
+
+
+def test_a_run_that_leaves_nothing_says_what_took_it(tmp_path, caplog):
+  jsonl.write(tmp_path / 'a.jsonl', [{'text': 'same words ' * 9, 'url': 'a'}] * 3)
+  config = curate_config.get_config('files')
+  config.inputs, config.workers = (str(tmp_path / 'a.jsonl'),), 1
+  with caplog.at_level('WARNING', 'absl'):
+    result = curate.main(config, str(tmp_path / 'work'))
+  assert not result['categories']
+  [line] = [r.getMessage() for r in caplog.records if 'no document' in r.getMessage()]
+  assert 'dropped.jsonl.gz' in line and '(' in line

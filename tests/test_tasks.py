@@ -104,6 +104,20 @@ def test_rows_of_a_file_are_a_task(tmp_path):
   [shot] = made.examples('train', 1, 0)
   assert suite.document([shot]) == 'Q: One and one?\nA: It is 1 + 1.\n2'
   assert suite.score(found[0], f' {found[0].answer}\n') == 1
+  # Worked out as it was shown, a response ends in its answer.
+  assert suite.score(shot, 'One more: 1 + 1.\n2') == 1
+  assert suite.score(shot, 'So 2\nor 3') == suite.score(shot, '2 it is') == 0
+
+
+def test_choices_are_asked_in_a_chat_and_questions_come_once(tmp_path):
+  pick = {'question': 'Which?', 'answer': 'b', 'choices': ['a', 'b']}
+  write(tmp_path / 'test.jsonl', [pick, pick])
+  write(tmp_path / 'train.jsonl', [pick, {'question': 'Other?', 'answer': 'c'}])
+  made = task.load(f'rows={tmp_path}/test.jsonl,{tmp_path}/train.jsonl')
+  [e] = made.examples('heldout', 9, 0)
+  assert made.prompt(e) == 'Which?\na\nb' and made.page(e) == 'Q: Which?\nA:'
+  [shot] = made.examples('train', 9, 0)  # none that is asked
+  assert shot.prompt == 'Other?'
 
 
 @pytest.mark.parametrize(
@@ -111,6 +125,7 @@ def test_rows_of_a_file_are_a_task(tmp_path):
   [
     ({'question': 'Q', 'answer': 'a', 'choices': ['b', 'c']}, 'one of its choices'),
     ({'question': 'Q'}, "'answer' is missing"),
+    ({'question': 'Q', 'answer': '2', 'worked': '1 + 1 = 2'}, 'last line of worked'),
     ({'question': 'Q', 'answer': 'a', 'choice': ['a']}, "is it 'choices'"),
     ({'question': 'Q', 'answer': 'a', 'choices': 'ab'}, 'a list of texts'),
     ({'question': 'Q', 'answer': 'a', 'choices': ['a', 1]}, 'a list of texts'),
@@ -151,7 +166,8 @@ def test_a_new_task_changes_no_data_of_others():
 
 def test_answers_that_are_all_the_same_cannot_be_spoiled(tmp_path):
   write(tmp_path / 't.jsonl', [{'question': 'Q', 'answer': 'a'}])
-  made = task.load(f'rows={tmp_path}/t.jsonl,{tmp_path}/t.jsonl')
+  write(tmp_path / 'u.jsonl', [{'question': 'P', 'answer': 'a'}])
+  made = task.load(f'rows={tmp_path}/t.jsonl,{tmp_path}/u.jsonl')
   [e] = made.examples('heldout', 1, 0)
   with pytest.raises(UserError, match='one answer only'):
     suite.spoiled(e, random.Random(0))

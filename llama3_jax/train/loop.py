@@ -62,6 +62,7 @@ class _Run:
     self.checkpoints = checkpoint.open_run(workdir, t)
     self.state = self._fresh()
     self.step = self._restore(self.checkpoints.latest())
+    self.frozen = resume.frozen(self.state)  # once: it never changes
     self.writer = reports.Writer(workdir, self.step)
     self.late = late.Late(self.writer, model, config, self.step, self.clock, self.guard)
     self.late.bad = int(self.state.health.bad)
@@ -152,6 +153,7 @@ class _Run:
     self.dog.beat(f'the save of step {self.step}')
     data = {'data': self.data.state(), 'tokens': self.data.tokens}
     data['useful_s'] = self.clock.useful
+    data['frozen'] = self.frozen
     data['layout'] = self.plan and dataclasses.asdict(self.plan.layout)
     resume.save(self.checkpoints, self.state, self.step, data)
     self.clock.mark('save')

@@ -138,7 +138,7 @@ class Part:
 
 def of(config, letters, new=()):
   """The Part of a config's `part`; None where all parameters are trained."""
-  c = PartConfig(**config.part)
+  c = PartConfig(**config.get('part', {}))
   if not c.rank and not c.trainable:
     return None
   return Part(letters, c, tuple(new), config.get('seed', 0))

@@ -33,8 +33,8 @@ def restore(checkpoints, state, step, layout):
 
 
 def save(checkpoints, state, step, data):
-  """Saves what is trained; of what is frozen the digests, which `restore` compares."""
-  checkpoints.save(step, _kept(state), {**data, 'frozen': frozen(state)})
+  """Saves what is trained; data['frozen'] are the digests that `restore` compares."""
+  checkpoints.save(step, _kept(state), data)
 
 
 def frozen(state):
