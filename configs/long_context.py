@@ -1,8 +1,9 @@
 """Long-context pre-training: argument is the model size (tiny, 8b, 70b, 405b)."""
 
-import ml_collections
-
 from configs import pretrain
+from llama3_jax import config as configs
+from llama3_jax.eval.gate import GateConfig
+from llama3_jax.eval.needle import NeedleConfig
 
 # Six lengths from 8K to 128K, about 800B tokens together (section 3.4.2); the lengths
 # between are not given by the paper.
@@ -11,38 +12,13 @@ STEP_TOKENS = 16_777_216
 STAGE_TOKENS = 800_000_000_000 // len(LENGTHS)
 
 
-def _gate(c):
-  """What ends the stage (3.4.2)."""
-  # Recall and short-context loss, before and after: only where there are lengths.
-  c.needle = ml_collections.ConfigDict(
-    dict(
-      lengths=(),
-      # Of the text; at 1.0 a needle would stand beside its question, however long
-      # the text is.
-      depths=(0.0, 0.25, 0.5, 0.75),
-      samples=8,  # haystacks a length and depth
-      facts=3,  # in a haystack, of which one is asked for
-      tokenizer='runs/herd/tokenizer/tokenizer.model',
-      documents='runs/herd/curate/documents',  # general.jsonl.gz is the hay
-    )
-  )
-  # The stage is over when both have recovered (3.4.2); else it trains on.
-  c.gate = ml_collections.ConfigDict(
-    dict(
-      length=256,  # the initial one, tokens
-      sources=('general', 'math', 'code', 'multilingual'),
-      tolerance=0.01,  # of the short-context loss, relative
-      perfect=1.0,  # lowest recall of a length and depth
-      more_steps=50,
-      attempts=2,  # further ones, after train.steps
-    )
-  )
-
-
 def get_config(size='tiny'):
   c = pretrain.get_config(size)
   c.experiment = 'long_context'
-  _gate(c)
+  # Recall and short-context loss, before and after: only where there are lengths. The
+  # stage is over when both have recovered (3.4.2).
+  c.needle = configs.section(NeedleConfig())
+  c.gate = configs.section(GateConfig())
   c.init_from = 'runs/herd/pretrain'
   c.optim.update(dict(decay=0, warmup=10))
   c.data.changes = ()

@@ -4,8 +4,12 @@ import ml_collections
 
 from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
+from llama3_jax.data.config import DataConfig
 from llama3_jax.model import llama
+from llama3_jax.pipeline.plans import PipelineConfig
 from llama3_jax.train.config import TrainConfig
+from llama3_jax.train.optim import OptimConfig
+from llama3_jax.train.part import PartConfig
 
 # Peak learning rates of table 3 (below 8B ours); ramp, warm-up and decay are those of
 # the 405B.
@@ -44,64 +48,16 @@ def base():
   c.mesh = ml_collections.ConfigDict(
     dict(replica=1, fsdp=-1, stage=1, context=1, tensor=1)
   )
-  _pipeline(c)
-  _optim(c)
-  c.part = ml_collections.ConfigDict(
-    dict(
-      trainable=(),  # patterns of the parameters that are trained, ('*norm',); (): all
-      rank=0,  # of low-rank adapters (LoRA) beside frozen products; 0: none
-      lora=('*',),  # patterns of those products: ('layers.w[qkvo]',)
-      alpha=16.0,  # adapters count alpha / rank
-    )
+  c.pipeline = configs.section(PipelineConfig())
+  c.optim = configs.section(
+    OptimConfig(peak=3e-3, warmup=50, decay=1300, floor=0.3, eps=1e-8)
   )
+  c.part = configs.section(PartConfig())
   c.train = configs.section(TrainConfig())
   del c.train.average  # of annealing alone
-  c.data = ml_collections.ConfigDict(
-    dict(
-      root='runs/herd/shards',  # folder of token shards, one folder a source
-      mix=dict(PAPER_MIX, drill=0.0, needle=0.0, needle_long=0.0),  # source: weight
-      changes=(),  # ((tokens, source, weight), ...): the mix from then on (3.4.1)
-      positions='row',  # or 'document': RoPE positions restart in each document
-      lanes=64,  # documents open at a time
-      eval_batches=4,
-    )
-  )
+  mix = dict(PAPER_MIX, drill=0.0, needle=0.0, needle_long=0.0)
+  c.data = configs.section(DataConfig(mix=mix))
   return c
-
-
-def _pipeline(c):
-  """How mesh.stage stages share the model (3.3.2)."""
-  c.pipeline = ml_collections.ConfigDict(
-    dict(
-      chunks=1,  # of the model a stage has, V
-      group=0,  # consecutive microbatches of a chunk, N; 0: as many as stages
-      form='aligned',  # aligned | 1f1b | gpipe
-      bare=False,  # the first chunk is the embedding only, the last the head only
-      together=False,  # no branch differs between stages
-    )
-  )
-
-
-def _optim(c):
-  """AdamW and its schedule (3.4.1)."""
-  c.optim = ml_collections.ConfigDict(
-    dict(
-      peak=3e-3,
-      warmup=50,
-      decay=1300,
-      floor=0.3,
-      anneal_start=0,
-      anneal_steps=0,
-      b1=0.9,
-      b2=0.95,
-      eps=1e-8,
-      weight_decay=0.1,
-      clip=1.0,
-      mu_dtype='float32',  # of the stored moments: or bfloat16, int8
-      nu_dtype='float32',
-      groups=(),  # ((pattern, factor), ...) on the rate of parameters: ('embed', 0.1)
-    )
-  )
 
 
 def get_config(size='tiny'):

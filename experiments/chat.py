@@ -10,6 +10,7 @@ but config.json.
 import sys
 
 from llama3_jax import chat
+from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
@@ -22,9 +23,10 @@ def main(config, workdir):
   """Talk until the end of the input; returns {'turns'}."""
   workdirs.claim(config, workdir)
   room = _room(config)
-  Settings(**config.sample)  # refused before a device is used
+  configs.fill(Settings(), config.sample, 'sample')  # refused before a device is used
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
-  settings = Settings(**config.sample, vocab_size=tokenizer.vocab_size)
+  own = Settings(vocab_size=tokenizer.vocab_size)
+  settings = configs.fill(own, config.sample, 'sample')
   start = [chat.Message('system', config.system)] if config.system else []
   if fit(tokenizer, start, len(start), room) is None:
     raise UserError(

@@ -98,7 +98,7 @@ def train(config, side):
   sizes = tuple(sizes.values())
   meshes.check(sizes, model, layout is not None)
   meshes.check_batch(sizes, config.batch, config.length, side.microbatches)
-  optimizer = optim.create(optim.OptimConfig(**config.optim))
+  optimizer = optim.of(config)
   train_step = steps.compose(loss, optimizer, side.microbatches)
   devices = jax.devices()[: math.prod(sizes)]
   curves = {name: [] for name in CURVES}

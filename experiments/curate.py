@@ -46,7 +46,7 @@ def main(config, workdir):
   # Every field is free: fingerprints say which stages another value concerns.
   free = tuple(configs.flatten(config))
   folder = workdirs.claim(config, workdir, free)
-  rules = check.fill(stages.Config(), config.curate, 'curate')
+  rules = configs.fill(stages.Config(), config.curate, 'curate')
   run_on = {name: config[name] for name in ('engine', 'workers', 'hosts', 'host')}
   rules = dataclasses.replace(rules, **run_on)
   check.check(rules)

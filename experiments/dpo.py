@@ -40,7 +40,7 @@ def main(config, folder):
   )
   train_step = step.compose(
     loss,
-    optim.create(optim.OptimConfig(**config.optim)),
+    optim.of(config),
     t.microbatches,
     guard.create(t),
     part.of(config, llama.dims(model)),

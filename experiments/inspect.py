@@ -22,6 +22,7 @@ from llama3_jax.base import files
 from llama3_jax.base import jsonl
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
+from llama3_jax.data.config import DataConfig
 from llama3_jax.train import belongs
 from llama3_jax.train import schedule
 from llama3_jax.train import sources
@@ -33,7 +34,8 @@ def main(config, workdir):
   config = adopt(config)
   if config.step < 1:
     raise UserError(f'step={config.step}: steps count from 1')
-  used = sources.of_split(config, 'train')
+  mixed = configs.fill(DataConfig(), config.data, 'data')
+  used = sources.of_split(mixed, 'train')
   if config.tokenizer:
     tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
     belongs.compare(tokenizer, used, 'tokenizer')
@@ -41,14 +43,15 @@ def main(config, workdir):
     tokenizer = belongs.of_shards(used)
   if tokenizer is None:
     raise UserError('tokenizer is empty and the shards carry none: give its path')
-  data = sources.rows(config, used)
+  data = sources.rows(mixed, used, config.seed)
   phases = schedule.ramp(config.train)
   for _ in range(config.step - 1):
     phase = schedule.phase(phases, data.tokens)
-    data.skip(phase.batch, phase.length)
+    data.plan(phase.batch, phase.length)
   phase = schedule.phase(phases, data.tokens)
-  batch = data.batch(phase.batch, phase.length)
-  rows = [describe(batch, data.plan, i, tokenizer) for i in range(phase.batch)]
+  plan = data.plan(phase.batch, phase.length)
+  batch = data.read(plan)
+  rows = [describe(batch, plan.pieces, i, tokenizer) for i in range(phase.batch)]
   drawn, total = data.drawn, sum(data.drawn.values())
   results = {
     'step': config.step,
@@ -85,8 +88,8 @@ def describe(batch, plan, row, tokenizer):
   """One row as a dict: its segments, in order.
 
   Args:
-    batch: of Rows.batch.
-    plan: of the same batch: (source, record, offset, count), row after row.
+    batch: of Rows.read.
+    plan: the pieces of its Plan: (source, record, offset, count), row after row.
   """
   length = batch.tokens.shape[1]
   ends = np.cumsum([count for *_, count in plan])

@@ -16,6 +16,7 @@ import heapq
 import numpy as np
 
 from llama3_jax import chat
+from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
@@ -38,7 +39,9 @@ def main(config, folder):
     raise UserError(f'asked={config.asked!r}: one of {", ".join(judge.CLASSES)}')
   if config.how not in HOW:
     raise UserError(f'how={config.how!r}: one of {", ".join(HOW)}')
-  Settings(**config.settings)  # refused before a device is used
+  configs.fill(
+    Settings(), config.settings, 'settings'
+  )  # refused before a device is used
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   params, model = checkpoint.load(config.init_from)
   rows = sample(config.documents, config.sample)
@@ -72,12 +75,13 @@ def sample(folder, count):
 
 def _answers(params, model, tokenizer, prompts, config):
   """[(class or None, {'answer'})] of what the model writes."""
+  own = Settings(vocab_size=tokenizer.vocab_size)
   found = engine.generate(
     params,
     prompts,
     model,
     tokenizer.stop_ids,
-    Settings(**config.settings, vocab_size=tokenizer.vocab_size),
+    configs.fill(own, config.settings, 'settings'),
     config.seed,
     batch_size=config.batch,
   )

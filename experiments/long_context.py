@@ -24,7 +24,7 @@ def main(config, folder):
   parts = pretraining.prepare(config)
   train_step = step.compose(
     parts.minimised,
-    optim.create(optim.OptimConfig(**config.optim)),
+    optim.of(config),
     config.train.microbatches,
     guard.create(config.train),
     parts.part,

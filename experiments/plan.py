@@ -116,8 +116,8 @@ def explore(config):
   target = topology.parse(config.plan.target)
   limit = int(config.plan.memory_gib * 2**30) or target.chip.limit
   model = configs.model_config(config.model)
-  space = search.Space(**config.search)
-  small = optim.OptimConfig(**config.optim)
+  space = configs.fill(search.Space(), config.search, 'search')
+  small = configs.fill(optim.OptimConfig(), config.optim, 'optim')
   state = 4 + optim.BYTES[small.mu_dtype] + optim.BYTES[small.nu_dtype]
   possible, left = search.candidates(
     model, config.mesh.to_dict(), target, config.train.length, space, limit, state
@@ -173,7 +173,7 @@ def lower(config):
     sizes, batches = sizes | dict(A=1, _=3), feed.Ranked
     loss = functools.partial(reward.loss, config=model)
   rows = feed.abstract(batches, mesh, sizes)
-  optimizer = optim.create(optim.OptimConfig(**config.optim))
+  optimizer = optim.of(config)
   trained = part.of(config, letters, new)
   train_step = step.compose(loss, optimizer, config.train.microbatches, part=trained)
   return programs.train(mesh, params, rows, train_step), mesh

@@ -11,6 +11,7 @@ answers, where that can be done), candidates.jsonl and results.json.
 import numpy as np
 
 from llama3_jax import chat
+from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
@@ -27,7 +28,8 @@ from llama3_jax.train import checkpoint
 @workdirs.stage('sft.jsonl', 'preferences.jsonl', 'candidates.jsonl')
 def main(config, folder):
   """Sample and choose; returns {'best_of_k', 'prompts', 'kept', 'annotated', 'cut'}."""
-  settings = Settings(**config.sample)  # refused before a device is used
+  # Refused before a device is used.
+  settings = configs.fill(Settings(), config.sample, 'sample')
   tokenizer = belongs.tokenizer(
     config.data.tokenizer, config.init_from, 'data.tokenizer'
   )

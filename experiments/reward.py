@@ -37,7 +37,7 @@ def main(config, folder):
   loss = functools.partial(reward.loss, config=model)
   train_step = step.compose(
     loss,
-    optim.create(optim.OptimConfig(**config.optim)),
+    optim.of(config),
     t.microbatches,
     guard.create(t),
     part.of(config, reward.dims(model), new=('head',)),

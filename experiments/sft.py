@@ -32,7 +32,7 @@ def main(config, folder):
   loss = functools.partial(sft.loss, config=model, chunk=t.loss_chunk)
   train_step = step.compose(
     loss,
-    optim.create(optim.OptimConfig(**config.optim)),
+    optim.of(config),
     t.microbatches,
     guard.create(t),
     part.of(config, llama.dims(model)),

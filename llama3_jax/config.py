@@ -2,8 +2,11 @@
 
 import dataclasses
 import difflib
+import math
+import typing
+from collections.abc import Mapping
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from llama3_jax.base import fields
 from llama3_jax.base.errors import UserError
@@ -115,20 +118,82 @@ def model_fields(c):
   values = dataclasses.asdict(c)
   if c.rope_scaling is None:
     values['rope_scaling'] = dataclasses.asdict(RopeScaling(factor=1.0))
-  return ml_collections.ConfigDict(values)
+  return ConfigDict(values)
 
 
 def section(value):
   """The ConfigDict of a dataclass, part by part."""
-  made = ml_collections.ConfigDict()
+  made = ConfigDict()
   for field in dataclasses.fields(value):
     part = getattr(value, field.name)
     if dataclasses.is_dataclass(part):
       part = section(part)
+    elif isinstance(part, Mapping):
+      part = ConfigDict(part)
     elif type(part) is int and 'float' in str(field.type):
       part = float(part)  # else 2.5 would be refused
     made[field.name] = part
   return made
+
+
+def fill(default, section, path):
+  """The dataclass `default` with the fields of its section of a config.
+
+  It is the one way from a ConfigDict to a dataclass, part by part. A number that may be
+  None is None at infinity too, which a command line can say.
+
+  Args:
+    section: ConfigDict or other mapping; a dataclass is given back as it is.
+    path: of the section in the config, for the error: 'optim'; '': all of it.
+
+  Raises:
+    UserError: a field that nothing reads, or a value that is not of the field's kind.
+  """
+  if isinstance(section, type(default)):
+    return section
+  values, kinds = {}, typing.get_type_hints(type(default))
+  for name, value in section.items():
+    where = f'{path}.{name}'.lstrip('.')
+    if name not in kinds:
+      near = nearest(name, kinds)
+      hint = f' or name it {" or ".join(near)}' if near else ''
+      raise UserError(f'{where}: nothing reads it: remove it{hint}')
+    if dataclasses.is_dataclass(getattr(default, name)):
+      values[name] = fill(getattr(default, name), value, where)
+      continue
+    try:
+      values[name] = _cast(value, kinds[name])
+    except (TypeError, ValueError, OverflowError):
+      kind = getattr(kinds[name], '__name__', None)
+      kind = str(kinds[name]) if typing.get_args(kinds[name]) else kind
+      raise UserError(f'{where}={value!r}: not a value of kind {kind}') from None
+  return dataclasses.replace(default, **values)
+
+
+def _cast(value, kind):
+  """A value as `kind`, such as tuple[tuple[str, float | None], ...]; or an error."""
+  inside, origin = typing.get_args(kind), typing.get_origin(kind) or kind
+  needed = {tuple: (tuple, list), str: str, Mapping: (Mapping, ConfigDict)}
+  if not isinstance(value, needed.get(origin, object)):
+    raise TypeError
+  if origin is tuple:
+    if inside[-1:] == (Ellipsis,):
+      inside = inside[:1] * len(value)
+    pairs = zip(value, inside, strict=True)
+    return tuple(_cast(v, k) for v, k in pairs) if inside else tuple(value)
+  if origin is Mapping:
+    return {name: _cast(v, inside[1]) for name, v in value.items()}
+  if inside:  # float | None
+    number = math.inf if value is None else float(value)
+    if math.isnan(number):
+      raise ValueError
+    return None if math.isinf(number) else number
+  if kind is str:
+    return value
+  result = kind(value)
+  if isinstance(value, bool) != (kind is bool) or result != float(value):
+    raise ValueError
+  return result
 
 
 def flatten(config, prefix=''):
@@ -136,7 +201,7 @@ def flatten(config, prefix=''):
   flat = {}
   for name in sorted(config):
     value = config[name]
-    if isinstance(value, ml_collections.ConfigDict):
+    if isinstance(value, ConfigDict):
       flat |= flatten(value, f'{prefix}{name}.')
     else:
       flat[prefix + name] = value

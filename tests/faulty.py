@@ -23,9 +23,9 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 import experiment  # noqa: E402
-from llama3_jax.data import pipeline  # noqa: E402
 from llama3_jax.reliable import health  # noqa: E402
 from llama3_jax.train import loop  # noqa: E402
+from llama3_jax.train import prefetch  # noqa: E402
 
 
 def checksum(arrays, start=(0, 0)):
@@ -52,10 +52,10 @@ def share_of(batch):
 
 def broken(faults):
   """Puts the faults into the modules of the training loop."""
-  real, numbers = pipeline.Rows.batch, {'step': None}
+  real, numbers = prefetch.Batches.take, {'step': None}
   place, twice = loop.feed.place, health.sums
 
-  def batch(self, *arguments):
+  def take(self):
     step = numbers['step']
     at = lambda name: faults.get(name) == [jax.process_index(), step]
     if faults.get('slow', [None])[0] == jax.process_index():
@@ -64,10 +64,10 @@ def broken(faults):
       time.sleep(3600)
     if at('fail'):
       raise OSError(28, 'No space left on device', 'some file')
-    found = real(self, *arguments)
+    phase, found = real(self)
     if step in faults.get('nan', ()):
       found.weight[:] = np.nan
-    return found
+    return phase, found
 
   def placed(arrays, share=(0, 1)):
     found = place(arrays, share)
@@ -86,7 +86,7 @@ def broken(faults):
       state = state.replace(params=flipped(state.params))
     return twice(state, *arguments)
 
-  pipeline.Rows.batch, loop.feed.place = batch, placed
+  prefetch.Batches.take, loop.feed.place = take, placed
   if 'flip' in faults:
     health.sums = sums
   advance = loop._Run._advance

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from configs import curate as curate_config
+from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate.machine import check
 from llama3_jax.curate.machine import documents
@@ -40,14 +41,14 @@ def test_mistakes_are_named_before_any_work(tmp_path, field, value, said):
   with node.ignore_type():
     node[name] = value
   with pytest.raises(UserError, match=re.escape(said)):
-    check.check(check.fill(stages.Config(), config.curate, 'curate'))
+    check.check(configs.fill(stages.Config(), config.curate, 'curate'))
 
 
 def test_an_infinite_limit_switches_a_rule_off():
   config = curate_config.get_config('files')
   config.curate.heuristics.prose.min_words = float('-inf')
   config.curate.heuristics.prose.max_mean_word = 9.5
-  found = check.fill(stages.Config(), config.curate, 'curate').heuristics.prose
+  found = configs.fill(stages.Config(), config.curate, 'curate').heuristics.prose
   assert found.min_words is None and found.max_mean_word == 9.5
 
 

@@ -7,9 +7,11 @@ import pytest
 
 from configs import inspect as configs_inspect
 from experiments import inspect
+from llama3_jax import config as configs
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import tokenise
+from llama3_jax.data.config import DataConfig
 from llama3_jax.train import sources
 
 
@@ -34,7 +36,8 @@ def test_rows_are_those_of_the_step(made, tmp_path, capsys):
   c, tokenizer = made
   c.step = 3
   results = inspect.main(c, tmp_path / 'run')
-  data = sources.rows(c)
+  mixed = configs.fill(DataConfig(), c.data, 'data')
+  data = sources.rows(mixed, sources.of_split(mixed, 'train'), c.seed)
   for _ in range(3):
     batch = data.batch(4, 64)
   lines = (tmp_path / 'run/rows.jsonl').read_text('utf-8').split('\n')[:-1]

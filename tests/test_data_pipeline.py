@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from configs import pretrain as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix
 from llama3_jax.data import pack
 from llama3_jax.data import pipeline
+from llama3_jax.data.config import DataConfig
 from llama3_jax.train import sources as mixtures
 
 
@@ -278,10 +278,9 @@ def test_heldout_of_empty_sources_is_empty():
   assert pipeline.heldout({'a': Source('a', [])}, 2, 64, 5) == []
 
 
-def test_evaluation_of_sources_that_hold_nothing_out_is_empty(monkeypatch):
-  monkeypatch.setattr(mixtures, 'of_split', lambda *_: {'general': Source('a', [])})
-  config = configs.get_config('tiny')
-  assert mixtures.evaluator(config, loss=None)(params=None) == {}
+def test_evaluation_of_sources_that_hold_nothing_out_is_empty():
+  data, held = DataConfig(mix={'general': 1.0}), {'general': Source('a', [])}
+  assert mixtures.evaluator(data, held, 4, 16, loss=None)(params=None) == {}
 
 
 def test_pack_gives_padding_no_weight():

@@ -39,8 +39,8 @@ class Bad(toy.Data):
     self.at = at  # a rewind is no new start
     self.number = self.tokens // (8 * 16)
 
-  def batch(self, batch_size, seq_len, shard=(0, 1)):
-    found = super().batch(batch_size, seq_len, shard)
+  def read(self, plan, shard=(0, 1)):
+    found = super().read(plan, shard)
     if self.number in self.bad:
       factor = self.bad[self.number]
       if np.isnan(factor):

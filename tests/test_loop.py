@@ -43,7 +43,7 @@ def config(**train):
   c = pretrain_config.base()
   c.optim.update(dict(peak=1e-2, warmup=3, decay=20))
   c.train.update(dict(steps=12, batch=8, length=16, save_every=4, keep=20))
-  c.train.update(dict(eval_every=5, log_every=1))
+  c.train.update(dict(eval_every=5, log_every=1, prefetch=0))
   c.train.update(train)
   return c
 
@@ -63,11 +63,11 @@ class Data(pipeline.Rows):
     super().restore(state)
     self.at = None
 
-  def batch(self, batch_size, seq_len, shard=(0, 1)):
+  def plan(self, batch_size, seq_len):
     self.number += 1
     if self.number == self.at:
       self.then()
-    return super().batch(batch_size, seq_len, shard)
+    return super().plan(batch_size, seq_len)
 
 
 def start():

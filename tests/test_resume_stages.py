@@ -11,8 +11,8 @@ from configs import anneal
 from configs import long_context
 from experiments import pretrain
 from llama3_jax.base import files
-from llama3_jax.data import pipeline
 from llama3_jax.train import checkpoint
+from llama3_jax.train import prefetch
 from llama3_jax.train import step as steps
 
 # In batch, in length, in nothing: (tokens, batch, length) after 5 steps and to the end.
@@ -44,17 +44,16 @@ def config(toy, name, folder):
 
 def run(toy, name, folder, dies_at=0):
   """One start of a stage that fails before it reads batch `dies_at` of the run."""
-  real, count = pipeline.Rows.batch, [0]
+  real = prefetch.Batches.take
 
-  def batch(self, *arguments):
-    count[0] += 1
+  def take(self):
     if dies_at and self.tokens >= dies_at:
       time.sleep(0.3)  # the save before it is complete
       raise loops.Dies
-    return real(self, *arguments)
+    return real(self)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(pipeline.Rows, 'batch', batch)
+    patch.setattr(prefetch.Batches, 'take', take)
     return pretrain.main(config(toy, name, folder), str(folder / name))
 
 

@@ -127,6 +127,7 @@ FIELDS = {
   'train.steps': Field(STEPS, 'optimizer steps; raise it to train longer'),
   'train.batch': Field('[0, 1e8]', 'rows a step (0: only where a plan chooses)'),
   'train.length': Field('[1, 1e8]', 'tokens a row'),
+  'train.prefetch': Field('[0, 1024]', 'batches read before they are due', free=True),
   'train.ramp': Field(
     '[0, 1e18]', '((tokens, batch, length), ...), then in force', 'iii'
   ),

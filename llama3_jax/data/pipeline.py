@@ -5,6 +5,7 @@ alone, then reads only the documents of its own rows. So a run resumes on any nu
 hosts, with any batch size and sequence length, and no token is lost or repeated.
 """
 
+import dataclasses
 import hashlib
 
 import grain
@@ -13,6 +14,18 @@ import numpy as np
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix
 from llama3_jax.data import pack
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a global batch is made of.
+
+  pieces: (source, record, offset, count of pairs), row after row; rows, length: B, T.
+  """
+
+  pieces: tuple
+  rows: int
+  length: int
 
 
 class Rows:
@@ -52,7 +65,6 @@ class Rows:
     self._drawn = {name: 0 for name in used}  # pairs of those documents
     self._open = [None] * lanes  # of each lane [source, record, first pair not given]
     self._rows = 0  # given so far
-    self.plan = []  # of the last batch: (source, record, offset, count), row after row
 
   @property
   def tokens(self):
@@ -65,32 +77,28 @@ class Rows:
     return dict(self._drawn)
 
   def batch(self, batch_size, seq_len, shard=(0, 1)):
-    """The next global batch, or this process's rows of it.
+    """Plans the next global batch and reads it: feed.Tokens of np arrays [B/n, T]."""
+    return self.read(self.plan(batch_size, seq_len), shard)
 
-    Args:
-      batch_size, seq_len: of the global batch; both may change from call to call.
-      shard: (i, n): rows [i * B/n, (i + 1) * B/n) are read and returned.
+  def plan(self, batch_size, seq_len):
+    """The Plan of the next global batch; its shape may change from call to call."""
+    pieces = self._pieces(batch_size, seq_len)
+    return Plan(tuple(pieces), batch_size, seq_len)
+
+  def read(self, plan, shard=(0, 1)):
+    """The rows [i * B/n, (i + 1) * B/n) of a planned batch, where shard is (i, n).
+
+    Threads may read several plans at a time, in any order.
 
     Returns:
       feed.Tokens of np arrays [B/n, T].
     """
     i, n = shard
-    if batch_size % n:
-      raise UserError(f'batch size {batch_size} is not a multiple of {n} processes')
-    rows = batch_size // n
-    self.plan = self._plan(batch_size, seq_len)
-    return _read(
-      self.sources,
-      self.plan,
-      i * rows * seq_len,
-      (i + 1) * rows * seq_len,
-      seq_len,
-      self.positions,
-    )
-
-  def skip(self, batch_size, seq_len):
-    """Goes past the next global batch; nothing is read."""
-    self.plan = self._plan(batch_size, seq_len)
+    if plan.rows % n:
+      raise UserError(f'batch size {plan.rows} is not a multiple of {n} processes')
+    pairs = plan.rows // n * plan.length
+    first, last = i * pairs, (i + 1) * pairs
+    return _read(self.sources, plan.pieces, first, last, plan.length, self.positions)
 
   def state(self):
     """A small JSON-able dict, the same on every process."""
@@ -150,9 +158,9 @@ class Rows:
     name, record, offset = lane
     return int(self.sources[name].lengths[record]) - 1 - offset
 
-  def _plan(self, rows, seq_len):
+  def _pieces(self, rows, seq_len):
     """Takes the next rows: list of (source, record, offset, count), row after row."""
-    plan = []
+    pieces = []
     for _ in range(rows):
       lane = self._rows % len(self._open)
       self._rows += 1
@@ -163,10 +171,10 @@ class Rows:
         name, record, offset = self._open[lane]
         rest = self._left(self._open[lane])
         count = min(rest, pairs)
-        plan.append((name, record, offset, count))
+        pieces.append((name, record, offset, count))
         pairs -= count
         self._open[lane] = None if count == rest else [name, record, offset + count]
-    return plan
+    return pieces
 
   def _draw(self):
     """Opens the next document of the mix."""

@@ -1,10 +1,10 @@
 """The gate of long-context pre-training: train on until it opens (3.4.2)."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
 
-import ml_collections
 from absl import logging
 
 from llama3_jax import config as configs
@@ -12,6 +12,7 @@ from llama3_jax.base import files
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import texts
+from llama3_jax.data.config import DataConfig
 from llama3_jax.eval import needle
 from llama3_jax.tasks import needle as haystacks
 from llama3_jax.tokenizer import Tokenizer
@@ -21,25 +22,37 @@ from llama3_jax.train import pretraining
 from llama3_jax.train import sources
 
 
+@dataclasses.dataclass(frozen=True)
+class GateConfig:
+  """The `gate` part of a config: what ends the stage (3.4.2); else it trains on."""
+
+  length: int = 256  # the initial one, tokens
+  sources: tuple[str, ...] = ('general', 'math', 'code', 'multilingual')
+  tolerance: float = 0.01  # of the short-context loss, relative
+  perfect: float = 1.0  # lowest recall of a length and depth
+  more_steps: int = 50
+  attempts: int = 2  # further ones, after train.steps
+
+
 def extend(config, folder: pathlib.Path, parts: pretraining.Parts, train_to: Callable):
   """Trains the stage until the gate opens; measures recall and loss before and after.
 
   Args:
-    config: ConfigDict with seed, init_from, train.steps, data, needle (lengths, depths,
-      samples, facts, tokenizer, documents) and gate (length, sources, tolerance,
-      perfect, more_steps, attempts).
+    config: ConfigDict with seed, init_from, train, data (DataConfig), needle
+      (NeedleConfig) and gate (GateConfig).
     train_to(steps) -> parameters, resuming from what is saved.
 
   Returns (parameters, {'needle': {'lengths', 'depths', 'samples', 'before', 'after'},
   'gate': {'pass', 'why', 'short_before', 'short_after', 'attempts'}}); before is the
   model of init_from with its own RoPE.
   """
-  n, g = config.needle, config.gate
+  n = configs.fill(needle.NeedleConfig(), config.needle, 'needle')
+  g = configs.fill(GateConfig(), config.gate, 'gate')
   if not n.lengths:
     return train_to(config.train.steps), {}
   tokenizer = Tokenizer.load(n.tokenizer)
   belongs.compare(tokenizer, parts.sources, 'needle.tokenizer')
-  short_loss, sentences = _short_loss(config, parts.loss), _hay(n.documents)
+  short_loss, sentences = _short_loss(config, g, parts.loss), _hay(n.documents)
 
   def examine(params, model):
     grid = needle.grid(
@@ -68,7 +81,7 @@ def extend(config, folder: pathlib.Path, parts: pretraining.Parts, train_to: Cal
   params, judged = train(
     folder / 'gate.json', steps, g.more_steps, g.attempts, train_to, judge
   )
-  return params, _report(config, before, judged)
+  return params, _report(n, before, judged)
 
 
 def train(
@@ -108,23 +121,18 @@ def _hay(documents):
   return haystacks.sentences(page['text'] for page in pages)
 
 
-def _short_loss(config, loss):
+def _short_loss(config, g, loss):
   """short_loss(params, model): held-out loss at the initial length (3.4.2)."""
-  t, g = config.train, config.gate
-  mix = {n: w for n, w in config.data.mix.items() if n in g.sources}
-  short = configs.edit(
-    config,
-    {
-      'train.length': g.length,
-      'train.batch': t.batch * max(t.length // g.length, 1),
-      'data.mix': ml_collections.ConfigDict(mix),
-      'data.changes': (),
-    },
-  )
+  t, data = config.train, configs.fill(DataConfig(), config.data, 'data')
+  mix = {n: w for n, w in data.mix.items() if n in g.sources}
+  data = dataclasses.replace(data, mix=mix, changes=())
+  limit = config.model.vocab_size
+  held = sources.of_split(data, 'heldout', limit, config.init_from)
+  batch = t.batch * max(t.length // g.length, 1)
 
   def measure(params, model):
     own = functools.partial(loss, config=model)
-    found = sources.evaluator(short, own)(params)
+    found = sources.evaluator(data, held, batch, g.length, own)(params)
     if 'eval_loss' not in found:
       raise UserError('gate.sources: none of them holds documents out (data.root)')
     return found['eval_loss']
@@ -132,8 +140,8 @@ def _short_loss(config, loss):
   return measure
 
 
-def _report(config, before, judged):
-  last, n = judged[-1], config.needle
+def _report(n, before, judged):
+  last = judged[-1]
   return {
     'needle': {
       'lengths': list(n.lengths),

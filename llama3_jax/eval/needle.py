@@ -1,5 +1,6 @@
 """Needle in a haystack, and the gate of long-context pre-training (3.4.2, 5.2)."""
 
+import dataclasses
 import random
 from collections.abc import Sequence
 
@@ -17,6 +18,19 @@ from llama3_jax.tokenizer import Tokenizer
 
 ANSWER = 8  # tokens left for the answer
 FRAME = 1  # begin_of_text
+
+
+@dataclasses.dataclass(frozen=True)
+class NeedleConfig:
+  """The `needle` part of a config: recall is measured where there are lengths (5.2)."""
+
+  lengths: tuple[int, ...] = ()  # tokens
+  # Of the text; at 1.0 a needle would stand beside its question, however long the text.
+  depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+  samples: int = 8  # haystacks a length and depth
+  facts: int = 3  # in a haystack, of which one is asked for
+  tokenizer: str = 'runs/herd/tokenizer/tokenizer.model'
+  documents: str = 'runs/herd/curate/documents'  # category general is the hay
 
 
 def haystack(

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 
 from llama3_jax import axes
+from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.pipeline import layout as layouts
 from llama3_jax.pipeline import schedule as schedules
@@ -58,7 +59,7 @@ def of(config, model, tail, form=None):
   stages = axes.parts('C')
   if stages == 1:
     return None
-  c = PipelineConfig(**config.pipeline)
+  c = configs.fill(PipelineConfig(), config.pipeline, 'pipeline')
   return create(model, stages, config.train.microbatches, c, tail, form)
 
 

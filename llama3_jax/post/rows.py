@@ -39,18 +39,26 @@ class Rows:
 
   def batch(self, size: int, length: int, shard: tuple[int, int] = (0, 1)):
     """This host's part of the next `size` rows; shard: (host, number of hosts)."""
+    return self.read(self.plan(size, length), shard)
+
+  def plan(self, size: int, length: int) -> list[int]:
+    """The numbers of the next `size` rows."""
     if length != self.length:
       raise UserError(
         f'these rows hold {self.length} tokens, not train.length={length}: this stage '
         'takes one length, without a ramp of it'
       )
-    host, hosts = shard
-    if size % hosts:
-      raise UserError(f'train.batch={size} does not divide over {hosts} hosts')
     picked = [self._row(self.served + i) for i in range(size)]
     self.served += size
     self.tokens += int(np.sum(self.counts[picked]))
-    part = size // hosts
+    return picked
+
+  def read(self, picked: list[int], shard: tuple[int, int] = (0, 1)):
+    """This host's part of planned rows; shard: (host, number of hosts)."""
+    host, hosts = shard
+    if len(picked) % hosts:
+      raise UserError(f'train.batch={len(picked)} does not divide over {hosts} hosts')
+    part = len(picked) // hosts
     mine = picked[host * part : (host + 1) * part]
     return jax.tree.map(lambda x: x[mine], self.arrays)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from llama3_jax.base.errors import UserError
+from llama3_jax import config as configs
 from llama3_jax.train.optim import OptimConfig
 
 
@@ -16,6 +16,7 @@ class TrainConfig:
   steps: int = 1300
   batch: int = 8  # rows a step
   length: int = 256  # tokens a row
+  prefetch: int = 2  # batches that threads read before they are due; 0: none
   ramp: tuple = ()  # ((tokens, batch, length), ...): in force after so many tokens
   microbatches: int = 1
   z_loss: float = 0.0
@@ -54,10 +55,5 @@ def of(config):
   """
   if isinstance(config, RunConfig):
     return config
-  parts = {}
-  for name, kind in (('train', TrainConfig), ('optim', OptimConfig)):
-    known = {field.name for field in dataclasses.fields(kind)}
-    if unknown := sorted(set(config[name]) - known):
-      raise UserError(f'{name}.{unknown[0]}: nothing reads it: remove it')
-    parts[name] = kind(**config[name])
-  return RunConfig(**parts, experiment=config.experiment)
+  parts = {n: config[n] for n in ('train', 'optim')}
+  return configs.fill(RunConfig(experiment=config.experiment), parts, '')

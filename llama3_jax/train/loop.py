@@ -21,8 +21,8 @@ from llama3_jax.train import config as configs
 from llama3_jax.train import fit
 from llama3_jax.train import late
 from llama3_jax.train import metrics as reports
+from llama3_jax.train import prefetch
 from llama3_jax.train import resume
-from llama3_jax.train import schedule
 
 
 def run(config, workdir, model, train_step, data, params, evaluate=None):
@@ -33,8 +33,8 @@ def run(config, workdir, model, train_step, data, params, evaluate=None):
     model: ModelConfig, for the FLOPs of a token.
     train_step: of step.compose. Where its loss is the Plan of a pipeline, `evaluate` is
       given parameters in the order of its layout.
-    data: batch(size, length, share), state(), restore(state), tokens: the consumed
-      tokens, which key the batch and sequence ramp.
+    data: plan(batch, length), read(plan, share), state(), restore(state), tokens: the
+      consumed tokens, which key the batch and sequence ramp (see prefetch.Batches).
     params: function without arguments that gives the initial parameters.
     evaluate: evaluate(params) -> {name: float}, at step 0, every eval_every, the end.
 
@@ -54,9 +54,10 @@ class _Run:
     t = self.t = config.train
     self.config, self.workdir, self.model = config, pathlib.Path(workdir), model
     self.train_step, self.guard = train_step, train_step.guard
-    self.data, self.params, self.evaluate = data, params, evaluate
+    self.params, self.evaluate = params, evaluate
     self.plan = train_step.loss if isinstance(train_step.loss, plans.Plan) else None
-    self.phases = fit.check(config, model, self.plan)
+    phases, self.share = fit.check(config, model, self.plan), feed.share()
+    self.data = prefetch.Batches(data, phases, self.share, t.prefetch)
     self.rewinds = rewind.Rewinds(workdir, t.rewind_steps, t.max_rewinds)
     self.clock = goodput.Clock(workdir)
     self.checkpoints = checkpoint.open_run(workdir, t)
@@ -66,8 +67,7 @@ class _Run:
     self.writer = reports.Writer(workdir, self.step)
     self.late = late.Late(self.writer, model, config, self.step, self.clock, self.guard)
     self.late.bad = int(self.state.health.bad)
-    self.share, self.compiled = feed.share(), None
-    self.several = jax.process_count() > 1
+    self.compiled, self.several = None, jax.process_count() > 1
     self.stragglers = health.Stragglers()
     self.dog = watchdog.Watchdog(workdir, t.watchdog_s, t.watchdog_exit)
 
@@ -96,8 +96,7 @@ class _Run:
     t, start = self.t, time.perf_counter()
     self.step += 1
     self.dog.beat(f'step {self.step}')
-    phase = schedule.phase(self.phases, self.data.tokens)
-    rows = self.data.batch(phase.batch, phase.length, self.share)
+    phase, rows = self.data.take()
     batch = feed.place(rows, self.share)
     if t.replay_every and self.step % t.replay_every == 0:
       health.replay(self.state, batch, self.train_step)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.train import schedule
 
@@ -17,20 +18,22 @@ BYTES = dict(float32=4, bfloat16=2, int8=1)  # of a stored moment
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-  peak: float = 3e-4
-  warmup: int = 8000
-  decay: int = 1_200_000
-  floor: float = 0.01
-  anneal_start: int = 0
-  anneal_steps: int = 0
-  b1: float = 0.9
-  b2: float = 0.95
-  eps: float = 1e-5
-  weight_decay: float = 0.1
-  clip: float = 1.0
+  """The `optim` part of a config: AdamW and its schedule (3.4.1)."""
+
+  peak: float = 3e-4  # highest learning rate
+  warmup: int = 8000  # steps of a linear rise to it
+  decay: int = 1_200_000  # step at which the cosine reaches the floor; 0: none
+  floor: float = 0.01  # of the peak
+  anneal_start: int = 0  # step from which the rate falls to 0 in a line (3.4.3)
+  anneal_steps: int = 0  # that this takes; 0: it does not
+  b1: float = 0.9  # of the first moment a step is kept
+  b2: float = 0.95  # of the second
+  eps: float = 1e-5  # beside the root of the second moment
+  weight_decay: float = 0.1  # of matrices, times the learning rate
+  clip: float = 1.0  # largest norm of all gradients together
   mu_dtype: str = 'float32'  # of the first moment: float32 | bfloat16 | int8
   nu_dtype: str = 'float32'  # of the second
-  groups: tuple = ()  # ((pattern of paths, factor on the learning rate), ...)
+  groups: tuple = ()  # ((pattern, factor), ...) on rates: ('embed', 0.1)
 
   @property
   def schedule(self):
@@ -133,6 +136,11 @@ def scale_by_adam(c):
 
 
 @functools.cache
+def of(config):
+  """The optimizer of the `optim` part of a config."""
+  return create(configs.fill(OptimConfig(), config.optim, 'optim'))
+
+
 def create(c):
   """optax transformation: clip by global norm, AdamW, learning rate of the schedule.
 

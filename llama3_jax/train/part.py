@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from llama3_jax import axes
+from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.model.linear import Adapted
 from llama3_jax.train import digest
@@ -26,10 +27,10 @@ class PartConfig:
   Patterns are of paths such as 'layers.wq', '*norm' or 'layers.*'.
   """
 
-  trainable: tuple[str, ...] = ()  # of what is trained; (): all, with rank none
-  lora: tuple[str, ...] = ('*',)  # of the products that adapters stand beside
-  rank: int = 0  # of the adapters; 0: there are none
-  alpha: float = 16.0  # they count alpha / rank
+  trainable: tuple[str, ...] = ()  # of what is trained; (): all, with a rank none
+  rank: int = 0  # of low-rank adapters (LoRA) beside frozen products; 0: none
+  lora: tuple[str, ...] = ('*',)  # of those products: ('layers.w[qkvo]',)
+  alpha: float = 16.0  # adapters count alpha / rank
 
 
 @struct.dataclass
@@ -138,7 +139,7 @@ class Part:
 
 def of(config, letters, new=()):
   """The Part of a config's `part`; None where all parameters are trained."""
-  c = PartConfig(**config.get('part', {}))
+  c = configs.fill(PartConfig(), config.get('part', {}), 'part')
   if not c.rank and not c.trainable:
     return None
   return Part(letters, c, tuple(new), config.get('seed', 0))

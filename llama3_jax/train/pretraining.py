@@ -11,6 +11,7 @@ from llama3_jax import config as configs
 from llama3_jax import show
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax.data import pipeline
+from llama3_jax.data.config import DataConfig
 from llama3_jax.model import llama
 from llama3_jax.pipeline import plans
 from llama3_jax.reliable import goodput
@@ -54,11 +55,16 @@ def prepare(config):
   tail = functools.partial(losses.head_loss, **how)
   plan = plans.of(config, model, tail)
   fit.check(config, model, plan)
-  used = sources.of_split(config, 'train')
-  rows = sources.rows(config, used)
-  evaluate = during = sources.evaluator(config, loss)
+  data = configs.fill(DataConfig(), config.data, 'data')
+  used, held = (
+    sources.of_split(data, split, model.vocab_size, config.init_from)
+    for split in ('train', 'heldout')
+  )
+  rows = sources.rows(data, used, config.seed)
+  evaluator = functools.partial(sources.evaluator, data, held, t.batch, t.length)
+  evaluate = during = evaluator(loss)
   if plan:
-    during = sources.evaluator(config, plans.of(config, model, tail, 'forward'))
+    during = evaluator(plans.of(config, model, tail, 'forward'))
   begin = functools.partial(start, config, model)
   part = parts.of(config, llama.dims(model))
   return Parts(model, loss, plan or loss, part, used, rows, begin, evaluate, during)

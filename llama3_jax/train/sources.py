@@ -12,11 +12,11 @@ from llama3_jax.train import step
 
 
 def phases(data):
-  """The mix as [(start_tokens, {source: weight})], of `data.mix` and `data.changes`.
+  """The mix as [(start_tokens, {source: weight})], of a DataConfig's mix and changes.
 
   A name is a folder of `data.root`: a source, or a category with a folder a source.
   """
-  found = [(0, data.mix.to_dict())]
+  found = [(0, dict(data.mix))]
   for tokens, source, weight in sorted(data.changes):
     if tokens != found[-1][0]:
       found.append((tokens, dict(found[-1][1])))
@@ -27,14 +27,19 @@ def phases(data):
   return [(t, {n: w for n, w in mix.items() if w > 0}) for t, mix in found]
 
 
-def of_split(config, split):
-  """{name: one split of every source that the mix ever uses}, of one vocabulary that
-  the model has rows for and was trained on before."""
-  root = pathlib.Path(config.data.root)
-  names = sorted({n for _, mix in phases(config.data) for n in mix})
-  limit = config.model.vocab_size if 'model' in config else None
-  begun = checkpoint.identity(config.init_from) if config.get('init_from') else {}
-  known = begun.get('vocabulary')
+def of_split(data, split, limit=None, begun=''):
+  """{name: one split of every source that the mix ever uses}, all of one vocabulary.
+
+  Args:
+    data: DataConfig.
+    split: 'train' or 'heldout'.
+    limit: rows of the model's embedding, more than which no id may have.
+    begun: folder of the stage that was trained before, '' for none; the vocabulary is
+      the one of it.
+  """
+  root = pathlib.Path(data.root)
+  names = sorted({n for _, mix in phases(data) for n in mix})
+  known = checkpoint.identity(begun).get('vocabulary') if begun else None
   found = {n: shards.open_source(root / n, known, split, limit) for n in names}
   if len({s.vocabulary for s in found.values()}) > 1:
     marks = ', '.join(f'{n} {s.vocabulary[:12]}' for n, s in found.items())
@@ -42,24 +47,21 @@ def of_split(config, split):
   return found
 
 
-def rows(config, used=None):
-  """The endless stream of training rows that a config describes; `used`: sources."""
-  return pipeline.Rows(
-    used or of_split(config, 'train'),
-    phases(config.data),
-    config.seed,
-    config.data.positions,
-    config.data.lanes,
-  )
+def rows(data, used, seed):
+  """The endless stream of training rows of a DataConfig; `used`: its sources."""
+  return pipeline.Rows(used, phases(data), seed, data.positions, data.lanes)
 
 
-def evaluator(config, loss):
-  """evaluate(params) -> held-out loss of every source and of the mix, nats a token."""
-  t, mix = config.train, phases(config.data)[-1][1]
-  batches = {}
-  for name, source in of_split(config, 'heldout').items():
+def evaluator(data, held, batch, length, loss):
+  """evaluate(params) -> held-out loss of every source and of the mix, nats a token.
+
+  held: {name: held-out source}; batch, length: rows and tokens a row that are measured
+  at a time, in data.eval_batches batches of a source.
+  """
+  mix, batches = phases(data)[-1][1], {}
+  for name, source in held.items():
     rows = pipeline.heldout(
-      {name: source}, t.batch, t.length, config.data.eval_batches, config.data.positions
+      {name: source}, batch, length, data.eval_batches, data.positions
     )
     batches[name] = [feed.place(b) for b in rows]
 

@@ -1,10 +1,4 @@
-"""Configurations of curation: into dataclasses, and what is wrong with one (3.1.1)."""
-
-import dataclasses
-import math
-import typing
-
-import ml_collections
+"""What is wrong with a configuration of curation (3.1.1)."""
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import nearest
@@ -29,56 +23,6 @@ POSITIVE = (
   *('repeated.gram', 'unigram.buckets', 'exclude.gram'),
   *(f'{name}.model.{f}' for name in CLASSIFIERS for f in ('words', 'steps', 'batch')),
 )
-
-
-def fill(default, config, path):
-  """The dataclass `default` with the fields of a ConfigDict, part by part.
-
-  A rule that may be None is switched off by an infinite limit too.
-
-  Args:
-    path: of the ConfigDict, for the error.
-
-  Raises:
-    UserError: a value is not of the kind of its field.
-  """
-  values, kinds = {}, typing.get_type_hints(type(default))
-  for name, value in config.items():
-    where = f'{path}.{name}'
-    if isinstance(value, ml_collections.ConfigDict):
-      values[name] = fill(getattr(default, name), value, where)
-      continue
-    try:
-      values[name] = _cast(value, kinds[name])
-    except (TypeError, ValueError):
-      kind = getattr(kinds[name], '__name__', None)
-      kind = str(kinds[name]) if typing.get_args(kinds[name]) else kind
-      raise UserError(f'{where}={value!r}: not a value of kind {kind}') from None
-  return dataclasses.replace(default, **values)
-
-
-def _cast(value, kind):
-  """A value as `kind`, such as tuple[tuple[str, float | None], ...]; or an error."""
-  inside = typing.get_args(kind)
-  if typing.get_origin(kind) is tuple:
-    if not isinstance(value, (tuple, list)):
-      raise TypeError
-    if inside[-1] is Ellipsis:
-      inside = inside[:1] * len(value)
-    return tuple(_cast(v, k) for v, k in zip(value, inside, strict=True))
-  if inside:  # float | None
-    number = math.inf if value is None else float(value)
-    if math.isnan(number):
-      raise ValueError
-    return None if math.isinf(number) else number
-  if kind is str:
-    if not isinstance(value, str):
-      raise TypeError
-    return value
-  result = kind(value)
-  if isinstance(value, bool) != (kind is bool) or result != float(value):
-    raise ValueError
-  return result
 
 
 def check(config):
