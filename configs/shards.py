@@ -13,6 +13,7 @@ def get_config(arg='tiny'):
   c.engine = 'local'  # processes here; 'ray': Daft on Ray
   c.workers = 0  # processes; 0: one a core
   c.heldout = 0.03  # share of documents kept for evaluation
+  c.part_bytes = 1 << 28  # of files that one task reads, and a stopped run begins again
   c.task_pages = 5000  # pages of verifiable exercises, category math
   c.task_names = ('copy', 'sort', 'arithmetic', 'needle', 'format')  # which tasks
   c.drills = 12_000  # lines of repeated words

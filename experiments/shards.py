@@ -37,7 +37,7 @@ def main(config, folder):
     jsonl.write(path, rows)
     before = sources.get(name, []) if name == 'math' else []
     sources[name] = [*before, path]
-  how = dict(heldout=config.heldout, seed=config.seed)
+  how = {n: config[n] for n in ('heldout', 'seed', 'part_bytes')}
   with engine.start(config.engine, config.workers) as each:
     for name, paths in sources.items():
       index = tokenise.write_files(paths, config.tokenizer, folder / name, each, **how)

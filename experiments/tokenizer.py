@@ -80,10 +80,10 @@ def _rates(vocabulary, texts):
 
 
 def _split(config):
-  """Texts by language: for training, and every `hold_out`-th for the report."""
+  """Texts by language: for training, and every `hold_out`-th for the report; of each
+  at most `max_characters` are held in memory."""
   train, held_out = collections.defaultdict(list), collections.defaultdict(list)
-  used = collections.Counter()
-  seen = collections.Counter()
+  used, measured, seen = (collections.Counter() for _ in range(3))
   made = itertools.chain(
     suite.documents(config.task_pages, 0, config.task_names),
     suite.drills(config.task_pages, 0),
@@ -92,7 +92,9 @@ def _split(config):
   for language, text in itertools.chain(documents(config.inputs), pages):
     seen[language] += 1
     if seen[language] % config.hold_out == 0:
-      held_out[language].append(text)
+      if measured[language] < config.max_characters:
+        held_out[language].append(text)
+        measured[language] += len(text)
     elif used[language] < config.max_characters:
       train[language].append(text[: config.max_characters - used[language]])
       used[language] += len(text)

@@ -57,9 +57,8 @@ def content(folder):
 
 
 @pytest.mark.parametrize('size', [1, 4000, 1 << 28])
-def test_parts_are_the_whole(tmp_path, paths, bytes_model, monkeypatch, size):
-  monkeypatch.setattr(tokenise, 'PART_BYTES', size)
-  how = dict(heldout=0.2, seed=3)
+def test_parts_are_the_whole(tmp_path, paths, bytes_model, size):
+  how = dict(heldout=0.2, seed=3, part_bytes=size)
   index = tokenise.write_files(paths, bytes_model, tmp_path / 'a', alone, **how)
   tokenizer = Tokenizer.load(bytes_model)
   documents = [row for start in range(0, 200, 40) for row in rows(start)]
@@ -80,19 +79,17 @@ def test_parts_are_the_whole(tmp_path, paths, bytes_model, monkeypatch, size):
   assert not [name for name in left if name[0].isdigit() or 'plan' in name]
 
 
-def test_processes_give_the_same_bytes(tmp_path, paths, bytes_model, monkeypatch):
-  monkeypatch.setattr(tokenise, 'PART_BYTES', 1)
-  tokenise.write_files(paths, bytes_model, tmp_path / 'a', alone)
+def test_processes_give_the_same_bytes(tmp_path, paths, bytes_model):
+  tokenise.write_files(paths, bytes_model, tmp_path / 'a', alone, part_bytes=1)
   with engine.start('local', 2) as each:
-    tokenise.write_files(paths, bytes_model, tmp_path / 'b', each)
+    tokenise.write_files(paths, bytes_model, tmp_path / 'b', each, part_bytes=1)
   files = lambda f: {p.name: p.read_bytes() for p in (tmp_path / f).iterdir()}
   assert files('a') == files('b')
 
 
 def test_a_stopped_run_goes_on_with_the_parts_that_are_missing(
-  tmp_path, paths, bytes_model, monkeypatch
+  tmp_path, paths, bytes_model
 ):
-  monkeypatch.setattr(tokenise, 'PART_BYTES', 1)
   done = []
 
   def each(work, jobs, most):
@@ -104,27 +101,26 @@ def test_a_stopped_run_goes_on_with_the_parts_that_are_missing(
 
   stopped = lambda work, jobs: each(work, jobs, 3)
   with pytest.raises(KeyboardInterrupt):
-    tokenise.write_files(paths, bytes_model, tmp_path / 'a', stopped)
+    tokenise.write_files(paths, bytes_model, tmp_path / 'a', stopped, part_bytes=1)
   assert not (tmp_path / 'a').exists() and done == [0, 1, 2]
-  tokenise.write_files(paths, bytes_model, tmp_path / 'a', lambda *x: each(*x, most=99))
+  tokenise.write_files(
+    paths, bytes_model, tmp_path / 'a', lambda *x: each(*x, most=99), part_bytes=1
+  )
   assert done == [0, 1, 2, 3, 4]
   tokenise.write_files(paths, bytes_model, tmp_path / 'b', alone)
   assert content(tmp_path / 'a') == content(tmp_path / 'b')
 
 
-def test_a_file_that_changed_meanwhile_is_read_again(
-  tmp_path, paths, bytes_model, monkeypatch
-):
-  monkeypatch.setattr(tokenise, 'PART_BYTES', 1)
+def test_a_file_that_changed_meanwhile_is_read_again(tmp_path, paths, bytes_model):
 
   def stopped(work, jobs):
     yield jobs[0], work(jobs[0])
     raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    tokenise.write_files(paths, bytes_model, tmp_path / 'a', stopped)
+    tokenise.write_files(paths, bytes_model, tmp_path / 'a', stopped, part_bytes=1)
   jsonl.write(paths[0], rows(1000))
-  tokenise.write_files(paths, bytes_model, tmp_path / 'a', alone)
+  tokenise.write_files(paths, bytes_model, tmp_path / 'a', alone, part_bytes=1)
   tokenise.write_files(paths, bytes_model, tmp_path / 'b', alone)
   assert content(tmp_path / 'a') == content(tmp_path / 'b')
 

@@ -207,6 +207,7 @@ FIELDS = {
   'scaling.floor': Field(SHARE, 'lowest learning rate, as a share of the peak'),
   'scaling.*_share': Field(SHARE, 'of the steps'),
   'scaling.*': Field('[0, 1e30]', 'of the ladder of runs (3.2.1)'),
+  'part_bytes': Field('[1, 1e15]', 'of files of documents that one task reads'),
   'heldout': Field('[0, 1e9]', 'kept for evaluation: a share, or a count of examples'),
   'data_rows.*': Field(SIZE, "of the reward model's rows with real data"),
   'inputs': Field('', "files of documents: ('crawl/*.warc.gz', 'code=x.jsonl')", 'p'),

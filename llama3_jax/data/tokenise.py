@@ -25,7 +25,6 @@ WRITER_OPTIONS = 'group_size:1,zstd:3'
 SPLITS = ('train', 'heldout')
 VOCABULARY = 'tokenizer.model'  # beside index.json
 BATCH_CHARACTERS = 1 << 20  # of text in memory at a time
-PART_BYTES = 1 << 28  # of document files that make one part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +36,15 @@ class Options:
   seed: changes which documents are held out, and the order of the shuffle.
   cells: above 0, documents are shuffled over the whole part through so many files (see
     shuffle.py), so that a reader may go from front to back.
+  part_bytes: of files of documents that one task of write_files reads, at least a file;
+    what a stopped run begins again.
   """
 
   heldout: float = 0.01
   shard_tokens: int = 1 << 27
   seed: int = 0
   cells: int = 0
+  part_bytes: int = 1 << 28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +91,8 @@ def write(documents, tokenizer, folder, *, vocabulary=None, **options):
 def write_files(paths, vocabulary, folder, each, field='documents', **options):
   """As `write`, of the documents in files, by tasks that run beside each other.
 
-  A part is a run of files of PART_BYTES together, so memory does not grow with the
-  corpus. The same call again writes only the parts that are missing.
+  A part is a run of files of options.part_bytes together, read BATCH_CHARACTERS at a
+  time, so memory does not grow with the corpus. The same call again writes only the parts that are missing.
 
   Args:
     paths: files of documents (data/texts.py), in order.
@@ -100,7 +102,7 @@ def write_files(paths, vocabulary, folder, each, field='documents', **options):
   """
   options, partial = Options(**options), _partial(folder)
   tokenizer = Tokenizer.load(vocabulary)
-  plan = [[str(path) for path in group] for group in _groups(paths)]
+  plan = [[str(path) for path in group] for group in _groups(paths, options.part_bytes)]
   facts = [[p, os.path.getsize(p), os.stat(p).st_mtime_ns] for g in plan for p in g]
   about = {'parts': plan, 'files': facts, 'vocabulary': tokenizer.fingerprint}
   about |= dataclasses.asdict(options)
@@ -144,13 +146,13 @@ def _same(path, about):
     return False
 
 
-def _groups(paths):
-  """Runs of files of PART_BYTES together, at least one file each."""
+def _groups(paths, most):
+  """Runs of files of `most` bytes together, at least one file each."""
   groups, size = [[]], 0
   for path in paths:
     size += os.path.getsize(path)
     groups[-1].append(path)
-    if size >= PART_BYTES:
+    if size >= most:
       groups.append([])
       size = 0
   return [group for group in groups if group] or [[]]
