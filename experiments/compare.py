@@ -17,7 +17,6 @@ import jax
 import numpy as np
 from absl import logging
 from plotly import graph_objects
-from plotly import subplots
 
 from llama3_jax import axes
 from llama3_jax import config as configs
@@ -32,6 +31,13 @@ from llama3_jax.data import shards
 from llama3_jax.model import llama
 from llama3_jax.pipeline import layout as layouts
 from llama3_jax.pipeline import plans
+from llama3_jax.report import figures
+from llama3_jax.report import page as pages
+from llama3_jax.report.blocks import Card
+from llama3_jax.report.blocks import Page
+from llama3_jax.report.blocks import Plot
+from llama3_jax.report.blocks import Row
+from llama3_jax.report.blocks import Section
 from llama3_jax.train import loss as losses
 from llama3_jax.train import optim
 from llama3_jax.train import step as steps
@@ -50,7 +56,7 @@ def main(config, workdir):
       a, b = (np.asarray(results[side][name]) for side in ('a', 'b'))
       results[name] = float(difference(a, b).max())
     processes.write_json(path, results)
-  draw(folder / 'report.html', config, results)
+  pages.write(folder / 'report.html', page(config, results))
   logging.info('step  loss a, b, difference; gradient norm a, b, difference')
   for i in range(config.steps):
     logging.info('%4d  %s', i + 1, '   '.join(_row(results, n, i) for n in CURVES))
@@ -59,6 +65,7 @@ def main(config, workdir):
 
 
 CURVES = ('loss', 'grad_norm')
+LEAST = 1e-9  # difference that is drawn
 TOLERANCES = ('tolerance', 'norm_tolerance', 'data.root')
 
 
@@ -174,34 +181,47 @@ def _row(results, name, i):
   return f'{a:.7f} {b:.7f} {difference(a, b):.1e}'
 
 
-def draw(path, config, results):
-  """report.html: both curves, and their relative difference."""
-  titles = ('loss', 'gradient norm', *['relative difference, at least 1e-9'] * 2)
-  figure = subplots.make_subplots(2, 2, subplot_titles=titles, vertical_spacing=0.12)
-  x = list(range(1, config.steps + 1))
-  colours = dict(a='#2563b8', b='#c4581f')
-  for column, name in enumerate(CURVES, 1):
+def page(config, results):
+  """Both curves of the loss and of the gradient norm, and their relative difference."""
+  steps = list(range(1, config.steps + 1))
+  sections = []
+  for name, title in zip(CURVES, ('Loss', 'Gradient norm'), strict=True):
+    both = graph_objects.Figure()
     for side, dash in (('a', 'solid'), ('b', 'dot')):
-      line = dict(color=colours[side], dash=dash)
-      curve = graph_objects.Scatter(x=x, y=results[side][name], name=side, line=line)
-      figure.add_trace(curve.update(showlegend=column == 1), 1, column)
+      both.add_scatter(x=steps, y=results[side][name], name=side, line_dash=dash)
     a, b = (np.asarray(results[side][name]) for side in ('a', 'b'))
-    gap = np.maximum(difference(a, b), 1e-9).tolist()
-    points = graph_objects.Scatter(x=x, y=gap, mode='markers', showlegend=False)
-    figure.add_trace(points.update(marker_color='#5d6673'), 2, column)
-    figure.update_yaxes(type='log', exponentformat='power', row=2, col=column)
-    figure.update_xaxes(title='step', row=2, col=column)
-  said = '<br>'.join(f'{s}: {", ".join(_describe(config[s]))}' for s in ('a', 'b'))
-  figure.update_layout(title=said, height=720, margin_t=110, template='plotly_white')
-  files.write_text(path, figure.to_html(include_plotlyjs=True))
+    gap = graph_objects.Figure()
+    gap.add_scatter(x=steps, y=np.maximum(difference(a, b), LEAST), mode='markers')
+    gap.update_yaxes(type='log', exponentformat='power')
+    sections.append(
+      Section(
+        title,
+        [
+          Row(
+            [
+              _card(f'{name}_curves', title, both, ('role:0', 'role:1')),
+              _card(f'{name}_gap', f'Relative difference, at least {LEAST:g}', gap),
+            ]
+          )
+        ],
+      )
+    )
+  lines = [f'{side}: {", ".join(_describe(config[side]))}' for side in ('a', 'b')]
+  return Page('Two layouts', sections, lines)
+
+
+def _card(name, title, drawn, roles=('role:5',)):
+  axis = {'title': {'text': 'step'}}
+  figure = figures.figure(drawn, 300, xaxis=axis)
+  return Card([Plot(name, figures.paint(figure, roles))], title)
 
 
 def _describe(side):
   """What a layout says that is not 1, ['fsdp 2', 'microbatches 4', 'float32']."""
-  said = [f'{a} {n}' for a, n in side.mesh.items() if n != 1] or ['one device']
+  parts = [f'{a} {n}' for a, n in side.mesh.items() if n != 1] or ['one device']
   if side.mesh.stage > 1:
     p = side.pipeline
-    said.append(f'{p.form}, chunks {p.chunks}')
+    parts.append(f'{p.form}, chunks {p.chunks}')
   if side.microbatches > 1:
-    said.append(f'{side.microbatches} microbatches')
-  return [*said, side.dtype]
+    parts.append(f'{side.microbatches} microbatches')
+  return [*parts, side.dtype]

@@ -29,9 +29,9 @@ from experiments import tokenizer
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import files
 from llama3_jax.base import processes
+from llama3_jax.eval import report
 from llama3_jax.eval import stages
 from llama3_jax.eval import summary
-from llama3_jax.eval.report import page
 
 ALONE = True  # one process runs it
 
@@ -59,7 +59,7 @@ def main(config, workdir):
       chat = _round(config, run, number, chat, given)
     _evaluate(config, run)
     results = summary.collect(run)
-    page.write(summary.for_page(results), folder / 'report.html')
+    report.write(summary.for_page(results), folder / 'report.html')
     processes.write_json(folder / 'results.json', results)
   results = files.read_json(folder / 'results.json')
   failing = [check['name'] for check in results['checks'] if not check['pass']]

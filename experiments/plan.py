@@ -33,6 +33,7 @@ from llama3_jax.plan import topology
 from llama3_jax.post import dpo
 from llama3_jax.post import reward
 from llama3_jax.post import sft
+from llama3_jax.report import page as pages
 from llama3_jax.train import loss as losses
 from llama3_jax.train import optim
 from llama3_jax.train import part
@@ -51,8 +52,7 @@ def main(config, workdir):
   else:
     found = plan(config)
     text = report.text(found)
-    page = report.page(found)
-    files.write_text(folder / 'report.html', page)
+    pages.write(folder / 'report.html', report.page(found))
   files.write_text(folder / 'plan.txt', text)
   processes.write_json(folder / 'results.json', found)
   sys.stdout.write(text)

@@ -32,14 +32,15 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.data import sample_text
 from llama3_jax.data import shards
 from llama3_jax.data import tokenise
+from llama3_jax.report import page as pages
 from llama3_jax.scaling import answers
 from llama3_jax.scaling import benchmarks
 from llama3_jax.scaling import isoflop
 from llama3_jax.scaling import ladder
 from llama3_jax.scaling import measured
 from llama3_jax.scaling import mixes
-from llama3_jax.scaling import pages
 from llama3_jax.scaling import predict
+from llama3_jax.scaling import report
 from llama3_jax.scaling import valuation
 from llama3_jax.tasks import suite
 from llama3_jax.train import checkpoint
@@ -63,7 +64,7 @@ def main(config, folder):
   results['cpu_seconds'] = time.process_time() - start[1]  # of this start
   for name, rows in tables.items():
     files.write_text(folder / f'{name}.csv', _csv(rows))
-  files.write_text(folder / 'report.html', pages.document(content))
+  pages.write(folder / 'report.html', report.page(content))
   for line in content['said']:
     logging.info('%s', line)
   logging.info(
@@ -108,8 +109,8 @@ def live(config, folder):
       path = folder / ladder.name(r['index'])
       r |= _answers(config, path, run.model, {'all': asked})['all']
     two, results['two_steps'] = _two_steps(config, rows, fitted, found)
-  content = pages.study(rows, found, results, two)
-  return results, pages.tables(results), content
+  content = report.study(rows, found, results, two)
+  return results, report.tables(results), content
 
 
 def _check_hold_out(s):
@@ -291,8 +292,8 @@ def fit_isoflop(config, folder):
   found = isoflop.study(rows, s.window, s.samples, config.seed)
   results = {'rows': len(rows), 'isoflop': isoflop.summary(found)}
   results['extrapolated'] = isoflop.extrapolate(found, s.target)
-  content = pages.study(rows, found, results, None)
-  return results, pages.tables(results), content
+  content = report.study(rows, found, results, None)
+  return results, report.tables(results), content
 
 
 def fit_ladder(config, folder):
@@ -309,7 +310,7 @@ def fit_ladder(config, folder):
   results = {'method': chosen['method'], 'checks': checks, 'predictions': rows}
   results['targets'] = {n: 6 * params * tokens for n, params, tokens in s.targets}
   results['held_out'] = largest
-  content = pages.benchmarks(results, drawn)
+  content = report.benchmarks(results, drawn)
   tables = {'predictions': rows, 'held_out': largest['rows']}
   return results, tables, content
 
@@ -336,7 +337,7 @@ def rank_mixes(config, folder):
   for c in budgets[count:]:
     held = {n: [r for r in rows if r['budget'] == c] for n, rows in runs.items()}
     results['held_out'].append(mixes.compare(found, held, weights))
-  content = pages.mixes(results, found, seen)
+  content = report.mixes(results, found, seen)
   return results, {'ranking': [mixes.flat(r) for r in ranked]}, content
 
 
@@ -378,7 +379,7 @@ def value_data(config, folder):
   start = _row_losses(base, folder / 'base', model)
   rows = valuation.deltas(losses['control'], losses['treatment'], s.samples, start)
   results = {'deltas': rows, 'new': s.new, 'share': s.share, 'seeds': s.seeds}
-  return results, {'deltas': rows}, pages.valuation(results)
+  return results, {'deltas': rows}, report.valuation(results)
 
 
 def _row_losses(config, folder, model):

@@ -13,6 +13,7 @@ from llama3_jax.curate.machine import documents
 from llama3_jax.curate.machine import stages
 from llama3_jax.curate.reporting import margins
 from llama3_jax.curate.reporting import report
+from llama3_jax.report import page
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_the_page_has_classifiers_personal_data_and_documents_at_a_limit(tmp_pat
   entry = margins._empty()
   margins._add(entry, line, rows, np.array(['general'] * 2, object))
   assert (entry['below'], entry['above']) == (1, 1)
-  text = report.build(
+  shown = report.content(
     {
       'funnel': totals,
       'seconds': {},
@@ -76,5 +77,6 @@ def test_the_page_has_classifiers_personal_data_and_documents_at_a_limit(tmp_pat
       ],
     }
   )
+  text = page.render(shown)
   assert 'below 50, 1 of 2' in text and 'mail.example' in text and 't&lt;x&gt;' in text
   assert '0.900' in text and 'too few labels' in text

@@ -23,7 +23,7 @@ LAYERS = (
     'commandline',
     'sweep',
     'show',
-    'page',
+    'report',
     'quant',
   ),
   ('vocabulary', 'tokenizer', 'tool_calls', 'chat', 'model', 'kernels'),

@@ -195,5 +195,8 @@ def test_picture_shows_every_operation(tmp_path):
     assert len(set(cells) - {'.'}) == 40  # 10 microbatches, 2 chunks, both ways
   picture.write(tmp_path / 'p.html', {'a < b': s})
   page = (tmp_path / 'p.html').read_text()
-  assert page.count('class="forward"') == page.count('class="backward"') == 80
+  (trace,) = picture.figure(s)['data']
+  shade = np.array(trace['z'])
+  assert (shade > 0).sum() == (shade < 0).sum() == 80
+  assert trace['customdata'][0][0] == 'forward of chunk 0, microbatch 0'
   assert 'a &lt; b' in page and '0.1500' in page

@@ -25,6 +25,7 @@ from llama3_jax.plan import report
 from llama3_jax.plan import roofline
 from llama3_jax.plan import search
 from llama3_jax.plan import topology
+from llama3_jax.report import page as pages
 
 B8 = llama.SIZES['8b']
 
@@ -418,7 +419,7 @@ def test_report_says_what_to_change_and_needs_no_network():
   assert 'change model.remat' in report.verdict(RESULT)
   text = report.text(RESULT)
   assert 'all-gather' in text and 'MFU' in text and '6 L N H T' in text
-  page = report.page(RESULT)
+  page = pages.render(report.page(RESULT))
   assert '&lt;w&gt;' in page and ' src="' not in page and '<link' not in page
   data = page.split('id="figures">')[1].split('</script>')[0]
   assert set(json.loads(data)) == {'memory', 'time', 'moved'}

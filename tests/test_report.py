@@ -5,7 +5,15 @@ import re
 
 import numpy as np
 
-from llama3_jax.eval.report import page
+from llama3_jax.eval import report
+from llama3_jax.report import figures
+from llama3_jax.report import page
+from llama3_jax.report.blocks import Best
+from llama3_jax.report.blocks import Interval
+from llama3_jax.report.blocks import Page
+from llama3_jax.report.blocks import Plot
+from llama3_jax.report.blocks import Section
+from llama3_jax.report.blocks import Table
 
 
 def stage(name, low, high, steps=60, seed=0):
@@ -123,13 +131,17 @@ def example():
   }
 
 
+def build(results):
+  return page.render(report.content(results))
+
+
 def specs(text):
   found = re.search(r'id="figures">(.*?)</script>', text, re.DOTALL)
   return json.loads(found.group(1))
 
 
 def test_page_has_every_part_and_needs_no_network():
-  text = page.build(example())
+  text = build(example())
   assert set(specs(text)) == {
     'funnel',
     'loss',
@@ -146,22 +158,41 @@ def test_page_has_every_part_and_needs_no_network():
   assert text.count('* plotly.js v') == 1
 
 
+def test_every_element_has_an_id_of_its_own():
+  named = [
+    Section('Memory', [Plot('memory', figures.shares([('a', 'b', 1)], 's', 90))])
+  ]
+  for text in (build(example()), page.render(Page('two', named))):
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert all(f'figure-{name}' in ids for name in specs(text))
+
+
+def test_cells_show_intervals_verdicts_and_the_best():
+  row = [Interval(1.23456, '±3'), Best('<9>'), True, False, 0.000123456]
+  text = page.render(Page('t', [Section('s', [Table('abcde', [row])])]))
+  assert '<td>1.235 <small>±3</small></td>' in text
+  assert '<td class="best">&lt;9&gt;</td>' in text
+  assert text.count('class="pass"') == text.count('class="fail"') == 1
+  assert '<td>0.0001235</td>' in text
+
+
 def test_text_of_a_model_cannot_become_markup():
-  text = page.build(example())
+  text = build(example())
   assert '<script>bad()' not in text
   assert '&lt;b&gt;yes&lt;/b&gt;&lt;/script&gt;' in text
 
 
 def test_absent_parts_are_left_out():
-  text = page.build({'title': 'only checks', 'checks': example()['checks']})
+  text = build({'title': 'only checks', 'checks': example()['checks']})
   assert 'id="checks"' in text and 'id="needle"' not in text
   assert specs(text) == {}
-  assert specs(page.build({})) == {}
+  assert specs(build({})) == {}
 
 
 def test_stages_lie_end_to_end_with_a_line_at_each_boundary():
   results = example()
-  spec = specs(page.build(results))['loss']
+  spec = specs(build(results))['loss']
   shown = [
     s for s in results['stages'] if 'reward' not in s['name'] and 'dpo' not in s['name']
   ]
@@ -180,13 +211,13 @@ def test_rows_of_metrics_jsonl_are_taken_as_they_are():
     {'step': 2, 'tokens': 128, 'loss': 4.0, 'lr': 1e-3},
   ]
   stages = [{'name': n, 'seconds': 1.0, 'metrics': metrics} for n in ('a', 'dpo/1')]
-  drawn = specs(page.build({'stages': stages}))
+  drawn = specs(build({'stages': stages}))
   assert drawn['loss']['data'][0]['y'] == [None, 4.0]
   assert drawn['preference']['data'][0]['x'] == [1, 2]
 
 
 def test_report_is_written_whole(tmp_path):
-  page.write(example(), tmp_path / 'run' / 'report.html')
+  report.write(example(), tmp_path / 'run' / 'report.html')
   files = [path.name for path in (tmp_path / 'run').iterdir()]
   assert files == ['report.html']
 
@@ -200,7 +231,7 @@ def test_time_lost_to_restarts_is_shown_where_there_was_any():
     'lost_s': 0.0,
   }
   stage = {'name': 'pretrain', 'seconds': 100.0, 'goodput': account}
-  text = page.build({'stages': [stage]})
+  text = build({'stages': [stage]})
   assert '87%' in text and '12.5 s' in text and '>down<' in text
   assert 'undone steps' not in text
-  assert 'Goodput' not in page.build({'stages': [{'name': 'a', 'seconds': 1.0}]})
+  assert 'Goodput' not in build({'stages': [{'name': 'a', 'seconds': 1.0}]})

@@ -92,7 +92,8 @@ def write_files(paths, vocabulary, folder, each, field='documents', **options):
   """As `write`, of the documents in files, by tasks that run beside each other.
 
   A part is a run of files of options.part_bytes together, read BATCH_CHARACTERS at a
-  time, so memory does not grow with the corpus. The same call again writes only the parts that are missing.
+  time, so memory does not grow with the corpus. The same call again writes only the
+  parts that are missing.
 
   Args:
     paths: files of documents (data/texts.py), in order.

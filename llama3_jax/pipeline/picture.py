@@ -1,34 +1,19 @@
-"""Pictures of a pipeline schedule, as figure 6 of the paper: text, SVG, a page."""
-
-import html
+"""Pictures of a pipeline schedule, as figure 6 of the paper: text, a page."""
 
 import numpy as np
+import plotly.graph_objects as go
 
-from llama3_jax.base import files
 from llama3_jax.pipeline import schedule as schedules
+from llama3_jax.report import figures
+from llama3_jax.report import page as pages
+from llama3_jax.report.blocks import Card
+from llama3_jax.report.blocks import Page
+from llama3_jax.report.blocks import Plot
+from llama3_jax.report.blocks import Section
+from llama3_jax.report.blocks import Table
 
-CELL = 24  # pixels
-LEFT = 66
-STYLE = """
-svg, body { font: 12px system-ui, sans-serif; }
-body { background: #fff; color: #1d1f23; margin: 24px; max-width: 100%; }
-.scroll { overflow-x: auto; }
-text { fill: #1d1f23; text-anchor: middle; dominant-baseline: central; }
-text.stage { text-anchor: start; }
-rect { stroke: #fff; stroke-width: 1.5; }
-.idle { fill: #eceae5; }
-.forward { fill: #8fb4e3; }
-.backward { fill: #e9b08c; }
-table { border-collapse: collapse; margin: 8px 0 20px; }
-td, th { padding: 3px 14px 3px 0; text-align: left; font-weight: normal; }
-td { font-variant-numeric: tabular-nums; }
-@media (prefers-color-scheme: dark) {
-  body { background: #16181c; color: #e6e7e9; }
-  text.stage { fill: #e6e7e9; }
-  rect { stroke: #16181c; }
-  .idle { fill: #2a2d33; }
-}
-"""
+CELL = 26  # pixels, both ways
+MARGIN = 120
 
 
 def text(schedule):
@@ -72,59 +57,56 @@ def facts(schedule):
   ]
 
 
-def svg(schedule):
-  """The schedule as an SVG element: time to the right, a row a stage.
+def figure(schedule):
+  """The schedule as a figure: time to the right, a row a stage.
 
   Blue is forward, orange backward; later chunks of a stage are darker.
   """
-  width = LEFT + CELL * schedule.ticks
-  parts = []
-  for s in range(schedule.stages):
-    y = CELL * s
-    parts.append(f'<text class="stage" x="0" y="{y + CELL / 2}">stage {s}</text>')
-    for t in range(schedule.ticks):
-      parts.append(_cell(schedule, t, s, LEFT + CELL * t, y))
-  return (
-    f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" '
-    f'height="{CELL * schedule.stages}">{"".join(parts)}</svg>'
+  shape = schedule.op.shape
+  shade, number = np.zeros(shape), np.full(shape, '', dtype=object)
+  says = np.full(shape, 'idle', dtype=object)
+  for t, s in np.argwhere(schedule.op != schedules.IDLE):
+    c, m = int(schedule.chunk[t, s]), int(schedule.microbatch[t, s])
+    forward = schedule.op[t, s] == schedules.FORWARD
+    depth = (1 + c // schedule.stages) / schedule.chunks
+    shade[t, s] = depth if forward else -depth
+    number[t, s] = str(m)
+    name = 'forward' if forward else 'backward'
+    says[t, s] = f'{name} of chunk {c}, microbatch {m}'
+  cells = go.Heatmap(
+    z=shade.T.tolist(),
+    text=number.T.tolist(),
+    customdata=says.T.tolist(),
+    y=[f'stage {s}' for s in range(schedule.stages)],
+    texttemplate='%{text}',
+    hovertemplate='tick %{x}: %{customdata}<extra></extra>',
+    showscale=False,
+    zmin=-1,
+    zmax=1,
+    xgap=1,
+    ygap=1,
   )
-
-
-def _cell(schedule, t, s, x, y):
-  op = schedule.op[t, s]
-  place = f'x="{x}" y="{y}" width="{CELL}" height="{CELL}"'
-  if op == schedules.IDLE:
-    return f'<rect class="idle" {place}/>'
-  c, m = int(schedule.chunk[t, s]), int(schedule.microbatch[t, s])
-  name = 'forward' if op == schedules.FORWARD else 'backward'
-  shade = 1 - 0.55 * (schedule.chunks - 1 - c // schedule.stages) / schedule.chunks
-  return (
-    f'<rect class="{name}" fill-opacity="{shade:.2f}" {place}>'
-    f'<title>tick {t}: {name} of chunk {c}, microbatch {m}</title></rect>'
-    f'<text x="{x + CELL / 2}" y="{y + CELL / 2}">{m}</text>'
+  spec = figures.figure(
+    go.Figure(cells),
+    MARGIN + CELL * schedule.stages,
+    width=MARGIN + CELL * schedule.ticks,
+    xaxis={'title': {'text': 'tick'}, 'showgrid': False},
+    yaxis={'autorange': 'reversed', 'showgrid': False},
   )
+  spec['data'][0]['colorscale'] = [[0, 'role:1'], [0.5, 'line:'], [1, 'role:0']]
+  return spec
 
 
 def page(named):
-  """HTML page of {title: schedule}."""
-  parts = []
-  for title, schedule in named.items():
-    rows = ''.join(
-      f'<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'
-      for name, value in facts(schedule)
-    )
-    parts.append(
-      f'<h2>{html.escape(title)}</h2><div class="scroll">{svg(schedule)}</div>'
-      f'<table>{rows}</table>'
-    )
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f'<title>Pipeline schedule</title><style>{STYLE}</style></head>'
-    f'<body><h1>Pipeline schedule</h1>{"".join(parts)}</body></html>\n'
-  )
+  """The page of {title: schedule}."""
+  sections = []
+  for number, (title, schedule) in enumerate(named.items()):
+    plot = Plot(f'schedule{number}', figure(schedule))
+    table = Table(('', 'value'), facts(schedule))
+    sections.append(Section(title, [Card([plot]), Card([table])]))
+  return Page('Pipeline schedule', sections)
 
 
 def write(path, named):
-  """Write the page of {title: schedule} to `path`, atomically."""
-  files.write_text(path, page(named))
+  """Writes the page of {title: schedule} to `path`, whole or not at all."""
+  pages.write(path, page(named))

@@ -1,14 +1,17 @@
 """A plan as text and as a page."""
 
-import html
-
-from llama3_jax import page as pages
 from llama3_jax.plan import roofline
+from llama3_jax.report import figures
+from llama3_jax.report.blocks import Card
+from llama3_jax.report.blocks import Note
+from llama3_jax.report.blocks import Page
+from llama3_jax.report.blocks import Plot
+from llama3_jax.report.blocks import Section
+from llama3_jax.report.blocks import Table
 
 GIB = 2**30
 KINDS = ('parameters', 'frozen', 'optimizer', 'batch', 'cache', 'temporaries')
 KINDS += ('packing', 'code', 'reserved')
-HEIGHT = {'memory': 210, 'time': 250, 'moved': 280}  # pixels
 MEANING = {
   'packing': 'temporaries that do not fit together without gaps',
   'reserved': 'by the runtime',
@@ -105,87 +108,36 @@ def several(n, b):
   return f'{n} x {size(b["bytes"])}' if n > 1 else size(b['bytes'])
 
 
-def table(header, rows, wrapped=()):
-  """A table of text; columns named in `wrapped` are sentences."""
-  mark = {h: ' class="wrap" style="text-align:left"' for h in wrapped}
-  head = ''.join(f'<th{mark.get(h, "")}>{html.escape(h)}</th>' for h in header)
-  body = ''
-  for row in rows:
-    cells = zip(header, row)
-    body += '<tr>' + ''.join(
-      f'<td{mark.get(h, "")}>{html.escape(str(x))}</td>' for h, x in cells
-    )
-    body += '</tr>'
-  return (
-    f'<div class="card scroll"><table><thead><tr>{head}</tr></thead>'
-    f'<tbody>{body}</tbody></table></div>'
-  )
-
-
-def bars(rows, unit, height, line=None):
-  """A stacked horizontal bar: rows of (name, bar, value); `line`: (value, label)."""
-  data = [
-    {
-      'type': 'bar',
-      'orientation': 'h',
-      'name': name,
-      'x': [value],
-      'y': [bar],
-      'marker': {'color': f'role:{i}'},
-      'hovertemplate': f'{name}: %{{x:.3g}} {unit}<extra></extra>',
-    }
-    for i, (name, bar, value) in enumerate(rows)
-  ]
-  axis = {'gridcolor': 'line:', 'zeroline': False, 'fixedrange': True}
-  layout = {
-    'barmode': 'stack',
-    'height': height,
-    'margin': {'l': 90, 'r': 16, 't': 20, 'b': 90},
-    'paper_bgcolor': 'rgba(0,0,0,0)',
-    'plot_bgcolor': 'rgba(0,0,0,0)',
-    'font': {'family': 'system-ui, sans-serif', 'size': 12.5, 'color': 'ink:'},
-    'legend': {
-      'orientation': 'h',
-      'traceorder': 'normal',
-      'x': 0,
-      'y': 0,
-      'yref': 'container',
-      'yanchor': 'bottom',
-    },
-    'xaxis': {**axis, 'title': {'text': unit}, 'rangemode': 'tozero'},
-    'yaxis': {**axis, 'automargin': True},
-  }
-  if line:
-    value, label = line
-    layout['shapes'] = [
-      {
-        'type': 'line',
-        'x0': value,
-        'x1': value,
-        'y0': 0,
-        'y1': 1,
-        'yref': 'paper',
-        'line': {'color': 'soft:', 'dash': 'dot', 'width': 1.5},
-      }
-    ]
-    layout['annotations'] = [
-      {
-        'x': value,
-        'y': 1.06,
-        'yref': 'paper',
-        'text': label,
-        'showarrow': False,
-        'xanchor': 'right',
-        'font': {'color': 'soft:'},
-      }
-    ]
-  return {'data': data, 'layout': layout}
-
-
-def figures(r):
-  """{element id: plotly figure} of a plan."""
+def page(r):
+  """What the page of a plan shows."""
   t, m = r['time'], r['memory']
+  tiles = (
+    (size(m['used']), f'a device of {size(m["limit"])}'),
+    (f'{t["step_s"]:.3g} s', 'step, roofline'),
+    (f'{t["tokens_per_s_chip"]:,.0f}', 'tokens/s/chip'),
+    (f'{t["mfu_bound"]:.1%}', 'MFU bound, causal'),
+    (size(sum(c['bytes'] for c in r['collectives'])), 'collectives a step'),
+  )
+  plot = lambda name, figure: Card([Plot(name, figure)])
+  speed = f'{roofline.FORMULA}. Compute: {t["estimate"]}.'
+  sections = [
+    Section('Memory', [plot('memory', _memory(r))]),
+    Section('Temporaries at the fullest moment', [Card([_buffers(r)])]),
+    Section('Time', [plot('time', _time(r))], speed),
+    Section('Collectives', [plot('moved', _moved(r)), Card([_collectives(r)])]),
+    Section('Notes', [Note(text) for text in r['notes']]),
+  ]
+  return Page(title(r), sections, [verdict(r)], tiles)
+
+
+def _memory(r):
+  m = r['memory']
   held = [(k, 'memory', m['kinds'][k] / GIB) for k in KINDS if m['kinds'].get(k)]
+  return figures.shares(held, 'GiB', 210, (m['limit'] / GIB, 'limit'))
+
+
+def _time(r):
+  t = r['time']
   hidden = max(t['collectives_s'] - t['synchronous_s'], 0)
   spent = [
     ('compute', 'chip', t['compute_s']),
@@ -193,6 +145,10 @@ def figures(r):
     ('synchronous collectives', 'network', t['synchronous_s']),
     ('asynchronous collectives', 'network', hidden),
   ]
+  return figures.shares(spent, 's', 250, (t['ideal_s'], 'model FLOPs at peak'))
+
+
+def _moved(r):
   moved = [
     (
       f'{c["kind"]} {c["axes"]}{"" if c["asynchronous"] else " (sync)"}',
@@ -202,50 +158,7 @@ def figures(r):
     for c in r['collectives'][:7]
     if c['bytes'] > 0.01 * r['collectives'][0]['bytes']
   ]
-  return {
-    'memory': bars(held, 'GiB', HEIGHT['memory'], line=(m['limit'] / GIB, 'limit')),
-    'time': bars(
-      spent, 's', HEIGHT['time'], line=(t['ideal_s'], 'model FLOPs at peak')
-    ),
-    'moved': bars(moved, 'GiB a step', HEIGHT['moved']),
-  }
-
-
-def page(r):
-  """A self-contained page."""
-  t = r['time']
-  tiles = (
-    (size(r['memory']['used']), f'a device of {size(r["memory"]["limit"])}'),
-    (f'{t["step_s"]:.3g} s', 'step, roofline'),
-    (f'{t["tokens_per_s_chip"]:,.0f}', 'tokens/s/chip'),
-    (f'{t["mfu_bound"]:.1%}', 'MFU bound, causal'),
-    (size(sum(c['bytes'] for c in r['collectives'])), 'collectives a step'),
-  )
-  shown = ''.join(
-    f'<div class="card tile"><b>{html.escape(v)}</b><span>{html.escape(n)}</span></div>'
-    for v, n in tiles
-  )
-
-  def plot(name):
-    style = f'height:{HEIGHT[name]}px'
-    return (
-      f'<div class="card"><div class="plot" id="{name}" style="{style}"></div></div>'
-    )
-
-  drawn = figures(r)
-  notes = ''.join(f'<p class="note">{html.escape(n)}</p>' for n in r['notes'])
-  body = (
-    f'<header><h1>{html.escape(title(r))}</h1><p>{html.escape(verdict(r))}</p></header>'
-    f'<div class="tiles">{shown}</div>'
-    f'<section><h2>Memory</h2>{plot("memory")}</section>'
-    f'<section><h2>Temporaries at the fullest moment</h2>{_buffers(r)}</section>'
-    f'<section><h2>Time</h2><p class="note">{html.escape(roofline.FORMULA)}. Compute: '
-    f'{html.escape(t["estimate"])}.</p>{plot("time")}</section>'
-    f'<section><h2>Collectives</h2>{plot("moved")}{_moved(r)}</section>'
-    f'<section><h2>Notes</h2>{notes}</section>'
-    '<footer>Made by llama3_jax; every figure is computed from results.json.</footer>'
-  )
-  return pages.document(title(r), body, drawn)
+  return figures.shares(moved, 'GiB a step', 280)
 
 
 def _buffers(r):
@@ -254,23 +167,17 @@ def _buffers(r):
     (several(n, b), b['array'], b['what'], b['knob'], made(b), b['held'])
     for n, b in grouped(r['buffers'])
   ]
-  return table(header, rows, header[2:])
+  return Table(header, rows, sentences=header[2:])
 
 
-def _moved(r):
-  return table(
-    ('kind', 'axes', 'where', 'overlap', 'instructions', 'runs', 'bytes', 'seconds'),
-    [
-      (
-        c['kind'],
-        c['axes'],
-        c['where'],
-        'async' if c['asynchronous'] else 'sync',
-        c['count'],
-        c['runs'],
-        size(c['bytes']),
-        f'{c["seconds"]:.4f}',
-      )
-      for c in r['collectives']
-    ],
-  )
+def _collectives(r):
+  header = ('kind', 'axes', 'where', 'overlap', 'instructions', 'runs', 'bytes')
+  rows = [
+    (
+      *(c['kind'], c['axes'], c['where']),
+      'async' if c['asynchronous'] else 'sync',
+      *(c['count'], c['runs'], size(c['bytes']), f'{c["seconds"]:.4f}'),
+    )
+    for c in r['collectives']
+  ]
+  return Table((*header, 'seconds'), rows)

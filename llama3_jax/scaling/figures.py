@@ -5,7 +5,7 @@ import math
 import numpy as np
 import plotly.graph_objects as go
 
-from llama3_jax import page
+from llama3_jax.report import figures as drawing
 from llama3_jax.scaling import isoflop
 
 BAND = 'rgba(120,140,170,0.22)'
@@ -16,9 +16,9 @@ LABELS = ('NLL a character, nats', 'accuracy')
 
 def _finish(drawn, height, roles):
   """The JSON of a figure; roles: colour of each trace (None: as it is)."""
-  spec = page.figure(drawn, height)
-  legend = spec['layout']['legend']
-  spec['layout']['legend'] = {**page.BASE['legend'], **legend, 'traceorder': 'normal'}
+  spec = drawing.figure(drawn, height)
+  legend = {**drawing.BASE['legend'], **spec['layout']['legend']}
+  spec['layout']['legend'] = {**legend, 'traceorder': 'normal'}
   for letter in 'xy':
     axis = spec['layout'][f'{letter}axis']
     if axis.get('type') == 'log':

@@ -135,12 +135,12 @@ def scale_by_adam(c):
   return optax.GradientTransformation(init, update)
 
 
-@functools.cache
 def of(config):
   """The optimizer of the `optim` part of a config."""
   return create(configs.fill(OptimConfig(), config.optim, 'optim'))
 
 
+@functools.cache
 def create(c):
   """optax transformation: clip by global norm, AdamW, learning rate of the schedule.
 

@@ -1,25 +1,30 @@
 """The page of a curation run: funnel, rules, thresholds, languages, hosts (3.1.1)."""
 
-import html
-
 import plotly.graph_objects as go
 
-from llama3_jax import page
-from llama3_jax.base import files
 from llama3_jax.curate.reporting import margins
+from llama3_jax.report import figures
+from llama3_jax.report import page
+from llama3_jax.report.blocks import Card
+from llama3_jax.report.blocks import Details
+from llama3_jax.report.blocks import Note
+from llama3_jax.report.blocks import Page
+from llama3_jax.report.blocks import Plot
+from llama3_jax.report.blocks import Section
+from llama3_jax.report.blocks import Table
+from llama3_jax.report.blocks import Turn
 
 TOP = 25  # languages and hosts in a table
-STYLE = '<style>details { margin: 8px 0; overflow-wrap: anywhere; }</style>'
 SHOWN = 50  # problems
 
 
 def write(path, found):
-  """Writes the page of build(); found: see build."""
-  files.write_text(path, build(found))
+  """Writes the page of content(); found: see content."""
+  page.write(path, content(found))
 
 
-def build(found):
-  """A self-contained page.
+def content(found):
+  """What the page of a curation run shows.
 
   Args:
     found: dict: funnel (funnel.total), seconds {stage: CPU seconds}, lines (list of
@@ -28,11 +33,11 @@ def build(found):
   """
   steps = found['funnel']['steps']
   names, counts = zip(*((step['step'], step['documents']) for step in steps))
-  drawn = {'funnel': page.funnel(names, counts)}
+  funnel = Plot('funnel', figures.funnel(names, counts))
   parts = [
-    ('Funnel', page.place('funnel', drawn['funnel']) + _table(steps, found['seconds'])),
+    ('Funnel', [funnel, _steps(steps, found['seconds'])]),
     ('Rules', _rules(steps)),
-    ('Thresholds', _thresholds(found, drawn)),
+    ('Thresholds', _thresholds(found)),
     ('Thresholds tried again', _sweeps(found['sweeps'])),
     ('Classifiers', _models(found['models'])),
     ('Languages', _languages(steps)),
@@ -40,13 +45,12 @@ def build(found):
     ('Hosts with personal data', _personal(found['personal'])),
     ('What could not be read', _problems(found['funnel']['problems'])),
   ]
-  title = 'Curation'
-  body = f'<header><h1>{title}</h1><p>{_summary(steps)}</p></header>' + _tiles(found)
-  for head, content in parts:
-    if content:
-      body += f'<section><h2>{head}</h2><div class="card">{content}</div></section>'
-  body += '<footer>Made by llama3_jax; every figure is computed from work/.</footer>'
-  return page.document(title, body, drawn)
+  sections = [Section(title, [Card(inside)]) for title, inside in parts if inside]
+  return Page('Curation', sections, [_summary(steps)], _tiles(found))
+
+
+def _table(header, rows):
+  return [Table(header, rows)] if rows else []
 
 
 def _summary(steps):
@@ -61,21 +65,17 @@ def _summary(steps):
 def _tiles(found):
   steps = found['funnel']['steps']
   spent = sum(found['seconds'].values())
-  return page.tiles(
-    [
-      (f'{steps[-1]["documents"]:,}', 'documents left'),
-      (f'{steps[-1]["bytes"] / 1e6:,.1f} MB', 'of text'),
-      (f'{steps[-1]["tokens"] / 1e6:,.2f} M', 'tokens, estimated at 4 bytes each'),
-      (
-        f'{steps[0]["documents"] / max(spent, 1e-9):,.0f}',
-        'documents/s/core, all steps',
-      ),
-      (f'{spent:,.0f} s', 'CPU time'),
-    ]
-  )
+  rate = steps[0]['documents'] / max(spent, 1e-9)
+  return [
+    (f'{steps[-1]["documents"]:,}', 'documents left'),
+    (f'{steps[-1]["bytes"] / 1e6:,.1f} MB', 'of text'),
+    (f'{steps[-1]["tokens"] / 1e6:,.2f} M', 'tokens, estimated at 4 bytes each'),
+    (f'{rate:,.0f}', 'documents/s/core, all steps'),
+    (f'{spent:,.0f} s', 'CPU time'),
+  ]
 
 
-def _table(steps, seconds):
+def _steps(steps, seconds):
   rows, before = [], steps[0]['documents']
   for step in steps:
     spent = seconds.get(step['step'], 0.0)
@@ -94,7 +94,7 @@ def _table(steps, seconds):
     )
     before = step['documents']
   head = ('step', 'in', 'out', 'dropped', 'MB', 'M tokens', 'documents/s/core')
-  return page.table(head, rows)
+  return Table(head, rows)
 
 
 def _rules(steps):
@@ -104,10 +104,10 @@ def _rules(steps):
     for reason, count in step['dropped'].items()
   ]
   rows.sort(key=lambda row: -int(row[1].replace(',', '')))
-  return page.table(('dropped by', 'documents', 'MB'), rows) if rows else ''
+  return _table(('dropped by', 'documents', 'MB'), rows)
 
 
-def _thresholds(found, drawn):
+def _thresholds(found):
   """A histogram and the nearest samples of every rule that was measured."""
   parts = []
   for number, line in enumerate(found['lines']):
@@ -115,21 +115,19 @@ def _thresholds(found, drawn):
     count = entry['below'] + entry['above']
     if not count:
       continue
-    name = f'rule{number}'
-    drawn[name] = _histogram(entry['bins'], line)
     gone = entry['above'] if line.high else entry['below']
     side = 'above' if line.high else 'below'
-    parts.append(
-      # A figure has no width before it is open.
-      f'<details ontoggle="draw()"><summary>{html.escape(line.reason)} ({line.name}): '
-      f'{side} {line.limit:g}, {gone:,} of {count:,} documents</summary>'
-      f'{page.place(name, drawn[name])}{_samples(entry["near"], line)}</details>'
+    title = (
+      f'{line.reason} ({line.name}): {side} {line.limit:g}, {gone:,} of {count:,} '
+      'documents'
     )
-  note = (
-    f'{STYLE}<p class="note">Values of all documents that were measured, also of those '
-    'that another rule dropped first. The line is the threshold.</p>'
+    histogram = Plot(f'rule{number}', _histogram(entry['bins'], line))
+    parts.append(Details(title, [histogram, *_samples(entry['near'], line)]))
+  note = Note(
+    'Values of all documents that were measured, also of those that another rule '
+    'dropped first. The line is the threshold.'
   )
-  return note + ''.join(parts) if parts else ''
+  return [note, *parts] if parts else []
 
 
 def _histogram(bins, line):
@@ -141,14 +139,14 @@ def _histogram(bins, line):
   )
   top = max([1, *bins])
   mark = go.Scatter(x=[line.limit] * 2, y=[1, top], mode='lines', hoverinfo='skip')
-  spec = page.figure(
+  spec = figures.figure(
     go.Figure([bars, mark]),
     220,
     showlegend=False,
     xaxis={'title': {'text': line.column}, 'range': [low, high]},
     yaxis={'title': {'text': 'documents'}, 'type': 'log'},
   )
-  return page.paint(spec, ['role:0', 'role:5'])
+  return figures.paint(spec, ['role:0', 'role:5'])
 
 
 def _samples(near, line):
@@ -159,13 +157,8 @@ def _samples(near, line):
   ):
     verdict = 'over the limit' if above == line.high else 'within it'
     head = ' · '.join(x for x in (verdict, f'{value:.4g}', lang, url) if x)
-    parts.append(_lines(head, ' '.join(text.split())[:300]))
-  return ''.join(parts)
-
-
-def _lines(head, text):
-  """A block of text that wraps, under a small head."""
-  return f'<div class="turn"><i>{html.escape(head)}</i>{html.escape(text)}</div>'
+    parts.append(Turn(' '.join(text.split())[:300], head))
+  return parts
 
 
 def _sweeps(sweeps):
@@ -174,7 +167,7 @@ def _sweeps(sweeps):
     for limit, (over, alone) in zip(entry['limits'], entry['counts']):
       rows.append((entry['rule'], f'{limit:g}', f'{over:,}', f'{alone:,}'))
   head = ('rule', 'limit', 'documents over it', 'of which no other rule drops')
-  return page.table(head, rows) if rows else ''
+  return _table(head, rows)
 
 
 def _models(models):
@@ -186,7 +179,7 @@ def _models(models):
     for name, labels, held, accuracy, area in models
   ]
   head = ('classifier', 'labels', 'held out', 'accuracy', 'AUC')
-  return page.table(head, rows) if rows else ''
+  return _table(head, rows)
 
 
 def _auc(area):
@@ -209,12 +202,12 @@ def _languages(steps):
     for name, *counts in rows
   ]
   head = ('language', 'found', *(steps[i]['step'] for i in at), 'left')
-  return page.table(head, rows) if rows else ''
+  return _table(head, rows)
 
 
 def _hosts(funnel):
   rows = [(h, f'{n:,}') for h, n in list(funnel['hosts'].items())[:TOP]]
-  return page.table(('host', 'left'), rows) if rows else ''
+  return _table(('host', 'left'), rows)
 
 
 def _personal(hosts):
@@ -224,12 +217,11 @@ def _personal(hosts):
     for host, total, flagged, hits, gone in hosts
   ]
   head = ('host', 'documents', 'hits', 'too much', 'host dropped')
-  return page.table(head, rows) if rows else ''
+  return _table(head, rows)
 
 
 def _problems(problems):
   """The first of them; funnel.json has more."""
-  shown = [f'<div class="turn">{html.escape(line)}</div>' for line in problems[:SHOWN]]
-  if more := len(problems) - SHOWN:
-    shown += [f'<p class="note">{more:,} more in funnel.json</p>'] if more > 0 else []
-  return ''.join(shown)
+  more = len(problems) - SHOWN
+  notes = [Note(f'{more:,} more in funnel.json')] if more > 0 else []
+  return [Turn(line) for line in problems[:SHOWN]] + notes

@@ -1,8 +1,12 @@
 """What the page and the tables of each kind of study hold (3.2)."""
 
-import html
-
-from llama3_jax import page
+from llama3_jax.report.blocks import Card
+from llama3_jax.report.blocks import Interval
+from llama3_jax.report.blocks import Page
+from llama3_jax.report.blocks import Plot
+from llama3_jax.report.blocks import Row
+from llama3_jax.report.blocks import Section
+from llama3_jax.report.blocks import Table
 from llama3_jax.scaling import figures
 from llama3_jax.scaling import mixes as candidates
 
@@ -275,52 +279,26 @@ def valuation(results):
   return {'title': 'Value of a data set', 'said': said, 'figures': [], 'tables': tables}
 
 
-def document(content):
-  """One self-contained page of what the functions above give: title, said [str],
-  figures [(name, heading, note, figure or a pair of them)], tables [(heading, note,
-  list of dicts)]."""
-  style = ' style="margin-top: 8px"'
-  said = ''.join(f'<p{style}>{html.escape(line)}</p>' for line in content['said'])
-  body = f'<header><h1>{html.escape(content["title"])}</h1>{said}</header>'
-  drawn = {}
+def page(content):
+  """The page of what the functions above give: title, said [str], figures [(name,
+  heading, note, figure or a pair of them)], tables [(heading, note, list of dicts)]."""
+  sections = []
   for name, heading, note, figure in content['figures']:
     if isinstance(figure, tuple):  # side by side, on a phone one below the other
-      parts = {f'{name}_{i}': part for i, part in enumerate(figure)}
+      cards = [Card([Plot(f'{name}_{i}', part)]) for i, part in enumerate(figure)]
+      sections.append(Section(heading, [Row(cards)], note))
     else:
-      parts = {name: figure}
-    body += _section(heading, note, *(page.place(n, f) for n, f in parts.items()))
-    drawn |= parts
+      sections.append(Section(heading, [Card([Plot(name, figure)])], note))
   for heading, note, rows in content['tables']:
-    body += _section(heading, note, _table(rows))
-  body += '<footer>Made by llama3_jax; all of it is in results.json.</footer>'
-  return page.document(content['title'], body, drawn)
+    cells = [[_cell(value) for value in row.values()] for row in rows]
+    table = Table(list(rows[0]), cells, wide=True)
+    sections.append(Section(heading, [Card([table])], note))
+  return Page(content['title'], sections, content['said'])
 
 
-def _section(heading, note, *inside):
-  cards = ''.join(f'<div class="card">{part}</div>' for part in inside)
-  if len(inside) > 1:
-    cards = f'<div class="pair">{cards}</div>'
-  return (
-    f'<section><h2>{html.escape(heading)}</h2><p class="note">{html.escape(note)}</p>'
-    f'{cards}</section>'
-  )
-
-
-def _table(rows):
-  head = ''.join(f'<th>{html.escape(str(k))}</th>' for k in rows[0])
-  lines = []
-  for row in rows:
-    cells = ''.join(f'<td>{_value(v)}</td>' for v in row.values())
-    lines.append(f'<tr>{cells}</tr>')
-  return (
-    '<div class="scroll"><table class="wide"><thead><tr>'
-    f'{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-  )
-
-
-def _value(value):
+def _cell(value):
+  """A cell of the table: (value, low, high) is a value with its interval."""
   if isinstance(value, (tuple, list)) and len(value) == 3:
-    return f'{_value(value[0])} <small>[{_value(value[1])}, {_value(value[2])}]</small>'
-  if isinstance(value, float):
-    return f'{value:.4g}'
-  return html.escape(str(value))
+    low, high = (f'{x:.4g}' if isinstance(x, float) else str(x) for x in value[1:])
+    return Interval(value[0], f'[{low}, {high}]')
+  return value

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 from plotly import subplots
 
-from llama3_jax import page
+from llama3_jax.report import figures as drawing
 
 POST = ('reward', 'dpo', 'ppo')  # their losses are not next-token losses
 
@@ -77,8 +77,8 @@ def loss(stages: Sequence[dict]) -> dict | None:
         marker={'size': 7, 'symbol': 'circle-open'} if held_out else None,
       )
       roles.append(f'role:{i}')
-  spec = page.paint(
-    page.figure(
+  spec = drawing.paint(
+    drawing.figure(
       figure,
       380,
       xaxis={'title': {'text': title}},
@@ -119,9 +119,9 @@ def preference_loss(stages: Sequence[dict]) -> dict | None:
     roles.append(f'role:{list(dict.fromkeys(seen)).index(turn)}')
   figure.update_xaxes(title_text='step', nticks=4)
   figure.update_yaxes(nticks=5)
-  spec = page.figure(figure, 300)
-  spec['layout']['legend'] = {**page.BASE['legend'], 'y': -0.32}
-  return page.paint(spec, roles)
+  spec = drawing.figure(figure, 300)
+  spec['layout']['legend'] = {**drawing.BASE['legend'], 'y': -0.32}
+  return drawing.paint(spec, roles)
 
 
 def rate(stages: Sequence[dict]) -> dict | None:
@@ -141,7 +141,7 @@ def rate(stages: Sequence[dict]) -> dict | None:
       line={'width': 1.8},
       showlegend=False,
     )
-  spec = page.figure(
+  spec = drawing.figure(
     figure,
     300,
     xaxis={'title': {'text': title}, 'nticks': 5},
@@ -152,7 +152,7 @@ def rate(stages: Sequence[dict]) -> dict | None:
       'tickformat': '.0e',
     },
   )
-  page.paint(spec, [f'role:{i}' for i in range(len(stages))])
+  drawing.paint(spec, [f'role:{i}' for i in range(len(stages))])
   return _boundaries(spec, ends)
 
 
@@ -174,7 +174,7 @@ def needle(
       colorbar={'thickness': 10, 'tickformat': '.0%', 'outlinewidth': 0, 'nticks': 3},
     )
   )
-  spec = page.figure(
+  spec = drawing.figure(
     figure,
     320,
     xaxis={
@@ -204,7 +204,7 @@ def margins(values: Sequence[float]) -> dict | None:
       hovertemplate='margin %{x}: %{y} pairs<extra></extra>',
     )
   )
-  spec = page.figure(
+  spec = drawing.figure(
     figure,
     300,
     bargap=0.06,
@@ -222,7 +222,7 @@ def margins(values: Sequence[float]) -> dict | None:
       'line': {'color': 'soft:', 'width': 1.5, 'dash': 'dot'},
     }
   ]
-  return page.paint(spec, ['role:2'])
+  return drawing.paint(spec, ['role:2'])
 
 
 def best_of_k(points: Sequence[dict]) -> dict | None:
@@ -267,7 +267,7 @@ def best_of_k(points: Sequence[dict]) -> dict | None:
       'tickmode': 'auto',
       'nticks': 6,
     }
-  spec = page.figure(
+  spec = drawing.figure(
     figure,
     300,
     xaxis={
@@ -280,8 +280,8 @@ def best_of_k(points: Sequence[dict]) -> dict | None:
     **layout,
   )
   spec['data'][0]['error_y']['color'] = 'role:0'
-  spec['layout']['legend'] = {**page.BASE['legend'], 'y': -0.28}
-  return page.paint(spec, roles)
+  spec['layout']['legend'] = {**drawing.BASE['legend'], 'y': -0.28}
+  return drawing.paint(spec, roles)
 
 
 def cost(stages: Sequence[dict], field: str, scale: float, unit: str) -> dict | None:
@@ -301,11 +301,11 @@ def cost(stages: Sequence[dict], field: str, scale: float, unit: str) -> dict | 
       cliponaxis=False,
     )
   )
-  spec = page.figure(
+  spec = drawing.figure(
     figure,
     70 + 28 * len(kept),
     bargap=0.3,
     yaxis={'autorange': 'reversed', 'gridcolor': 'rgba(0,0,0,0)'},
     xaxis={'title': {'text': unit}, 'nticks': 5, 'range': [0, 1.2 * max(values)]},
   )
-  return page.paint(spec, ['role:5' if field == 'memory_bytes' else 'role:4'])
+  return drawing.paint(spec, ['role:5' if field == 'memory_bytes' else 'role:4'])
