@@ -3,7 +3,7 @@
 import numpy as np
 import post_examples as toy
 import pytest
-import test_post_experiments as post
+import toy_post as post
 
 from configs import sft as sft_config
 from experiments import sft

@@ -13,7 +13,7 @@ import numpy as np
 import post_examples as toy
 import pyarrow as pa
 import pyarrow.parquet as pq
-import test_weights_goldens as goldens
+import toy_files as goldens
 import zstandard
 
 from experiments import tokenizer as tokenizer_stage

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 
+import crawls as curation
 import pytest
-import test_curate_run as curation
 
 from llama3_jax.curate.reading import warc
 

@@ -5,11 +5,11 @@ import re
 import signal
 import time
 
+import damage as damage
+import jobs as processes
 import pytest
-import test_loop as loops
-import test_processes as processes
-import test_weights_damage as damage
-from test_processes import group  # noqa: F401
+import toy_run as loops
+from jobs import group  # noqa: F401
 
 from llama3_jax.train import checkpoint
 

@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 import readers
-from test_fields import BAD
+from bad_values import BAD
 
 import experiment
 from llama3_jax import commandline

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-import test_loop as loops
+import toy_run as loops
 
 from llama3_jax.train import metrics
 

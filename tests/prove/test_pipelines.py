@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-import test_pipeline as base
+import toy_pipeline as base
 
 from llama3_jax import axes
 from llama3_jax import feed

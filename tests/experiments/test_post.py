@@ -1,0 +1,130 @@
+"""Post-training in miniature: every experiment on a toy model, in a chain."""
+
+import json
+
+import jax
+import numpy as np
+import post_examples as toy
+import pytest
+import toy_post
+
+from configs import average as average_config
+from configs import dpo as dpo_config
+from configs import evaluate as evaluate_config
+from configs import reject as reject_config
+from configs import reward as reward_config
+from configs import sft as sft_config
+from experiments import average
+from experiments import chat
+from experiments import dpo
+from experiments import evaluate
+from experiments import reject
+from experiments import reward
+from experiments import sft
+from llama3_jax.chat import Message
+from llama3_jax.train import checkpoint
+
+root = toy_post.root  # fixture
+
+
+def rows(path):
+  return [json.loads(line) for line in path.read_text().split('\n') if line]
+
+
+@pytest.fixture(scope='module')
+def chain(root):
+  """Results of all stages: SFT, reward model, rejection, DPO."""
+  found = {}
+  config = toy_post.training(sft_config.get_config(), root, 'base')
+  found['sft'] = sft.main(config, str(root / 'sft'))
+  config = toy_post.training(reward_config.get_config(), root, 'base')
+  found['reward'] = reward.main(config, str(root / 'reward'))
+  config = reject_config.get_config()
+  config.init_from, config.reward_from = str(root / 'sft'), str(root / 'reward')
+  config.data.tokenizer = str(root / 'bytes.model')
+  config.update(dict(samples=3, batch=4))
+  config.data.tasks, config.sample.max_new = 6, 6
+  found['reject'] = reject.main(config, str(root / 'reject'))
+  config = toy_post.training(dpo_config.get_config(), root, 'sft')
+  found['dpo'] = dpo.main(config, str(root / 'dpo'))
+  return found
+
+
+def test_stages_train_and_leave_their_results(chain, root):
+  for stage in ('sft', 'reward', 'dpo'):
+    logged = rows(root / stage / 'metrics.jsonl')
+    losses = [row['loss'] for row in logged if 'loss' in row]
+    assert len(losses) == 3 and np.all(np.isfinite(losses))
+    assert any('eval_loss' in row for row in logged)
+    assert (root / stage / 'final' / 'model.json').exists()
+  assert 0 <= chain['reward']['accuracy'] <= 1
+  assert len(chain['reward']['margins']) == chain['reward']['n']
+
+
+def test_first_dpo_step_has_the_loss_of_the_reference(chain, root):
+  first = rows(root / 'dpo' / 'metrics.jsonl')[0]
+  np.testing.assert_allclose(first['eval/contrast'], np.log(2), rtol=1e-4)
+  np.testing.assert_allclose(first['eval/chosen'], 0, atol=1e-3)
+
+
+def test_rejection_writes_sft_rows_and_a_curve(chain, root):
+  kept = rows(root / 'reject' / 'sft.jsonl')
+  assert len(kept) == chain['reject']['kept'] <= chain['reject']['prompts'] == 6
+  assert all(row['messages'][-1]['role'] == 'assistant' for row in kept)
+  assert [point['k'] for point in chain['reject']['best_of_k']] == [1, 2, 3]
+  assert len(rows(root / 'reject' / 'candidates.jsonl')) == 6
+
+
+def test_finished_stages_are_not_run_again(chain, root):
+  config = toy_post.training(sft_config.get_config(), root, 'base')
+  assert sft.main(config, str(root / 'sft')) == chain['sft']
+
+
+def test_average_lies_between_its_members(chain, root):
+  config = average_config.get_config()
+  config.members = (str(root / 'sft'), str(root / 'dpo'))
+  average.main(config, str(root / 'average'))
+  mean, a, b = (
+    checkpoint.load(str(root / name))[0] for name in ('average', 'sft', 'dpo')
+  )
+  for m, x, y in zip(*map(jax.tree.leaves, (mean, a, b))):
+    np.testing.assert_allclose(m, (x + y) / 2, rtol=1e-5, atol=1e-7)
+
+
+def test_evaluation_scores_every_task(chain, root):
+  config = evaluate_config.get_config()
+  config.init_from, config.tokenizer = str(root / 'dpo'), str(root / 'bytes.model')
+  config.update(dict(examples=2, max_new=4, batch=4, tasks=('copy', 'sort')))
+  found = evaluate.main(config, str(root / 'evaluate'))
+  assert set(found['tasks']) == {'copy', 'sort', 'macro'}
+
+
+def test_chat_forgets_the_oldest_turns_first(root):
+  tokenizer = toy.tokenizer(root)
+  messages = [Message('system', 'S')]
+  for i in range(6):
+    messages += [Message('user', f'question {i}'), Message('assistant', 'yes')]
+  messages.append(Message('user', 'last'))
+  kept, ids = chat.fit(tokenizer, messages, 1, 90)
+  assert kept[0] == messages[0] and kept[-1] == messages[-1]
+  assert len(ids) <= 90 and 1 < len(kept) < len(messages)
+  assert kept[1].role == 'user'
+
+
+def test_chat_answers_until_the_input_ends(chain, root, monkeypatch, capsys):
+  from configs import chat as chat_config
+
+  config = chat_config.get_config()
+  config.init_from, config.tokenizer = str(root / 'dpo'), str(root / 'bytes.model')
+  config.sample.max_new, config.length = 4, 64
+  lines = iter(['hi', '', 'more'])
+
+  def typed(_):
+    try:
+      return next(lines)
+    except StopIteration:
+      raise EOFError from None
+
+  monkeypatch.setattr('builtins.input', typed)
+  assert chat.main(config, str(root / 'chat')) == {'turns': 2}
+  assert '(new dialog)' in capsys.readouterr().out
