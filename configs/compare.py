@@ -4,6 +4,7 @@ import ml_collections
 
 from llama3_jax import config as configs
 from llama3_jax.config import ModelConfig
+from llama3_jax.pipeline.plans import PipelineConfig
 
 MODEL = ModelConfig(
   4, 64, 4, 2, 16, 192, vocab_size=512, dtype='float32', attention='auto'
@@ -16,12 +17,11 @@ def layout(**mesh):
   return ml_collections.ConfigDict(
     dict(
       mesh=dict(sizes, **mesh),
-      microbatches=1,
-      dtype='float32',
-      attention='auto',
-      remat='none',
-      # see pipeline.run.PipelineConfig
-      pipeline=dict(chunks=1, group=0, form='aligned', bare=False, together=False),
+      microbatches=1,  # parts of a batch, gradients summed
+      dtype='float32',  # of the computation
+      attention='auto',  # as model.attention
+      remat='none',  # as model.remat
+      pipeline=configs.section(PipelineConfig()),
     )
   )
 
@@ -31,22 +31,22 @@ def get_config():
   c.experiment = 'compare'
   c.seed = 0
   c.steps = 20
-  c.batch = 8
-  c.length = 64
+  c.batch = 8  # rows a step
+  c.length = 64  # tokens a row
   c.model = configs.model_fields(MODEL)
-  c.a = layout()
+  c.a = layout()  # one device, unless it is told otherwise
   c.b = layout(fsdp=2, stage=2, tensor=2)
   c.b.microbatches = 4
   c.data = ml_collections.ConfigDict(
     dict(
       root='',  # folder of token shards, one folder a source; '': synthetic tokens
-      positions='row',
+      positions='row',  # or 'document': RoPE positions restart in each document
     )
   )
-  c.optim = ml_collections.ConfigDict(
+  c.optim = ml_collections.ConfigDict(  # fields of OptimConfig
     dict(peak=1e-3, warmup=10, decay=1000, eps=1e-8, clip=1.0)
   )
-  c.z_loss = 0.0
+  c.z_loss = 0.0  # weight of the squared log-normalizer
   # Largest relative differences that pass. In float32 they grow from 1e-7 with the
   # steps; two curves that differ by a mistake differ at the first.
   c.tolerance = 1e-4  # of the loss

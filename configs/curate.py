@@ -17,7 +17,7 @@ def get_config(arg='herd'):
   c.samples = arg == 'herd'
   c.inputs = ()  # 'path' or 'category=path': WARC, Parquet, JSONL; .gz, .zst; URLs
   if c.samples:
-    c.languages = samples.LANGUAGES
+    c.languages = samples.LANGUAGES  # of the translations that are fetched
     c.code_characters = 6_000_000  # of the standard library, at most
     c.offline = False  # True: do not try the package registry
   c.engine = 'local'  # processes here; 'ray': Daft on Ray

@@ -8,8 +8,8 @@ def get_config(size='tiny'):
   c.experiment = 'dpo'
   c.init_from = 'runs/herd/sft_2'  # also the reference model
   c.data.pairs = 'extreme'  # of three responses: best and worst; or 'all', 'adjacent'
-  c.beta = 0.1
-  c.nll = 0.2
+  c.beta = 0.1  # how strongly the margin counts against the reference (4.1.4)
+  c.nll = 0.2  # weight of the chosen answer's negative log-likelihood
   if size == 'tiny':
     c.optim.update(dict(peak=3e-5, warmup=10, decay=80, floor=0.1))
     c.train.update(dict(steps=80, batch=16, length=72))

@@ -18,8 +18,8 @@ def get_config(arg='chat'):
   c.tasks = ('copy', 'sort', 'arithmetic', 'needle', 'format')
   c.examples = 100  # held-out examples of each task
   c.dialogs = 2  # of each task, kept for the reader
-  c.max_new = 24
-  c.batch = 16
+  c.max_new = 24  # tokens of an answer, at most
+  c.batch = 16  # prompts decoded together
   c.data = ml_collections.ConfigDict(
     dict(root='', batch=16, length=256, batches=4, positions='row')
   )  # root: folder of token shards, for the held-out loss of each source

@@ -19,7 +19,7 @@ def get_config(asked='reference'):
   c.documents = 'runs/herd/curate/documents'  # folder of .jsonl.gz
   c.sample = 500  # documents that are asked about
   c.characters = 600  # of a document that the model sees
-  c.batch = 8
+  c.batch = 8  # prompts decoded together
   c.settings = ml_collections.ConfigDict(
     dict(temperature=0.0, top_p=1.0, top_k=0, max_new=8)
   )

@@ -54,7 +54,7 @@ def _live(c, plan):
       vocabulary=512,  # base ranks of the corpus made here, where data.root is ''
       questions=600,  # 4-way: which passage goes on a held-out text? `mixes`: of each
       prompt=48,  # tokens
-      answer=16,
+      answer=16,  # tokens of each of the four
       step='linear',  # of FLOPs to NLL: linear, power or chinchilla
     )
   )
@@ -86,7 +86,8 @@ def _measured(mode):
   c.experiment = 'scaling'
   c.seed = 0
   c.data = ''  # folder of the measured runs
-  c.scaling = ml_collections.ConfigDict(dict(mode=mode, samples=1000))
+  c.scaling = ml_collections.ConfigDict(dict(mode=mode))
+  c.scaling.samples = 1000  # of the bootstrap
   return c
 
 

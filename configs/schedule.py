@@ -18,9 +18,9 @@ def get_config(preset='figure6'):
   stages, chunks, microbatches, group = PRESETS[preset]
   c = ml_collections.ConfigDict()
   c.experiment = 'schedule'
-  c.stages = stages
-  c.chunks = chunks
-  c.microbatches = microbatches
+  c.stages = stages  # of the pipeline
+  c.chunks = chunks  # of the model a stage has
+  c.microbatches = microbatches  # of a batch
   c.group = group  # 0: as many as stages (depth-first)
   c.form = 'aligned'  # aligned | 1f1b | gpipe
   return c
