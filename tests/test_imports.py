@@ -26,7 +26,7 @@ LAYERS = (
     'report',
     'quant',
   ),
-  ('vocabulary', 'tokenizer', 'tool_calls', 'chat', 'model', 'kernels'),
+  ('vocabulary', 'tokenizer', 'tool_calls', 'chat', 'text', 'model', 'kernels'),
   ('curate', 'data', 'reliable'),
   ('train', 'pipeline', 'scaling', 'plan'),
   ('generate', 'tasks', 'tools'),
