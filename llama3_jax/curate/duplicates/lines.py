@@ -1,11 +1,13 @@
 """De-duplication of lines within buckets of documents, in the manner of ccNet (3.1.1).
 
 The key of a line has no case, punctuation and control characters, digits are 0, and
-runs of spaces are one. A line seen more than `limit` times goes, all copies: ccNet
-keeps the first; the paper removes the lines.
+runs of spaces are one. All copies of a line seen more than `limit` times are removed,
+as in the paper; ccNet keeps the first.
 """
 
 import dataclasses
+from collections.abc import Iterable
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +26,7 @@ class Config:
     limit: copies that stay.
     scope: where copies count together, out of documents.SCOPES.
     bucket: documents of a bucket.
-    categories: left alone: `else:` is no boilerplate.
+    categories: documents that are left alone: a repeated `else:` is not boilerplate.
   """
 
   limit: int = 6
@@ -33,13 +35,13 @@ class Config:
   categories: tuple[str, ...] = ('code',)
 
 
-def emit(batches, config):
-  """{'keys': (key, count)} of the lines of a shard."""
+def emit(batches: Iterable[pa.RecordBatch], config: Config) -> dict[str, pa.Table]:
+  """{'keys': (key uint64, count uint32)} of the lines of a shard."""
   keys, counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
   waiting = []
   for batch in batches:
-    found = _keys(batch, config)[1]
-    waiting.append(found[found != 0])
+    hashes = _keys(batch, config)[1]
+    waiting.append(hashes[hashes != 0])
     if sum(map(len, waiting)) > max(len(keys), 1 << 20):
       keys, counts = _merge(keys, counts, waiting)
       waiting = []
@@ -47,22 +49,29 @@ def emit(batches, config):
   return {'keys': pa.table({'key': keys, 'count': counts.astype(np.uint32)})}
 
 
-def reduce(rows, config):
-  """(key,) of the lines that are too frequent."""
+def reduce(rows: pa.Table, config: Config) -> pa.Table:
+  """Table of one column, key, of the lines that are too frequent."""
   key, order, first = key_files.ordered(rows)
   count = rows['count'].to_numpy().astype(np.int64)[order]
   total = np.add.reduceat(count, first) if len(first) else count
   return pa.table({'key': key[first][total > config.limit]})
 
 
-def resolve(reduced, sides, config):
+def resolve(
+  reduced: Iterable[pa.Table], sides: Iterable[pa.Table], config: Config
+) -> dict[str, np.ndarray]:
   """State: keys, sorted uint64 [n], of the lines to remove."""
-  found = [np.zeros(0, np.uint64), *(table['key'].to_numpy() for table in reduced)]
-  return {'keys': np.sort(np.concatenate(found))}
+  parts = [np.zeros(0, np.uint64), *(table['key'].to_numpy() for table in reduced)]
+  return {'keys': np.sort(np.concatenate(parts))}
 
 
-def step(batch, config, state):
-  """Removes the frequent lines; without any other, 'line.nothing_left'."""
+def step(
+  batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray]
+) -> pa.RecordBatch:
+  """Removes the frequent lines.
+
+  A document without any other line is dropped as 'line.nothing_left'.
+  """
   words, keys = _keys(batch, config)
   remove = key_files.lookup(state['keys'], keys)[1] & (keys != 0)
   return repetition.cut(batch, words, remove, 'line.nothing_left')
@@ -81,9 +90,9 @@ def _keys(batch, config):
 
 
 def _merge(keys, counts, waiting):
-  """Adds lists of keys to counted keys."""
+  """(keys, counts) of counted keys with those of lists of keys added."""
   new, number = np.unique(np.concatenate([keys[:0], *waiting]), return_counts=True)
-  every, place = np.unique(np.concatenate([keys, new]), return_inverse=True)
+  every, index = np.unique(np.concatenate([keys, new]), return_inverse=True)
   total = np.zeros(len(every), np.int64)
-  np.add.at(total, place, np.concatenate([counts, number]))
+  np.add.at(total, index, np.concatenate([counts, number]))
   return every, total

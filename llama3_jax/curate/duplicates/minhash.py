@@ -4,11 +4,13 @@ A signature is the least of each of bands x rows hash functions over the word n-
 a document. Two documents of Jaccard similarity s share a band with probability
 1 - (1 - s^rows)^bands: 0.77 at s = 0.75, 0.92 at 0.8. Clusters are connected components
 of shared bands; a member is dropped only if its signature agrees with the survivor's,
-so a chain of similar documents does not pull in what is unlike the survivor. To verify,
-8 bits of every minimum are kept (Li and Koenig 2010).
+so a chain of similar documents does not drop documents that are unlike the survivor. To
+verify, 8 bits of every minimum are kept (Li and Koenig 2010).
 """
 
 import dataclasses
+from collections.abc import Iterable
+from collections.abc import Mapping
 
 import numba
 import numpy as np
@@ -37,10 +39,10 @@ class Config:
     scope: where documents are compared, out of documents.SCOPES; nothing = everywhere.
     bucket: documents of a bucket.
     verify: estimated similarity to the survivor from which a member is dropped.
-    prefer: what the survivor has most of, first things first, out of PREFER; quality
-      is the column `quality_column`. Of equals, the first stays.
-    max_characters: of a document that are read: a huge one fills its signature and
-      glues unrelated ones together.
+    prefer: properties of which the survivor has the most, the first one first, out of
+      PREFER; quality is the column `quality_column`. Of equals, the first stays.
+    max_characters: characters of a document that are read: the signature of a huge one
+      has so low minima that unrelated documents would be connected.
   """
 
   bands: int = 14
@@ -54,8 +56,8 @@ class Config:
   max_characters: int = 500_000
 
 
-def emit(batches, config):
-  """{'keys': (key, id) of every band, 'side': what resolve needs of every document}."""
+def emit(batches: Iterable[pa.RecordBatch], config: Config) -> dict[str, pa.Table]:
+  """{'keys': (key, id) of every band, 'side': columns that resolve() needs}."""
   keys, sides = [], []
   for batch in batches:
     words = texts.analyse(batch, limit=config.max_characters)
@@ -67,13 +69,13 @@ def emit(batches, config):
     ids = np.asarray(batch['id'])[rows]
     ids_of_bands = np.repeat(ids, config.bands)
     keys.append(pa.table([bands.ravel(), ids_of_bands], schema=KEYS))
-    places = pa.array(rows, pa.int64())
-    length = pc.binary_length(batch['text'].take(places)).cast(pa.int64())
+    positions = pa.array(rows, pa.int64())
+    length = pc.binary_length(batch['text'].take(positions)).cast(pa.int64())
     short = (signature[rows] & 0xFF).astype(np.uint8).tobytes()
     width = config.bands * config.rows
     side = {
       'id': ids,
-      'date': pc.fill_null(batch['date'].take(places), ''),
+      'date': pc.fill_null(batch['date'].take(positions), ''),
       'length': length,
       'signature': pa.Array.from_buffers(
         pa.binary(width), len(rows), [None, pa.py_buffer(short)]
@@ -85,7 +87,7 @@ def emit(batches, config):
           f'curate.document.quality_column: no column {config.quality_column!r} yet; '
           'there is lang_score'
         )
-      quality = batch[config.quality_column].take(places).cast(pa.float32())
+      quality = batch[config.quality_column].take(positions).cast(pa.float32())
       side['quality'] = pc.fill_null(quality, -np.inf)
     sides.append(pa.table(side))
   if not keys:
@@ -96,7 +98,7 @@ def emit(batches, config):
   }
 
 
-def signatures(words, config):
+def signatures(words: texts.Words, config: Config) -> np.ndarray:
   """uint32 [documents, bands * rows]: least hashes of each document's n-grams."""
   numbers = np.arange(config.bands * config.rows, dtype=np.uint64)
   xor = (texts.mixed(numbers * 2 + 1) >> np.uint64(32)).astype(np.uint32)
@@ -107,7 +109,7 @@ def signatures(words, config):
   return result
 
 
-def band_keys(signature, scope, config):
+def band_keys(signature: np.ndarray, scope: np.ndarray, config: Config) -> np.ndarray:
   """uint64 [documents, bands]: equal where documents of a scope share a band."""
   parts = signature.reshape(-1, config.bands, config.rows).astype(np.uint64)
   band = np.arange(config.bands, dtype=np.uint64)[None]
@@ -117,8 +119,8 @@ def band_keys(signature, scope, config):
   return key
 
 
-def reduce(rows, config):
-  """(a, b): the documents b that share a band with a, the first of each band."""
+def reduce(rows: pa.Table, config: Config) -> pa.Table:
+  """Table (a, b) of ids: documents b share a band with a, the first one of the band."""
   _, order, first = key_files.ordered(rows)
   ids = rows['id'].to_numpy()[order]
   count = np.diff(np.append(first, len(ids)))
@@ -131,7 +133,9 @@ def reduce(rows, config):
   return pa.table({'a': a[a != members], 'b': members[a != members]})
 
 
-def resolve(reduced, sides, config):
+def resolve(
+  reduced: Iterable[pa.Table], sides: Iterable[pa.Table], config: Config
+) -> dict[str, np.ndarray]:
   """State: ids (sorted) of the documents to drop, and the sizes of their clusters.
 
   Memory grows with the documents that share a band with another, not with all.
@@ -148,7 +152,9 @@ def resolve(reduced, sides, config):
   return {'ids': nodes[gone], 'values': sizes[gone].astype(np.float32)}
 
 
-def step(batch, config, state):
+def step(
+  batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray]
+) -> pa.RecordBatch:
   """Drops all but one document of a cluster, as 'document.duplicate' (its size)."""
   return key_files.drop(batch, state, 'document.duplicate')
 
@@ -156,7 +162,7 @@ def step(batch, config, state):
 def _components(tables):
   """(nodes, label): sorted ids that have an edge, and the component of each.
 
-  Edges are replaced by a star a component whenever they have become many.
+  Whenever there are many edges, those of a component are replaced by a star.
   """
   edges = np.zeros((2, 0), np.uint64)
   waiting, count, forest = [], 0, 0
@@ -187,27 +193,27 @@ def _ranked(nodes, label, sides, config):
   width = config.bands * config.rows
   signature = np.zeros((len(nodes), width), np.uint8)
   length, quality = np.zeros(len(nodes), np.int64), np.zeros(len(nodes), np.float32)
-  dates, places = [], []
+  dates, indices = [], []
   for side in sides:
     side = side.combine_chunks()
-    place, found = key_files.lookup(nodes, side['id'].to_numpy())
-    rows, place = np.flatnonzero(found), place[found]
+    index, present = key_files.lookup(nodes, side['id'].to_numpy())
+    rows, index = np.flatnonzero(present), index[present]
     if len(rows) == 0:
       continue
     part = side.take(pa.array(rows)).combine_chunks()
     raw = part['signature'].chunk(0)
     data = np.frombuffer(raw.buffers()[1], np.uint8)
     data = data[raw.offset * width : (raw.offset + len(raw)) * width]
-    signature[place] = data.reshape(-1, width)
-    length[place] = part['length'].to_numpy()
+    signature[index] = data.reshape(-1, width)
+    length[index] = part['length'].to_numpy()
     if config.quality_column:
-      quality[place] = part['quality'].to_numpy()
+      quality[index] = part['quality'].to_numpy()
     dates.append(part['date'].combine_chunks())
-    places.append(place)
+    indices.append(index)
   date = np.zeros(len(nodes), np.int64)
   if dates:
     ranks = pc.rank(pa.chunked_array(dates), tiebreaker='dense').to_numpy()
-    date[np.concatenate(places)] = ranks.astype(np.int64)
+    date[np.concatenate(indices)] = ranks.astype(np.int64)
   values = {'date': date, 'length': length, 'quality': quality}
   preferred = [-values[name] for name in reversed(config.prefer)]
   return np.lexsort((nodes, *preferred, label)), signature

@@ -1,6 +1,8 @@
 """De-duplication by URL: the newest copy of a page stays (3.1.1)."""
 
 import dataclasses
+from collections.abc import Iterable
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -23,29 +25,36 @@ class Config:
   bucket: int = 30_000_000  # documents
 
 
-def emit(batches, config):
+def emit(batches: Iterable[pa.RecordBatch], config: Config) -> dict[str, pa.Table]:
   """{'keys': (key, id, date)} of the documents with a URL."""
   parts = []
   for batch in batches:
     rows = documents.alive(batch)
-    found = documents.take(batch, 'url', rows)
-    rows = rows[[bool(url) for url in found]]
+    addresses = documents.take(batch, 'url', rows)
+    rows = rows[[bool(url) for url in addresses]]
     hashes = [
       xxhash.xxh3_64_intdigest(urls.normalise(url).encode('utf-8', 'replace'))
-      for url in found
+      for url in addresses
       if url
     ]
     key = np.array(hashes, np.uint64) ^ documents.scope(
       batch, config.scope, config.bucket
     )[rows].astype(np.uint64)
-    places = pa.array(rows, pa.int64())
-    columns = [texts.mixed(key), batch['id'].take(places), batch['date'].take(places)]
+    positions = pa.array(rows, pa.int64())
+    columns = [
+      texts.mixed(key),
+      batch['id'].take(positions),
+      batch['date'].take(positions),
+    ]
     parts.append(pa.table(columns, schema=SCHEMA))
   return {'keys': pa.concat_tables(parts) if parts else SCHEMA.empty_table()}
 
 
-def reduce(rows, config):
-  """(id, copies) of the documents that have a newer copy; of equal dates the first."""
+def reduce(rows: pa.Table, config: Config) -> pa.Table:
+  """Table (id, copies) of the documents that have a newer copy.
+
+  Of copies of the same date, the first stays.
+  """
   date = pc.rank(pc.fill_null(rows['date'], ''), tiebreaker='dense').to_numpy()
   ids, key = rows['id'].to_numpy(), rows['key'].to_numpy()
   order = np.lexsort((ids, -date.astype(np.int64), key))
@@ -55,11 +64,15 @@ def reduce(rows, config):
   return pa.table({'id': ids[order][~best], 'copies': copies[~best].astype(np.int32)})
 
 
-def resolve(reduced, sides, config):
+def resolve(
+  reduced: Iterable[pa.Table], sides: Iterable[pa.Table], config: Config
+) -> dict[str, np.ndarray]:
   """State: ids (sorted) of the documents to drop, and how many copies there are."""
   return key_files.drops(reduced, 'copies')
 
 
-def step(batch, config, state):
+def step(
+  batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray]
+) -> pa.RecordBatch:
   """Drops every document of which a newer copy exists, as 'url.older'."""
   return key_files.drop(batch, state, 'url.older')

@@ -1,6 +1,6 @@
-"""Which measures of a block speak for its being text, and how much (blocks.py).
+"""Model of the blocks that are text: a weight for each step of a measure (blocks.py).
 
-Boosted steps, made by `python bench/extraction.py FOLDER --train` from pages with
+Boosted steps, trained by `python bench/extraction.py FOLDER --train` on pages with
 hand-made article bodies. (measure, threshold, value): where the measure is above the
 threshold, the value counts.
 """

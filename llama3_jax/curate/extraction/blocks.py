@@ -1,22 +1,23 @@
-"""Which blocks of a page are its text (3.1.1).
+"""Chooses the blocks of a page that are its text (3.1.1).
 
 resiliparse keeps 98% of an article, but captions, by-lines, teasers and notices too.
 Its reduced HTML is cut into blocks here; each gets a few measures of itself and of its
-neighbours; a sum of steps over these measures (block_model.py) says whether it stays.
-Code, formulas, and tables and lists of plain words inside the article always stay.
+neighbours; a sum of steps over these measures (block_model.py) decides whether it is
+kept. Code, formulas, and tables and lists of plain words inside the article always are.
 """
 
 import dataclasses
 import functools
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 LINK = re.compile(r'<a href="[^"]*">(.*?)</a>')
 LEAD = re.compile(r'\s*(?:<(?:ul|ol|li|br)>\s*)*<(h[1-6]|p|li|pre)>|\s*<(ul|ol)>')
 TAG = re.compile(r'</?(?:h[1-6]|p|ul|ol|li|pre|br|a)(?: href="[^"]*")?>')
-MARK = re.compile('\ue000(\\d+)\ue001')  # stands for code or a formula
+MARK = re.compile('\ue000(\\d+)\ue001')  # in place of code or a formula
 ENDS = '.!?。！？…"”»।؟'
 # Words of notices around articles; looked for in short blocks only.
 NOTICES = (
@@ -30,7 +31,7 @@ NOTICES = (
 SHORT = 300  # characters
 MEASURES = ('chars', 'link', 'end', 'p', 'heading', 'item', 'bare', 'notice')
 PLACES = ('before', 'first', 'last', 'start', 'finish', 'total')
-# What a block sees of the two blocks before it (-2, -1) and after it (1, 2).
+# Measures of the two blocks before (-2, -1) and after (1, 2) that a block also gets.
 NEAR = tuple(MEASURES.index(name) for name in ('chars', 'link', 'end', 'p', 'notice'))
 NAMES = (
   *MEASURES,
@@ -45,9 +46,9 @@ class Block:
 
   Fields:
     tag: h1 to h6, p, li, pre; '' for text in any other element.
-    text: without markup; marks stand for code and formulas.
+    text: without markup, with marks in place of code and formulas.
     link: characters inside links.
-    gap: whether an empty line stands before it.
+    gap: whether an empty line is before it.
   """
 
   tag: str
@@ -56,9 +57,9 @@ class Block:
   gap: bool
 
 
-def parse(reduced):
+def parse(reduced: str) -> list[Block]:
   """Blocks of resiliparse's minimal HTML."""
-  found, gap = [], False
+  result, gap = [], False
   for line in reduced.replace('<br>\n', '<br>').split('\n'):
     if not line or line.isspace():
       gap = True
@@ -74,13 +75,13 @@ def parse(reduced):
       text = text.replace('&amp;', '&')
     text = text.strip()
     if text:
-      found.append(Block(tag, text, min(link, len(text)), gap))
+      result.append(Block(tag, text, min(link, len(text)), gap))
       gap = False
-  return found
+  return result
 
 
-def join(found):
-  """The text of blocks."""
+def join(found: Sequence[Block]) -> str:
+  """The text of blocks, with a line break or an empty line between two."""
   parts = []
   for block in found:
     if parts:
@@ -89,7 +90,9 @@ def join(found):
   return ''.join(parts)
 
 
-def keep(found, model):
+def keep(
+  found: Sequence[Block], model: tuple[float, tuple[tuple[str, float, float], ...]]
+) -> list[Block]:
   """The blocks that are the page's text.
 
   Args:
@@ -114,26 +117,26 @@ def _columns(steps):
   return column, np.array(threshold), np.array(value)
 
 
-def measures(found):
-  """(np.float64 [blocks, NAMES], bool [blocks]: long sentences without links)."""
+def measures(found: Sequence[Block]) -> tuple[np.ndarray, np.ndarray]:
+  """(float64 [blocks, NAMES], bool [blocks]: long sentences without links)."""
   own = np.array([_own(block) for block in found], float)
   chars, link, end = own[:, 0], own[:, 1], own[:, 2]
   solid = (chars > np.log(80)) & (link < 0.33) & (end > 0)
   mass = np.where(solid, np.exp(chars), 0.0)
   before = np.cumsum(mass) - mass
   total = max(before[-1] + mass[-1], 1.0)
-  place, at = np.arange(len(found)), np.flatnonzero(solid)
-  first, last = (at[0], at[-1]) if len(at) else (0, len(found) - 1)
-  where = np.empty((len(found), len(PLACES)))
-  where[:, 0] = before / total  # share of the solid text that stands before
-  where[:, 1] = place - first
-  where[:, 2] = last - place
-  where[:, 3] = place
-  where[:, 4] = place[::-1]
-  where[:, 5] = np.log(total)
+  index, rows = np.arange(len(found)), np.flatnonzero(solid)
+  first, last = (rows[0], rows[-1]) if len(rows) else (0, len(found) - 1)
+  position = np.empty((len(found), len(PLACES)))
+  position[:, 0] = before / total  # share of the solid text that is before it
+  position[:, 1] = index - first
+  position[:, 2] = last - index
+  position[:, 3] = index
+  position[:, 4] = index[::-1]
+  position[:, 5] = np.log(total)
   near = own[:, NEAR]
   beside = [_shift(near, step) for step in (1, -1, 2, -2)]
-  return np.concatenate([own, where, *beside], 1), solid
+  return np.concatenate([own, position, *beside], 1), solid
 
 
 def _own(block):
@@ -170,14 +173,14 @@ def _shift(x, step):
 
 def _inside(found, solid):
   """bool [blocks]: code, formulas; rows and items of words next to solid text."""
-  at = np.flatnonzero(solid)
-  first, last = (at[0], at[-1]) if len(at) else (len(found), -1)
+  rows = np.flatnonzero(solid)
+  first, last = (rows[0], rows[-1]) if len(rows) else (len(found), -1)
   result, follows = [], False
-  for place, block in enumerate(found):
+  for index, block in enumerate(found):
     words = block.link <= 0.3 * len(block.text)
     listed = words and (block.tag == 'li' or '\t' in block.text)
     # A list at the end of an article follows its last paragraph without a break.
-    follows = place == last or (follows and listed)
+    follows = index == last or (follows and listed)
     kept = block.tag == 'pre' or MARK.search(block.text) is not None
-    result.append(kept or (listed and (first <= place <= last or follows)))
+    result.append(kept or (listed and (first <= index <= last or follows)))
   return result

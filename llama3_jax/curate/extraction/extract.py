@@ -1,15 +1,18 @@
 """Main text of an HTML page: boilerplate out; code, formulas, tables kept (3.1.1).
 
 A page is scanned (markup.py) and refused where it costs too much. Formulas and code are
-set aside as marks; resiliparse finds the main content; blocks.py keeps the blocks
-that are text; markdown markers go; the marks become what they stand for. Pages of code
-and mathematics, by their category or by how much of it they hold, are extracted for
-recall instead: all their blocks but lists of links, and every piece of code.
+replaced by marks; resiliparse finds the main content; blocks.py keeps the blocks that
+are text; markdown markers are removed; formulas and code take the place of their marks.
+Pages of code and mathematics, by their category or by how much of it they hold, are
+extracted for recall instead: all their blocks but lists of links, and every piece of
+code.
 """
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
@@ -24,9 +27,8 @@ from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.machine import documents
 
 MODES = ('auto', 'prose', 'recall')
-TABS = re.compile(
-  r'[ \xa0]{0,9}\t[ \xa0\t]*+'
-)  # resiliparse puts two between table cells
+# resiliparse puts two between table cells.
+TABS = re.compile(r'[ \xa0]{0,9}\t[ \xa0\t]*+')
 # Never content, whatever the page.
 ALWAYS = ('.headerlink', '.anchorjs-link', '.mw-editsection', 'nav', 'select')
 # Around an article, not of it; words that sites rarely put on a container of text.
@@ -96,7 +98,11 @@ class Page:
   lang: str | None = None
 
 
-def step(batch, config=Config(), state=None):
+def step(
+  batch: pa.RecordBatch,
+  config: Config = Config(),
+  state: Mapping[str, np.ndarray] | None = None,
+) -> pa.RecordBatch:
   """Extracts every page with html; drops pages that cost too much or have no text.
 
   Adds extract.kind, extract.lang (text), extract.code_share, extract.formulas,
@@ -136,23 +142,30 @@ def step(batch, config=Config(), state=None):
   return documents.drop(batch, drops)
 
 
-def refuse(page, config=Config()):
+def refuse(
+  page: bytes | pa.Buffer, config: Config = Config()
+) -> tuple[str, float] | markup.Markup:
   """(reason, value) where a page (bytes or buffer) costs too much; else its Markup."""
   if len(page) > config.max_bytes:
     return 'extract.too_large', float(len(page))
-  found = markup.scan(page)
-  if found.depth > config.max_depth:
-    return 'extract.too_deep', float(found.depth)
-  if found.nodes > config.max_nodes:
-    return 'extract.too_many_nodes', float(found.nodes)
-  if found.walk > config.max_walk:
-    return 'extract.too_deep', float(found.walk)
-  if found.pairs > config.max_pairs:
-    return 'extract.too_many_attributes', float(found.pairs)
-  return found
+  cost = markup.scan(page)
+  if cost.depth > config.max_depth:
+    return 'extract.too_deep', float(cost.depth)
+  if cost.nodes > config.max_nodes:
+    return 'extract.too_many_nodes', float(cost.nodes)
+  if cost.walk > config.max_walk:
+    return 'extract.too_deep', float(cost.walk)
+  if cost.pairs > config.max_pairs:
+    return 'extract.too_many_attributes', float(cost.pairs)
+  return cost
 
 
-def extract(html, config=Config(), category='general', found=None):
+def extract(
+  html: str,
+  config: Config = Config(),
+  category: str = 'general',
+  found: markup.Markup | None = None,
+) -> Page:
   """The main text of one page.
 
   Args:
@@ -189,7 +202,7 @@ def extract(html, config=Config(), category='general', found=None):
 
 
 def _mark(aside, text, display=None, delimit=False):
-  """Puts code (display None) or a formula aside; returns what stands for it."""
+  """Sets code (display None) or a formula aside; returns its mark."""
   if delimit and display is not None:
     text = f'$${text}$$' if display else f'${text}$'
   aside.append((text, display is None))
@@ -245,13 +258,13 @@ def _prose(tree, config):
 
 def _recall(tree, aside):
   """All blocks but lists of links; the whole page where code would be missing."""
-  found = _reduced(tree, ALWAYS, comments=True)
-  if len({m for b in found for m in blocks.MARK.findall(b.text)}) < len(aside):
+  kept = _reduced(tree, ALWAYS, comments=True)
+  if len({m for b in kept for m in blocks.MARK.findall(b.text)}) < len(aside):
     skip = (*ALWAYS, 'header', 'footer', 'button')
-    found = _reduced(tree, skip, main=False, comments=True)
+    kept = _reduced(tree, skip, main=False, comments=True)
   return [
     block
-    for block in found
+    for block in kept
     if block.link <= 0.6 * len(block.text) or blocks.MARK.search(block.text)
   ]
 
@@ -260,7 +273,7 @@ def _keep_short_lists(tree):
   """Makes <ol> of the <ul> of words that resiliparse would take for menus.
 
   It takes every <ul> near the root for navigation. (Collections of resiliparse are
-  sliced wherever they are iterated over: that takes linear time, iteration does not.)
+  sliced before iteration: slicing takes linear time, direct iteration quadratic.)
   """
   for node in tree.body.query_selector_all(SHALLOW)[:]:
     if 60 * len(node.query_selector_all('a')) <= len(node.text):

@@ -1,19 +1,21 @@
-"""Formulas of a page as TeX or, where it has none, as readable text; each once (3.1.1).
+"""Formulas of a page as TeX or, without TeX, as readable text; each once (3.1.1).
 
 Collections of resiliparse are sliced, [:]: iteration over one takes quadratic time.
 
 Handles MathML, KaTeX, MathJax 2 and 3, TeX scripts, Wikipedia's images and images whose
-alt text is TeX. Every formula becomes a mark in the DOM, so that nothing that follows
-(white space, boilerplate rules, markdown) touches its source.
+alt text is TeX. Every formula is replaced by a mark in the DOM, so that later steps
+(white space, boilerplate rules, markdown) do not change its source.
 """
 
 import re
+from collections.abc import Callable
 
+from resiliparse.parse.html import DOMNode
 from resiliparse.parse.html import HTMLTree
 
 TEX = re.compile(r'\\[a-zA-Z]+|[_^]\{|^\$.*\$$', re.DOTALL)
 TEX_CLASS = re.compile(r'(^|[\s_-])(tex|latex|math)([\s_-]|$)', re.IGNORECASE)
-CONTAINERS = (  # outermost first: what is inside one goes with it
+CONTAINERS = (  # outermost first: inner ones are removed with it
   '.mwe-math-element, .katex-display, .katex, mjx-container, .MathJax_Display, '
   '.MathJax, .MathJax_SVG, .MathJax_CHTML, .MathJax_SVG_Display'
 )
@@ -42,21 +44,21 @@ FENCED = {
 SKIP = ('annotation', 'annotation-xml', 'mphantom', 'script', 'style')
 
 
-def replace(tree, mark):
-  """Puts a mark in the place of every formula of the page.
+def replace(tree: HTMLTree, mark: Callable[[str, bool], str]) -> int:
+  """Replaces every formula of the page by a mark.
 
   Args:
     tree: HTMLTree, changed.
-    mark: function (source, display: bool) -> text that stands for the formula.
+    mark: function (source, display: bool) -> mark in place of the formula.
 
   Returns:
-    How many formulas there are.
+    Number of formulas.
   """
   count = 0
   scripts = tree.body.query_selector_all('script[type^="math/tex"]')[:]
   named = {(node.getattr('id') or '') for node in scripts} - {''}
   for node in tree.body.query_selector_all('.MathJax_Preview')[:]:
-    node.parent.remove_child(node)  # decompose() would free what we may still hold
+    node.parent.remove_child(node)  # decompose() frees nodes that are still referenced
   for node in tree.body.query_selector_all(CONTAINERS)[:]:
     if not _attached(tree, node):
       continue
@@ -78,7 +80,7 @@ def replace(tree, mark):
   return count
 
 
-def source(node):
+def source(node: DOMNode) -> str:
   """TeX (annotation, else alttext) or readable text of a <math> element."""
   note = node.query_selector('annotation[encoding*="tex" i]')
   text = note.text if note else ''
@@ -86,7 +88,7 @@ def source(node):
   return text or _tidy(readable(node))
 
 
-def readable(node, depth=0):
+def readable(node: DOMNode, depth: int = 0) -> str:
   """Presentation MathML as a line of text: (a)/(b), x^2, sqrt(y)."""
   if node.tag in (None, '', '#text'):
     return node.text
@@ -162,18 +164,18 @@ def _container(node):
 
 def _glyphs(node):
   """MathJax 3 without assistive MathML names its characters only in attributes."""
-  found = []
+  characters = []
   for glyph in node.query_selector_all('mjx-c, [data-c]')[:]:
     code = glyph.getattr('data-c') or ''
     named = re.search(r'\bmjx-c([0-9A-Fa-f]{1,6})\b', glyph.getattr('class') or '')
     code = named[1] if named else code
     if re.fullmatch('[0-9A-Fa-f]{1,6}', code) and int(code, 16) < 0x110000:
-      found.append(chr(int(code, 16)))
-  return ''.join(found)
+      characters.append(chr(int(code, 16)))
+  return ''.join(characters)
 
 
 def _put(tree, node, text, display, mark):
-  """Replaces a node by the mark of its source; 1, or 0 where there is none."""
+  """Replaces a node by the mark of its source; returns 1, or 0 without a source."""
   text = (text or '').strip()
   if not text or node.parent is None:
     return 0

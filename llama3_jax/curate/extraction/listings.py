@@ -1,10 +1,14 @@
 """Code of a page, set aside character by character (3.1.1).
 
-White space is the syntax of some code: nothing that follows (extraction, boilerplate
-rules, markdown) may touch it, so every block becomes a mark in the DOM.
+White space is the syntax of some code: later steps (extraction, boilerplate rules,
+markdown) must not change it, so every block is replaced by a mark in the DOM.
 """
 
 import re
+from collections.abc import Callable
+
+from resiliparse.parse.html import DOMNode
+from resiliparse.parse.html import HTMLTree
 
 BLOCKS = 'pre, xmp, listing, plaintext'
 # Line numbers that highlighters put beside the code, buttons, and signs of headings.
@@ -16,12 +20,12 @@ LINES = ('div', 'li', 'tr', 'p')  # highlighters that make an element of each li
 NEWLINES = re.compile(r'\r\n?')
 
 
-def set_aside(tree, mark):
+def set_aside(tree: HTMLTree, mark: Callable[[str], str]) -> int:
   """Replaces the content of every code block by a mark.
 
   Args:
     tree: HTMLTree, changed.
-    mark: function text -> text that stands for it.
+    mark: function text -> mark in place of the text.
 
   Returns:
     Characters of code in the page.
@@ -29,7 +33,8 @@ def set_aside(tree, mark):
   body, count = tree.body, 0
   for node in body.query_selector_all(GUTTERS)[:]:
     if node.parent is not None:
-      node.parent.remove_child(node)  # decompose() would free what we may still hold
+      # decompose() frees nodes that are still referenced.
+      node.parent.remove_child(node)
   for node in body.query_selector_all(BLOCKS)[:]:
     if node.query_selector(BLOCKS) is not None:
       continue  # the inner one is the block
@@ -46,7 +51,7 @@ def set_aside(tree, mark):
   return count
 
 
-def code(tree, node):
+def code(tree: HTMLTree, node: DOMNode) -> str:
   """The text of a code block, line by line, without empty lines around it."""
   if '<br' in (html := node.html):
     for line in node.query_selector_all('br')[:]:
@@ -62,7 +67,7 @@ def code(tree, node):
 
 
 def _lines(tree, node):
-  """Text in which elements that stand for lines end with a line break."""
+  """Text in which elements that make up lines end with a line break."""
   for child in reversed(node.query_selector_all(', '.join(LINES))[:]):
     if not child.text.endswith('\n'):
       child.append_child(tree.create_text_node('\n'))

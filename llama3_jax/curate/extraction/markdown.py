@@ -1,7 +1,7 @@
 """Markdown markers, which the paper found harmful in web text (3.1.1).
 
-Every repetition in the patterns is possessive: the time is linear in the text
-whatever it holds.
+Every repetition in the patterns is possessive, so that the time is linear in the text,
+whatever its content.
 """
 
 import re
@@ -30,7 +30,7 @@ MARKERS = [
 ]
 
 
-def strip(text):
+def strip(text: str) -> str:
   """Removes markdown markers, keeps the words."""
   for signs, pattern, replacement in MARKERS:
     if any(sign in text for sign in signs):

@@ -1,16 +1,17 @@
-"""What a page's markup costs to parse and what is in it, from one pass over its bytes.
+"""Cost of parsing a page's markup, and its contents, from one pass over its bytes.
 
-An HTML parser builds whatever it is told to: a million nested elements, a copy of every
-open <font> in every paragraph, an element with a million attributes. Time and memory of
-parsing and of extraction are bounded by the numbers here, so that a page can be refused
-before it is parsed; and passes that look for code or formulas run only where there are
-some. About 1 ns a byte.
+An HTML parser builds whatever the markup asks for: a million nested elements, a copy of
+every open <font> in every paragraph, an element with a million attributes. Time and
+memory of parsing and of extraction are bounded by the numbers here, so that a page can
+be refused before it is parsed; and passes that look for code or formulas run only where
+there are some. About 1 ns a byte.
 """
 
 import dataclasses
 
 import numba
 import numpy as np
+import pyarrow as pa
 
 VOID = 'area base br col embed frame hr img input link meta param source track wbr'
 # Their end tag may be left out, so an open one says nothing about depth.
@@ -40,7 +41,7 @@ SCRIPT, IMG, UL = (_codes(name)[0] for name in ('script', 'img', 'ul'))
 
 @dataclasses.dataclass(frozen=True)
 class Markup:
-  """What is in one page.
+  """Counts of the markup of one page.
 
   Fields:
     nodes: upper estimate of the elements that the parser makes, copies included.
@@ -64,7 +65,7 @@ class Markup:
   lists: int
 
 
-def scan(page):
+def scan(page: bytes | pa.Buffer) -> Markup:
   """Markup of a page (its UTF-8 bytes, or a buffer of them)."""
   return Markup(*(int(n) for n in _scan(np.frombuffer(page, np.uint8))))
 
@@ -143,12 +144,12 @@ def _after_raw(raw, i, name):
   """Position of the end tag of an element without markup inside, or the end."""
   while i < len(raw) - 2:
     if raw[i] == 60 and raw[i + 1] == 47:
-      found, k = np.uint64(0), i + 2
+      code, k = np.uint64(0), i + 2
       while k < len(raw) and _letter(raw[k]):
         if k - i - 2 < 8:
-          found |= np.uint64(_lower(raw[k])) << np.uint64(8 * (k - i - 2))
+          code |= np.uint64(_lower(raw[k])) << np.uint64(8 * (k - i - 2))
         k += 1
-      if found == name:
+      if code == name:
         return i
     i += 1
   return len(raw)
@@ -156,7 +157,7 @@ def _after_raw(raw, i, name):
 
 @numba.njit(cache=True, nogil=True)
 def _attributes(raw, i, look):
-  """(how many attributes, hints of a formula in them, position after '>').
+  """(number of attributes, hints of a formula in them, position after '>').
 
   Hints, where `look` asks for them: 1 = TeX syntax or the word tex, 2 = the word math.
   """
@@ -165,7 +166,7 @@ def _attributes(raw, i, look):
     byte = raw[i]
     if byte > 47:
       if last != 61 and (last <= 32 or last == 47 or last == 34 or last == 39):
-        count += byte != 61  # also where spaces stand around '=': an upper estimate
+        count += byte != 61  # also with spaces around '=': an upper estimate
       last = byte
     elif (byte == 34 or byte == 39) and last == 61:  # a quotation mark after =
       i += 1

@@ -8,6 +8,9 @@ classifiers of their own, with their own judges.
 
 import dataclasses
 import functools
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -37,15 +40,20 @@ class Config:
   model: classifier.Config = classifier.Config()
 
 
-def classes(config):
-  """Names of the classes; the first is the rest."""
+def classes(config: Config) -> Sequence[str]:
+  """Names of the classes; the first is that of all other documents."""
   if config.judge.startswith('file:'):
     return _labels(config.judge[5:])[1]
   return judge.CLASSES[config.judge]
 
 
-def emit(batches, config):
-  """side: hash of the text, label and hashed words of what the judge labels."""
+def emit(batches: Iterable[pa.RecordBatch], config: Config) -> dict[str, pa.Table]:
+  """Labelled documents of a shard.
+
+  Returns:
+    {'side': (hash of the text uint64, label int32, ids of the features: list of int32)}
+    of at most config.sample documents; {} without a judge.
+  """
   if not config.judge:
     return {}
   known = _labels(config.judge[5:])[0] if config.judge.startswith('file:') else None
@@ -54,14 +62,14 @@ def emit(batches, config):
     rows, texts = _candidates(batch, config)
     keys = [text_hash(text) for text in texts]
     if known is None:
-      found = judge.RULES[config.judge](batch.take(pa.array(rows, pa.int64())))
+      numbers = judge.RULES[config.judge](batch.take(pa.array(rows, pa.int64())))
     else:
-      found = np.array([known.get(key, -1) for key in keys], np.int64)
-    picked = np.flatnonzero(found >= 0)
-    seen = words.analyse(batch)
-    ids, offsets = classifier.features(seen, rows[picked], config.model)
+      numbers = np.array([known.get(key, -1) for key in keys], np.int64)
+    picked = np.flatnonzero(numbers >= 0)
+    analysed = words.analyse(batch)
+    ids, offsets = classifier.features(analysed, rows[picked], config.model)
     hashes += [keys[i] for i in picked]
-    labels += found[picked].tolist()
+    labels += numbers[picked].tolist()
     lists += [ids[a:b] for a, b in zip(offsets[:-1], offsets[1:])]
   order = np.argsort(np.array(hashes, np.uint64), kind='stable')[: config.sample]
   side = pa.table(
@@ -74,8 +82,10 @@ def emit(batches, config):
   return {'side': side}
 
 
-def resolve(reduced, sides, config):
-  """Trains on the judged sample; the state holds parameters and `report`.
+def resolve(
+  reduced: Iterable[pa.Table], sides: Iterable[pa.Table], config: Config
+) -> dict[str, np.ndarray]:
+  """Trains on the labelled documents; the state holds parameters and `report`.
 
   report: float64 [labelled, held out, accuracy, AUC of the last class].
   """
@@ -92,9 +102,9 @@ def resolve(reduced, sides, config):
   counts = np.bincount(labels, minlength=len(names))
   enough = counts >= config.min_labels
   if not enough.all():
-    shown = ', '.join(f'{c} {name}' for name, c in zip(names, counts))
-    what = 'rare classes are left out' if enough.sum() > 1 else 'no classifier'
-    logging.warning('%s: %s: labels %s', config.name, what, shown)
+    counted = ', '.join(f'{c} {name}' for name, c in zip(names, counts))
+    effect = 'rare classes are left out' if enough.sum() > 1 else 'no classifier'
+    logging.warning('%s: %s: labels %s', config.name, effect, counted)
   if enough.sum() < 2:
     return {}
   table = table.filter(pa.array(enough[labels])).combine_chunks()
@@ -118,7 +128,9 @@ def resolve(reduced, sides, config):
   return {**params, 'report': np.array([len(labels), held.sum(), accuracy, area])}
 
 
-def step(batch, config, state=None):
+def step(
+  batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray] | None = None
+) -> pa.RecordBatch:
   """Adds the probability of every class but the first; without a state, nulls."""
   if not config.judge:
     return batch
@@ -127,8 +139,8 @@ def step(batch, config, state=None):
   scores = np.zeros((0, len(names) + 1))
   if state:
     params = {n.replace('.', '/'): v for n, v in state.items() if n != 'report'}
-    seen = words.analyse(batch)
-    ids, offsets = classifier.features(seen, rows, config.model)
+    analysed = words.analyse(batch)
+    ids, offsets = classifier.features(analysed, rows, config.model)
     scores = _score(params, ids, offsets, config.model)
   else:
     rows = rows[:0]
@@ -137,8 +149,8 @@ def step(batch, config, state=None):
   return batch
 
 
-def text_hash(text):
-  """The name of a document in a file of labels: xxh3 of its text, 64 bits."""
+def text_hash(text: str) -> int:
+  """int, the 64-bit xxh3 of a text: identifies a document in a file of labels."""
   return xxhash.xxh3_64_intdigest(text.encode('utf-8', 'replace'))
 
 
@@ -169,11 +181,11 @@ def _candidates(batch, config):
 @functools.lru_cache(maxsize=4)
 def _labels(path):
   """({text hash: class number}, class names) of a JSONL file of labels."""
-  found, names = {}, []
+  labels, names = {}, []
   for where, row in jsonl.read(path, 'judge=file'):
     label, digest = (jsonl.text(row, name, where) for name in ('label', 'text_hash'))
     try:
-      found[int(digest, 16)] = label
+      labels[int(digest, 16)] = label
     except ValueError:
       raise UserError(
         f"{where}: field 'text_hash' is no number of base 16: make the file with "
@@ -185,4 +197,4 @@ def _labels(path):
     raise UserError(f'judge=file:{path}: labels of {len(names)} classes; 2 are needed')
   # 'no' or 'reject' come first: the columns are those of the other classes.
   names.sort(key=lambda name: (name not in ('no', 'reject', 'other'), name))
-  return {key: names.index(label) for key, label in found.items()}, names
+  return {key: names.index(label) for key, label in labels.items()}, names

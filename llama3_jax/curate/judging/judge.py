@@ -1,11 +1,12 @@
-"""Judges: who says what a good document is, before a classifier learns it (3.1.1).
+"""Judges of what a good document is, from which a classifier learns (3.1.1).
 
-A rule judges what is clear and leaves the rest unlabelled; it is a stand-in that needs
-no model. A chat model judges with `question` and `verdict` (experiments/judge.py) and
-leaves a file of labels. Rules return a class number for every document, -1 for none.
+A rule labels the clear cases and leaves the rest unlabelled; it is a stand-in that
+needs no model. A chat model judges with `question` and `verdict` (experiments/judge.py)
+and leaves a file of labels. Rules return int64 [documents]: a class number, -1 = none.
 """
 
 import numpy as np
+import pyarrow as pa
 import regex
 
 WORD = regex.compile(r'[\p{L}\p{M}\p{N}]+')
@@ -59,9 +60,9 @@ CLASSES = {
 }
 
 
-def reference(batch):
-  """Would an encyclopedia refer to it? Sourced prose, or a shop window."""
-  found = []
+def reference(batch: pa.RecordBatch) -> np.ndarray:
+  """1 for sourced prose that an encyclopedia could cite, 0 for sales or lists."""
+  labels = []
   for text in batch['text'].to_pylist():
     lines = [line for line in text.split('\n') if line.strip()]
     count = max(len(WORD.findall(text)), 1)
@@ -69,50 +70,50 @@ def reference(batch):
     cited = 1000 * len(CITED.findall(text)) / count
     sold = 1000 * len(SOLD.findall(text)) / count
     if ended > 0.7 and cited >= 4 and sold < 1 and count >= 100:
-      found.append(1)
+      labels.append(1)
     elif ended < 0.4 or sold >= 6:
-      found.append(0)
+      labels.append(0)
     else:
-      found.append(-1)
-  return np.array(found, np.int64)
+      labels.append(-1)
+  return np.array(labels, np.int64)
 
 
-def code(batch):
-  """Code with words around it, or hardly any code."""
-  found = []
+def code(batch: pa.RecordBatch) -> np.ndarray:
+  """1 for code with words around it, 0 for hardly any code."""
+  labels = []
   for text in batch['text'].to_pylist():
     lines = [line for line in text.split('\n') if line.strip()]
     share = len(CODE.findall(text)) / max(len(lines), 1)
     if len(lines) >= 5 and 0.1 <= share <= 0.9:
-      found.append(1)
+      labels.append(1)
     else:
-      found.append(0 if share < 0.02 else -1)
-  return np.array(found, np.int64)
+      labels.append(0 if share < 0.02 else -1)
+  return np.array(labels, np.int64)
 
 
-def reasoning(batch):
-  """Deduction: many steps and symbols among the words, or none."""
-  found = []
+def reasoning(batch: pa.RecordBatch) -> np.ndarray:
+  """1 for deduction (many steps and symbols among the words), 0 for none."""
+  labels = []
   for text in batch['text'].to_pylist():
     rate = 100 * len(STEP.findall(text)) / max(len(WORD.findall(text)), 1)
-    found.append(1 if rate >= 3 else 0 if rate < 0.5 else -1)
-  return np.array(found, np.int64)
+    labels.append(1 if rate >= 3 else 0 if rate < 0.5 else -1)
+  return np.array(labels, np.int64)
 
 
-def knowledge(batch):
-  """The kind whose words are many and twice those of the next."""
+def knowledge(batch: pa.RecordBatch) -> np.ndarray:
+  """The kind whose words are many and twice those of the next; 0 without any."""
   names = list(KINDS)
   sets = [frozenset(KINDS[name].split()) for name in names]
-  found = []
+  labels = []
   for text in batch['text'].to_pylist():
     tokens = [w.lower() for w in WORD.findall(text[:20_000])]
     counts = np.array([sum(t in s for t in tokens) for s in sets])
     order = np.argsort(-counts, kind='stable')
     if counts[order[0]] >= max(NEEDED, 2 * counts[order[1]]):
-      found.append(int(order[0]) + 1)
+      labels.append(int(order[0]) + 1)
     else:
-      found.append(0 if counts.max() == 0 and len(tokens) > 100 else -1)
-  return np.array(found, np.int64)
+      labels.append(0 if counts.max() == 0 and len(tokens) > 100 else -1)
+  return np.array(labels, np.int64)
 
 
 RULES = {
@@ -132,8 +133,14 @@ ASKED = {
 }
 
 
-def question(asked, text, characters=3000):
-  """The user message in which a chat model is asked to judge a document."""
+def question(asked: str, text: str, characters: int = 3000) -> str:
+  """The user message that asks a chat model to judge a document.
+
+  Args:
+    asked: one of CLASSES.
+    text: the document.
+    characters: of the text that are shown.
+  """
   if asked == 'knowledge':
     kinds = ', '.join(CLASSES['knowledge'])
     task = f'Which kind is it mostly about: {kinds}? Answer with one of these words.'
@@ -142,8 +149,8 @@ def question(asked, text, characters=3000):
   return f'Here is the beginning of a document:\n\n{text[:characters]}\n\n{task}'
 
 
-def verdict(asked, answer):
+def verdict(asked: str, answer: str) -> str | None:
   """The class that an answer names first, or None."""
   low = answer.lower()
-  places = {low.find(name): name for name in CLASSES[asked] if name in low}
-  return places[min(places)] if places else None
+  positions = {low.find(name): name for name in CLASSES[asked] if name in low}
+  return positions[min(positions)] if positions else None

@@ -1,12 +1,15 @@
 """Down-sampling of over-represented kinds of knowledge (3.1.2).
 
-A classifier (classify.py, name `knowledge`) says what a web document is about; a kind
-that has more than its share of the bytes is thinned out at random, the same documents
+A classifier (classify.py, name `knowledge`) labels the topic of a web document; a kind
+that has more than its share of the bytes is sampled at random, with the same documents
 every time.
 """
 
 import collections
 import dataclasses
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +27,8 @@ class Config:
   seed: int = 0
 
 
-def emit(batches, config):
-  """side: bytes of each kind."""
+def emit(batches: Iterable[pa.RecordBatch], config: Config) -> dict[str, pa.Table]:
+  """{'side': (kind, bytes)} of a shard."""
   counts = collections.Counter()
   for batch in batches:
     rows, kinds = _kinds(batch)
@@ -42,19 +45,21 @@ def emit(batches, config):
   }
 
 
-def resolve(reduced, sides, config):
-  """kinds (text) and rates: the share of each kind's documents that stays."""
+def resolve(
+  reduced: Iterable[pa.Table], sides: Iterable[pa.Table], config: Config
+) -> dict[str, np.ndarray]:
+  """State: kinds (text) and rates, the share of each kind's documents that is kept."""
   del reduced
   sizes = collections.Counter()
   for side in sides:
     for row in side.to_pylist():
       sizes[row['kind']] += row['bytes']
   kinds = sorted(sizes)
-  found = rates([sizes[kind] for kind in kinds], caps(kinds, config))
-  return {'kinds': np.array(kinds, 'U32'), 'rates': np.array(found, np.float64)}
+  kept = rates([sizes[kind] for kind in kinds], caps(kinds, config))
+  return {'kinds': np.array(kinds, 'U32'), 'rates': np.array(kept, np.float64)}
 
 
-def rates(sizes, caps):
+def rates(sizes: Sequence[int], caps: Sequence[float]) -> list[float]:
   """Share of each kind to keep, so that none exceeds its cap of what is left.
 
   Args:
@@ -77,8 +82,10 @@ def rates(sizes, caps):
     capped |= over
 
 
-def step(batch, config, state=None):
-  """Drops documents of kinds that are too many, by a hash of their text."""
+def step(
+  batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray] | None = None
+) -> pa.RecordBatch:
+  """Drops documents of over-represented kinds, by a hash of their text."""
   if not state:
     return batch
   keep = dict(zip(state['kinds'].tolist(), state['rates'].tolist()))
@@ -88,13 +95,13 @@ def step(batch, config, state=None):
   for row, kind, text in zip(rows, kinds, texts):
     rate = keep.get(kind, 1.0)
     if rate < 1:
-      place = classify.text_hash(f'{config.seed} {text}') / 2**64
-      if place >= rate:
+      uniform = classify.text_hash(f'{config.seed} {text}') / 2**64
+      if uniform >= rate:
         drops[row] = ('knowledge.downsampled', rate)
   return documents.drop(batch, drops)
 
 
-def caps(kinds, config):
+def caps(kinds: Sequence[str], config: Config) -> list[float]:
   """Largest share of each kind, 1 for none; UserError for a bad kind or share."""
   known = {*judge.CLASSES['knowledge'], *kinds}
   for kind, share in config.max_shares:
@@ -107,8 +114,8 @@ def caps(kinds, config):
       raise UserError(
         f'curate.knowledge.max_shares: {kind}={share}; give a share in (0, 1)'
       )
-  found = dict(config.max_shares)
-  return [found.get(kind, 1.0) for kind in kinds]
+  largest = dict(config.max_shares)
+  return [largest.get(kind, 1.0) for kind in kinds]
 
 
 def _kinds(batch):

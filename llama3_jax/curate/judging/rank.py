@@ -7,6 +7,8 @@ themselves: scores of one model do not mean the same in two languages.
 import collections
 import dataclasses
 import math
+from collections.abc import Iterable
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +16,7 @@ import pyarrow as pa
 from llama3_jax.curate.machine import documents
 
 BINS = 4000
-SPAN = 33.0  # of the log-odds: a sure classifier's scores crowd at 0 and 1
+SPAN = 33.0  # of the log-odds: most scores of a good classifier are near 0 or 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +27,13 @@ class Config:
   shares: tuple[tuple[str, float], ...] = ()  # (language, another share)
 
   @property
-  def rule(self):
+  def rule(self) -> str:
+    """Reason of the documents that are dropped."""
     return f'{self.column.split(".")[0]}.score'
 
 
-def emit(batches, config):
-  """side: documents of a language and score bin."""
+def emit(batches: Iterable[pa.RecordBatch], config: Config) -> dict[str, pa.Table]:
+  """{'side': (lang, bin, count)}: documents of each language and score bin."""
   counts = collections.Counter()
   for batch in batches:
     for lang, score in _scores(batch, config)[1]:
@@ -47,8 +50,10 @@ def emit(batches, config):
   }
 
 
-def resolve(reduced, sides, config):
-  """Lowest bin of each language that stays: langs (text), limits int64."""
+def resolve(
+  reduced: Iterable[pa.Table], sides: Iterable[pa.Table], config: Config
+) -> dict[str, np.ndarray]:
+  """State: langs (text), and limits int64, the lowest bin of each that is kept."""
   del reduced
   counts = collections.defaultdict(lambda: np.zeros(BINS, np.int64))
   for side in sides:
@@ -64,7 +69,9 @@ def resolve(reduced, sides, config):
   return {'langs': np.array(langs, 'U16'), 'limits': np.array(limits, np.int64)}
 
 
-def step(batch, config, state=None):
+def step(
+  batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray] | None = None
+) -> pa.RecordBatch:
   """Drops documents below the score of their language."""
   known = dict(zip(state['langs'].tolist(), state['limits'].tolist())) if state else {}
   drops = {}
@@ -79,8 +86,8 @@ def _bin(score):
   """Number in [0, BINS) of a probability, by its log-odds."""
   if not 0 < score < 1:
     return (BINS - 1) * (score >= 1)
-  place = (math.log(score) - math.log1p(-score)) / SPAN + 0.5
-  return min(max(int(place * BINS), 0), BINS - 1)
+  position = (math.log(score) - math.log1p(-score)) / SPAN + 0.5
+  return min(max(int(position * BINS), 0), BINS - 1)
 
 
 def _scores(batch, config):
@@ -90,5 +97,5 @@ def _scores(batch, config):
   rows = documents.alive(batch)
   langs = documents.take(batch, 'lang', rows)
   scores = documents.take(batch, config.column, rows)
-  found = [(r, (x, s)) for r, x, s in zip(rows, langs, scores) if s is not None]
-  return [row for row, _ in found], [pair for _, pair in found]
+  scored = [(r, (x, s)) for r, x, s in zip(rows, langs, scores) if s is not None]
+  return [row for row, _ in scored], [pair for _, pair in scored]

@@ -1,6 +1,7 @@
 """Training of the classifiers of documents in JAX, and the small encoder (3.1.1)."""
 
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ from llama3_jax.curate.judging import classifier
 BLOCK = 64  # documents the encoder scores at a time
 
 
-def fit(ids, labels, classes, config):
+def fit(
+  ids: np.ndarray, labels: np.ndarray, classes: int, config: classifier.Config
+) -> dict[str, np.ndarray]:
   """Trains a classifier with AdamW, a linear decay and the mean cross entropy.
 
   Args:
@@ -21,7 +24,7 @@ def fit(ids, labels, classes, config):
     labels: int [n] in [0, classes).
 
   Returns:
-    dict of np.float32 arrays: the parameters that score() wants.
+    dict of np.float32 arrays: the parameters for score().
   """
   if config.kind not in classifier.KINDS:
     raise UserError(f'kind={config.kind!r}: it is one of {", ".join(classifier.KINDS)}')
@@ -29,7 +32,7 @@ def fit(ids, labels, classes, config):
   optimizer = optax.adamw(optax.linear_schedule(config.lr, 0.0, config.steps))
   state = optimizer.init(params)
   rng = np.random.default_rng(config.seed)
-  # Classes weigh the same, however rare one is.
+  # All classes have the same weight, however rare.
   weights = 1 / np.maximum(np.bincount(labels, minlength=classes), 1)
   shares = weights[labels] / weights[labels].sum()
 
@@ -51,8 +54,10 @@ def fit(ids, labels, classes, config):
   return params
 
 
-def logits(params, ids, config):
-  """float32 [n, classes] of int32 [n, width]."""
+def logits(
+  params: Mapping[str, jax.Array], ids: jax.Array, config: classifier.Config
+) -> jax.Array:
+  """float32 [n, classes] of ids int32 [n, width], -1 where a document ends."""
   mask = ids >= 0
   x = params['embed'][jnp.maximum(ids, 0)] * mask[..., None]
   if config.kind == 'encoder':
@@ -65,14 +70,16 @@ def logits(params, ids, config):
   return mean @ params['out'] + params['bias']
 
 
-def score(params, ids, config):
+def score(
+  params: Mapping[str, np.ndarray], ids: np.ndarray, config: classifier.Config
+) -> np.ndarray:
   """np.float32 [n, classes]: the encoder's probabilities of int32 [n, width]."""
-  found = [np.zeros((0, len(params['bias'])), np.float32)]
+  parts = [np.zeros((0, len(params['bias'])), np.float32)]
   for i in range(0, len(ids), BLOCK):
-    block = np.full((BLOCK, ids.shape[1]), -1, np.int32)  # one compilation
+    block = np.full((BLOCK, ids.shape[1]), -1, np.int32)  # one shape, one compilation
     block[: len(ids[i : i + BLOCK])] = ids[i : i + BLOCK]
-    found.append(np.asarray(_score(params, block, config))[: len(ids) - i])
-  return np.concatenate(found)
+    parts.append(np.asarray(_score(params, block, config))[: len(ids) - i])
+  return np.concatenate(parts)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -100,7 +107,7 @@ def _init(key, classes, config):
 
 
 def _layer(x, mask, p, heads):
-  """Pre-norm Transformer layer in which every word sees every word."""
+  """Pre-norm Transformer layer with bidirectional attention."""
   b, t, d = x.shape
   q, k, v = jnp.split((_norm(x) @ p['qkv']).reshape(b, t, heads, -1), 3, axis=-1)
   scores = jnp.einsum('btnh,bsnh->bnts', q, k) * (d // heads) ** -0.5

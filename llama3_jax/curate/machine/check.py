@@ -1,4 +1,4 @@
-"""What is wrong with a configuration of curation (3.1.1)."""
+"""Checks of a configuration of curation (3.1.1)."""
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import nearest
@@ -25,11 +25,14 @@ POSITIVE = (
 )
 
 
-def check(config):
-  """Raises UserError for what would fail later; reads every list that is named.
+def check(config: stages.Config) -> None:
+  """Checks a configuration before a run, and reads every list that it names.
 
   Args:
     config: stages.Config. What it loads stays in the caches of the modules.
+
+  Raises:
+    UserError: a field out of its range, or a list that cannot be read.
   """
   on = {stage.name for stage in stages.stages(config)}
   _run(config)
@@ -61,7 +64,7 @@ def check(config):
 
 
 def _run(config):
-  """How the run is spread."""
+  """Checks the fields that say where a run is executed."""
   _one_of('engine', config.engine, engine.ENGINES)
   _one_of('curate.form', config.form, output.FORMS)
   if config.workers < 0:
@@ -73,7 +76,7 @@ def _run(config):
 
 
 def _classifier(name, config):
-  """The judge and the model of a classifier that is on."""
+  """Checks the judge and the model of a classifier that is on."""
   if not config.judge:
     return
   if not config.judge.startswith('file:'):
@@ -89,7 +92,7 @@ def _classifier(name, config):
     )
   if model.kind == 'encoder' and model.dim % model.heads:
     raise UserError(
-      f'curate.{name}.model.dim={model.dim}: no multiple of heads={model.heads}'
+      f'curate.{name}.model.dim={model.dim}: not a multiple of heads={model.heads}'
     )
 
 

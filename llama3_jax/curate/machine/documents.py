@@ -6,6 +6,10 @@ adds columns. Rows are never removed: a step writes why it drops a document
 without running again.
 """
 
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import xxhash
@@ -32,24 +36,26 @@ WEB = ('general', 'multilingual')  # prose
 SCOPES = ('bucket', 'language')
 
 
-def batch(rows, first=0):
-  """A batch of dicts; missing fields are null; ids count from `first`."""
+def batch(rows: Sequence[Mapping[str, object]], first: int = 0) -> pa.RecordBatch:
+  """A batch of dicts as SCHEMA; missing fields are null, ids count from `first`."""
   columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
   columns['id'] = range(first, first + len(rows))
   return pa.record_batch(columns, schema=SCHEMA)
 
 
-def alive(batch):
+def alive(batch: pa.RecordBatch) -> np.ndarray:
   """np.int64 [n]: positions of the documents that no step has dropped."""
   return np.flatnonzero(np.asarray(batch['drop_reason'].is_null()))
 
 
-def take(batch, name, rows):
+def take(batch: pa.RecordBatch, name: str, rows: Sequence[int] | np.ndarray) -> list:
   """Values of a column at positions `rows`, as a list of Python objects."""
   return batch[name].take(pa.array(rows, pa.int64())).to_pylist()
 
 
-def put(batch, name, rows, values):
+def put(
+  batch: pa.RecordBatch, name: str, rows: Iterable[int], values: Iterable[object]
+) -> pa.RecordBatch:
   """A batch in which column `name` has `values` at positions `rows`."""
   column = np.array(batch[name].to_pylist(), object)
   for row, value in zip(rows, values):
@@ -59,7 +65,13 @@ def put(batch, name, rows, values):
   return batch.set_column(i, field, pa.array(column, field.type))
 
 
-def add(batch, name, rows, values, type=pa.float32()):
+def add(
+  batch: pa.RecordBatch,
+  name: str,
+  rows: Iterable[int],
+  values: Iterable[object],
+  type: pa.DataType = pa.float32(),
+) -> pa.RecordBatch:
   """A batch with a measured column: `values` at positions `rows`, null elsewhere."""
   column = np.full(batch.num_rows, None, object)
   for row, value in zip(rows, values):
@@ -67,17 +79,21 @@ def add(batch, name, rows, values, type=pa.float32()):
   return _put_column(batch, name, pa.array(column, type))
 
 
-def floats(batch, name):
+def floats(batch: pa.RecordBatch, name: str) -> np.ndarray:
   """float32 [documents] of a measured column; NaN where it is null."""
   return batch[name].to_numpy(zero_copy_only=False).astype(np.float32)
 
 
-def put_floats(batch, name, values, missing):
-  """A batch with a measured column of all documents; null where `missing`."""
+def put_floats(
+  batch: pa.RecordBatch, name: str, values: np.ndarray, missing: np.ndarray
+) -> pa.RecordBatch:
+  """A batch with a measured column of all documents; null where `missing` (bool)."""
   return _put_column(batch, name, pa.array(values, mask=missing))
 
 
-def drop(batch, drops):
+def drop(
+  batch: pa.RecordBatch, drops: Mapping[int, tuple[str, float | None]]
+) -> pa.RecordBatch:
   """Marks documents as dropped.
 
   Args:
@@ -90,11 +106,11 @@ def drop(batch, drops):
   return put(batch, 'drop_value', rows, [drops[row][1] for row in rows])
 
 
-def scope(batch, kinds, bucket):
-  """np.uint64 [documents]: equal where two documents are compared.
+def scope(batch: pa.RecordBatch, kinds: Sequence[str], bucket: int) -> np.ndarray:
+  """np.uint64 [documents]: equal where two documents are compared with each other.
 
   Args:
-    kinds: out of SCOPES; none is the whole corpus.
+    kinds: members of SCOPES; without any, the whole corpus is compared.
     bucket: documents a bucket, by the column `ordinal` (number in the whole input).
   """
   result = np.zeros(batch.num_rows, np.uint64)
@@ -110,7 +126,7 @@ def scope(batch, kinds, bucket):
 
 
 def _put_column(batch, name, array):
-  """The batch with a column, new or in the place of the old one."""
+  """A batch with a column that is added, or replaced where it exists."""
   i, field = batch.schema.get_field_index(name), pa.field(name, array.type)
   if i >= 0:
     return batch.set_column(i, field, array)

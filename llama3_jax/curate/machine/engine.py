@@ -1,6 +1,6 @@
-"""Where tasks run: a pool of processes here, Daft on Ray, or a share of them a host.
+"""Runs tasks in a pool of processes or with Daft on Ray, a share of them on each host.
 
-An engine only calls `work` with every job; what a job writes does not depend on it.
+An engine only calls `work` with every job; the output of a job does not depend on it.
 """
 
 import concurrent.futures
@@ -11,6 +11,10 @@ import pickle
 import signal
 import threading
 import time
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
 
 from absl import logging
 from tqdm import tqdm
@@ -18,17 +22,22 @@ from tqdm import tqdm
 from llama3_jax.base.errors import UserError
 
 ENGINES = ('local', 'ray')
+# each(work, jobs) yields (job, work(job)).
+Each = Callable[[Callable, Sequence[object]], Iterator[tuple[object, object]]]
 LINE_S = 30.0  # between lines of progress where there is no terminal
 
 
 @contextlib.contextmanager
-def start(kind, workers):
-  """each(work, jobs) -> iterator of (job, result) as they are done.
+def start(kind: str, workers: int) -> Iterator[Each]:
+  """Context with each(work, jobs), which yields (job, result) in order of completion.
 
   Args:
     kind: one of ENGINES. 'ray' needs the extra `ray`; without an address in RAY_ADDRESS
       it starts a local Ray.
     workers: processes; 0 is one a core; 1 works in this process.
+
+  Raises:
+    UserError: an unknown engine, a missing package, or a process that was killed.
   """
   if kind not in ENGINES:
     raise UserError(f'engine={kind!r}: it is one of {", ".join(ENGINES)}')
@@ -44,7 +53,7 @@ def start(kind, workers):
     with concurrent.futures.ProcessPoolExecutor(count, context, _begin) as pool:
       try:
         yield lambda work, jobs: _pool(pool, work, jobs)
-      except BaseException:  # what is half done is done again by the same command
+      except BaseException:  # unfinished jobs run again with the same command
         for child in set(multiprocessing.active_children()) - before:
           child.terminate()
         raise
@@ -53,7 +62,7 @@ def start(kind, workers):
 
 
 def _begin():
-  """A process of the pool leaves Ctrl-C to its parent, and ends when that is gone."""
+  """Makes a process of the pool ignore Ctrl-C and end when its parent has ended."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   parent = multiprocessing.parent_process()
 
@@ -65,7 +74,7 @@ def _begin():
 
 
 def _cores():
-  """Cores that this process may use; macOS does not say which."""
+  """Cores that this process may use; all of them on macOS, which has no affinity."""
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
@@ -84,7 +93,7 @@ def _pool(pool, work, jobs):
 
 
 def _ray(workers):
-  """The same jobs through Daft on Ray, in no order."""
+  """each() by Daft on Ray; results come in any order."""
   try:
     import daft
     import ray
@@ -115,27 +124,32 @@ def _ray(workers):
   return each
 
 
-def wait(name, left, poll_s=1.0):
-  """Waits until `left()` is empty: the other hosts' part of the work is done."""
-  said = time.monotonic()
+def wait(name: str, left: Callable[[], Sequence[str]], poll_s: float = 1.0) -> None:
+  """Waits until `left()` is empty: the other hosts have done their part of the work."""
+  logged = time.monotonic()
   while names := left():
-    if time.monotonic() - said > LINE_S:
+    if time.monotonic() - logged > LINE_S:
       logging.info('%s: waiting for other hosts: %s', name, ', '.join(names[:5]))
-      said = time.monotonic()
+      logged = time.monotonic()
     time.sleep(poll_s)
 
 
-def watch(name, pairs, total, weight):
-  """Passes on (job, documents) and shows the share done, documents/s and time left.
+def watch(
+  name: str,
+  pairs: Iterable[tuple[object, int]],
+  total: float,
+  weight: Callable[[object], float],
+) -> Iterator[tuple[object, int]]:
+  """Yields the (job, documents) pairs; logs the share done, documents/s and time left.
 
   Args:
-    name: of the stage.
-    pairs: what each() gives.
-    total: weight of all jobs.
+    name: name of the stage.
+    pairs: pairs from each().
+    total: sum of the weights of all jobs.
     weight: weight(job), its share of the work.
   """
   done = documents = 0
-  began = said = time.monotonic()
+  began = logged = time.monotonic()
   with tqdm(total=total, desc=name, unit='B', unit_scale=True, disable=None) as bar:
     for job, count in pairs:
       done, documents = done + weight(job), documents + count
@@ -143,8 +157,8 @@ def watch(name, pairs, total, weight):
       rate = documents / max(now - began, 1e-9)
       bar.set_postfix_str(f'{rate:,.0f} documents/s')
       bar.update(weight(job))
-      if bar.disable and now - said > LINE_S:
-        said, left = now, (now - began) * (total - done) / max(done, 1)
+      if bar.disable and now - logged > LINE_S:
+        logged, left = now, (now - began) * (total - done) / max(done, 1)
         logging.info(
           '%s: %.0f%%, %d documents, %.0f documents/s, %.0f s left',
           name,

@@ -1,4 +1,4 @@
-"""What curation gives: documents by category, and what was dropped and why (3.1.1)."""
+"""Output of curation: documents by category, dropped ones with reasons (3.1.1)."""
 
 import contextlib
 import gzip
@@ -17,28 +17,29 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.curate.machine import documents
 from llama3_jax.curate.machine import engine as engines
 from llama3_jax.curate.machine import store as stores
+from llama3_jax.curate.machine.stages import Config
 
-EXCERPT = 300  # characters of a dropped document that are kept for the reader
+EXCERPT = 300  # characters of a dropped document that are written
 FIELDS = ('text', 'url', 'date', 'source', 'lang', 'category')
 DROPPED = ('drop_reason', 'drop_value', *FIELDS)
 DROPPED_FILE = 'dropped.jsonl.gz'
-INDEX = 'index.json'  # of documents/: the Parquet files that are there
+INDEX = 'index.json'  # of documents/: lists its Parquet files
 FORMS = ('jsonl', 'parquet')
 
 
-def write(store, config, stages, each):
+def write(store: stores.Store, config: Config, stages: int, each: engines.Each) -> None:
   """Writes documents/ and dropped.jsonl.gz, in input order.
 
-  Documents are documents/<category>.jsonl.gz, or with config.form='parquet' a file an
-  input in documents/<category>/, so that what reads them can do so in parts.
+  Documents are in documents/<category>.jsonl.gz or, with config.form='parquet', in one
+  file per input in documents/<category>/, so that readers can read them in parts.
 
   Args:
     stages: number of stages that are done.
-    each: of the engine.
+    each: from engine.start().
   """
   shards = range(len(store.shards))
-  place = _folder(store, config, stages)
-  done = lambda i: _part(place, i, 'dropped').exists()  # it is written last
+  source = _folder(store, config, stages)
+  done = lambda i: _part(source, i, 'dropped').exists()  # it is written last
   jobs = [
     (store, config, stages, i)
     for i in shards
@@ -52,18 +53,15 @@ def write(store, config, stages, each):
     engines.wait('output', lambda: [str(i) for i in shards if not done(i)])
   if config.host == 0:
     folder = pathlib.Path(store.folder).parent
-    _join([_part(place, i, 'dropped') for i in shards], folder / DROPPED_FILE)
+    _join([_part(source, i, 'dropped') for i in shards], folder / DROPPED_FILE)
     publish = _publish if config.form == 'parquet' else _publish_joined
-    publish(place, shards, folder / 'documents')
-    for left in pathlib.Path(store.folder).rglob('*.partial'):  # of killed processes
-      left.unlink(missing_ok=True)
+    publish(source, shards, folder / 'documents')
+    for partial in pathlib.Path(store.folder).rglob('*.partial'):  # of killed processes
+      partial.unlink(missing_ok=True)
 
 
-def written(folder, config):
-  """Paths of what a run leaves, as far as they are known; of a run that has ended all.
-
-  config: stages.Config.
-  """
+def written(folder: str | os.PathLike, config: Config) -> list[pathlib.Path]:
+  """Paths of a run's outputs: all once it has ended, those known before that."""
   folder = pathlib.Path(folder)
   index = folder / 'documents' / INDEX
   if config.form == 'jsonl':
@@ -73,37 +71,37 @@ def written(folder, config):
   return [folder / DROPPED_FILE, *(folder / 'documents' / name for name in names)]
 
 
-def check(folder):
-  """UserError where documents/ is a link: what it leads to is not this run's."""
+def check(folder: str | os.PathLike) -> None:
+  """Raises UserError where documents/ is a link, which would lead out of the run."""
   path = pathlib.Path(folder, 'documents')
   if path.is_symlink():
     raise UserError(f'{path} is a symbolic link: remove it, or name another workdir')
 
 
 def _folder(store, config, stages):
-  """Folder of the parts; its name covers all stages, the inputs and what is kept."""
+  """Folder of the parts; its name depends on all stages, the inputs and the form."""
   kept = f'{config.keep_dropped} {config.form}'
-  named = f'{store.stages[stages - 1][1]} {store.fingerprint} {kept}'
-  digest = xxhash.xxh3_64_hexdigest(named.encode())
+  identity = f'{store.stages[stages - 1][1]} {store.fingerprint} {kept}'
+  digest = xxhash.xxh3_64_hexdigest(identity.encode())
   return pathlib.Path(store.folder, f'output-{digest}')
 
 
 def _part(folder, shard, name, kind='gz'):
-  """A shard's part of an output."""
+  """Path of a shard's part of an output."""
   return folder / f'{shard:05d}.{name}.{kind}'
 
 
 def _shard(job):
-  """Writes one shard's part of every output; returns its documents."""
+  """Writes a shard's part of every output; returns the number of its documents."""
   store, config, stages, shard = job
-  place, count = _folder(store, config, stages), 0
-  place.mkdir(parents=True, exist_ok=True)
+  folder, count = _folder(store, config, stages), 0
+  folder.mkdir(parents=True, exist_ok=True)
   kind = _Rows if config.form == 'jsonl' else _Table
   with contextlib.ExitStack() as opened:
-    last = opened.enter_context(_Rows(_part(place, shard, 'dropped')))
-    end = 'gz' if config.form == 'jsonl' else 'parquet'
+    dropped = opened.enter_context(_Rows(_part(folder, shard, 'dropped')))
+    suffix = 'gz' if config.form == 'jsonl' else 'parquet'
     outputs = {
-      name: opened.enter_context(kind(_part(place, shard, name, end)))
+      name: opened.enter_context(kind(_part(folder, shard, name, suffix)))
       for name in documents.CATEGORIES
     }
     for batch in stores.batches(store, stages, shard, DROPPED + ('id',)):
@@ -112,20 +110,20 @@ def _shard(job):
       for name, output in outputs.items():
         own = pc.and_(kept, pc.equal(batch['category'], name))
         output.add(_documents(batch.filter(own)))
-      gone = batch.filter(pc.invert(kept)).to_pylist()
-      last.rows(_dropped(r) for r in gone if _sampled(r['id'], config.keep_dropped))
+      rows = batch.filter(pc.invert(kept)).to_pylist()
+      dropped.rows(_dropped(r) for r in rows if _sampled(r['id'], config.keep_dropped))
   return count
 
 
 def _documents(batch):
-  """The columns of documents that are kept, the date as YYYY-MM-DD."""
+  """The columns of the documents to write, the date as YYYY-MM-DD."""
   columns = {name: batch[name] for name in FIELDS}
   columns['date'] = pc.utf8_slice_codeunits(pc.fill_null(columns['date'], ''), 0, 10)
   return pa.table(columns)
 
 
 class _Rows:
-  """A part as gzip JSONL; it appears when the block ends."""
+  """Writes a part as gzip JSONL; the file appears when the block ends."""
 
   def __init__(self, path):
     self._stack, self._path = contextlib.ExitStack(), path
@@ -149,7 +147,7 @@ class _Rows:
 
 
 class _Table:
-  """A part as Parquet, a row group a batch; none appears when there are no rows."""
+  """Writes a part as Parquet, a row group a batch; without rows there is no file."""
 
   def __init__(self, path):
     self._path, self._partial, self._writer = path, None, None
@@ -189,36 +187,36 @@ def _dropped(row):
   }
 
 
-def _publish_joined(place, shards, folder):
-  """documents/<category>.jsonl.gz of all parts; what another form has left goes."""
+def _publish_joined(source, shards, folder):
+  """Writes documents/<category>.jsonl.gz of all parts; removes files of other forms."""
   for name in documents.CATEGORIES:
-    _join([_part(place, i, name) for i in shards], folder / f'{name}.jsonl.gz')
+    _join([_part(source, i, name) for i in shards], folder / f'{name}.jsonl.gz')
     shutil.rmtree(folder / name, ignore_errors=True)
   (folder / INDEX).unlink(missing_ok=True)
 
 
-def _publish(place, shards, folder):
-  """documents/<category>/<input>.parquet, links to the parts; index.json names them."""
+def _publish(source, shards, folder):
+  """Links the parts as documents/<category>/<input>.parquet; index.json lists them."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
-    named = []
+    names = []
     for name in documents.CATEGORIES:
       shutil.rmtree(folder / name, ignore_errors=True)
       (folder / f'{name}.jsonl.gz').unlink(missing_ok=True)
-      parts = [(i, _part(place, i, name, 'parquet')) for i in shards]
+      parts = [(i, _part(source, i, name, 'parquet')) for i in shards]
       for i, part in parts:
         if part.exists():
           (folder / name).mkdir(exist_ok=True)
-          named.append(f'{name}/{i:05d}.parquet')
-          _link(part, folder / named[-1])
-    files.write_json(folder / INDEX, named)
+          names.append(f'{name}/{i:05d}.parquet')
+          _link(part, folder / names[-1])
+    files.write_json(folder / INDEX, names)
   except OSError as error:
     raise UserError(f'{folder}: cannot be written: {error.strerror}') from error
 
 
 def _link(source, target):
-  """One file under two names, or a copy where the disk has no such links."""
+  """Makes a hard link, or a copy where the file system has no hard links."""
   try:
     os.link(source, target)
   except OSError:
@@ -226,7 +224,7 @@ def _link(source, target):
 
 
 def _join(parts, path):
-  """One file of all parts: gzip members one after the other are a gzip file."""
+  """Joins all parts to one file: gzip members in a row are a gzip file."""
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.renamed(path) as partial, open(partial, 'wb') as out:

@@ -1,13 +1,16 @@
 """Curation: crawled pages to clean documents, with a count for every rule (3.1.1).
 
-run() goes through the stages in the paper's order. A stage that looks at the whole
-corpus first emits narrow keys for every shard, reduces one range of keys at a time, and
-resolves what was found into a state; then its step is mapped over the shards.
+run() executes the stages in the paper's order. A stage that looks at the whole corpus
+first emits narrow keys for every shard, reduces one range of keys at a time, and
+resolves the results into a state; then its step is mapped over the shards.
 """
 
 import collections
+import os
 import pathlib
 import re
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import fsspec
 from absl import logging
@@ -24,7 +27,11 @@ from llama3_jax.curate.reading import read
 from llama3_jax.curate.reporting import funnel
 
 
-def open_store(inputs, config, folder):
+def open_store(
+  inputs: Sequence[Mapping[str, str | None]],
+  config: stages.Config,
+  folder: str | os.PathLike,
+) -> stores.Store:
   """The Store of a run in `folder`/work.
 
   Args:
@@ -33,33 +40,33 @@ def open_store(inputs, config, folder):
     config: stages.Config.
   """
   shards = _shards(inputs)
-  found = stages.stages(config)
-  named = stores.fingerprints(found, [s.identity for s in shards])
-  names = tuple((s.name, f) for s, f in zip(found, named))
+  selected = stages.stages(config)
+  digests = stores.fingerprints(selected, [s.identity for s in shards])
+  names = tuple((s.name, f) for s, f in zip(selected, digests))
   return stores.Store(str(pathlib.Path(folder, 'work')), tuple(shards), names)
 
 
-def run(store, config):
+def run(store: stores.Store, config: stages.Config) -> dict[str, object]:
   """Curates the files of a store; the same call again resumes where it stopped.
 
   Writes documents/<category>.jsonl.gz and dropped.jsonl.gz beside work/.
 
   Returns:
-    What funnel.json holds: see funnel.total.
+    Content of funnel.json: see funnel.total.
   """
   output.check(pathlib.Path(store.folder).parent)
-  found = stages.stages(config)
+  selected = stages.stages(config)
   with engines.start(config.engine, config.workers) as each:
-    for number, stage in enumerate(found):
+    for number, stage in enumerate(selected):
       _stage(store, config, number, stage, each)
       if not number:
         _begin(store, config)
-    output.write(store, config, len(found), each)
+    output.write(store, config, len(selected), each)
   return funnel.total(store)
 
 
 def _stage(store, config, number, stage, each):
-  """All tasks of one stage that are not done."""
+  """Runs all tasks of one stage that are not done."""
   every = range(len(store.shards))
   sizes = [s.bytes for s in store.shards]
   if stage.emit:
@@ -91,7 +98,7 @@ def _do(store, config, each, kind, number, todo, weights, done, arguments=None):
     todo: numbers of the tasks.
     weights: of every task, for the progress bar.
     done: done(stage, number).
-    arguments: dict number -> what the task is given instead of its number.
+    arguments: dict number -> argument of the task instead of its number.
   """
   name = f'{store.stages[number][0]} {kind}'
   jobs = [
@@ -99,8 +106,8 @@ def _do(store, config, each, kind, number, todo, weights, done, arguments=None):
     for i in todo
     if i % config.hosts == config.host
   ]
-  place = lambda job: job[4][0] if arguments else job[4]
-  weight = lambda job: weights[place(job)]
+  index = lambda job: job[4][0] if arguments else job[4]
+  weight = lambda job: weights[index(job)]
   if jobs:
     pairs = each(tasks.work, jobs)
     for _ in engines.watch(name, pairs, sum(map(weight, jobs)), weight):
@@ -114,7 +121,7 @@ def _wait(config, name, left):
 
 
 def _begin(store, config):
-  """What is known once every input was read: bad inputs, and where shards start."""
+  """Checks the documents once all inputs are read; writes where the shards start."""
   facts = [store.map_done(0, i) for i in range(len(store.shards))]
   problems = [line for f in facts for line in f['problems']]
   for line in problems[:20]:
@@ -135,8 +142,8 @@ def _begin(store, config):
 
 
 def _shards(inputs):
-  """One Shard a file; UserError for a pattern that matches none."""
-  found = []
+  """One Shard for each input file; UserError for a pattern that matches none."""
+  matches = []
   for entry in inputs:
     category = entry.get('category') or 'general'
     if category not in documents.CATEGORIES:
@@ -145,10 +152,10 @@ def _shards(inputs):
         f'{", ".join(documents.CATEGORIES)}'
       )
     for path, name, facts in _files(entry['path']):
-      found.append((path, name, category, entry.get('source'), facts))
-  names = _apart([(path, name) for path, name, *_ in found])
+      matches.append((path, name, category, entry.get('source'), facts))
+  names = _apart([(path, name) for path, name, *_ in matches])
   result = []
-  for name, (path, _, category, source, facts) in zip(names, found):
+  for name, (path, _, category, source, facts) in zip(names, matches):
     changed = facts.get('mtime') or facts.get('ETag') or facts.get('created') or ''
     identity = f'{path} {facts["size"]} {changed} {category} {source} {name}'
     result.append(
@@ -158,7 +165,7 @@ def _shards(inputs):
 
 
 def _apart(pairs):
-  """Names of (path, name), with as many more folders as tell two paths apart."""
+  """Names of (path, name) pairs, with as many parent folders as make them unique."""
   names = [name for _, name in pairs]
   while True:
     paths = collections.defaultdict(set)
@@ -174,7 +181,7 @@ def _apart(pairs):
 
 
 def _longer(path, name):
-  """A name with the folder before it."""
+  """A name with its parent folder before it."""
   folder = path.removesuffix(name).rstrip('/').rpartition('/')[2]
   return f'{folder}/{name}' if folder else name
 
@@ -182,41 +189,41 @@ def _longer(path, name):
 def _files(pattern):
   """(path, name, facts) of the files of a path, a folder, a pattern or an fsspec URL.
 
-  The name is the path below the folder that holds no sign of a pattern. Of a folder all
-  files are taken that can be read, at any depth; how many are not is said.
+  The name is the path below the deepest folder without a wildcard. Of a folder, all
+  readable files at any depth are taken; the number of the others is logged.
   """
   try:
     system, path = fsspec.core.url_to_fs(pattern)
-    found = system.glob(path, detail=True) if any(c in path for c in '*?[') else {}
+    infos = system.glob(path, detail=True) if any(c in path for c in '*?[') else {}
     if system.isfile(path):
-      found = {path: system.info(path)}
+      infos = {path: system.info(path)}
     elif system.isdir(path):
-      found = _below(system.find(path, detail=True), pattern)
+      infos = _below(system.find(path, detail=True), pattern)
       path = path.rstrip('/') + '/'
   except (ImportError, OSError, ValueError) as error:
     raise UserError(f'inputs: {pattern}: cannot be read: {error}') from None
-  found = {p: f for p, f in found.items() if f['type'] == 'file'}
-  if not found:
+  infos = {p: f for p, f in infos.items() if f['type'] == 'file'}
+  if not infos:
     known = f'; categories are {", ".join(documents.CATEGORIES)}'
     hint = known if '=' in pattern else ''
     raise UserError(f'{pattern}: no such input file; correct config.inputs{hint}')
   local = '://' not in pattern
   above = re.split(r'[*?[]', path)[0].rpartition('/')[0] + '/'
   return [
-    (p if local else system.unstrip_protocol(p), p.removeprefix(above), found[p])
-    for p in sorted(found)
+    (p if local else system.unstrip_protocol(p), p.removeprefix(above), infos[p])
+    for p in sorted(infos)
   ]
 
 
-def _below(found, folder):
-  """The files of a folder that can be read; UserError when there is none."""
-  taken = {p: f for p, f in found.items() if read.readable(p)}
+def _below(infos, folder):
+  """The readable files of a folder; UserError when there is none."""
+  taken = {p: f for p, f in infos.items() if read.readable(p)}
   if not taken:
     raise UserError(
-      f'inputs: {folder} is a folder of {len(found)} files, none of them '
+      f'inputs: {folder} is a folder of {len(infos)} files, none of them '
       f'{", ".join(read.KINDS)} (also .gz, .zst): write FOLDER/*.jsonl'
     )
-  if len(taken) < len(found):
-    left = sorted(set(found) - set(taken))
+  if len(taken) < len(infos):
+    left = sorted(set(infos) - set(taken))
     logging.warning('%s: %d files not read, such as %s', folder, len(left), left[0])
   return taken

@@ -29,7 +29,7 @@ from llama3_jax.curate.rules import pii
 from llama3_jax.curate.rules import urls
 
 DROPS = ('drop_reason', 'drop_value')
-ABOUT = ('id', 'host', 'lang', 'category', 'bytes', *DROPS)  # what statistics need
+ABOUT = ('id', 'host', 'lang', 'category', 'bytes', *DROPS)  # that statistics need
 PII = (*ABOUT, 'pii.count', 'pii.rate')
 OUTLIER = (*ABOUT, unigram.DIVERGENCE, unigram.TOKENS)
 MEASURED = (*ABOUT, *sorted({column for _, _, column in heuristics.RULES}))
@@ -38,7 +38,7 @@ NEEDS = {'heuristics': 'measure', 'outlier': 'unigram'}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Every step's own Config; see there."""
+  """Config of every step, described in its module, and how a run is executed."""
 
   skip: tuple[str, ...] = ()  # names of stages to leave out
   read: read.Limits = read.Limits()
@@ -64,7 +64,7 @@ class Config:
   kinds: classify.Config = classify.Config(name='knowledge', categories=documents.WEB)
   knowledge: knowledge.Config = knowledge.Config()
   exclude: exclude.Config = exclude.Config()
-  # How it is run; none of these changes a byte of the result.
+  # How a run is executed; none of these changes a byte of the result.
   engine: str = 'local'  # or 'ray'
   workers: int = 0  # processes; 0: one a core
   hosts: int = 1  # machines that see the folder, of which this is number `host`
@@ -76,14 +76,14 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """One stage: maybe a pass over the whole corpus, then a map over its shards.
+  """One stage: possibly a pass over the whole corpus, then a map over its shards.
 
   Attributes:
     steps: (function (batch, config, state) -> batch, its config), in order. The config
       of the first is that of emit, reduce and resolve.
     writes: columns of documents.SCHEMA that it may change, beside drop_reason.
-    columns: those it reads; None is all.
-    files: paths that its configs name; another content is another stage.
+    columns: columns that it reads; None is all.
+    files: paths that its configs name; their content is part of its fingerprint.
   """
 
   name: str
@@ -97,10 +97,10 @@ class Stage:
   files: tuple[str, ...] = ()
 
 
-def stages(config):
-  """list of Stage without those that are skipped; UserError for an unknown name."""
+def stages(config: Config) -> list[Stage]:
+  """Stages in order, without the skipped ones; UserError for an unknown name."""
   c = config
-  found = [
+  result = [
     Stage(
       'extract',
       (
@@ -144,21 +144,21 @@ def stages(config):
     ('code', c.code, c.code_rank),
     ('reasoning', c.reasoning, c.reasoning_rank),
   ):
-    found.append(_global(f'{name}_model', classify, model, files=_labels(model)))
-    found.append(_global(name, rank, order))
-  found += [
+    result.append(_global(f'{name}_model', classify, model, files=_labels(model)))
+    result.append(_global(name, rank, order))
+  result += [
     _global('knowledge_model', classify, c.kinds, files=_labels(c.kinds)),
     _global('knowledge', knowledge, c.knowledge),
     Stage('benchmark', ((exclude.step, c.exclude),), files=c.exclude.files),
   ]
-  _check_skip(c.skip, [stage.name for stage in found])
+  _check_skip(c.skip, [stage.name for stage in result])
   off = {f'{n}{end}' for n in _without_judge(c) for end in ('_model', '')} | set(c.skip)
   off |= set() if c.exclude.files else {'benchmark'}
-  return [stage for stage in found if stage.name not in off]
+  return [stage for stage in result if stage.name not in off]
 
 
 def _check_skip(skip, names):
-  """UserError for stages that there are not, or that cannot be left out."""
+  """Raises UserError for stages that do not exist or cannot be left out."""
   unknown = sorted(set(skip) - set(names))
   if unknown:
     raise UserError(f'skip: no stage {unknown[0]!r}; stages are {", ".join(names)}')
@@ -169,19 +169,19 @@ def _check_skip(skip, names):
       raise UserError(f'skip: {name} needs what {needed} measures; skip {name} too')
 
 
-def thresholds(config):
-  """list of margins.Line: what the report draws and a sweep may try again."""
-  found = [
+def thresholds(config: Config) -> list[margins.Line]:
+  """Thresholds of all rules, which the report draws and a sweep can vary."""
+  result = [
     margins.Line(group, rule.reason, rule.column, rule.high, rule.limit)
     for group in ('math', 'code')
     for rule in heuristics.rules(config.heuristics, group)
   ]
-  found = _prose(config.heuristics) + found
+  result = _prose(config.heuristics) + result
   low = language.rule(config.language)
-  found.insert(0, margins.Line('all', *low))
+  result.insert(0, margins.Line('all', *low))
   for order in (config.quality_rank, config.code_rank, config.reasoning_rank):
-    found.append(margins.Line('all', order.rule, order.column, False, order.min_score))
-  return found
+    result.append(margins.Line('all', order.rule, order.column, False, order.min_score))
+  return result
 
 
 def _prose(config):
@@ -192,21 +192,21 @@ def _prose(config):
     lang: {rule.reason: rule for rule in heuristics.rules(config, lang=lang)}
     for lang in langs
   }
-  found = []
+  result = []
   for reason, rule in every.items():
     others = tuple(lang for lang in langs if own[lang].get(reason) != rule)
     values = (rule.reason, rule.column, rule.high, rule.limit)
-    found.append(margins.Line('prose', *values, others=others))
+    result.append(margins.Line('prose', *values, others=others))
   for lang in langs:
     for reason, rule in own[lang].items():
       if every.get(reason) != rule:
         values = (rule.reason, rule.column, rule.high, rule.limit)
-        found.append(margins.Line('prose', *values, lang=lang))
-  return found
+        result.append(margins.Line('prose', *values, lang=lang))
+  return result
 
 
 def _without_judge(c):
-  """Names of the classifiers that nobody was asked to teach."""
+  """Names of the classifiers without a judge: nothing would train them."""
   models = dict(
     quality=c.quality, code=c.code, reasoning=c.reasoning, knowledge=c.kinds
   )
@@ -214,18 +214,18 @@ def _without_judge(c):
 
 
 def _measured(config):
-  """The part of a heuristics config on which measuring depends: no thresholds."""
+  """A heuristics config without thresholds: the part that measuring depends on."""
   off = heuristics.OFF
   return dataclasses.replace(config, prose=off, math=off, code=off, overrides=())
 
 
 def _named(path):
-  """The files of a field that may name one."""
+  """A tuple of the path in an optional field; empty without a path."""
   return (path,) if path else ()
 
 
 def _labels(model):
-  """The file of labels of a classifier that has one."""
+  """The file of labels of a classifier, as a tuple; empty without one."""
   return _named(model.judge.removeprefix('file:') if 'file:' in model.judge else '')
 
 

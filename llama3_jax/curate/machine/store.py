@@ -1,16 +1,16 @@
-"""The folder of a curation run: what each stage wrote, and what is still to do.
+"""The folder of a curation run: outputs of each stage, and which tasks are left.
 
   work/<number>-<stage>-<fingerprint>/
-    keys/<shard>.arrow, side/<shard>.arrow   what emit() gave, sorted by key
-    reduced/<partition>-of-<n>.arrow         what reduce() gave
-    state/<name>.npy, state.json             what resolve() gave
-    <shard>.parquet, <shard>.json            the columns a step wrote, its statistics
+    keys/<shard>.arrow, side/<shard>.arrow   results of emit(), keys in order
+    reduced/<partition>-of-<n>.arrow         results of reduce()
+    state/<name>.npy, state.json             results of resolve()
+    <shard>.parquet, <shard>.json            columns that a step wrote, its statistics
   work/inputs-<fingerprint>.json             the list of shards, for other processes
 
-A file is written under another name and renamed when it is whole, and the .json comes
-last: a task is done when its .json is there. The fingerprint covers the configuration
-and code of the stage and of all stages before it, so that a change makes a new folder
-for that stage and those after it, and no other.
+A file is written under another name and renamed when it is complete, and the .json is
+written last: a task is done when its .json exists. The fingerprint covers the
+configuration and code of the stage and of all stages before it, so that a change makes
+a new folder for that stage and those after it, and for no other.
 """
 
 import contextlib
@@ -20,6 +20,11 @@ import hashlib
 import inspect
 import json
 import pathlib
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +37,7 @@ from llama3_jax.curate.machine import documents
 from llama3_jax.curate.reading import read
 
 HTML = 'html'  # read, never stored
-PACKAGE = 'llama3_jax.curate.'  # code of which a fingerprint takes account
+PACKAGE = 'llama3_jax.curate.'  # code that a fingerprint covers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,36 +45,36 @@ class Shard:
   """One input file."""
 
   path: str
-  name: str  # path below the input, no two files' the same
+  name: str  # path below the input, unique
   category: str
   source: str | None
   bytes: int
-  identity: str  # path, name, size and time of change: another file is read again
+  identity: str  # path, name, size and time of change: a changed file is read again
 
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-  """The folder, its shards, and the name and fingerprint of every stage."""
+  """The folder, its shards, and the (name, fingerprint) of every stage."""
 
   folder: str
   shards: tuple[Shard, ...]
   stages: tuple[tuple[str, str], ...]
 
-  def at(self, stage, *parts):
+  def at(self, stage: int, *parts: str) -> pathlib.Path:
     """Path of a file of stage number `stage`."""
     name, fingerprint = self.stages[stage]
     return pathlib.Path(self.folder, f'{stage:02d}-{name}-{fingerprint}', *parts)
 
   @functools.cached_property
-  def fingerprint(self):
-    """Names the result: configuration, code and inputs."""
+  def fingerprint(self) -> str:
+    """Hash of configuration, code and inputs, which identifies the result."""
     identities = [shard.identity for shard in self.shards]
     return hashlib.sha256(repr((self.stages, identities)).encode()).hexdigest()[:16]
 
   def __reduce__(self):
-    """Every job carries the store: of the list of shards the name of its file only.
+    """Pickles the path of a list of shards in place of the list: every job has a store.
 
-    The file is JSON, and not a pickle: a workdir is shared, and a pickle is a program.
+    The list is JSON, and not a pickle: a workdir is shared, and a pickle can run code.
     """
     path = pathlib.Path(self.folder, f'inputs-{self.fingerprint}.json')
     if not path.exists():
@@ -79,25 +84,30 @@ class Store:
         partial.write_text(json.dumps(rows), encoding='utf-8')
     return _load, (self.folder, self.stages, str(path))
 
-  def map_done(self, stage, shard):
-    """Statistics of a finished shard, or None; also None when they are of another
-    input: files that are taken away or put in between change the numbers of others."""
-    found = _json(self.at(stage, f'{shard:05d}.json'))
-    if found and found['input'] != self.shards[shard].identity:
-      return None
-    return found
+  def map_done(self, stage: int, shard: int) -> dict[str, object] | None:
+    """Statistics of a finished shard; None when it is not done or of another input.
 
-  def emit_done(self, stage, shard):
+    Files that are added or removed change the numbers of the other files.
+    """
+    facts = _json(self.at(stage, f'{shard:05d}.json'))
+    if facts and facts['input'] != self.shards[shard].identity:
+      return None
+    return facts
+
+  def emit_done(self, stage: int, shard: int) -> dict[str, object] | None:
+    """Facts about the keys of a shard; None when they are not written."""
     return _json(self.at(stage, 'keys', f'{shard:05d}.json'))
 
-  def reduced(self, stage, partition, count):
-    """Path of what reduce() gave for one of `count` partitions."""
+  def reduced(self, stage: int, partition: int, count: int) -> pathlib.Path:
+    """Path of the result of reduce() for one of `count` partitions."""
     return self.at(stage, 'reduced', f'{partition:05d}-of-{count:05d}.arrow')
 
-  def reduce_done(self, stage, partition, count):
+  def reduce_done(self, stage: int, partition: int, count: int) -> bool:
+    """Whether the result of reduce() for a partition is written."""
     return self.reduced(stage, partition, count).exists()
 
-  def state_done(self, stage):
+  def state_done(self, stage: int) -> dict[str, object] | None:
+    """Facts about the state of a stage; None when it is not written."""
     return _json(self.at(stage, 'state.json'))
 
 
@@ -114,13 +124,13 @@ def _shards(path):
     raise UserError(f'{path}: not a list of inputs ({error}): remove it') from None
 
 
-def fingerprints(stages, inputs):
+def fingerprints(stages: Iterable[object], inputs: Sequence[str]) -> list[str]:
   """Fingerprint of every stage, each covering those before it.
 
   Args:
-    stages: list of stages.Stage.
-    inputs: identities of all input files; they count from the first global stage on,
-      so that a file that is added later does not make the others be read again.
+    stages: Stages of stages.py.
+    inputs: identities of all input files; they count from the first global stage on, so
+      that the other files are not read again when a file is added.
   """
   result, digest, joined = [], hashlib.sha256(), False
   for stage in stages:
@@ -139,7 +149,7 @@ def fingerprints(stages, inputs):
 
 
 def _content(path):
-  """Hash of a file that a stage was told to use, or None."""
+  """Hash of a file that a config names; None when it cannot be read."""
   digest = xxhash.xxh3_128()
   try:
     with open(path, 'rb') as f:
@@ -152,51 +162,54 @@ def _content(path):
 
 def _sources(modules):
   """Source texts of modules and of the curation modules that they use, by name."""
-  found, left = {}, list(modules)
-  while left:
-    module = left.pop()
-    if module.__name__ not in found:
-      found[module.__name__] = inspect.getsource(module)
-      left += [
+  sources, waiting = {}, list(modules)
+  while waiting:
+    module = waiting.pop()
+    if module.__name__ not in sources:
+      sources[module.__name__] = inspect.getsource(module)
+      waiting += [
         value
         for value in vars(module).values()
         if inspect.ismodule(value) and value.__name__.startswith(PACKAGE)
       ]
-  return sorted(found.items())
+  return sorted(sources.items())
 
 
-def starts(store):
-  """Number of the first document of every shard in the whole input."""
+def starts(store: Store) -> np.ndarray:
+  """int64 [shards + 1]: number of each shard's first document in the whole input."""
   counts = [store.map_done(0, i)['rows'] for i in range(len(store.shards))]
   return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def batches(store, stage, shard, columns=None):
+def batches(
+  store: Store, stage: int, shard: int, columns: Collection[str] | None = None
+) -> Iterator[pa.RecordBatch]:
   """Yields the batches of a shard as the stages before `stage` left them.
 
   Args:
-    columns: those that are needed; None is all. `ordinal`, the number in the whole
-      input, is added when the first stage of all shards is done.
+    columns: names of the columns to read; None is all. `ordinal`, the number in the
+      whole input, is added once the first stage of all shards is done (before that, the
+      number in the shard).
   """
-  opened, place = [], {}
+  opened, stage_of = [], {}
   for number in range(stage):
     file = pq.ParquetFile(store.at(number, f'{shard:05d}.parquet'), memory_map=True)
     opened.append(file)
     for name in file.schema_arrow.names:
-      place[name] = number  # the later wins
-  wanted = [name for name in place if columns is None or name in columns]
-  first = _json(store.at(0, 'starts.json'))
-  at = first[shard] if first else 0
+      stage_of[name] = number  # a later stage replaces a column
+  selected = [name for name in stage_of if columns is None or name in columns]
+  offsets = _json(store.at(0, 'starts.json'))
+  ordinal = offsets[shard] if offsets else 0
   for group in range(opened[0].num_row_groups):
     parts = {}
     for number, file in enumerate(opened):
-      names = [name for name in wanted if place[name] == number]
+      names = [name for name in selected if stage_of[name] == number]
       if names:
         table = file.read_row_group(group, names, use_threads=False)
         parts |= {name: table[name].combine_chunks() for name in names}
     rows = opened[0].metadata.row_group(group).num_rows
-    parts['ordinal'] = pa.array(np.arange(at, at + rows, dtype=np.uint64))
-    at += rows
+    parts['ordinal'] = pa.array(np.arange(ordinal, ordinal + rows, dtype=np.uint64))
+    ordinal += rows
     yield pa.record_batch([*parts.values()], names=[*parts])
   for file in opened:
     file.close()
@@ -205,12 +218,12 @@ def batches(store, stage, shard, columns=None):
 class Columns:
   """Writes the columns that a stage adds or changes, one row group a batch."""
 
-  def __init__(self, path, writes, first):
+  def __init__(self, path: pathlib.Path, writes: Sequence[str], first: bool) -> None:
     self.path, self.writes, self.first = path, writes, first
     self.writer = None
 
-  def add(self, before, after):
-    """before, after: the batch as it was read and as the steps left it."""
+  def add(self, before: pa.RecordBatch, after: pa.RecordBatch) -> None:
+    """Writes the columns of a batch: `before` as it was read, `after` the steps."""
     if self.first:
       names = [name for name in after.schema.names if name != HTML]
     else:
@@ -227,7 +240,9 @@ class Columns:
 
 
 @contextlib.contextmanager
-def columns(store, stage, shard, writes):
+def columns(
+  store: Store, stage: int, shard: int, writes: Sequence[str]
+) -> Iterator[Columns]:
   """A Columns whose file appears when the block ends without an error."""
   path = store.at(stage, f'{shard:05d}.parquet')
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -243,7 +258,12 @@ def columns(store, stage, shard, writes):
       pq.ParquetWriter(partial, schema).close()  # no row group: no batch
 
 
-def write_state(store, stage, arrays, facts):
+def write_state(
+  store: Store,
+  stage: int,
+  arrays: Mapping[str, np.ndarray],
+  facts: Mapping[str, object],
+) -> None:
   """Writes {name: np.ndarray} as .npy files, then state.json."""
   folder = store.at(stage, 'state')
   folder.mkdir(parents=True, exist_ok=True)
@@ -254,15 +274,15 @@ def write_state(store, stage, arrays, facts):
   files.write_json(store.at(stage, 'state.json'), {'names': [*arrays], **facts})
 
 
-def state(store, stage):
+def state(store: Store, stage: int) -> dict[str, np.ndarray] | None:
   """{name: np.ndarray} of a stage, memory-mapped; None when it has none."""
-  found = store.state_done(stage)
-  if found is None:
+  facts = store.state_done(stage)
+  if facts is None:
     return None
   folder = store.at(stage, 'state')
   return {
     name: np.load(folder / f'{name}.npy', mmap_mode='r', allow_pickle=False)
-    for name in found['names']
+    for name in facts['names']
   }
 
 

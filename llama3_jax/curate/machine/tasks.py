@@ -1,7 +1,7 @@
 """The tasks of a curation run: each reads files, calls a step, writes files.
 
-A task is (kind, stage, number). What it writes depends on its inputs alone, so it may
-run anywhere, in any order within its kind, and again.
+A task is (kind, stage, number). Its output depends on its inputs alone, so it may run
+anywhere, in any order within its kind, and more than once.
 """
 
 import collections
@@ -18,23 +18,30 @@ from llama3_jax.curate.machine import store as stores
 from llama3_jax.curate.machine import tables
 from llama3_jax.curate.reading import read
 
-MAX_PROBLEMS = 100  # of a shard that are kept word by word
+MAX_PROBLEMS = 100  # of a shard of which the text is kept
 MAX_HOSTS = 2000  # of a shard that are counted by name
 
 
-def work(job):
-  """Runs one task; job: (Store, stages.Config, kind, stage number, number).
+def work(
+  job: tuple[stores.Store, stages.Config, str, int, int | tuple[int, int]],
+) -> int:
+  """Runs one task.
 
-  Returns documents done, for the progress bar.
+  Args:
+    job: (Store, stages.Config, kind, number of the stage, argument). The argument is a
+      shard; to reduce, (partition, number of partitions); to resolve, that number.
+
+  Returns:
+    Documents done, for the progress bar.
   """
-  store, config, kind, stage, number = job
-  found = stages.stages(config)[stage]
+  store, config, kind, number, argument = job
+  stage = stages.stages(config)[number]
   kinds = {'map': _map, 'emit': _emit, 'reduce': _reduce, 'resolve': _resolve}
-  return kinds[kind](store, found, stage, number)
+  return kinds[kind](store, stage, number, argument)
 
 
-def partitions(store, stage, memory_bytes):
-  """Number of key ranges, each of which fits the memory, that reduce() is given."""
+def partitions(store: stores.Store, stage: int, memory_bytes: int) -> int:
+  """Number of key ranges for reduce(), each of which fits into `memory_bytes`."""
   facts = [store.emit_done(stage, i) for i in range(len(store.shards))]
   rows = sum(f['keys'] for f in facts)
   size = sum(f['bytes'] for f in facts) / max(rows, 1)
@@ -61,7 +68,7 @@ def _map(store, stage, number, shard):
 
 
 def _source(store, stage, number, shard):
-  """(batch, problems) of a shard: from the input file, or as the stages left it."""
+  """(batch, problems) of a shard, from the input file or as earlier stages left it."""
   if number:
     for batch in stores.batches(store, number, shard, stage.columns):
       yield batch, ()
@@ -78,7 +85,7 @@ def _source(store, stage, number, shard):
 
 
 def _emit(store, stage, number, shard):
-  """Writes what emit() gives for a shard, the keys in order."""
+  """Writes the result of emit() for a shard, keys in order."""
   began, rows = time.process_time(), 0
 
   def counted():
@@ -87,15 +94,15 @@ def _emit(store, stage, number, shard):
       rows += batch.num_rows
       yield batch
 
-  found = stage.emit(counted(), stage.steps[0][1])
+  result = stage.emit(counted(), stage.steps[0][1])
   facts = {'rows': rows, 'keys': 0, 'bytes': 0}
   folder = store.at(number, 'keys')
   folder.mkdir(parents=True, exist_ok=True)
-  if 'keys' in found:
-    key_files.write(folder / f'{shard:05d}.arrow', found['keys'])
-    facts |= {'keys': found['keys'].num_rows, 'bytes': found['keys'].nbytes}
-  if 'side' in found:
-    tables.write(store.at(number, 'side', f'{shard:05d}.arrow'), found['side'])
+  if 'keys' in result:
+    key_files.write(folder / f'{shard:05d}.arrow', result['keys'])
+    facts |= {'keys': result['keys'].num_rows, 'bytes': result['keys'].nbytes}
+  if 'side' in result:
+    tables.write(store.at(number, 'side', f'{shard:05d}.arrow'), result['side'])
   facts['seconds'] = time.process_time() - began
   files.write_json(folder / f'{shard:05d}.json', facts)
   return rows
@@ -113,7 +120,7 @@ def _reduce(store, stage, number, partition):
 
 
 def _resolve(store, stage, number, count):
-  """Calls resolve() with what reduce() gave for `count` partitions."""
+  """Calls resolve() with the results of reduce() for `count` partitions."""
   began, config = time.process_time(), stage.steps[0][1]
   reduced = (tables.read(store.reduced(number, i, count)) for i in range(count))
   paths = [store.at(number, 'side', f'{i:05d}.arrow') for i in range(len(store.shards))]
@@ -124,7 +131,7 @@ def _resolve(store, stage, number, count):
 
 
 class _Stats:
-  """Counts of one shard and stage: what came, what is left, what went and why."""
+  """Counts of one shard and stage: documents read, left, and dropped by reason."""
 
   def __init__(self):
     self.rows = self.documents = self.bytes = 0
@@ -137,18 +144,18 @@ class _Stats:
 
   def add(self, before, after, problems, first):
     self.rows += after.num_rows
-    sizes, was = _sizes(after), _sizes(before)
+    sizes, sizes_before = _sizes(after), _sizes(before)
     alive = np.asarray(after['drop_reason'].is_null())
     old = np.asarray(before['drop_reason'].is_null())
     if first:
       self.read['documents'] += len(old)
-      self.read['bytes'] += int(was.sum())
-      old = np.ones(len(old), bool)  # what the reader dropped goes here
+      self.read['bytes'] += int(sizes_before.sum())
+      old = np.ones(len(old), bool)  # documents that the reader dropped count here
     self.documents += int(alive.sum())
     self.bytes += int(sizes[alive].sum())
     gone = np.flatnonzero(old & ~alive)
     reasons = after['drop_reason'].take(pa.array(gone)).to_pylist()
-    for reason, size in zip(reasons, was[gone].tolist()):
+    for reason, size in zip(reasons, sizes_before[gone].tolist()):
       count = self.dropped.setdefault(reason, {'documents': 0, 'bytes': 0})
       count['documents'] += 1
       count['bytes'] += size
@@ -182,7 +189,7 @@ class _Stats:
 
 
 def _sized(batch):
-  """The batch with `bytes`, the size of its text, for stages that need no text."""
+  """A batch with `bytes`, the size of its text, for stages that do not read text."""
   sizes, i = _sizes(batch), batch.schema.get_field_index('bytes')
   if i >= 0:
     return batch.set_column(i, 'bytes', pa.array(sizes))

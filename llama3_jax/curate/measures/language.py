@@ -7,32 +7,37 @@ import dataclasses
 import functools
 import importlib.resources
 import re
+from collections.abc import Mapping
 
 import fasttext
+import numpy as np
+import pyarrow as pa
 
 from llama3_jax.curate.machine import documents
 
 CHARACTERS = 2000  # enough for 98% of documents; the rest of a document adds time only
 HINT = 'extract.lang'
 LETTER = re.compile(r'[^\W\d_]')
-# Codes of ISO 639-1 that pages use for what the model calls otherwise.
+# Codes that pages use for languages that have another code in the model.
 DECLARED = {'nb': 'no', 'in': 'id', 'iw': 'he', 'ji': 'yi', 'fil': 'tl', 'cmn': 'zh'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Fields:
-  min_score: probability below which a language is unclear.
-  hint_score: below it, the language that the page declares is taken if it is among
-    the three most probable ones.
+  """When a language is unclear.
+
+  Fields:
+    min_score: probability below which a language is unclear.
+    hint_score: below it, the language that the page declares is taken if it is among
+      the three most probable ones.
   """
 
   min_score: float = 0.3
   hint_score: float = 0.5
 
 
-def rule(config):
-  """(reason, column, whether high values go, limit) of what this step drops."""
+def rule(config: Config) -> tuple[str, str, bool, float]:
+  """(reason, column, whether high values are dropped, limit) of this step."""
   return 'language.unclear', 'lang_score', False, config.min_score
 
 
@@ -43,7 +48,9 @@ def _model():
   )
 
 
-def detect(text, declared=None, hint_score=0.0):
+def detect(
+  text: str, declared: str | None = None, hint_score: float = 0.0
+) -> tuple[str, float]:
   """The language of a text.
 
   Args:
@@ -65,12 +72,16 @@ def detect(text, declared=None, hint_score=0.0):
   best = min(float(scores[0]), 1.0)
   declared = DECLARED.get(declared, declared)
   if best < hint_score and declared in names:
-    # What the page says and the model finds possible is as sure as the model's best.
+    # A declared language that the model finds possible gets its best probability.
     return declared, best
   return names[0], best
 
 
-def step(batch, config=Config(), state=None):
+def step(
+  batch: pa.RecordBatch,
+  config: Config = Config(),
+  state: Mapping[str, np.ndarray] | None = None,
+) -> pa.RecordBatch:
   """Adds lang and lang_score; drops text whose language is unclear.
 
   Code gets the language 'code' and is not judged.

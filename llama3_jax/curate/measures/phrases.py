@@ -1,6 +1,7 @@
 """Counting words and phrases of a list in analysed text (3.1.1)."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numba
 import numpy as np
@@ -13,12 +14,12 @@ STARTS = 1 << 16
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A list of phrases, ready to be looked for.
+  """A list of phrases, indexed for the search.
 
   Attributes:
     starts: bool [STARTS]: whether a phrase begins with a word of these hash bits.
     grams: uint64 [n], sorted hashes of the phrases.
-    index: int64 [n], place of each in the list.
+    index: int64 [n], position of each in the list.
     longest: words of the longest.
   """
 
@@ -28,12 +29,12 @@ class Table:
   longest: int
 
 
-def table(phrases):
+def table(phrases: Sequence[str]) -> Table:
   """Table of a list of phrases, each a word or more; case and punctuation are ignored.
 
   In languages without spaces between words a phrase is found as a run of characters.
   """
-  found, starts = {}, np.zeros(STARTS, bool)
+  numbers, starts = {}, np.zeros(STARTS, bool)
   longest = 1
   for lang in ('', 'zh'):
     words = texts.of(phrases, lang)
@@ -41,14 +42,14 @@ def table(phrases):
       part = words.hashes[words.first[i] : words.first[i + 1]]
       if len(part):
         starts[int(part[0]) & (STARTS - 1)] = True
-        found.setdefault(fold(part), i)
+        numbers.setdefault(fold(part), i)
         longest = max(longest, len(part))
-  grams = np.array(sorted(found), np.uint64)
-  index = np.array([found[int(gram)] for gram in grams], np.int64)
+  grams = np.array(sorted(numbers), np.uint64)
+  index = np.array([numbers[int(gram)] for gram in grams], np.int64)
   return Table(starts, grams, index, longest)
 
 
-def fold(hashes):
+def fold(hashes: np.ndarray) -> int:
   """int, the hash of a sequence of words (uint64 [n])."""
   result = 0
   for value in hashes:
@@ -56,13 +57,15 @@ def fold(hashes):
   return result
 
 
-def count(words, first, phrases):
-  """How often the phrases are found.
+def count(
+  words: texts.Words, first: np.ndarray, phrases: Table
+) -> tuple[np.ndarray, np.ndarray]:
+  """Occurrences of the phrases in each segment.
 
   Args:
     words: Words.
-    first: int64 [segments + 1]: first words of documents or lines, which
-      phrases do not leave.
+    first: int64 [segments + 1]: first words of documents or lines; phrases do not cross
+      their borders.
     phrases: Table.
 
   Returns:
@@ -85,8 +88,8 @@ def _count(hashes, first, starts, grams, index, longest, number, bits):
       gram = np.uint64(0)
       for k in range(min(longest, first[s + 1] - i)):
         gram = gram * MULTIPLIER + hashes[i + k]
-        place = np.searchsorted(grams, gram)
-        if place < len(grams) and grams[place] == gram:
+        slot = np.searchsorted(grams, gram)
+        if slot < len(grams) and grams[slot] == gram:
           number[s] += 1
-          bits[s] |= np.uint64(1) << np.uint64(index[place] & 63)
+          bits[s] |= np.uint64(1) << np.uint64(index[slot] & 63)
           break

@@ -1,12 +1,14 @@
 """Duplicated n-gram coverage, of documents and of lines (3.1.1; Rae et al. 2021, A1).
 
 A repeated n-gram covers its words; characters of a covered word count once, however
-many n-grams cover it. Two counts are offered: later copies (second and later, as open
-pipelines count, whose thresholds are ours) and every copy (the first too, as the paper
-that defined the measure words it).
+many n-grams cover it. There are two ways to count: later copies (the second and later
+ones, as open pipelines count, whose thresholds are ours) and every copy (the first too,
+as in the words of the paper that defined the measure).
 """
 
 import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numba
 import numpy as np
@@ -18,7 +20,7 @@ from llama3_jax.curate.measures import words as texts
 from llama3_jax.curate.measures.words import MULTIPLIER
 
 TOP = (2, 3, 4)  # n-grams of which the most frequent one is measured
-DUPLICATE = (5, 6, 7, 8, 9, 10)  # n-grams of which all repeated ones are
+DUPLICATE = (5, 6, 7, 8, 9, 10)  # n-grams of which all repeated ones are measured
 COLUMNS = (
   'repetition.duplicate_lines',
   'repetition.duplicate_paragraphs',
@@ -35,8 +37,8 @@ class LineConfig:
 
   Attributes:
     gram: words of the n-grams.
-    coverage: a line whose characters lie in repeated n-grams for more than this share
-      goes.
+    coverage: a line is removed when more than this share of its characters is in
+      repeated n-grams.
     every_copy: count the first copy of an n-gram too, so that no copy is left.
     min_words: shorter lines stay: they are for line de-duplication.
     categories: of documents that are left alone.
@@ -51,11 +53,11 @@ class LineConfig:
   max_characters: int = 1_000_000
 
 
-def measures(words, every_copy=False):
+def measures(words: texts.Words, every_copy: bool = False) -> np.ndarray:
   """float32 [documents, COLUMNS]: shares of each document that repeat.
 
-  Shares of lines and paragraphs by number and by characters count the second and later
-  copies; blank lines are none.
+  Shares of lines and paragraphs, by number and by characters, count the second and
+  later copies; blank lines do not count.
   """
   result = np.zeros((len(words.first) - 1, len(COLUMNS)), np.float32)
   filled = words.lines['hash'] != 0
@@ -70,8 +72,12 @@ def measures(words, every_copy=False):
   return result
 
 
-def step_lines(batch, config, state=None):
-  """Removes the lines whose words lie mostly in n-grams the document repeats.
+def step_lines(
+  batch: pa.RecordBatch,
+  config: LineConfig,
+  state: Mapping[str, np.ndarray] | None = None,
+) -> pa.RecordBatch:
+  """Removes the lines whose words are mostly in n-grams that the document repeats.
 
   Logs and error messages: long, and each unique as a line. A document without any other
   line is dropped as 'repetition.nothing_left'.
@@ -94,7 +100,9 @@ def step_lines(batch, config, state=None):
   return cut(batch, words, remove, 'repetition.nothing_left')
 
 
-def cut(batch, words, remove, reason):
+def cut(
+  batch: pa.RecordBatch, words: texts.Words, remove: np.ndarray, reason: str
+) -> pa.RecordBatch:
   """A batch without the lines `remove` (bool [lines]) of `words`.
 
   A document with nothing left is dropped for `reason`, with the number of its lines,
@@ -140,7 +148,9 @@ def _gaps(remove, blank, first):
   return result
 
 
-def put_text(batch, rows, values):
+def put_text(
+  batch: pa.RecordBatch, rows: Sequence[int], values: Sequence[str]
+) -> pa.RecordBatch:
   """`documents.put` of texts, by Arrow alone."""
   mask = np.zeros(batch.num_rows, bool)
   mask[rows] = True

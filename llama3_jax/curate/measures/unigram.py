@@ -1,4 +1,4 @@
-"""Token distributions: of each language's corpus, and how far a document is (3.1.1).
+"""Token distributions of each language, and the divergence of a document (3.1.1).
 
 The corpus unigram q of a language is counted first; then every document gets
 KL(p || q) = sum p log(p / q) in nats, with p its own shares and q smoothed by `alpha`
@@ -9,6 +9,8 @@ documents have a high divergence for being short: `outliers` corrects for that.
 import dataclasses
 import functools
 import math
+from collections.abc import Iterable
+from collections.abc import Mapping
 
 import numba
 import numpy as np
@@ -39,7 +41,7 @@ class Config:
     buckets: of hashed words, without a tokenizer.
     tokenizer: path of a vocabulary in Llama 3's format; '' = hashed words.
     alpha: counts that are added to each token of the corpus.
-    categories: left alone.
+    categories: of documents that are left alone.
     max_characters: of a document that are read.
   """
 
@@ -50,7 +52,7 @@ class Config:
   max_characters: int = 1_000_000
 
 
-def emit(batches, config):
+def emit(batches: Iterable[pa.RecordBatch], config: Config) -> dict[str, pa.Table]:
   """{'keys': (key, lang, bucket, count)}: tokens of a shard by language."""
   totals = {}
   for batch in batches:
@@ -72,12 +74,14 @@ def emit(batches, config):
   return {'keys': pa.concat_tables(parts) if parts else SCHEMA.empty_table()}
 
 
-def reduce(rows, config):
-  """(lang, bucket, count) of the whole corpus."""
+def reduce(rows: pa.Table, config: Config) -> pa.Table:
+  """Table (lang, bucket, count) of the whole corpus."""
   return totals(rows)
 
 
-def resolve(reduced, sides, config):
+def resolve(
+  reduced: Iterable[pa.Table], sides: Iterable[pa.Table], config: Config
+) -> dict[str, np.ndarray]:
   """State: langs, sorted [n], and counts, int64 [n, buckets]."""
   tables = list(reduced)
   langs = sorted({lang for t in tables for lang in t['lang'].unique().to_pylist()})
@@ -88,12 +92,14 @@ def resolve(reduced, sides, config):
   return {'langs': np.array(langs, np.str_), 'counts': counts}
 
 
-def step(batch, config, state):
+def step(
+  batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray]
+) -> pa.RecordBatch:
   """Adds DIVERGENCE (float32, nats) and TOKENS (float32); drops nothing."""
   first, ids = _tokens(batch, config)
-  place = {lang: i for i, lang in enumerate(state['langs'].tolist())}
+  index = {lang: i for i, lang in enumerate(state['langs'].tolist())}
   names = batch['lang'].to_pylist()
-  rows = np.array([place.get(lang or '', -1) for lang in names], np.int64)
+  rows = np.array([index.get(lang or '', -1) for lang in names], np.int64)
   result = np.zeros(batch.num_rows)
   counts = state['counts']
   if len(counts):
@@ -104,8 +110,11 @@ def step(batch, config, state):
   return documents.put_floats(batch, TOKENS, np.diff(first).astype(np.float32), missing)
 
 
-def totals(rows):
-  """Sums `count` of the rows of each key; the other columns are those of its first."""
+def totals(rows: pa.Table) -> pa.Table:
+  """Rows of equal keys as one row with the sum of `count`.
+
+  The other columns are those of the first row of a key.
+  """
   _, order, first = key_files.ordered(rows)
   count = rows['count'].to_numpy()[order]
   count = np.add.reduceat(count, first) if len(first) else count
@@ -122,16 +131,16 @@ def _tokens(batch, config):
   alive = np.zeros(batch.num_rows, bool)
   alive[documents.alive(batch)] = True
   alive &= ~skip & np.asarray(batch['text'].is_valid())
-  found = documents.take(batch, 'text', np.flatnonzero(alive))
-  found = [text[: config.max_characters] for text in found]
-  ids = _tokenizer(config.tokenizer).encode_batch(found)
+  contents = documents.take(batch, 'text', np.flatnonzero(alive))
+  contents = [text[: config.max_characters] for text in contents]
+  ids = _tokenizer(config.tokenizer).encode_batch(contents)
   count = np.zeros(batch.num_rows, np.int64)
   count[alive] = [len(part) for part in ids]
   joined = np.concatenate([np.zeros(0, np.int64), *ids]).astype(np.int64)
   return np.append(0, np.cumsum(count)), joined
 
 
-def vocabulary(config):
+def vocabulary(config: Config) -> int:
   """Number of different tokens; UserError for a tokenizer that cannot be read."""
   if config.tokenizer:
     return _tokenizer(config.tokenizer).vocab_size

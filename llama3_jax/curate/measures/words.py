@@ -1,14 +1,15 @@
 """One pass over the text of a batch: words, lines and counts for every rule (3.1.1).
 
-All heuristics, MinHash and the line keys read what `analyse` finds, so a text is
+All heuristics, MinHash and the line keys read the result of `analyse`, so a text is
 decoded and split once. A word is a run of letters, digits and marks (a Hindi vowel sign
-is part of its word) in lower case, known by a 64-bit hash. Where a language puts no
-spaces between words, a character of such a script counts as a word.
+is part of its word) in lower case, identified by a 64-bit hash. In languages without
+spaces between words, each character of such a script counts as a word.
 """
 
 import dataclasses
 import functools
 import unicodedata
+from collections.abc import Sequence
 
 import numba
 import numpy as np
@@ -80,7 +81,7 @@ LINE = np.dtype(
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-  """What a batch's text consists of; documents without text have no words and lines.
+  """Words and lines of a batch; documents without text have none.
 
   Attributes:
     data: uint8 [bytes], the UTF-8 text.
@@ -103,17 +104,19 @@ class Words:
   counts: np.ndarray
   scale: np.ndarray
 
-  def line_words(self):
+  def line_words(self) -> np.ndarray:
     """int64 [lines + 1]: each line's first word."""
     return np.append(self.lines['word'], len(self.hashes))
 
-  def text(self, line):
+  def text(self, line: int) -> str:
     """The text of one line."""
     start, end = self.lines['start'][line], self.lines['end'][line]
     return self.data[start:end].tobytes().decode('utf-8', 'replace')
 
 
-def analyse(batch, skip=None, limit=None):
+def analyse(
+  batch: pa.RecordBatch, skip: np.ndarray | None = None, limit: int | None = None
+) -> Words:
   """Words of the documents of a batch that are alive.
 
   Args:
@@ -132,7 +135,7 @@ def analyse(batch, skip=None, limit=None):
   return _analyse(data, starts, read, ends, ~dead, np.array(scale, np.int64))
 
 
-def of(texts, lang=''):
+def of(texts: Sequence[str], lang: str = '') -> Words:
   """Words of a list of texts of one language."""
   data, offsets = _buffers(pa.array(texts, pa.large_string()))
   scale = np.full(len(texts), UNSPACED.get(lang, 1), np.int64)
@@ -182,7 +185,7 @@ def _analyse(data, starts, read, ends, alive, scale):
 
 
 @functools.cache
-def tables():
+def tables() -> tuple[np.ndarray, np.ndarray]:
   """(uint8, uint32) [0x110000]: class and lower case of every code point."""
   kinds = np.full(0x110000, CONTROL, np.uint8)
   lower = np.arange(0x110000, dtype=np.uint32)
@@ -204,15 +207,15 @@ def tables():
 
 
 @numba.njit(cache=True, inline='always')
-def mix(h):
+def mix(h: np.uint64) -> np.uint64:
   """uint64 -> uint64: every bit depends on every bit (MurmurHash3's finaliser)."""
   h = (h ^ (h >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
   h = (h ^ (h >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
   return h ^ (h >> np.uint64(33))
 
 
-def mixed(h):
-  """`mix` of an array."""
+def mixed(h: np.ndarray) -> np.ndarray:
+  """`mix` of an array, uint64."""
   h = np.asarray(h, np.uint64)
   h = (h ^ (h >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
   h = (h ^ (h >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)

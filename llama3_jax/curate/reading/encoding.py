@@ -1,9 +1,9 @@
 """Bytes of a page as text, by the rules of browsers (WHATWG Encoding and HTML).
 
-A byte order mark wins, then the HTTP header, then <meta> or the XML declaration; what
-none of them names is UTF-8 where it is valid UTF-8, else what a detector says. One
-departure: where a header's encoding breaks more characters than it reads, and the page
-itself names one that breaks fewer, the page is believed.
+A byte order mark wins, then the HTTP header, then <meta> or the XML declaration.
+Without any of them the text is UTF-8 where it is valid UTF-8, else the encoding that a
+detector finds. One departure: where decoding by the header breaks more characters than
+it reads, and the page itself names an encoding that breaks fewer, the latter is used.
 """
 
 import codecs
@@ -14,13 +14,13 @@ from resiliparse.parse.encoding import detect_encoding
 from llama3_jax.curate.reading import encoding_labels
 
 PRESCAN = 1024  # bytes in which browsers look for <meta> before they parse
-HEAD = 1 << 16  # bytes in which they come upon it later, and begin again
+HEAD = 1 << 16  # bytes in which they find it later, and start over
 BOMS = (
   (codecs.BOM_UTF8, 'utf-8'),
   (codecs.BOM_UTF16_LE, 'utf-16-le'),
   (codecs.BOM_UTF16_BE, 'utf-16-be'),
 )
-# Where a byte has no character in the first codec, the second has the vendors' ones.
+# The second codec has vendors' characters that the first one lacks.
 WIDER = {'euc_jp': 'euc_jis_2004', 'iso2022_jp': 'iso2022_jp_ext'}
 BROKEN = '\ufffd'
 CHARSET = re.compile(
@@ -36,7 +36,7 @@ ATTRIBUTE = re.compile(
 
 
 def decode(body: bytes, content_type: str | None = None) -> str:
-  """The text of a page; what is not valid becomes U+FFFD.
+  """The text of a page; invalid bytes become U+FFFD.
 
   Args:
     body: bytes of the page.
@@ -64,28 +64,28 @@ def codec(label: str | bytes | None) -> str | None:
 
 
 def declared(head: bytes) -> str | None:
-  """The codec that <meta>, or else the XML declaration, in these bytes names."""
+  """The codec named by <meta>, or else by the XML declaration, in these bytes."""
   if head.startswith((b'<\0?\0x\0', b'\0<\0?\0x')):
     return 'utf-16-le' if head.startswith(b'<') else 'utf-16-be'
-  found = _meta(head)
-  if found is None and (xml := XML.match(head)):
-    found = codec(xml[1])
-  if found in ('utf-16-le', 'utf-16-be'):  # in ASCII, which UTF-16 is not
+  encoding = _meta(head)
+  if encoding is None and (xml := XML.match(head)):
+    encoding = codec(xml[1])
+  if encoding in ('utf-16-le', 'utf-16-be'):  # it is in ASCII, not UTF-16
     return 'utf-8'
-  return 'cp1252' if found == 'x-user-defined' else found
+  return 'cp1252' if encoding == 'x-user-defined' else encoding
 
 
 def _header(content_type):
-  found = CHARSET.search((content_type or '').lower().encode('utf-8', 'replace'))
-  return codec(found[1]) if found else None
+  match = CHARSET.search((content_type or '').lower().encode('utf-8', 'replace'))
+  return codec(match[1]) if match else None
 
 
 def _declared(body):
   """declared() of the first bytes; of the whole head where it is not UTF-8."""
-  found = declared(body[:PRESCAN])
-  if found is None and len(body) > PRESCAN and not _is_utf8(body):
-    found = declared(body[:HEAD])
-  return found
+  encoding = declared(body[:PRESCAN])
+  if encoding is None and len(body) > PRESCAN and not _is_utf8(body):
+    encoding = declared(body[:HEAD])
+  return encoding
 
 
 def _meta(head):
@@ -105,19 +105,19 @@ def _meta(head):
       at = end + 1
     else:
       attributes, at = _attributes(head, tag.end())
-      found = _meta_codec(attributes) if name == b'<meta' else None
-      if found:
-        return found
+      encoding = _meta_codec(attributes) if name == b'<meta' else None
+      if encoding:
+        return encoding
   return None
 
 
 def _attributes(head, at):
   """({name: value} of a tag whose name ends at `at`, where they end)."""
   result = {}
-  while found := ATTRIBUTE.match(head, at):
-    value = next((v for v in found.groups()[1:] if v is not None), b'')
-    result.setdefault(found[1].lower(), value)
-    at = found.end()
+  while match := ATTRIBUTE.match(head, at):
+    value = next((v for v in match.groups()[1:] if v is not None), b'')
+    result.setdefault(match[1].lower(), value)
+    at = match.end()
   return result, at
 
 
@@ -126,12 +126,12 @@ def _meta_codec(attributes):
     return codec(attributes[b'charset'])
   if attributes.get(b'http-equiv', b'').lower() != b'content-type':
     return None
-  found = CHARSET.search(attributes.get(b'content', b'').lower())
-  return codec(found[1]) if found else None
+  match = CHARSET.search(attributes.get(b'content', b'').lower())
+  return codec(match[1]) if match else None
 
 
 def _detected(body):
-  """The codec of bytes that nothing is said about."""
+  """The codec of bytes without a declaration, by their content."""
   start = body[:256].lstrip()
   if start[:1] == b'<' and start[1:2] == b'\0':
     return 'utf-16-le'
@@ -143,14 +143,14 @@ def _detected(body):
     return 'utf-8'
   try:
     name = detect_encoding(body, html5_compatible=False)  # a codec, euc_kr; or a label
-    found = codec(name) or codec(name.replace('_', '-'))
+    encoding = codec(name) or codec(name.replace('_', '-'))
   except (LookupError, ValueError):
-    found = None
-  # It calls what it does not know UTF-8, and this is none; a page that was cut within
-  # a character, or has a byte too many, is.
-  if found in (None, 'utf-8') and _mostly_broken(_text(body, 'utf-8')):
+    encoding = None
+  # The detector answers UTF-8 for what it does not know, and this is not valid UTF-8.
+  # Few broken characters are accepted: a page may be cut within a character.
+  if encoding in (None, 'utf-8') and _mostly_broken(_text(body, 'utf-8')):
     return 'cp949' if _korean(body) else 'cp1252'
-  return found or 'utf-8'
+  return encoding or 'utf-8'
 
 
 def _korean(body):
@@ -169,13 +169,13 @@ def _is_utf8(body):
 
 
 def _mostly_broken(text):
-  """Whether more characters are broken than are whole and not ASCII."""
+  """Whether more characters are broken than are both whole and not ASCII."""
   broken = text.count(BROKEN)
   return broken > 0 and 2 * broken > sum(not c.isascii() for c in text)
 
 
 def _text(body, name):
-  """Bytes by a codec of encoding_labels.NAMES."""
+  """Bytes decoded by a codec of encoding_labels.NAMES."""
   if name == 'x-user-defined':
     return ''.join(chr(b if b < 128 else 0xF700 + b) for b in body)
   text = body.decode(name, 'whatwg')
@@ -186,7 +186,7 @@ def _text(body, name):
 
 
 def _undefined(error):
-  """Bytes 80 to 9F that a code page of Windows leaves open are control characters."""
+  """Bytes 80 to 9F that a Windows code page does not define as control characters."""
   part = error.object[error.start : error.end]
   if error.encoding in ('charmap', 'cp1252') and len(part) == 1 and part[0] < 0xA0:
     return chr(part[0]), error.end

@@ -1,14 +1,16 @@
 """Reads crawled pages and documents as record batches, a batch at a time (3.1.1).
 
 WARC, Parquet and JSON lines, plain or compressed, on disk or behind any URL that fsspec
-opens. Input is hostile until shown otherwise: what cannot be read is named and left
-out, what is too large is a dropped row, and the limits, not the file, bound memory.
+opens. Input is not trusted: unreadable parts are reported and left out, documents that
+are too large become dropped rows, and the limits, not the file, bound memory.
 """
 
 import dataclasses
 import gzip
 import io
+import os
 import zlib
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,7 +32,7 @@ CHUNK = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """What reading may hold in memory.
+  """Limits of the memory for reading.
 
   Fields:
     max_bytes: of one page or document; larger ones are dropped rows.
@@ -42,29 +44,29 @@ class Limits:
 
 
 def batches(
-  path,
-  category='general',
-  source=None,
-  limits=Limits(),
-  documents_per_batch=256,
-  first_id=0,
-  name=None,
-):
+  path: str | os.PathLike,
+  category: str = 'general',
+  source: str | None = None,
+  limits: Limits = Limits(),
+  documents_per_batch: int = 256,
+  first_id: int = 0,
+  name: str | None = None,
+) -> Iterator[tuple[pa.RecordBatch, list[str]]]:
   """Reads .warc, .jsonl (both also .gz, .zst) or .parquet.
 
   Args:
     path: a file, or a URL that fsspec opens (s3://, gs://, memory://).
-    category, source: of rows that do not say; the source is else `name`, without
-      its ends.
+    category, source: of rows without their own; the default source is `name` without
+      its suffixes.
     limits: Limits.
-    documents_per_batch: the most rows of a batch.
+    documents_per_batch: maximum number of rows of a batch.
     first_id: id of the first row; the others follow.
-    name: path below the input; rows without a URL are called by it and their number.
+    name: path below the input; rows without a URL are named by it and their number.
       None is the file's name.
 
   Yields:
     (pa.RecordBatch with the columns of documents.SCHEMA, list of str: one line for each
-    thing that could not be read). Rows may be dropped already: 'warc.truncated',
+    part that could not be read). Rows may be dropped already: 'warc.truncated',
     'read.too_large' (value: bytes).
 
   Raises:
@@ -89,18 +91,23 @@ def batches(
     yield documents.batch(rows, first_id), problems
 
 
-def rows(path, category='general', source=None, limits=Limits()):
+def rows(
+  path: str | os.PathLike,
+  category: str = 'general',
+  source: str | None = None,
+  limits: Limits = Limits(),
+) -> tuple[list[dict[str, object]], list[str]]:
   """(list of dicts of a small file without null fields, problems)."""
-  found, problems = [], []
+  result, problems = [], []
   for batch, bad in batches(path, category, source, limits):
     problems.extend(bad)
     for row in batch.to_pylist():
-      found.append({name: v for name, v in row.items() if v is not None})
-  return found, problems
+      result.append({name: v for name, v in row.items() if v is not None})
+  return result, problems
 
 
-def readable(path):
-  """Whether a file's name is that of a kind that `rows` reads."""
+def readable(path: str) -> bool:
+  """Whether a file's name has the suffix of a kind that `rows` reads."""
   try:
     _kind(path, path)
   except UserError:
@@ -109,7 +116,7 @@ def readable(path):
 
 
 def _kind(path, name):
-  """(name without its ends, kind, compression)."""
+  """(name without its suffixes, kind, compression)."""
   compression = next((end for end in COMPRESSIONS if name.endswith(end)), '')
   stem = name.removesuffix(compression)
   kind = next((kind for kind in KINDS if stem.endswith(kind)), None)
@@ -153,7 +160,7 @@ def _rows(f, name, kind, compression, limits, many):
 
 
 def _complete(row, category, source, limits):
-  """A row of the table: fields that it does not say, its host, its size."""
+  """A row of the table: default fields, host, and a check of its size."""
   row['category'] = row.get('category') or category
   row['source'] = row.get('source') or source
   row['host'] = urls.host(row.get('url'))
@@ -203,7 +210,7 @@ def _jsonl(f, name, compression, limits):
 
 
 class _Whole(io.RawIOBase):
-  """A file that ends where it can be read no further; `error` says why."""
+  """A file that ends at the first unreadable byte; `error` has the reason."""
 
   def __init__(self, file):
     self._more, self.error = getattr(file, 'read1', file.read), None
@@ -221,7 +228,7 @@ class _Whole(io.RawIOBase):
 
 
 def _decompress(f, compression):
-  """A file of what is in the compressed one."""
+  """The decompressed content as a file."""
   if compression == '.gz':
     return gzip.GzipFile(fileobj=f)
   return jsonl.Frames(f) if compression == '.zst' else f
@@ -250,8 +257,8 @@ def _line(line, name, number):
 
 
 def _document(row, url, where):
-  """A row's document, and one line for each field that has not the type it needs."""
-  found, named = {'url': url, 'date': ''}, False
+  """Yields a row's document, and a line for each field that has a wrong type."""
+  document, reported = {'url': url, 'date': ''}, False
   for name in FIELDS:
     value = row.get(name)
     if isinstance(value, bytes):  # of Parquet
@@ -259,18 +266,18 @@ def _document(row, url, where):
     if name not in TEXTS and not isinstance(value, (bool, list, dict, type(None))):
       value = str(value)  # a year, or a time of Parquet
     if isinstance(value, str) and (value or name != 'url'):
-      found[name] = value
+      document[name] = value
     elif value:
-      named = named or name in TEXTS
+      reported = reported or name in TEXTS
       yield f'{where}: field {name!r} is a {jsonl.kind(value)}, not text'
-  if 'text' in found or 'html' in found:
-    yield found
-  elif not named:
+  if 'text' in document or 'html' in document:
+    yield document
+  elif not reported:
     yield f'{where} is not a document (no text)'
 
 
 def _parquet(f, name, many):
-  """Documents of a Parquet file; columns that it need not have are left null."""
+  """Documents of a Parquet file; optional columns that it lacks are left null."""
   try:
     file = pq.ParquetFile(f)
     names = file.schema_arrow.names
@@ -295,7 +302,7 @@ def _parquet(f, name, many):
 
 
 def _rows_of(batch):
-  """list of dicts; bytes where a text is no UTF-8."""
+  """list of dicts; bytes where a text is not valid UTF-8."""
   try:
     return batch.to_pylist()
   except UnicodeDecodeError:

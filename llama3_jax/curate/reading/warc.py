@@ -1,7 +1,7 @@
 """Crawled pages in WARC files: reading past damage, and writing.
 
-A damaged record (of a gzip or zstd member, or of plain text) is named and left out;
-reading continues at the next member. Bodies are never held above the limit of a page.
+A damaged record (of a gzip or zstd member, or of plain text) is reported and left out;
+reading continues at the next member. Bodies above the limit of a page are never held.
 """
 
 import gzip
@@ -9,6 +9,10 @@ import os
 import re
 import uuid
 import zlib
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import BinaryIO
 
 from fastwarc.warc import ArchiveIterator
 from fastwarc.warc import WarcRecordType
@@ -22,8 +26,10 @@ CHUNKED = re.compile(rb'([0-9a-fA-F]{1,8})[^\r\n]{0,99}\r\n')
 CHUNK = 1 << 20  # bytes read at a time
 
 
-def pages(f, compression, max_bytes):
-  """Pages of a WARC file, and what is wrong with it.
+def pages(
+  f: BinaryIO, compression: str, max_bytes: int
+) -> Iterator[dict[str, object] | str]:
+  """Yields the pages of a WARC file and the problems of reading it.
 
   Args:
     f: seekable binary file.
@@ -32,7 +38,7 @@ def pages(f, compression, max_bytes):
 
   Yields:
     dicts with url, date, html (a page that the crawler cut short has a drop_reason), or
-    str: one line a run of records that could not be read.
+    str: one line for each run of records that could not be read.
   """
   marker = MARKERS[compression]
   size, start, whole = f.seek(0, os.SEEK_END), 0, True
@@ -55,8 +61,8 @@ def pages(f, compression, max_bytes):
       return
     except Exception as error:  # fastwarc raises several kinds for damaged input
       bad = _find(f, marker, (start if last is None else last) + 1)
-      # After good records the pass begins again at the next marker: at the bad record,
-      # which fails again, or behind it. One run of damage is one problem.
+      # After good records, reading restarts at the next marker: at the bad record,
+      # which fails again, or behind it. A run of damage is reported once.
       if whole:
         where = start if last is None else last
         yield f'record at or after byte {where} unreadable ({error})'
@@ -65,8 +71,11 @@ def pages(f, compression, max_bytes):
 
 
 def _ends(f, start):
-  """Whether the gzip members from `start` on end with the file: where one is cut within
-  the header of its record, the iterator ends as it does at a whole file's end."""
+  """Whether the gzip members from `start` on end with the file.
+
+  Where a member is cut within the header of its record, the iterator ends as it does at
+  the end of a complete file.
+  """
   f.seek(start)
   member, whole = zlib.decompressobj(31), True
   while part := f.read(CHUNK):
@@ -84,10 +93,10 @@ def _ends(f, start):
 
 def _page(record, max_bytes):
   """A response record as a dict; None when it is not an HTML page."""
-  # Wget writes <URL>, as the first WARC standard could be read.
+  # Wget writes <URL>, a possible reading of the first WARC standard.
   target = (record.headers.get('WARC-Target-URI') or '').strip('<> ')
   if record.http_headers is None and 'Content-Type' not in record.headers:
-    # The standard lets a record leave it out; a response to http is one.
+    # The standard makes it optional; a response from an http URL is HTTP.
     record.is_http = target.startswith(('http://', 'https://'))
     record.parse_http()
   http = record.http_headers
@@ -99,7 +108,7 @@ def _page(record, max_bytes):
   page = {'url': target, 'date': (record.headers.get('WARC-Date') or '')[:19]}
   size = record.content_length
   if size > max_bytes:
-    left = size  # read through, so that a length that lies is found out
+    left = size  # read to the end, so that a wrong length is noticed
     while left > 0 and (part := record.reader.read(min(left, CHUNK))):
       left -= len(part)
     if left > 0:
@@ -118,10 +127,10 @@ def _page(record, max_bytes):
 
 
 def _unpack(body, http, max_bytes):
-  """(a body without the codings of its transfer, whether they end as they should); at
-  most max_bytes + 1 of it.
+  """(body without its transfer and content codings, whether these are complete).
 
-  Many crawlers undo the codings and leave the headers, so the bytes decide.
+  At most max_bytes + 1 bytes of it. Many crawlers undo the codings and leave the
+  headers, so the bytes decide.
   """
   whole, at = True, 0
   if 'chunked' in (http.get('Transfer-Encoding') or '').lower():
@@ -146,19 +155,19 @@ def _unpack(body, http, max_bytes):
 def _find(f, marker, start, within=None):
   """Offset of the next `marker` at or after `start`; the file's size if none."""
   f.seek(start)
-  at, tail = start, b''
+  offset, tail = start, b''
   while part := f.read(min(CHUNK, within or CHUNK)):
-    found = (tail + part).find(marker)
-    if found >= 0:
-      return at - len(tail) + found
-    at += len(part)
+    index = (tail + part).find(marker)
+    if index >= 0:
+      return offset - len(tail) + index
+    offset += len(part)
     tail = (tail + part)[-len(marker) + 1 :]
     if within:
       break
   return f.seek(0, os.SEEK_END)
 
 
-def write(path, pages):
+def write(path: str | os.PathLike, pages: Iterable[Mapping[str, str]]) -> None:
   """Writes pages as gzip WARC response records, atomically.
 
   Args:

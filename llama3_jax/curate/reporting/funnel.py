@@ -11,14 +11,14 @@ MAX_PROBLEMS = 1000  # lines of problems that are kept
 BYTES_A_TOKEN = 4.0  # rough; the exact number is known after tokenisation
 
 
-def total(store):
-  """What funnel.json holds; the same after any number of interruptions.
+def total(store: stores.Store) -> dict[str, object]:
+  """Content of funnel.json, which does not depend on interruptions of the run.
 
   Returns:
     dict: steps, of which the first is the input: step, documents, bytes, tokens (an
     estimate), dropped {reason: {documents, bytes}}, languages; problems (lines); and
-    of what is left, categories {name: {documents}}, languages and the largest hosts
-    {name: documents}.
+    of the documents that are left, categories {name: {documents}}, languages and the
+    largest hosts {name: documents}.
   """
   shards = range(len(store.shards))
   first = [store.map_done(0, i) for i in shards]
@@ -42,8 +42,8 @@ def total(store):
   }
 
 
-def seconds(store):
-  """{stage: CPU seconds} of all its tasks; this differs from run to run."""
+def seconds(store: stores.Store) -> dict[str, float]:
+  """{stage: CPU seconds} of all its tasks; they differ from run to run."""
   result = {}
   for number, (name, _) in enumerate(store.stages):
     facts = [store.map_done(number, i) for i in range(len(store.shards))]
@@ -53,36 +53,40 @@ def seconds(store):
   return result
 
 
-def personal(store, most=25):
+def personal(
+  store: stores.Store, most: int = 25
+) -> list[tuple[str, int, int, int, bool]]:
   """Hosts with the most personal data: [(host, documents, too much, hits, dropped)].
 
-  Documents with `too much` are above the limits of the stage pii; `dropped` says that
-  the whole host goes. Hosts that no shard named are known by their hash.
+  Documents with `too much` are above the limits of the stage pii; `dropped` is whether
+  the whole host is dropped. Hosts that no shard named are given by their hash.
   """
   names = [name for name, _ in store.stages]
-  found = stores.state(store, names.index('pii')) if 'pii' in names else None
-  if found is None or not len(found['host']):
+  state = stores.state(store, names.index('pii')) if 'pii' in names else None
+  if state is None or not len(state['host']):
     return []
   first = (store.map_done(0, i)['hosts'] for i in range(len(store.shards)))
   known = {xxhash.xxh3_64_intdigest(h.encode()): h for hosts in first for h in hosts}
   known[xxhash.xxh3_64_intdigest(b'')] = 'without a host'
-  gone = set(found['hosts'].tolist())
-  order = np.lexsort((found['host'], -found['count']))[:most]
+  gone = set(state['hosts'].tolist())
+  order = np.lexsort((state['host'], -state['count']))[:most]
   return [
     (known.get(key, f'#{key:016x}'), *sums, key in gone)
     for key, *sums in zip(
-      *(found[n][order].tolist() for n in ('host', 'documents', 'flagged', 'count'))
+      *(state[n][order].tolist() for n in ('host', 'documents', 'flagged', 'count'))
     )
   ]
 
 
-def models(store):
-  """[(classifier, labels, held out, accuracy, AUC)]; of no labels where none is."""
+def models(
+  store: stores.Store,
+) -> list[tuple[str, float, float, float | None, float | None]]:
+  """[(classifier, labels, held out, accuracy, AUC)]; 0 labels where none is trained."""
   result = []
   for number, (name, _) in enumerate(store.stages):
     if name.endswith('_model'):
-      found = stores.state(store, number) or {}
-      facts = found['report'].tolist() if 'report' in found else [0, 0, None, None]
+      state = stores.state(store, number) or {}
+      facts = state['report'].tolist() if 'report' in state else [0, 0, None, None]
       result.append((name.removesuffix('_model'), *facts))
   return result
 

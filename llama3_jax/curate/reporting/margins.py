@@ -1,16 +1,18 @@
-"""What the measured columns say about the thresholds: histograms, samples, sweeps.
+"""Histograms, samples and sweeps of the thresholds, from the measured columns.
 
-All of it is read from the columns that the stages left, so a threshold is studied, and
+They are read from the columns that the stages left, so a threshold is studied, and
 tried at other values, without extracting or measuring anything again.
 """
 
 import dataclasses
 import heapq
+from collections.abc import Sequence
 
 import numpy as np
 
 from llama3_jax.curate.machine import documents
 from llama3_jax.curate.machine import store as stores
+from llama3_jax.curate.machine.engine import Each
 
 BINS = 48
 NEAR = 3  # samples on each side of a threshold
@@ -19,7 +21,7 @@ EXCERPT = 400  # characters of a sample
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """A threshold to be drawn: documents of `categories` go above or below `limit`."""
+  """A threshold: documents of `categories` above or below `limit` are dropped."""
 
   group: str  # prose | code | math | all
   reason: str
@@ -30,21 +32,24 @@ class Line:
   others: tuple[str, ...] = ()
 
   @property
-  def name(self):
+  def name(self) -> str:
+    """Group and language of the documents that it judges."""
     return f'{self.group}, {self.lang}' if self.lang else self.group
 
   @property
-  def key(self):
+  def key(self) -> str:
+    """Identifies the threshold among all of a run."""
     return '/'.join(filter(None, (self.group, self.reason, self.lang)))
 
   @property
-  def categories(self):
+  def categories(self) -> tuple[str, ...]:
+    """Categories of the documents that it judges."""
     if self.group == 'all':
       return documents.CATEGORIES
     return documents.WEB if self.group == 'prose' else (self.group,)
 
   @property
-  def span(self):
+  def span(self) -> tuple[float, float]:
     """(lowest, highest) value of the histogram; others count in the last bins."""
     limit = abs(self.limit)
     if self.group == 'all' or 0.5 < limit <= 1:  # a probability, a large share
@@ -52,24 +57,29 @@ class Line:
     return 0.0, 2.5 * limit or 1.0
 
 
-def study(each, store, lines, wanted):
-  """Histograms of all lines, and what a sweep asks for, from all shards.
+def study(
+  each: Each,
+  store: stores.Store,
+  lines: Sequence[Line],
+  wanted: Sequence[tuple[Line, Sequence[float]]],
+) -> tuple[dict[str, dict[str, object]], list[dict[str, object]]]:
+  """Histograms of all lines, and counts of a sweep, from all shards.
 
   Args:
-    each: of an engine.
+    each: from engine.start().
     store: Store of a finished run.
-    lines: list of Line.
-    wanted: list of (Line, limits).
+    lines: thresholds to study.
+    wanted: (Line, limits) of the sweep.
 
   Returns:
-    (what merge() gives, [{'rule': line key, 'limits', 'counts'}]).
+    (result of merge(), [{'rule': line key, 'limits', 'counts'}]).
   """
   shards, count = range(len(store.shards)), len(store.stages)
   jobs = [(store, count, tuple(lines), i) for i in shards]
   parts = {job[-1]: part for job, part in each(shard, jobs)}
-  found = merge([parts[i] for i in shards], lines)
+  merged = merge([parts[i] for i in shards], lines)
   if not wanted:
-    return found, []
+    return merged, []
   tried = tuple((line, tuple(limits)) for line, limits in wanted)
   counts = [
     result for _, result in each(sweep, [(store, count, tried, i) for i in shards])
@@ -81,10 +91,12 @@ def study(each, store, lines, wanted):
       for i in range(len(limits))
     ]
     sweeps.append({'rule': line.key, 'limits': limits, 'counts': summed})
-  return found, sweeps
+  return merged, sweeps
 
 
-def shard(job):
+def shard(
+  job: tuple[stores.Store, int, Sequence[Line], int],
+) -> dict[str, dict[str, object]]:
   """One shard's part; job: (Store, stages done, lines, shard).
 
   Returns:
@@ -93,54 +105,58 @@ def shard(job):
   """
   store, stages, lines, number = job
   columns = {line.column for line in lines} | {'id', 'category', 'url', 'lang', 'text'}
-  found = {line.key: _empty() for line in lines}
+  entries = {line.key: _empty() for line in lines}
   for batch in stores.batches(store, stages, number, columns | {'drop_reason'}):
     categories = np.array(batch['category'].to_pylist(), object)
     for line in lines:
       if line.column in batch.schema.names:
-        _add(found[line.key], line, batch, categories)
-  return found
+        _add(entries[line.key], line, batch, categories)
+  return entries
 
 
-def merge(parts, lines):
-  """One result of those of all shards, the nearest samples with the smallest ids."""
+def merge(
+  parts: Sequence[dict[str, dict[str, object]]], lines: Sequence[Line]
+) -> dict[str, dict[str, object]]:
+  """Sums over all shards, with the nearest samples (of equals, the smallest ids)."""
   total = {line.key: _empty() for line in lines}
   for part in parts:
     for key, entry in part.items():
-      mine = total[key]
-      mine['bins'] = [a + b for a, b in zip(mine['bins'], entry['bins'])]
-      mine['below'] += entry['below']
-      mine['above'] += entry['above']
-      mine['near'] += entry['near']
+      sums = total[key]
+      sums['bins'] = [a + b for a, b in zip(sums['bins'], entry['bins'])]
+      sums['below'] += entry['below']
+      sums['above'] += entry['above']
+      sums['near'] += entry['near']
   for entry in total.values():
     entry['near'] = _nearest(entry['near'])
   return total
 
 
-def sweep(job):
+def sweep(
+  job: tuple[stores.Store, int, Sequence[tuple[Line, Sequence[float]]], int],
+) -> dict[str, list[list[int]]]:
   """Documents of a shard that a rule would drop at other limits.
 
   Args:
-    job: (Store, stages done, [(Line, [limits])], shard). The stages before the rule's
-      have dropped what they drop; the rule and those after it count together.
+    job: (Store, stages done, [(Line, [limits])], shard). The stages before that of the
+      rule have dropped their documents; the rule and those after it count together.
 
   Returns:
-    {line key: [(documents over the limit, of which no other reason drops)]}.
+    {line key: [[documents over the limit, of which no other reason drops]]}.
   """
   store, stages, wanted, number = job
   columns = {line.column for line, _ in wanted} | {'category', 'lang', 'drop_reason'}
-  found = {line.key: [[0, 0] for _ in limits] for line, limits in wanted}
+  counts = {line.key: [[0, 0] for _ in limits] for line, limits in wanted}
   for batch in stores.batches(store, stages, number, columns):
     categories = np.array(batch['category'].to_pylist(), object)
     reasons = np.array(batch['drop_reason'].to_pylist(), object)
     for line, limits in wanted:
       values = _values(batch, line, categories)
       alone = (reasons == None) | (reasons == line.reason)  # noqa: E711
-      for entry, limit in zip(found[line.key], np.float32(limits)):
+      for entry, limit in zip(counts[line.key], np.float32(limits)):
         over = values > limit if line.high else values < limit
         entry[0] += int(over.sum())
         entry[1] += int((over & alone).sum())
-  return found
+  return counts
 
 
 def _empty():
@@ -148,7 +164,7 @@ def _empty():
 
 
 def _values(batch, line, categories):
-  """float64 [documents]; nan where the rule does not look."""
+  """float64 [documents]; nan where the rule does not apply."""
   values = batch[line.column].to_numpy(zero_copy_only=False).astype(np.float64)
   judged = np.isin(categories, line.categories)
   if line.lang or line.others:
@@ -192,9 +208,9 @@ def _sample(batch, row, value, distance, side):
 
 
 def _nearest(samples):
-  """The NEAR nearest of each side; ties by id."""
+  """The NEAR nearest samples of each side; equal distances by id."""
   result = []
   for side in (False, True):
-    mine = [s for s in samples if s[1] == side]
-    result += heapq.nsmallest(NEAR, mine, key=lambda s: (s[0], s[5]))
+    same_side = [s for s in samples if s[1] == side]
+    result += heapq.nsmallest(NEAR, same_side, key=lambda s: (s[0], s[5]))
   return result

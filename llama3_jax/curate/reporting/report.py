@@ -1,5 +1,8 @@
 """The page of a curation run: funnel, rules, thresholds, languages, hosts (3.1.1)."""
 
+import os
+from collections.abc import Mapping
+
 import plotly.graph_objects as go
 
 from llama3_jax.curate.reporting import margins
@@ -18,13 +21,18 @@ TOP = 25  # languages and hosts in a table
 SHOWN = 50  # problems
 
 
-def write(path, found):
-  """Writes the page of content(); found: see content."""
+def write(path: str | os.PathLike, found: Mapping[str, object]) -> None:
+  """Writes the page of content().
+
+  Args:
+    path: of the HTML file.
+    found: see content.
+  """
   page.write(path, content(found))
 
 
-def content(found):
-  """What the page of a curation run shows.
+def content(found: Mapping[str, object]) -> Page:
+  """The page of a curation run.
 
   Args:
     found: dict: funnel (funnel.total), seconds {stage: CPU seconds}, lines (list of
@@ -150,7 +158,7 @@ def _histogram(bins, line):
 
 
 def _samples(near, line):
-  """The documents on both sides of a threshold, those that go first."""
+  """The documents on both sides of a threshold, the dropped ones first."""
   parts = []
   for _, above, value, url, lang, _, text in sorted(
     near, key=lambda sample: (sample[1] != line.high, sample[0], sample[5])
@@ -171,7 +179,7 @@ def _sweeps(sweeps):
 
 
 def _models(models):
-  """What the classifiers learned, from labels that they did not see."""
+  """Labels and accuracy of the classifiers, on labels that were held out."""
   rows = [
     (name, f'{labels:,.0f}', f'{held:,.0f}', f'{accuracy:.3f}', _auc(area))
     if labels
@@ -190,18 +198,18 @@ def _languages(steps):
   """Documents of each language: identified, after every step that drops some, left."""
   known = next((s['languages'] for s in steps if len(s['languages']) > 1), None)
   known = known or steps[-1]['languages']
-  at = [i for i, s in enumerate(steps) if s['dropped'] and s['languages']]
-  at = [i for i in at if steps[i]['languages'].keys() <= known.keys()]
+  indices = [i for i, s in enumerate(steps) if s['dropped'] and s['languages']]
+  indices = [i for i in indices if steps[i]['languages'].keys() <= known.keys()]
   names = sorted(known, key=lambda name: (-known[name], name))[:TOP]
   rows = [
-    (name, known[name], *(steps[i]['languages'].get(name, 0) for i in at))
+    (name, known[name], *(steps[i]['languages'].get(name, 0) for i in indices))
     for name in names
   ]
   rows = [
     (name, *(f'{n:,}' for n in counts), f'{counts[-1] / max(counts[0], 1):.0%}')
     for name, *counts in rows
   ]
-  head = ('language', 'found', *(steps[i]['step'] for i in at), 'left')
+  head = ('language', 'found', *(steps[i]['step'] for i in indices), 'left')
   return _table(head, rows)
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
+import pyarrow as pa
 
 from llama3_jax.curate.measures import phrases
 from llama3_jax.curate.measures import repetition
@@ -21,17 +23,17 @@ POLICIES = (
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Which lines go.
+  """Which lines are removed.
 
   Attributes:
-    terminal: lines that do not end with terminal punctuation. C4 does; it loses
-      headings, lists and verses, so it is off.
+    terminal: lines that do not end with terminal punctuation. C4 removes them; that
+      loses headings, lists and verses, so it is off.
     min_words: shorter lines; 0 = off, for the same reason (C4: 3).
     max_word: lines with a longer word, in characters; 0 = off.
     javascript: lines with the word javascript.
     policy: lines with one of POLICIES.
     max_line_words: javascript and policy judge lines up to so many words: a paragraph
-      about cookies is no notice; 0 = all lines, as C4.
+      about cookies is not a notice; 0 = all lines, as in C4.
     categories: of documents that are left alone.
   """
 
@@ -44,7 +46,9 @@ class Config:
   categories: tuple[str, ...] = ('code', 'math')
 
 
-def step_lines(batch, config, state=None):
+def step_lines(
+  batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray] | None = None
+) -> pa.RecordBatch:
   """Removes lines; a document without any other is dropped as 'c4.nothing_left'."""
   categories = np.array(batch['category'].to_pylist(), object)
   words = texts.analyse(batch, np.isin(categories, config.categories))
@@ -59,10 +63,10 @@ def step_lines(batch, config, state=None):
     remove |= np.diff(long[first]) > 0
   listed = [*['javascript'] * config.javascript, *POLICIES * config.policy]
   if listed:
-    found = phrases.count(words, first, _table(tuple(listed)))[0] > 0
+    matched = phrases.count(words, first, _table(tuple(listed)))[0] > 0
     short = count <= config.max_line_words if config.max_line_words else True
-    remove |= found & short
-  remove &= lines['hash'] != 0  # blank lines part paragraphs
+    remove |= matched & short
+  remove &= lines['hash'] != 0  # blank lines separate paragraphs
   return repetition.cut(batch, words, remove, 'c4.nothing_left')
 
 

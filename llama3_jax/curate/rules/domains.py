@@ -1,10 +1,14 @@
 """Web pages of code and of mathematics go to their own pipelines (3.1.1).
 
-Extraction finds how much of a page is code or formulas. Such a page changes its
-category, so that the rules, classifiers and the mix of code or mathematics hold for it.
+Extraction measures how much of a page is code or formulas. Such a page changes its
+category, so that the rules, classifiers and mix of code or mathematics apply to it.
 """
 
 import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
 
 from llama3_jax.curate.machine import documents
 
@@ -13,13 +17,13 @@ KIND = 'extract.kind'
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  kinds: tuple[str, ...] = (
-    'code',
-    'math',
-  )  # that are routed; () leaves all as they are
+  # Kinds whose pages change their category; () leaves all as they are.
+  kinds: tuple[str, ...] = ('code', 'math')
 
 
-def step(batch, config, state=None):
+def step(
+  batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray] | None = None
+) -> pa.RecordBatch:
   """Gives a page the category of its kind."""
   if KIND not in batch.schema.names:
     return batch

@@ -7,6 +7,7 @@ An item is found when its normalised words are a whole document, paragraph or li
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Mapping
 
 import numba
 import numpy as np
@@ -27,16 +28,16 @@ FILTER = 1 << 20  # bits at least, and 16 or more an n-gram
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Which items, and when a document has one.
+  """Benchmark items, and when a document contains one.
 
   Attributes:
     files: JSONL files of items (.jsonl or .jsonl.gz); the name of an item is
       <file name>#<line from 0>.<field>.
-    fields: of an item that are looked for, each by itself; those that an item lacks are
+    fields: fields of an item that are searched, each by itself; missing ones are
       skipped.
     gram: words of the n-grams.
     share: of an item's different n-grams, from which a document is dropped.
-    min_words: shorter items are not looked for: a line 'Yes' is no leak.
+    min_words: shorter items are not searched: a line 'Yes' is not a leak.
     languages: in which the items are split into words, out of '' and words.UNSPACED.
   """
 
@@ -50,7 +51,7 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-  """Items, ready to be looked for.
+  """Items, indexed for the search.
 
   Attributes:
     names: of the items.
@@ -70,13 +71,13 @@ class Items:
 
 
 @functools.lru_cache(maxsize=4)
-def load(config):
+def load(config: Config) -> Items:
   """Items of the files of a config.
 
   Raises:
     UserError: a file that cannot be read, or without any of the fields.
   """
-  names, found = [], []
+  names, contents = [], []
   for path in config.files:
     before = len(names)
     rows = jsonl.read(path, 'curate.exclude.files')
@@ -84,13 +85,15 @@ def load(config):
       for field in config.fields:
         if isinstance(row.get(field), str):
           names.append(f'{pathlib.Path(path).name}#{number}.{field}')
-          found.append(normal.nfc(row[field]))
+          contents.append(normal.nfc(row[field]))
     if len(names) == before:
       raise UserError(f'{path}: no item has a text {" or ".join(config.fields)}')
-  return _items(names, found, config)
+  return _items(names, contents, config)
 
 
-def step(batch, config, state=None):
+def step(
+  batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray] | None = None
+) -> pa.RecordBatch:
   """Adds COLUMN (highest share) and ITEM; drops 'benchmark.exact' and '.ngram'."""
   items = load(config)
   words = texts.analyse(batch)
@@ -109,10 +112,10 @@ def step(batch, config, state=None):
   return documents.drop(batch, drops)
 
 
-def _items(names, found, config):
+def _items(names, contents, config):
   exact, grams = {}, {}
   sizes = np.zeros(len(names), np.int64)
-  splits = [texts.of(found, lang) for lang in config.languages]
+  splits = [texts.of(contents, lang) for lang in config.languages]
   for words in splits:
     for i in range(len(names)):
       part = words.hashes[words.first[i] : words.first[i + 1]]
@@ -155,10 +158,10 @@ def _exact(words, items):
   paragraphs = np.append(words.lines['word'][begins], len(words.hashes))
   for segments in (first, paragraphs, words.first):
     hashes = _folds(words.hashes, np.ascontiguousarray(segments))
-    place, found = key_files.lookup(items.exact, hashes)
-    found &= np.diff(segments) > 0
-    rows = np.searchsorted(words.first, segments[:-1][found], 'right') - 1
-    result[rows] = items.exact_item[place[found]]
+    index, present = key_files.lookup(items.exact, hashes)
+    present &= np.diff(segments) > 0
+    rows = np.searchsorted(words.first, segments[:-1][present], 'right') - 1
+    result[rows] = items.exact_item[index[present]]
   return result
 
 
@@ -171,9 +174,9 @@ def _shares(words, items, gram):
   grams, rows = _hits(words.hashes, words.first, words.scale, gram, items.filter)
   low = np.searchsorted(items.grams, grams, 'left')
   count = np.searchsorted(items.grams, grams, 'right') - low
-  # Every item of every n-gram that was found, once a document.
-  place = np.repeat(low - np.cumsum(count) + count, count) + np.arange(count.sum())
-  pairs = np.unique(np.stack([np.repeat(rows, count), place]), axis=1)
+  # Every item of every n-gram that was found, once per document.
+  index = np.repeat(low - np.cumsum(count) + count, count) + np.arange(count.sum())
+  pairs = np.unique(np.stack([np.repeat(rows, count), index]), axis=1)
   pairs, hits = np.unique(
     np.stack([pairs[0], items.gram_item[pairs[1]]]), axis=1, return_counts=True
   )

@@ -2,14 +2,16 @@
 
 `measure` reads the text once and adds a column for every measure; `step` compares the
 columns with thresholds and needs no text, so thresholds can be tried again without
-reading. A value at its threshold stays. `rules` gives the thresholds as data.
+reading. A value equal to its threshold is kept. `rules` returns the thresholds as data.
 """
 
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
+import pyarrow as pa
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import nearest
@@ -122,7 +124,7 @@ class Limits:
 
 
 OFF = Limits(*[None] * len(dataclasses.fields(Limits)))
-# Formulas repeat, are short words and symbols, and end no sentence.
+# Formulas repeat, consist of short words and symbols, and do not end sentences.
 MATH = dataclasses.replace(
   Limits(),
   max_top_2gram=0.30,
@@ -138,9 +140,9 @@ MATH = dataclasses.replace(
   max_symbols_per_word=None,
   min_letter_words=0.4,
 )
-# Prose rules do not judge code: limits of code curation do (lines that a program wrote,
-# data in place of code). Twice the usual 100 and 1,000 characters: pages of code have
-# lines of prose, which are long.
+# Code has limits of code curation (against generated lines, and data in place of code)
+# and none of prose. Twice the usual 100 and 1,000 characters: pages of code have lines
+# of prose, which are long.
 CODE = dataclasses.replace(
   OFF,
   min_characters=100,
@@ -183,7 +185,7 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """A document goes for `reason` if `column` is above (high) or below `limit`."""
+  """A document is dropped for `reason` if `column` is above (high) or below `limit`."""
 
   reason: str
   column: str
@@ -191,8 +193,8 @@ class Rule:
   limit: float
 
 
-def rules(config, category='general', lang=''):
-  """The thresholds of a category's documents in a language: list of Rule, in order.
+def rules(config: Config, category: str = 'general', lang: str = '') -> list[Rule]:
+  """Thresholds of the documents of a category and language, in the order of RULES.
 
   Raises:
     UserError: an override names an unknown field.
@@ -213,7 +215,9 @@ def rules(config, category='general', lang=''):
   ]
 
 
-def measure(batch, config, state=None):
+def measure(
+  batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray] | None = None
+) -> pa.RecordBatch:
   """Adds every measured column; drops nothing.
 
   Columns are float32, null for documents that are dropped already or have no text.
@@ -227,8 +231,10 @@ def measure(batch, config, state=None):
   return batch
 
 
-def step(batch, config, state=None):
-  """Drops documents by the measured columns; the first rule that hits is written."""
+def step(
+  batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray] | None = None
+) -> pa.RecordBatch:
+  """Drops documents by the measured columns and records the first rule that applies."""
   alive = documents.alive(batch)
   groups = {}
   columns = (documents.take(batch, name, alive) for name in ('category', 'lang'))
@@ -246,8 +252,8 @@ def step(batch, config, state=None):
   return documents.drop(batch, drops)
 
 
-def measures(words, config):
-  """dict column -> float64 [documents] of all measures but repetition."""
+def measures(words: texts.Words, config: Config) -> dict[str, np.ndarray]:
+  """{column: float64 [documents]} of all measures but repetition."""
   kinds = words.counts[:, : texts.SYMBOL + 1]
   count = np.diff(words.first)
   per_word = 1 / np.maximum(count, 1)
@@ -285,7 +291,7 @@ def measures(words, config):
   }
 
 
-def vocabulary(config):
+def vocabulary(config: Config) -> phrases.Table:
   """phrases.Table of the dirty words of a config."""
   return _table(tuple(config.dirty_words), config.dirty_path)
 

@@ -1,12 +1,14 @@
 """Documents with too many outlier tokens (3.1.1), corrected for their length.
 
 The divergence of `unigram` falls with the length of a document. So it is compared with
-the center and spread of the documents of its language and length: a z-score, of which
-the highest percent of a language are dropped. Histograms hold what is needed; their
+the center and spread of the documents of its language and length: a z-score, by which
+the highest percent of a language is dropped. The data are kept in histograms, whose
 size does not depend on the number of documents.
 """
 
 import dataclasses
+from collections.abc import Iterable
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -38,8 +40,8 @@ class Config:
   """Which documents are outliers.
 
   Attributes:
-    percentile: of a language's z-scores; documents above it go.
-    min_documents: of a language; fewer give no distribution and none goes.
+    percentile: of a language's z-scores; documents above it are dropped.
+    min_documents: of a language; of fewer, which give no distribution, none is dropped.
     pool: documents that a center and a spread are taken from at least; sparse lengths
       borrow from their neighbours.
   """
@@ -49,7 +51,7 @@ class Config:
   pool: int = 50
 
 
-def emit(batches, config):
+def emit(batches: Iterable[pa.RecordBatch], config: Config) -> dict[str, pa.Table]:
   """{'keys': (key, lang, bin, cell, count)}: histograms of a shard."""
   counts = {}
   for batch in batches:
@@ -64,18 +66,20 @@ def emit(batches, config):
   entries = sorted(counts)
   langs, bins, cells = zip(*entries)
   hashes = {lang: xxhash.xxh3_64_intdigest(lang.encode()) for lang in set(langs)}
-  place = np.array(bins, np.uint64) * np.uint64(MOST) + np.array(cells, np.uint64)
-  key = texts.mixed(np.array([hashes[lang] for lang in langs], np.uint64) ^ place)
+  cell_index = np.array(bins, np.uint64) * np.uint64(MOST) + np.array(cells, np.uint64)
+  key = texts.mixed(np.array([hashes[lang] for lang in langs], np.uint64) ^ cell_index)
   count = [counts[entry] for entry in entries]
   return {'keys': pa.table([key, langs, bins, cells, count], schema=SCHEMA)}
 
 
-def reduce(rows, config):
-  """(lang, bin, cell, count) of the whole corpus."""
+def reduce(rows: pa.Table, config: Config) -> pa.Table:
+  """Table (lang, bin, cell, count) of the whole corpus."""
   return unigram.totals(rows)
 
 
-def resolve(reduced, sides, config):
+def resolve(
+  reduced: Iterable[pa.Table], sides: Iterable[pa.Table], config: Config
+) -> dict[str, np.ndarray]:
   """State: langs, sorted [n]; center and spread [n, BINS]; limit [n], a z-score."""
   rows = [t for t in reduced if len(t)]
   langs = sorted({lang for t in rows for lang in t['lang'].unique().to_pylist()})
@@ -96,13 +100,15 @@ def resolve(reduced, sides, config):
   return {'langs': names, 'center': center, 'spread': spread, 'limit': limit}
 
 
-def step(batch, config, state):
+def step(
+  batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray]
+) -> pa.RecordBatch:
   """Adds COLUMN (float32, the z-score) and drops by it, as 'outlier.kl'."""
   rows = documents.alive(batch)
   bins, _, known = _cells(batch, rows)
-  place = {lang: i for i, lang in enumerate(state['langs'].tolist())}
+  index = {lang: i for i, lang in enumerate(state['langs'].tolist())}
   names = documents.take(batch, 'lang', rows)
-  lang = np.array([place.get(name or '', -1) for name in names], np.int64)
+  lang = np.array([index.get(name or '', -1) for name in names], np.int64)
   known &= lang >= 0
   rows, bins, lang = rows[known], bins[known], lang[known]
   value = documents.floats(batch, unigram.DIVERGENCE)[rows].astype(np.float64)
@@ -129,12 +135,12 @@ def _cells(batch, rows):
 
 
 def _moments(bins, value, count, pool):
-  """(center, spread) float64 [BINS], of each bin and as many neighbours as it takes.
+  """(center, spread) float64 [BINS], of each bin and the neighbours that it needs.
 
   The median and 1.4826 times the median distance from it, which are the mean and the
   standard deviation of a normal distribution: outliers of one length do not hide each
-  other. A distance is from the center of each one's own bin: the fall from bin to bin
-  is no spread.
+  other. Distances are from the center of a document's own bin, so that the fall from
+  bin to bin is not part of the spread.
   """
   center = _pooled(bins, value, count, pool)
   spread = 1.4826 * _pooled(bins, np.abs(value - center[bins]), count, pool)
@@ -148,7 +154,7 @@ def _pooled(bins, value, count, pool):
   first = np.searchsorted(bins[order], np.arange(BINS + 1))
   edges = np.append(0, np.cumsum(count))[first]
   result = np.zeros(BINS)
-  for i in np.unique(bins).tolist():  # the lengths that there are
+  for i in np.unique(bins).tolist():  # the lengths that occur
     reach = 0
     while True:
       low, high = max(i - reach, 0), min(i + reach + 1, BINS)

@@ -1,12 +1,14 @@
 """Personal data: counted per document and per host; too much of it drops both (3.1.1).
 
-E-mail addresses, public IPv4 addresses, phone numbers, credit cards (with a right check
-digit) and IBANs (with right check digits).
+E-mail addresses, public IPv4 addresses, phone numbers, credit cards and IBANs (both
+with valid check digits).
 """
 
 import dataclasses
 import ipaddress
 import re
+from collections.abc import Iterable
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -48,10 +50,10 @@ class Config:
   Fields:
     max_rate: hits a thousand words; a document above it is dropped ...
     min_count: ... if it has so many hits.
-    host_share: a host goes when this share of its documents is above max_rate ...
+    host_share: a host is dropped when this share of its documents is above max_rate ...
     host_documents: ... and it has so many documents.
     mask: replace e-mail and IP addresses in the documents that stay.
-    categories: where personal data is looked for; logs of code are full of addresses.
+    categories: where personal data is searched; logs of code are full of addresses.
   """
 
   max_rate: float = 10.0
@@ -62,30 +64,34 @@ class Config:
   categories: tuple[str, ...] = documents.WEB
 
 
-def count(text):
-  """How many addresses and numbers of persons a text has."""
-  found = sum(1 for _ in EMAIL.finditer(text)) if '@' in text else 0
+def count(text: str) -> int:
+  """Number of addresses and numbers of persons in a text."""
+  hits = sum(1 for _ in EMAIL.finditer(text)) if '@' in text else 0
   if DIGITS.search(text) is None:
-    return found
-  found += sum(_public(m[0]) for m in IP.finditer(text)) if '.' in text else 0
+    return hits
+  hits += sum(_public(m[0]) for m in IP.finditer(text)) if '.' in text else 0
   ibans = [m.span() for m in IBAN.finditer(text) if _iban(m[0])]
   cards = [m.span() for m in CARD.finditer(text) if _luhn(m[0])]
   taken = ibans + cards
   for phone in PHONE.finditer(text):
     digits = sum(map(str.isdigit, phone[0]))
     if 9 <= digits <= 15 and not any(a <= phone.start() < b for a, b in taken):
-      found += 1
-  return found + len(taken)
+      hits += 1
+  return hits + len(taken)
 
 
-def mask(text):
+def mask(text: str) -> str:
   """The text with placeholders for e-mail and public IP addresses."""
   text = EMAIL.sub('email@example.com', text)
   return IP.sub(lambda m: '192.0.2.1' if _public(m[0]) else m[0], text)
 
 
-def measure(batch, config=Config(), state=None):
-  """Adds pii.count (hits) and pii.rate (a thousand words) where they are looked for."""
+def measure(
+  batch: pa.RecordBatch,
+  config: Config = Config(),
+  state: Mapping[str, np.ndarray] | None = None,
+) -> pa.RecordBatch:
+  """Adds pii.count (hits) and pii.rate (a thousand words) to config.categories."""
   categories = batch['category'].to_pylist()
   rows = [row for row in documents.alive(batch) if categories[row] in config.categories]
   texts = [text or '' for text in documents.take(batch, 'text', rows)]
@@ -95,7 +101,7 @@ def measure(batch, config=Config(), state=None):
   return documents.add(batch, 'pii.rate', rows, rates)
 
 
-def emit(batches, config):
+def emit(batches: Iterable[pa.RecordBatch], config: Config) -> dict[str, pa.Table]:
   """{'keys': hosts of a shard}: documents, those above the limits, hits."""
   parts = []
   for batch in batches:
@@ -115,19 +121,25 @@ def emit(batches, config):
   return {'keys': reduce(rows, config)}
 
 
-def reduce(rows, config):
-  """Sums of a host over all shards, by key."""
+def reduce(rows: pa.Table, config: Config) -> pa.Table:
+  """Sums of each host over all shards, by key."""
   names = HOSTS.names[1:]
-  found = rows.group_by('key').aggregate([(name, 'sum') for name in names])
-  found = found.rename_columns({f'{name}_sum': name for name in names})
-  return found.select(HOSTS.names).cast(HOSTS).sort_by('key')
+  sums = rows.group_by('key').aggregate([(name, 'sum') for name in names])
+  sums = sums.rename_columns({f'{name}_sum': name for name in names})
+  return sums.select(HOSTS.names).cast(HOSTS).sort_by('key')
 
 
-def resolve(reduced, sides, config):
-  """Hosts, by hash: `hosts` that go; and of each one with hits its three sums."""
+def resolve(
+  reduced: Iterable[pa.Table], sides: Iterable[pa.Table], config: Config
+) -> dict[str, np.ndarray]:
+  """State: hashes of hosts, sorted uint64, and the sums of each host with hits.
+
+  `hosts` are to be dropped; `host` are those with hits, with `documents`, `flagged` and
+  `count`.
+  """
   parts = [table.filter(pc.greater(table['count'], 0)) for table in reduced]
-  found = pa.concat_tables(parts) if parts else HOSTS.empty_table()
-  columns = [np.asarray(found[name]) for name in HOSTS.names]
+  hosts = pa.concat_tables(parts) if parts else HOSTS.empty_table()
+  columns = [np.asarray(hosts[name]) for name in HOSTS.names]
   order = np.argsort(columns[0], kind='stable')
   key, total, flagged, hits = (column[order] for column in columns)
   no_host = np.uint64(xxhash.xxh3_64_intdigest(b''))
@@ -136,8 +148,12 @@ def resolve(reduced, sides, config):
   return dict(hosts=key[bad], host=key, documents=total, flagged=flagged, count=hits)
 
 
-def step(batch, config=Config(), state=None):
-  """Drops documents and hosts with too much, by what measure() found."""
+def step(
+  batch: pa.RecordBatch,
+  config: Config = Config(),
+  state: Mapping[str, np.ndarray] | None = None,
+) -> pa.RecordBatch:
+  """Drops documents and hosts with too much, by the columns of measure()."""
   rows, counts, rates, keys = _measured(batch)
   hosts = state['hosts'] if state is not None else np.zeros(0, np.uint64)
   blocked = np.isin(keys, hosts)
@@ -157,7 +173,7 @@ def step(batch, config=Config(), state=None):
 
 
 def _measured(batch):
-  """(rows, hits int64, hits a thousand words, hashes of hosts) of what was measured."""
+  """(rows, hits int64, hits a thousand words, hashes of hosts), where measured."""
   if 'pii.count' not in batch.schema.names:
     rows = []
   else:
@@ -175,8 +191,10 @@ def _flagged(counts, rates, config):
 
 
 def _public(address):
-  """Whether it is a public address; one without a number of three digits (3% of all)
-  is rather the version of a program."""
+  """Whether an address is public.
+
+  Without a number of three digits (3% of all) it is rather the version of a program.
+  """
   try:
     large = any(len(part) == 3 for part in address.split('.'))
     return large and ipaddress.ip_address(address).is_global
@@ -185,7 +203,7 @@ def _public(address):
 
 
 def _luhn(number):
-  """Whether the last digit of a card number is right."""
+  """Whether the check digit of a card number is right."""
   digits = [int(c) for c in number if c.isdigit()]
   if len(digits) not in (15, 16):
     return False

@@ -1,4 +1,4 @@
-"""URLs: their normal form, and pages that are not wanted because of them (3.1.1).
+"""URLs: their normal form, and pages that are unwanted because of them (3.1.1).
 
 Block lists are files of one host (or URL) a line, any number of millions: they are kept
 as sorted 64-bit hashes (8 bytes a line), cached and mapped from disk.
@@ -7,12 +7,16 @@ as sorted 64-bit hashes (8 bytes a line), cached and mapped from disk.
 import dataclasses
 import functools
 import gzip
+import os
 import pathlib
 import re
 import tarfile
 import urllib.parse
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import xxhash
 
 from llama3_jax.base import files
@@ -28,13 +32,13 @@ LINES = 1_000_000  # hashed at a time
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """What is blocked, in the order in which it is looked for.
+  """What is blocked, in the order of the checks.
 
   Fields:
-    hosts: hosts; their subdomains go too.
+    hosts: hosts; their subdomains are blocked too.
     host_lists: files of hosts, one a line, may be .gz; of a .tar.gz its `domains`.
     url_lists: files of URLs, one a line (of a .tar.gz the files `urls`).
-    hard_words: one of them between signs of the URL is enough.
+    hard_words: one of them as a word of the URL is enough.
     soft_words: two different ones are enough.
     substrings: anywhere in the URL.
     cache: folder of the hashed lists; '' is LLAMA3_CACHE, or ~/.cache/llama3_jax.
@@ -49,12 +53,13 @@ class Config:
   cache: str = ''
 
 
-def normalise(url):
+def normalise(url: str) -> str:
   """The form under which two URLs are the same page.
 
-  Scheme and fragment go (http and https, and anchors, are one page; a fragment `!...`
-  names a page of its own), the host is lower case, tracking parameters go, the others
-  are sorted, and letters, digits and -._~ stand for themselves (RFC 3986, 6.2.2).
+  Scheme and fragment are removed (http and https, and anchors, are one page; a fragment
+  `!...` names a page of its own), the host is lower case, tracking parameters are
+  removed, the others are sorted, and letters, digits and -._~ are unescaped (RFC 3986,
+  6.2.2).
   """
   try:
     parts = urllib.parse.urlsplit(url.strip())
@@ -78,14 +83,14 @@ def _plain(escape):
   return sign if plain else escape[0].upper()
 
 
-def of_row(name, number):
+def of_row(name: str, number: int) -> str:
   """A URL for a row of a file that has none: the file's path and the row's number."""
   for sign in '%?#:':  # which would cut the path when it is normalised
     name = name.replace(sign, urllib.parse.quote(sign))
   return f'{name}/{number}'
 
 
-def host(url):
+def host(url: str | None) -> str:
   """The host name, lower case; '' when there is none or the URL is broken."""
   try:
     return (urllib.parse.urlsplit(url or '').hostname or '').rstrip('.')
@@ -93,16 +98,20 @@ def host(url):
     return ''
 
 
-def step(batch, config=Config(), state=None):
+def step(
+  batch: pa.RecordBatch,
+  config: Config = Config(),
+  state: Mapping[str, np.ndarray] | None = None,
+) -> pa.RecordBatch:
   """Drops pages whose host, URL or words in the URL are blocked."""
   rows = documents.alive(batch)
-  found = [url or '' for url in documents.take(batch, 'url', rows)]
-  bad_host = _blocked_hosts(found, config)
+  addresses = [url or '' for url in documents.take(batch, 'url', rows)]
+  bad_host = _blocked_hosts(addresses, config)
   bad_url = _listed(
-    [normalise(url).lower() for url in found], config.url_lists, config, 'urls'
+    [normalise(url).lower() for url in addresses], config.url_lists, config, 'urls'
   )
   drops = {}
-  for row, url, by_host, by_url in zip(rows, found, bad_host, bad_url):
+  for row, url, by_host, by_url in zip(rows, addresses, bad_host, bad_url):
     if by_host:
       drops[row] = ('urls.host', None)
     elif by_url:
@@ -112,31 +121,31 @@ def step(batch, config=Config(), state=None):
   return documents.drop(batch, drops)
 
 
-def _blocked_hosts(found, config):
+def _blocked_hosts(addresses, config):
   """bool [URLs]: the host, or a domain that it belongs to, is blocked."""
   named = {name.lower() for name in config.hosts}
   names, owner = [], []
-  for i, url in enumerate(found):
+  for i, url in enumerate(addresses):
     labels = host(url).split('.')
     for k in range(len(labels)):
       names.append('.'.join(labels[k:]))
       owner.append(i)
   bad = _listed(names, config.host_lists, config, 'domains')
   bad |= np.array([name in named for name in names], bool)
-  result = np.zeros(len(found), bool)
+  result = np.zeros(len(addresses), bool)
   result[np.array(owner, int)[bad]] = True
   return result
 
 
 def _listed(keys, paths, config, member):
-  """bool [keys]: whether one of the lists holds it."""
+  """bool [keys]: whether one of the lists contains it."""
   result = np.zeros(len(keys), bool)
   hashes = hash_keys(keys) if paths and keys else None
   for path in paths:
     listed = load_list(path, config.cache, member)
     if len(listed) and keys:
-      at = np.minimum(np.searchsorted(listed, hashes), len(listed) - 1)
-      result |= listed[at] == hashes
+      index = np.minimum(np.searchsorted(listed, hashes), len(listed) - 1)
+      result |= listed[index] == hashes
   return result
 
 
@@ -155,20 +164,25 @@ def _words(url, config):
   return None
 
 
-def hash_keys(keys):
-  """np.uint64 [keys]."""
+def hash_keys(keys: Sequence[str]) -> np.ndarray:
+  """np.uint64 [keys]: xxh3 hashes."""
   digest = xxhash.xxh3_64_intdigest
   return np.array([digest(key.encode('utf-8', 'replace')) for key in keys], np.uint64)
 
 
 @functools.cache
-def load_list(path, cache='', member='domains'):
+def load_list(
+  path: str | os.PathLike, cache: str = '', member: str = 'domains'
+) -> np.ndarray:
   """Sorted hashes (np.uint64, mapped) of a block list.
 
   Args:
     path: the list, see Config.
     cache: folder of the .npy file that is made the first time.
     member: name of the files inside a .tar.gz; 'urls' are normalised.
+
+  Raises:
+    UserError: the list does not exist or cannot be read.
   """
   path = pathlib.Path(path)
   try:
@@ -188,23 +202,23 @@ def load_list(path, cache='', member='domains'):
 
 
 def _hash_file(path, member):
-  parts, some = [], []
+  parts, chunk = [], []
   for line in _lines(path, member):
     key = line.decode('utf-8', 'replace').strip().lower()
     if key and not key.startswith('#'):
       if member == 'urls':
-        some.append(normalise(key if '//' in key else f'//{key}'))
+        chunk.append(normalise(key if '//' in key else f'//{key}'))
       else:
-        some.append(host(key) if '//' in key else key)
-    if len(some) == LINES:
-      parts.append(hash_keys(some))
-      some = []
-  parts.append(hash_keys(some))
+        chunk.append(host(key) if '//' in key else key)
+    if len(chunk) == LINES:
+      parts.append(hash_keys(chunk))
+      chunk = []
+  parts.append(hash_keys(chunk))
   return np.unique(np.concatenate(parts))
 
 
 def _lines(path, member):
-  """Lines (bytes) of a list, of each list in an archive."""
+  """Lines (bytes) of a list, or of each list in an archive."""
   try:
     if path.name.endswith(('.tar.gz', '.tgz')):
       with tarfile.open(path) as archive:
