@@ -252,3 +252,9 @@ def _whole(text):
   except UnicodeEncodeError:
     return text.encode('utf-8', 'replace').decode()
   return text
+
+
+def with_stops(tokenizer: Library, stops: Sequence[int]) -> Library:
+  """The same tokenizer with further ids that end a generation."""
+  every = tuple(dict.fromkeys((*tokenizer.stop_ids, *stops)))
+  return dataclasses.replace(tokenizer, stop_ids=every)
