@@ -1,13 +1,16 @@
-"""The alphabet: one letter a dim says its shape, its sharding and its einsum.
+"""The alphabet: the letter of a dim gives its size, its sharding and its einsum index.
 
 Mesh axes, outermost first: replica (between slices), fsdp, stage, context, tensor:
-the paper's [TP, CP, PP, DP] (section 3.3.2) read from the inside. Only this file and
-mesh.py know their names and partition specs. Without a mesh (a notebook) everything
+the paper's [TP, CP, PP, DP] (section 3.3.2) from the inside out. Only this file and
+mesh.py use their names and partition specs. Without a mesh (a notebook) everything
 here is plain single-device arithmetic.
 """
 
 import functools
 import math
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +20,7 @@ AXES = ('replica', 'fsdp', 'stage', 'context', 'tensor')
 # L is scanned, so it is on no axis; C, the chunks of a pipeline, is on `stage`.
 # D of a weight is also cut over `context`, as in the paper: its ranks see one batch.
 # U is T in the residual stream: under tensor parallelism its rows are cut further.
-# R is the rank of adapters and O what their product takes or gives as one dim; A is an
+# R is the rank of adapters, O all inputs or outputs of their product as one dim; A an
 # answer; M the width of an encoder of images or sound, P its patches, E its frames.
 # T is on `context` and S is not: resharding K and V from 'BTKH' to 'BSKH' *is* the
 # all-gather of context parallelism (section 3.3.2).
@@ -35,21 +38,21 @@ RULES = dict(
 )
 
 
-def mesh():
+def mesh() -> jax.sharding.AbstractMesh | None:
   """The ambient abstract mesh, or None when there is none."""
   m = jax.sharding.get_abstract_mesh()
   return None if m.empty else m
 
 
-def over(dims):
+def over(dims: str) -> tuple[str, ...]:
   """The mesh axes that cut `dims`: over('BT') are those of the tokens of a batch."""
   return tuple(dict.fromkeys(a for d in dims for a in RULES.get(d, ())))
 
 
-def parts(dims, sizes=None):
-  """Into how many parts the mesh cuts `dims`.
+def parts(dims: str, sizes: Mapping[str, int] | None = None) -> int:
+  """Number of parts into which the mesh cuts `dims`; 1 without a mesh.
 
-  `sizes`: {axis: size} of a mesh that is not the ambient one; 1 without any.
+  `sizes`: {axis: size} of a mesh that is not the ambient one.
   """
   if sizes is None:
     m = mesh()
@@ -57,18 +60,18 @@ def parts(dims, sizes=None):
   return math.prod(sizes.get(a, 1) for a in over(dims))
 
 
-def platform():
-  """'cpu', 'gpu' or 'tpu': of the mesh's devices, which may be absent ones."""
+def platform() -> str:
+  """'cpu', 'gpu' or 'tpu': that of the mesh's devices, which may be absent ones."""
   m = mesh()
   device = m and m.abstract_device
-  found = device.platform if device else jax.default_backend()
-  return 'gpu' if found in ('cuda', 'rocm') else found
+  name = device.platform if device else jax.default_backend()
+  return 'gpu' if name in ('cuda', 'rocm') else name
 
 
-def spec(dims, gathered=False):
-  """PartitionSpec of `dims`, e.g. 'BTD'; a mesh axis goes to the first dim that asks.
+def spec(dims: str, gathered: bool = False) -> jax.P:
+  """PartitionSpec of `dims`, e.g. 'BTD'; an axis goes to the first dim that it may cut.
 
-  `gathered` leaves D's axes out: the spec of a weight while it is being used.
+  `gathered` leaves D's axes out: the spec of a weight while it is used.
   """
   taken = set(RULES['D']) if gathered else set()
   parts = []
@@ -79,30 +82,33 @@ def spec(dims, gathered=False):
   return jax.P(*parts)
 
 
-def shard(x, dims, gathered=False):
+def shard(x: jax.Array, dims: str, gathered: bool = False) -> jax.Array:
   """`x` laid out by `dims`; moves data where the present layout differs."""
   return x if mesh() is None else jax.reshard(x, spec(dims, gathered))
 
 
-def shard_scale(x, dims):
-  """As `shard`, for the scales of a quantised array: a dim of one cannot be cut."""
+def shard_scale(x: jax.Array, dims: str) -> jax.Array:
+  """As `shard`, for the scales of a quantised array: a dim of size 1 is not cut."""
   if mesh() is None:
     return x
   parts = (None if n == 1 else p for n, p in zip(x.shape, spec(dims)))
   return jax.reshard(x, jax.P(*parts))
 
 
-def gather(w, dims, dtype):
-  """A weight as it is used: cast while it is cut, then whole over the axes of D."""
+def gather(w: jax.Array, dims: str, dtype: jax.typing.DTypeLike) -> jax.Array:
+  """A weight as it is used: cast while it is cut, then gathered over the axes of D."""
   return checkpoint_name(shard(w.astype(dtype), dims, gathered=True), 'weight')
 
 
-def local(function, inputs, outputs, weights=()):
-  """`function` run on every device's own part; dims by letter, shapes are local.
+def local(
+  function: Callable, inputs: tuple, outputs: object, weights: Sequence[int] = ()
+) -> Callable:
+  """`function` mapped over the devices, each with its own part; its shapes are local.
 
   Used where the algorithm is written for one device (attention blocks, cache writes,
-  the loss). Arguments are first laid out by their dims; `weights`: which of them come
-  gathered. Axes that are manual already (pipeline stages) stay so.
+  the loss). `inputs` and `outputs` are trees of letters; arguments are laid out by them
+  first. `weights`: indices of arguments that are gathered. Axes that are manual already
+  (pipeline stages) stay so.
   """
   m = mesh()
   if m is None:
@@ -121,24 +127,26 @@ def local(function, inputs, outputs, weights=()):
   return lambda *arguments: mapped(*jax.tree.map(jax.reshard, arguments, inside))
 
 
-def device_sum(tree, dims):
+def device_sum(tree: object, dims: str) -> object:
   """Inside `local`: the sum over the devices that have other parts of `dims`."""
   return tree if mesh() is None else jax.lax.psum(tree, over(dims))
 
 
-def device_max(x, dims):
+def device_max(x: jax.Array, dims: str) -> jax.Array:
+  """Inside `local`: the maximum over the devices that have other parts of `dims`."""
   return x if mesh() is None else jax.lax.pmax(x, over(dims))
 
 
-def device_index(dims):
-  """Inside `local`: which part of `dims` the device has."""
+def device_index(dims: str) -> jax.Array | int:
+  """Inside `local`: the index of the device's part of `dims`."""
   return 0 if mesh() is None else jax.lax.axis_index(over(dims))
 
 
-def device_scatter(x, letters, dims):
-  """Inside `local`: a whole weight's sum over the parts of `dims`, cut as the weight.
+def device_scatter(x: jax.Array, letters: str, dims: str) -> jax.Array:
+  """Inside `local`: the sum of `x` over the parts of `dims`, cut as the weight.
 
-  x: as the weight, which has `letters`; each device keeps its part of D.
+  x has the shape of the gathered weight, whose dims are `letters`; each device keeps
+  its part of D.
   """
   if mesh() is None:
     return x
@@ -147,8 +155,8 @@ def device_scatter(x, letters, dims):
   return jax.lax.psum(x, tuple(a for a in over(dims) if a not in cut))
 
 
-def fetch(tree):
-  """Whole numpy arrays of `tree` on every process; all of them call it."""
+def fetch(tree: object) -> object:
+  """Whole numpy arrays of `tree` on every process; all processes call it."""
   if jax.process_count() == 1:
     return jax.device_get(tree)
   from jax.experimental import multihost_utils
@@ -156,7 +164,7 @@ def fetch(tree):
   return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def each(function, tree):
+def each(function: Callable[[jax.Array], jax.Array], tree: object) -> jax.Array:
   """function(local part) of every leaf on every device, [devices, leaves].
 
   The devices are in the order of the mesh; `function` gives a scalar. Under jit only.

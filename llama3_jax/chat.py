@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -22,15 +21,15 @@ class Message:
 
   Attributes:
     role: system, user, assistant, or ipython (the output of a tool).
-    content: text; special-looking text in it stays text.
-    end: 'eot' ends the turn, 'eom' the message only (a tool's result is awaited),
-      None leaves it open (a reply that was cut off).
+    content: text; special tokens spelt out in it stay text.
+    end: 'eot' ends the turn, 'eom' only the message (a tool's result follows), None
+      leaves it open (a reply that was cut off).
     calls: tool calls of an assistant, written after the content.
-    python_tag: the assistant's message starts with the python_tag token, as code
-      and calls do where the system message says `Environment: ipython`.
+    python_tag: whether the assistant's message starts with the python_tag token, as
+      code and calls do where the system message says `Environment: ipython`.
     context: text retrieved for a user's message.
-    ids: what a model sampled after the open header, its stop token included. They are
-      the message: encoded as they are, and checked against the other fields.
+    ids: tokens that a model sampled after the open header, with its stop token. They
+      are encoded unchanged, and checked against the other fields.
     vocabulary: fingerprint of the tokenizer that `ids` belong to.
   """
 
@@ -50,8 +49,8 @@ class Encoded:
 
   Attributes:
     ids: int32 [T].
-    response: bool [T], what assistants said, with its eot or eom: the SFT targets.
-    format: bool [T], begin of text, headers and eot or eom: what DPO leaves out of
+    response: bool [T], tokens of assistants with their eot or eom: the SFT targets.
+    format: bool [T], begin of text, headers and eot or eom, which DPO leaves out of
       its loss (4.1.4).
   """
 
@@ -60,11 +59,11 @@ class Encoded:
   format: np.ndarray
 
 
-def message(row: Any, where: str, role: str | None = None) -> Message:
+def message(row: object, where: str, role: str | None = None) -> Message:
   """Message from a JSON row {"role", "content", optional "end", "calls", ...}.
 
-  Role `tool` is taken for ipython; `role` is that of a row without one. `where` (file
-  and line) opens the UserError.
+  Role `tool` becomes ipython; `role` is that of a row without one. A UserError begins
+  with `where` (file and line).
   """
   if not isinstance(row, Mapping):
     raise UserError(
@@ -88,9 +87,9 @@ def message(row: Any, where: str, role: str | None = None) -> Message:
   return result
 
 
-def fields(m: Message) -> dict[str, Any]:
-  """The JSON row that `message` reads back as `m`: role, content, and what else is not
-  the default."""
+def fields(m: Message) -> dict[str, object]:
+  """The JSON row that `message` reads back as `m`: role, content, and all other fields
+  that differ from their default."""
   row = {'role': m.role, 'content': m.content}
   for field in dataclasses.fields(m)[2:]:
     value = getattr(m, field.name)
@@ -104,10 +103,10 @@ def fields(m: Message) -> dict[str, Any]:
 
 
 def sampled(tokenizer: Tokenizer, ids: Sequence[int]) -> Message:
-  """The assistant's message that sampled ids (stop token included) are."""
+  """The assistant's message of sampled ids, with their stop token."""
   ids = tuple(int(i) for i in ids)
-  said = decode(tokenizer, ids)
-  return dataclasses.replace(said, ids=ids, vocabulary=tokenizer.fingerprint)
+  decoded = decode(tokenizer, ids)
+  return dataclasses.replace(decoded, ids=ids, vocabulary=tokenizer.fingerprint)
 
 
 def encode(
@@ -120,14 +119,14 @@ def encode(
 
   Args:
     messages: the dialog.
-    prompt: end with an open assistant header, for the model to go on.
+    prompt: end with an open assistant header, which the model continues.
     call_format: how custom tool calls are written, one of tool_calls.FORMATS; None:
       as the tokenizer's model does.
 
   Raises:
     UserError: unknown role, end or call format; a token that the vocabulary's
-      variant lacks; several calls in a format that holds one; sampled ids of another
-      vocabulary, or that say something else than the message.
+      variant lacks; several calls in a format for one; sampled ids of another
+      vocabulary, or that decode to another message.
   """
   call_format = call_format or tokenizer.call_format
   if call_format not in tool_calls.FORMATS:
@@ -178,18 +177,18 @@ def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> Message:
     if token in tokenizer.stop_ids:
       ids, end = ids[:i], ends.get(token)
       break
-  # By id: a text that spells out the tag does not run as code.
+  # By id: a text that spells out the tag is not run as code.
   tagged = bool(ids) and ids[0] == specials.get('<|python_tag|>')
   content = tokenizer.decode(ids[1:] if tagged else ids)
   calls = tool_calls.parse(content)
   if not calls and tagged:
-    # What is no call is a program for the interpreter, tagged by definition.
+    # Tagged text that is not a call is a program for the interpreter.
     code = tool_calls.Call(tool_calls.CODE, {'code': content})
     return Message('assistant', '', end, (code,))
   return Message('assistant', '' if calls else content, end, calls, tagged)
 
 
-def _ids(values: Any, where: str) -> tuple[int, ...]:
+def _ids(values: object, where: str) -> tuple[int, ...]:
   whole = isinstance(values, (list, tuple)) and all(type(i) is int for i in values)
   if not whole or any(i < 0 for i in values):
     raise UserError(f'{where}: ids must be a list of token ids, whole numbers from 0')
@@ -223,17 +222,17 @@ def _check(m: Message, where: str) -> None:
 
 
 def _sampled_parts(tokenizer: Tokenizer, m: Message, where: str):
-  """What was sampled, as it was; its stop token, if any, is format."""
+  """Parts of the sampled ids, unchanged; the stop token, if any, is format."""
   if m.vocabulary != tokenizer.fingerprint:
     raise UserError(
       f'{where}: its ids are of vocabulary {m.vocabulary[:12]!r}, the tokenizer is '
       f'{tokenizer.fingerprint[:12]!r}: name the one that it was sampled with, or '
       'remove ids and vocabulary from the message'
     )
-  said, ids = decode(tokenizer, m.ids), list(m.ids)
+  decoded, ids = decode(tokenizer, m.ids), list(m.ids)
   same = ('content', 'end', 'calls', 'python_tag')
   early = any(i in tokenizer.stop_ids for i in ids[:-1])
-  if early or any(getattr(said, name) != getattr(m, name) for name in same):
+  if early or any(getattr(decoded, name) != getattr(m, name) for name in same):
     raise UserError(
       f'{where}: its ids say something else than its content, calls and end: remove '
       'ids and vocabulary from a message that was edited'
@@ -247,7 +246,7 @@ def _content(tokenizer: Tokenizer, m: Message, call_format: str) -> list[int]:
   ids = [tokenizer.python_tag] if tagged else []
   ids += tokenizer.encode(m.content)
   if m.context is not None:
-    # Separately, as the released code does: no token reaches over the border.
+    # Encoded separately, as the released code does: no token spans the boundary.
     ids += tokenizer.encode('\n\n') + tokenizer.encode(m.context)
   if m.calls:
     ids += tokenizer.encode(tool_calls.write_all(m.calls, call_format))

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
@@ -11,7 +12,7 @@ HELP = 'see python -m experiment --help'
 
 
 def _defined():
-  """The flags there are, empty."""
+  """All flags, without values."""
   f = absl_flags.FlagValues()
   whole = lambda name, text, least: absl_flags.DEFINE_integer(
     name, None, text, lower_bound=least, flag_values=f
@@ -36,12 +37,12 @@ def _defined():
   return f
 
 
-def parse(arguments):
+def parse(arguments: Sequence[str]) -> tuple[dict[str, object], dict[str, str]]:
   """(flags, overrides): {name: value} of the flags that are given, typed, and {path:
-  text} of the fields of the config. UserError for what is not understood.
+  text} of the fields of the config. UserError for an argument that is neither.
 
-  --flagfile=FILE stands for the arguments in a file, a line each. `--data=DIR` is short
-  for --config.data=DIR.
+  --flagfile=FILE is replaced by the arguments in a file, one a line. `--data=DIR` is
+  short for --config.data=DIR.
   """
   known = _defined()
   try:
@@ -64,7 +65,7 @@ def parse(arguments):
 
 
 def _fields(arguments):
-  """(the other arguments, {path: text} of --config.PATH=TEXT or --config.PATH TEXT)."""
+  """(other arguments, {path: text} of --config.PATH=TEXT or --config.PATH TEXT)."""
   rest, overrides, left = [], {}, list(arguments)
   while left:
     argument = left.pop(0)

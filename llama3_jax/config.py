@@ -4,12 +4,15 @@ import dataclasses
 import difflib
 import math
 import typing
+from collections.abc import Collection
 from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
 from llama3_jax.base import fields
 from llama3_jax.base.errors import UserError
+
+T = typing.TypeVar('T')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +44,15 @@ class ModelConfig:
   attention: str = 'auto'  # dense | blockwise | splash | flash | auto: by chip, length
   block: int = 0  # tokens a block of attention; 0: by path
   window: int = 0  # last positions that a query sees; 0: the whole document
-  remat: str = 'none'  # none | full | preset | names of what is kept (model/remat.py)
+  remat: str = 'none'  # none | full | preset | names of arrays to keep (model/remat.py)
   reshard: bool = True  # False: weights stay gathered until the backward pass (3.3.2)
-  reduce_dtype: str = 'float32'  # in which gradients of weights are made and summed
+  reduce_dtype: str = 'float32'  # in which gradients of weights are computed and summed
   quant: str = ''  # '' | int8 | fp8: the layers' matrix products (quant.py)
   embedding: str = 'gather'  # or 'onehot': a product, no gather from a sharded table
 
   @property
-  def sizes(self):
-    """Size of every letter of the alphabet that a parameter uses."""
+  def sizes(self) -> dict[str, int]:
+    """{letter: size} of the dims of parameters."""
     return dict(
       L=self.n_layers,
       D=self.d_model,
@@ -61,12 +64,12 @@ class ModelConfig:
     )
 
 
-def model_config(config):
-  """ModelConfig from the `model` part of a ConfigDict; UserError for a bad value."""
+def model_config(config: ConfigDict | Mapping[str, object]) -> ModelConfig:
+  """ModelConfig from the `model` part of a config; UserError for a bad value."""
   values = config.to_dict() if hasattr(config, 'to_dict') else dict(config)
   scaling = values.get('rope_scaling')
   if scaling is not None and not isinstance(scaling, RopeScaling):
-    # factor 1 is how a config file says "no scaling": a ConfigDict field keeps its type
+    # Factor 1 in a config file means no scaling: a ConfigDict field keeps its type.
     values['rope_scaling'] = RopeScaling(**scaling) if scaling['factor'] != 1 else None
   return checked(ModelConfig(**values))
 
@@ -80,9 +83,11 @@ CHOICES = dict(
 )
 
 
-def checked(c):
-  """The ModelConfig `c`; UserError for a value of another type or out of its range,
-  whoever wrote it: a config, model.json, or the file of another project."""
+def checked(c: ModelConfig) -> ModelConfig:
+  """The ModelConfig `c`; UserError for a value of another type or out of its range.
+
+  All sources are checked: a config, model.json, or a file of another project.
+  """
   values = []
   for part, prefix in ((c, 'model.'), (c.rope_scaling, 'model.rope_scaling.')):
     for f in dataclasses.fields(part) if part else ():
@@ -113,7 +118,7 @@ def checked(c):
   return c
 
 
-def model_fields(c):
+def model_fields(c: ModelConfig) -> ConfigDict:
   """The `model` part of a ConfigDict that `model_config` turns back into `c`."""
   values = dataclasses.asdict(c)
   if c.rope_scaling is None:
@@ -121,9 +126,9 @@ def model_fields(c):
   return ConfigDict(values)
 
 
-def section(value):
-  """The ConfigDict of a dataclass, part by part."""
-  made = ConfigDict()
+def section(value: object) -> ConfigDict:
+  """The ConfigDict of a dataclass, and of the dataclasses in it."""
+  result = ConfigDict()
   for field in dataclasses.fields(value):
     part = getattr(value, field.name)
     if dataclasses.is_dataclass(part):
@@ -132,22 +137,23 @@ def section(value):
       part = ConfigDict(part)
     elif type(part) is int and 'float' in str(field.type):
       part = float(part)  # else 2.5 would be refused
-    made[field.name] = part
-  return made
+    result[field.name] = part
+  return result
 
 
-def fill(default, section, path):
+def fill(default: T, section: ConfigDict | Mapping[str, object] | T, path: str) -> T:
   """The dataclass `default` with the fields of its section of a config.
 
-  It is the one way from a ConfigDict to a dataclass, part by part. A number that may be
-  None is None at infinity too, which a command line can say.
+  It is the one way from a ConfigDict to a dataclass. A number that may be None is None
+  also for infinity, which a command line can express.
 
   Args:
-    section: ConfigDict or other mapping; a dataclass is given back as it is.
-    path: of the section in the config, for the error: 'optim'; '': all of it.
+    default: a dataclass, which may contain others.
+    section: ConfigDict or other mapping; a dataclass is returned unchanged.
+    path: of the section in the config, for errors: 'optim'; '': the whole config.
 
   Raises:
-    UserError: a field that nothing reads, or a value that is not of the field's kind.
+    UserError: an unknown field, or a value that is not of the field's kind.
   """
   if isinstance(section, type(default)):
     return section
@@ -196,8 +202,8 @@ def _cast(value, kind):
   return result
 
 
-def flatten(config, prefix=''):
-  """{'optim.lr': value, ...} of a ConfigDict, the paths sorted."""
+def flatten(config: ConfigDict, prefix: str = '') -> dict[str, object]:
+  """{'optim.lr': value, ...} of a ConfigDict, sorted by path."""
   flat = {}
   for name in sorted(config):
     value = config[name]
@@ -208,7 +214,7 @@ def flatten(config, prefix=''):
   return flat
 
 
-def edit(config, changes):
+def edit(config: ConfigDict, changes: Mapping[str, object]) -> ConfigDict:
   """A copy of `config` with {'data.root': value, ...} set; fields may be new."""
   config = config.copy_and_resolve_references()
   for path, value in changes.items():
@@ -220,7 +226,7 @@ def edit(config, changes):
   return config
 
 
-def choose(file, argument, choices):
+def choose(file: str, argument: str, choices: Collection[str]) -> str:
   """`argument` of a config file; UserError that names the valid ones."""
   if argument not in choices:
     near = nearest(argument, choices)
@@ -232,8 +238,8 @@ def choose(file, argument, choices):
   return argument
 
 
-def nearest(path, paths):
-  """The `paths` a misspelt `path` may have meant: alike as a whole or at the end."""
+def nearest(path: str, paths: Collection[str]) -> list[str]:
+  """Up to 4 `paths` that are near to a misspelt one, as a whole or in the last name."""
   last = {}
   for p in paths:
     last.setdefault(p.rsplit('.', 1)[-1], []).append(p)
@@ -243,5 +249,5 @@ def nearest(path, paths):
   return near[:4]
 
 
-# Sections whose keys are the user's: a new key there is a change, not a new field.
+# Sections whose keys the user chooses: a new key there is a change, not a new field.
 OPEN = ('data.mix.',)

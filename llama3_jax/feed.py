@@ -1,7 +1,9 @@
-"""Batches: their fields, which rows a process loads, in which order columns lie."""
+"""Batches: their fields, the rows that a process loads, the order of the columns."""
 
 import dataclasses
 import math
+import typing
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +12,11 @@ from flax import struct
 
 from llama3_jax import axes
 
+Batch = typing.TypeVar('Batch')  # a struct whose fields are made by `field`
 
-def order(length):
-  """Which column of its row each column of a batch is, int [length].
+
+def order(length: int) -> np.ndarray:
+  """For each column of a batch the column of the row, int [length].
 
   Under context parallelism a row is cut into 2 x CP chunks and rank i has chunks i and
   2 x CP - 1 - i (section 3.3.2): every rank sees the same area of the causal mask. The
@@ -26,14 +30,14 @@ def order(length):
   return np.concatenate(pairs).reshape(-1)
 
 
-def field(dims, dtype=np.int32, fill=0):
-  """Field of a batch: the letters of its array, its dtype, and the value in no row."""
+def field(dims: str, dtype: type = np.int32, fill: int = 0) -> dataclasses.Field:
+  """Field of a batch: letters and dtype of its array, and its value in empty rows."""
   return struct.field(metadata=dict(dims=dims, dtype=dtype, fill=fill))
 
 
 @struct.dataclass
 class Tokens:
-  """Rows of documents, side by side or one a row (3.2, 4.1.3)."""
+  """Rows of documents, several or one a row (3.2, 4.1.3)."""
 
   tokens: jax.Array = field('BT')
   targets: jax.Array = field('BT')  # the token after each
@@ -51,41 +55,45 @@ class Pairs:
   segment: jax.Array = field('BAT')
   position: jax.Array = field('BAT')
   weight: jax.Array = field('BAT', np.float32)  # 1: a target of the response
-  contrast: jax.Array = field('BAT', np.float32)  # 1: such a one that is no format
+  contrast: jax.Array = field('BAT', np.float32)  # 1: of those, not a format token
   ref_logp: jax.Array = field('BA', np.float32)  # of the response under the reference
 
 
 @struct.dataclass
 class Ranked:
   """Two or three answers of prompts, best first (4.1.2, 4.2.1): A is 1 where they share
-  a row, else a row each."""
+  a row, else each has a row."""
 
   tokens: jax.Array = field('BAT')
   targets: jax.Array = field('BAT')
   segment: jax.Array = field('BAT')
   position: jax.Array = field('BAT')
   weight: jax.Array = field('BAT', np.float32)  # 1: the last token of a response
-  ends: jax.Array = field('B_', fill=-1)  # its place, best first; -1: no such response
-  margin: jax.Array = field('B', np.float32)  # by which a better one should win
+  ends: jax.Array = field('B_', fill=-1)  # its column, best first; -1: no such response
+  margin: jax.Array = field('B', np.float32)  # by which the better one should win
 
 
-def letters(batch):
-  """The struct of the letters of a batch, or of a class of batches."""
+def letters(batch: object) -> object:
+  """The struct with the letters of each field of a batch, or of a class of batches."""
   kind = batch if isinstance(batch, type) else type(batch)
   fields = dataclasses.fields(kind)
   return kind(**{f.name: f.metadata['dims'] for f in fields})
 
 
-def empty(kind, sizes):
-  """A batch of rows that count nothing in any loss; sizes: {letter: size}."""
-  made = {}
+def empty(kind: type[Batch], sizes: Mapping[str, int]) -> Batch:
+  """A numpy batch of rows with no weight in any loss; sizes: {letter: size}."""
+  arrays = {}
   for f in dataclasses.fields(kind):
     shape = [sizes[d] for d in f.metadata['dims']]
-    made[f.name] = np.full(shape, f.metadata['fill'], f.metadata['dtype'])
-  return kind(**made)
+    arrays[f.name] = np.full(shape, f.metadata['fill'], f.metadata['dtype'])
+  return kind(**arrays)
 
 
-def abstract(kind, mesh, sizes):
+def abstract(
+  kind: type[Batch],
+  mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh,
+  sizes: Mapping[str, int],
+) -> Batch:
   """As `empty`, of jax.ShapeDtypeStruct laid out over a mesh, which may be absent."""
 
   def one(x, dims):
@@ -95,10 +103,10 @@ def abstract(kind, mesh, sizes):
   return jax.tree.map(one, jax.eval_shape(lambda: empty(kind, sizes)), letters(kind))
 
 
-def batches(arrays, size: int) -> list:
-  """All rows in order, `size` a batch; the last is filled up with rows that count
-  nothing in any loss."""
-  found, kind = [], type(arrays)
+def batches(arrays: Batch, size: int) -> list[Batch]:
+  """All rows in order, `size` a batch; the last batch is padded with rows that have no
+  weight in any loss."""
+  result, kind = [], type(arrays)
   fill = {f.name: f.metadata['fill'] for f in dataclasses.fields(kind)}
   for start in range(0, len(arrays.tokens), size):
 
@@ -107,16 +115,16 @@ def batches(arrays, size: int) -> list:
       more = np.full((size - len(x), *x.shape[1:]), value, x.dtype)
       return np.concatenate([x, more])
 
-    found.append(jax.tree.map(part, arrays, kind(**fill)))
-  return found
+    result.append(jax.tree.map(part, arrays, kind(**fill)))
+  return result
 
 
-def flat(x):
-  """[B,A,T] -> [B*A,T], laid out as rows of the model; [B,T] as it is."""
+def flat(x: jax.Array) -> jax.Array:
+  """[B,A,T] -> [B*A,T], laid out as rows of the model; [B,T] is unchanged."""
   return axes.shard(x.reshape(-1, x.shape[-1]), 'BT')
 
 
-def share():
+def share() -> tuple[int, int]:
   """(i, n): this process loads the i-th of n equal slices of a batch's rows.
 
   Processes that differ in `context`, `stage` or `tensor` only need the same rows.
@@ -126,22 +134,22 @@ def share():
     return 0, 1
   parts = math.prod(m.shape[a] for a in axes.over('B'))
   layout = jax.sharding.NamedSharding(m, axes.spec('B'))
-  mine = [
+  ranges = [
     i[0].indices(parts)
     for i in layout.addressable_devices_indices_map((parts,)).values()
   ]
-  first, last = min(i[0] for i in mine), max(i[1] for i in mine)
+  first, last = min(i[0] for i in ranges), max(i[1] for i in ranges)
   width = last - first
   if parts % width or first % width:
     return 0, 1
   return first // width, parts // width
 
 
-def place(batch, share=(0, 1)):
+def place(batch: Batch, share: tuple[int, int] = (0, 1)) -> Batch:
   """One global batch on the ambient mesh.
 
-  batch: a struct of numpy rows; part i of n equal parts of the rows when
-  share=(i, n). Columns of the tokens are put in the mesh's `order`.
+  batch: a struct of numpy rows; with share=(i, n) part i of n equal parts of the rows.
+  Columns of the tokens are put in the mesh's `order`.
   """
   i, n = share
   columns = order(batch.tokens.shape[-1]) if axes.parts('T') > 1 else slice(None)

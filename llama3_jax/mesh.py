@@ -1,19 +1,23 @@
 """The device mesh: [TP, CP, PP, DP] of section 3.3.2, read from the outside in."""
 
 import math
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from llama3_jax import axes
 from llama3_jax.base.errors import UserError
+from llama3_jax.config import ModelConfig
 
 
-def shape(config, n_devices):
+def shape(config: ConfigDict | Mapping[str, int], n_devices: int) -> tuple[int, ...]:
   """Sizes of the five axes for `n_devices`; one axis may be -1, the rest.
 
-  Args: config: mapping of axis name to size (the `mesh` part of a config); an axis that
-  it lacks has size 1.
+  Args: config: mapping of axis name to size (the `mesh` part of a config); missing axes
+  have size 1.
   Raises UserError when the product is not the number of devices.
   """
   sizes = [int(config.get(a, 1)) for a in axes.AXES]
@@ -33,10 +37,10 @@ def shape(config, n_devices):
   return tuple(sizes)
 
 
-def check(sizes, model, pipelined=False):
-  """UserError when a model dim does not divide over the mesh axis it lives on.
+def check(sizes: Sequence[int], model: ModelConfig, pipelined: bool = False) -> None:
+  """Raises UserError when a dim of the model does not divide over its mesh axes.
 
-  `pipelined`: the caller runs its layers over `stage`; without, a larger `stage` would
+  `pipelined`: the caller runs its layers over `stage`; otherwise a larger `stage` would
   only repeat the work.
   """
   size = dict(zip(axes.AXES, sizes))
@@ -57,8 +61,10 @@ def check(sizes, model, pipelined=False):
       )
 
 
-def check_batch(sizes, batch, length, microbatches=1):
-  """UserError when rows or columns of a batch do not divide over the mesh."""
+def check_batch(
+  sizes: Sequence[int], batch: int, length: int, microbatches: int = 1
+) -> None:
+  """Raises UserError when rows or columns of a batch do not divide over the mesh."""
   size = dict(zip(axes.AXES, sizes))
   rows, columns = axes.parts('B', size), axes.parts('T', size)
   if batch % microbatches or batch // microbatches % rows:
@@ -74,16 +80,18 @@ def check_batch(sizes, batch, length, microbatches=1):
     )
 
 
-def create(config, devices=None):
-  """jax Mesh with explicit axes over `devices` (default: all)."""
+def create(
+  config: ConfigDict | Mapping[str, int], devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+  """Mesh with explicit axes over `devices` (default: all)."""
   devices = jax.devices() if devices is None else devices
   grid = arrange(shape(config, len(devices)), devices)
   return jax.sharding.Mesh(grid, axes.AXES, axis_types=_explicit())
 
 
-def arrange(shape, found):
+def arrange(shape: Sequence[int], found: Sequence[jax.Device]) -> np.ndarray:
   """Devices as an array of `shape` (the five axes): an axis runs along whole dims of
-  the torus where that is possible, and every slice has the same order inside.
+  the torus where that is possible, and the order is the same inside every slice.
 
   Only `replica`, the outermost axis, crosses slices.
   """
@@ -92,7 +100,7 @@ def arrange(shape, found):
   found = list(found)
   if found[0].platform != 'tpu':
     return np.array(found, dtype=object).reshape(shape)
-  place = lambda d: (*d.coords, d.core_on_chip)
+  coordinates = lambda d: (*d.coords, d.core_on_chip)
   parts = {}
   for d in found:  # a single slice has no index
     parts.setdefault(getattr(d, 'slice_index', 0), []).append(d)
@@ -106,15 +114,15 @@ def arrange(shape, found):
     )
   grids = []
   for part in parts:
-    at = {place(d): d for d in part}
+    at = {coordinates(d): d for d in part}
     grid = np.empty(first.shape, dtype=object)
     for i in np.ndindex(first.shape):
-      grid[i] = at[place(first[i])]
+      grid[i] = at[coordinates(first[i])]
     grids.append(grid)
   return np.concatenate(grids, axis=0)
 
 
-def abstract(sizes):
+def abstract(sizes: Sequence[int]) -> jax.sharding.AbstractMesh:
   """Mesh of absent devices, to type-check a config without its hardware."""
   return jax.sharding.AbstractMesh(tuple(sizes), axes.AXES, axis_types=_explicit())
 

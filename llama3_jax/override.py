@@ -3,6 +3,7 @@
 import ast
 import fractions
 import re
+from collections.abc import Mapping
 
 import ml_collections
 
@@ -10,8 +11,8 @@ from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 
 
-def apply(config, overrides):
-  """Set {'optim.peak': '1e-3'} in place, with the type of the present value."""
+def apply(config: ml_collections.ConfigDict, overrides: Mapping[str, object]) -> None:
+  """Sets {'optim.peak': '1e-3'} in place, with the type of the present value."""
   for path, text in overrides.items():
     *parents, name = path.split('.')
     section = _section(config, parents)
@@ -31,7 +32,7 @@ def _is_section(value):
 
 
 def _section(config, names):
-  """The section of that path, None if there is none."""
+  """The section at a path, None if there is none."""
   for name in names:
     if not _is_section(config) or name not in config:
       return None
@@ -71,7 +72,7 @@ def _parse(path, text, present):
 
 
 def _list(text, present):
-  """The tuple of a text; a bare word is a tuple of one where words are due."""
+  """The tuple of a text; a bare word is a tuple of one where words are expected."""
   words = all(isinstance(v, str) for v in present)
   try:
     value = ast.literal_eval(text)

@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+import typing
 import zlib
+from collections.abc import Callable
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +13,29 @@ from flax import struct
 
 from llama3_jax import axes
 
+Struct = typing.TypeVar('Struct')  # of parameters
+Spread = float | str | None  # initial, see `weight`
 
-def weight(dims, std=None):
-  """Field of a parameter struct: its dims and its initial spread.
+
+def weight(dims: str, std: Spread = None) -> dataclasses.Field:
+  """Field of a parameter struct: its dims and its initial standard deviation.
 
   `std`: a number, 'ones', or the name of a rule in `_spread`.
   """
   return struct.field(metadata=dict(dims=dims, std=std))
 
 
-def stack(cls, dims):
-  """Field that holds a struct whose every leaf has the leading `dims`."""
+def stack(cls: type, dims: str) -> dataclasses.Field:
+  """Field of a struct `cls` whose leaves all have the leading `dims`."""
   return struct.field(metadata=dict(dims=dims, of=cls))
 
 
-def build(cls, leaf, prefix='', lead=''):
+def build(
+  cls: type[Struct],
+  leaf: Callable[[str, str, Spread], object],
+  prefix: str = '',
+  lead: str = '',
+) -> Struct:
   """The parameter struct `cls` filled with leaf(name, dims, std)."""
   values = {}
   for field in dataclasses.fields(cls):
@@ -36,21 +47,24 @@ def build(cls, leaf, prefix='', lead=''):
   return cls(**values)
 
 
-def shape(dims, sizes):
+def shape(dims: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+  """The shape of an array whose dims are the letters `dims`."""
   return tuple(sizes[d] for d in dims)
 
 
 def _spread(std, dims, sizes):
-  if std == 'in':  # keeps the size of a normed input; 0.0156 for the 8B
+  if std == 'in':  # keeps the norm of a normalised input; 0.0156 for the 8B
     return sizes['D'] ** -0.5
-  if std == 'out':  # residual branches: the sum of 2L of them keeps its size
+  if std == 'out':  # residual branches: the sum of 2L of them keeps its norm
     fan_in = math.prod(sizes[d] for d in dims if d not in 'LD')
     return (fan_in * 2 * sizes['L']) ** -0.5
   return std
 
 
-def init_leaf(key, name, dims, std, sizes):
-  """One float32 leaf; its values depend on the key and its name only."""
+def init_leaf(
+  key: jax.Array, name: str, dims: str, std: Spread, sizes: Mapping[str, int]
+) -> jax.Array:
+  """One float32 leaf with `dims`; its values depend only on the key and its name."""
   if std == 'ones':
     x = jnp.ones(shape(dims, sizes), jnp.float32)
   else:

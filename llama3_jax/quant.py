@@ -1,24 +1,28 @@
 """Matrix products in int8 or float8 while training (extra `quant`: Qwix).
 
-Both operands of a product are scaled by their largest value along what is summed over
-and rounded; the product runs in the small type and is scaled back. In the backward
-pass the incoming gradient is rounded in the same way (float8 e5m2: range before
+Both operands of a product are divided by their largest value along the summed dims and
+rounded; the product runs in the small type and is scaled back. In the backward pass
+the incoming gradient is rounded in the same way (float8 e5m2: range before
 precision). Parameters, optimizer and residual stream keep their types.
 """
 
+from collections.abc import Callable
+from collections.abc import Mapping
+
+import jax
 import jax.numpy as jnp
 
 from llama3_jax.base.errors import UserError
 
 KINDS = {
-  # of activations and weights, of gradients, what products are summed in
+  # types of activations and weights, of gradients, and of the sums of products
   'int8': (jnp.int8, jnp.int8, jnp.int32),
   'fp8': (jnp.float8_e4m3fn, jnp.float8_e5m2, jnp.float32),
 }
 
 
-def check(kind):
-  """UserError when `model.quant` is unknown or Qwix is not installed."""
+def check(kind: str) -> None:
+  """Raises UserError when `model.quant` is unknown or Qwix is not installed."""
   if kind and kind not in KINDS:
     raise UserError(f'model.quant={kind!r} must be empty or one of {", ".join(KINDS)}')
   if kind:
@@ -34,10 +38,20 @@ def _library():
   return qwix
 
 
-def dot(inputs, output, x, w, kind, gradient, where, lay):
-  """Einsum of two quantized operands, float32; `gradient`: x is one.
+def dot(
+  inputs: str,
+  output: str,
+  x: jax.Array,
+  w: jax.Array,
+  kind: str,
+  gradient: bool,
+  where: Mapping[str, object],
+  lay: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+  """Einsum of two operands quantised to `kind`, float32; `gradient`: whether x is one.
 
-  `where`: keyword of the result's placement; lay(scale): a scale broadcast to it.
+  `where`: keyword arguments of the layout of the result; `lay` lays out a scale that
+  broadcasts to it.
   """
   forward, backward, total = KINDS[kind]
   types = (backward if gradient else forward, forward)

@@ -5,15 +5,15 @@ import math
 import jax
 
 
-def size(n, unit=''):
-  """1234567 -> '1.23M'."""
+def size(n: float, unit: str = '') -> str:
+  """A number with three digits: 1234567 -> '1.23M'."""
   for power, letter in ((12, 'T'), (9, 'G'), (6, 'M'), (3, 'K')):
     if abs(n) >= 10**power:
       return f'{n / 10**power:.3g}{letter}{unit}'
   return f'{n:g}{unit}'
 
 
-def parameters(tree):
+def parameters(tree: object) -> str:
   """Text table: name, shape, dtype, layout, count; works on abstract trees too."""
   rows = [('parameter', 'shape', 'dtype', 'layout', 'count')]
   for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:

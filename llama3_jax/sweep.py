@@ -1,8 +1,13 @@
-"""The members of a sweep: their configs and workdirs, and the table of their ends."""
+"""The members of a sweep: configs and workdirs, and the table of their results."""
 
 import inspect
 import os
 import pathlib
+import types
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
 
 from llama3_jax import config as configs
 from llama3_jax import override
@@ -10,8 +15,14 @@ from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 
 
-def members(module, config, flags, overrides, workdir):
-  """(config, workdir) of every run that the flags ask for."""
+def members(
+  module: types.ModuleType,
+  config: ConfigDict,
+  flags: Mapping[str, object],
+  overrides: Mapping[str, str],
+  workdir: str,
+) -> list[tuple[ConfigDict, str]]:
+  """(config, workdir) of every run that the flags ask for; `module` is the config's."""
   if not {'sweep', 'sweep_index'} & set(flags):
     override.apply(config, overrides)
     return [(config, workdir)]
@@ -39,15 +50,15 @@ def members(module, config, flags, overrides, workdir):
   return [runs[index]]
 
 
-def table(runs):
-  """The fields in which the members of a sweep differ, and where each ended."""
+def table(runs: Sequence[tuple[ConfigDict, str]]) -> str:
+  """Text table of the fields in which members of a sweep differ, and their losses."""
   flat = [configs.flatten(config) for config, _ in runs]
   names = sorted(k for k in flat[0] if len({str(f.get(k)) for f in flat}) > 1)
   rows = [['member', *names, 'eval_loss']]
   for values, (_, workdir) in zip(flat, runs):
     path = pathlib.Path(workdir, 'results.json')
-    found = files.read_json(path) if path.exists() else {}
-    loss = found.get('eval_loss', '')
+    results = files.read_json(path) if path.exists() else {}
+    loss = results.get('eval_loss', '')
     loss = loss.get('eval_loss', '') if isinstance(loss, dict) else loss
     loss = f'{loss:.4f}' if isinstance(loss, float) else str(loss)
     rows.append([os.path.basename(workdir), *(str(values[n]) for n in names), loss])

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Self
 
 import tiktoken
 
@@ -22,7 +23,7 @@ MAX_CHARACTERS = 400_000
 MAX_RUN = 25_000
 RUNS = re.compile(r'\s+|\S+')  # re's \s is exactly str.isspace
 
-# None stands for the next <|reserved_special_token_i|>; the rest is reserved too.
+# None is the next <|reserved_special_token_i|>; ids after the last are reserved too.
 SPECIALS = {
   '3.1': (
     '<|begin_of_text|>',
@@ -60,10 +61,10 @@ class Tokenizer:
   Attributes:
     n_base: number of base ranks (128,000 in the released vocabulary).
     variant: '3.1' or 'april' (2024), the naming of the special tokens.
-    fingerprint: sha256 of the vocabulary file, to be kept with encoded data.
+    fingerprint: sha256 of the vocabulary file, stored with encoded data.
     specials: special token text -> id.
-    encoding: the tiktoken object that does the work.
-    content: the vocabulary file, which travels with a model's parameters.
+    encoding: the tiktoken object that encodes and decodes.
+    content: the vocabulary file, which is copied beside a model's parameters.
     call_format: how the model writes calls of custom tools (tool_calls.FORMATS).
   """
 
@@ -76,7 +77,7 @@ class Tokenizer:
   call_format: str = 'json'
 
   @classmethod
-  def load(cls, path: str | os.PathLike, variant: str = '3.1') -> 'Tokenizer':
+  def load(cls, path: str | os.PathLike, variant: str = '3.1') -> Self:
     """Reads Meta's format: one base64 token, a space and its rank per line.
 
     Raises:
@@ -100,6 +101,7 @@ class Tokenizer:
 
   @property
   def vocab_size(self) -> int:
+    """Number of ids: base ranks and special tokens."""
     return self.n_base + N_SPECIAL
 
   def special(self, name: str) -> int:
@@ -111,7 +113,7 @@ class Tokenizer:
       )
     return self.specials[name]
 
-  # Looked up for every document and message, hence kept.
+  # Cached, since they are used for every document and message.
   @functools.cached_property
   def bos(self) -> int:
     return self.special('<|begin_of_text|>')
@@ -201,7 +203,7 @@ class Tokenizer:
     return self.encoding.decode_bytes(ids)
 
 
-# The other two things one does with a vocabulary file.
+# The two other operations on a vocabulary file.
 train = vocabulary.train
 extend = vocabulary.extend
 

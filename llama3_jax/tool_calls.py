@@ -6,13 +6,12 @@ import json
 import re
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
 
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 
 FORMATS = ('json', 'function_tag', 'python_list')
-# Written tool.call(query="..."); every other tool is one that the user defined.
+# Written tool.call(query="..."); all other tools are defined by the user.
 BUILTIN = ('brave_search', 'wolfram_alpha', 'photogen')
 CODE = 'code_interpreter'
 # The one argument, a text, of the tools that are not written as JSON.
@@ -31,7 +30,7 @@ class Call:
   """A tool call: the tool's name and its arguments by name."""
 
   name: str
-  arguments: Mapping[str, Any]
+  arguments: Mapping[str, object]
 
 
 def write(call: Call, call_format: str = 'json') -> str:
@@ -51,7 +50,7 @@ def write(call: Call, call_format: str = 'json') -> str:
 
 
 def parse(text: str) -> tuple[Call, ...]:
-  """The tool calls that a text is, in any format; () if it is anything else.
+  """The tool calls of a text, in any format; () if the text is anything else.
 
   Only a text that is a call from its first to its last character counts: an
   answer that quotes a call is an answer.
@@ -84,10 +83,10 @@ def write_all(calls: Sequence[Call], call_format: str = 'json') -> str:
       f'{len(calls)} tool calls in one message: only custom tools in the format '
       'python_list can be several; write one message a call'
     )
-  said = tuple(Call(c.name, _plain(c.arguments)) for c in calls)
-  # A program is what is no call; it has no form of its own.
+  plain = tuple(Call(c.name, _plain(c.arguments)) for c in calls)
+  # A text that is not a call is a program, which has no form of its own.
   read_back = parse(text) or (Call(CODE, {'code': text}),)
-  if read_back != said:
+  if read_back != plain:
     raise UserError(
       f'tool call {calls[0].name} written as {text[:80]!r} would be read as another '
       'call: leave out arguments that its format has no place for, and change the text '
@@ -96,7 +95,8 @@ def write_all(calls: Sequence[Call], call_format: str = 'json') -> str:
   return text
 
 
-def read(rows: Any, where: str) -> tuple[Call, ...]:
+def read(rows: object, where: str) -> tuple[Call, ...]:
+  """Calls from the JSON list of a row; a UserError begins with `where`."""
   shape = 'calls must be a list of {"name": text, "arguments": object}'
   if not isinstance(rows, list):
     raise UserError(f'{where}: {shape}, not a {jsonl.kind(rows)}')
@@ -109,7 +109,10 @@ def read(rows: Any, where: str) -> tuple[Call, ...]:
 
 
 def check(call: Call, where: str, sampled: bool) -> None:
-  """A call that can be written; where a model said it, its ids are written instead."""
+  """Raises UserError for a call that cannot be written.
+
+  sampled: the ids of the model are written instead, so arguments may be missing.
+  """
   if not isinstance(call.name, str) or not call.name:
     raise UserError(f'{where}: calls must have a name, a text, not {call.name!r}')
   if _plain(call.arguments) is None:
@@ -124,7 +127,7 @@ def check(call: Call, where: str, sampled: bool) -> None:
     raise UserError(f'{where}: tool call {call.name} {what} {needed!r}')
 
 
-def _python(value: Any) -> str:
+def _python(value: object) -> str:
   """A JSON value as Python source, strings in double quotes."""
   if isinstance(value, str):
     return json.dumps(value, ensure_ascii=False)
@@ -135,7 +138,7 @@ def _python(value: Any) -> str:
   return repr(value)
 
 
-def _json_object(text: str) -> dict[str, Any] | None:
+def _json_object(text: str) -> dict[str, object] | None:
   try:
     value = json.loads(text)
   except (ValueError, RecursionError):
@@ -143,9 +146,9 @@ def _json_object(text: str) -> dict[str, Any] | None:
   return value if isinstance(value, dict) else None
 
 
-def _plain(value: Any) -> Any:
-  """The value as JSON gives it back; None where JSON has no words for it: sets, bytes,
-  numbers that are not finite, half a character. Whoever reads a call may write it."""
+def _plain(value: object) -> object:
+  """The value after a round trip through JSON; None where JSON cannot express it: sets,
+  bytes, numbers that are not finite, lone surrogates. So a call read can be written."""
   try:
     text = json.dumps(value, allow_nan=False, ensure_ascii=False)
     text.encode()
@@ -155,7 +158,7 @@ def _plain(value: Any) -> Any:
 
 
 def _python_calls(text: str) -> tuple[Call, ...]:
-  """Calls of a Python list `[name(key=literal, ...), ...]`; () if it is none."""
+  """Calls of a Python list `[name(key=literal, ...), ...]`; () for another text."""
   try:
     tree = ast.parse(text, mode='eval').body
     calls = []

@@ -76,9 +76,9 @@ def extend(
 ) -> None:
   """Adds tokens for other languages to a vocabulary (3.2: 100K + 28K).
 
-  Training goes on from the base: each word is a row of base tokens, and pairs
+  Training continues from the base: each word is a sequence of base tokens, and pairs
   of these are merged. The base ranks stay, and every new rank is higher, so a
-  word is first encoded as before and changes only if a new token is in it.
+  word is first encoded as before and changes only if it contains a new token.
 
   Args:
     base_path: vocabulary file to extend.
@@ -95,8 +95,8 @@ def extend(
   encoding = plain(ranks)
   names = {rank: token for token, rank in ranks.items()}
   counts = _words(texts)
-  # A base token is written as one character, so that the trainer takes it for a
-  # letter: from U+10000 on there is room for all of them and no surrogate.
+  # A base token is written as one character, which the trainer treats as a letter.
+  # From U+10000 on there is room for all of them, and no surrogate.
   rows = [
     (''.join(chr(0x10000 + i) for i in encoding.encode_ordinary(word)), n)
     for word, n in counts.items()
@@ -107,15 +107,15 @@ def extend(
     return b''.join(names[ord(letter) - 0x10000] for letter in row)
 
   kept = list(_words(keep))
-  wanted = n_extra
+  count = n_extra
   while True:
     repeated = (row for row, n in rows for _ in range(n))
-    merges = _merges(repeated, None, letters, wanted)
+    merges = _merges(repeated, None, letters, count)
     pairs = [(spell(left), spell(right)) for left, right in merges]
     added = _admit(ranks, pairs, kept)
-    if len(added) >= n_extra or len(merges) < wanted:
+    if len(added) >= n_extra or len(merges) < count:
       break
-    wanted *= 2  # `keep` forbade some of them
+    count *= 2  # `keep` ruled out some of them
   if len(added) < n_extra:
     raise UserError(
       f'vocab_size asks for {n_extra} more tokens, but the texts teach only '
@@ -148,7 +148,7 @@ def _splitter() -> tokenizers.pre_tokenizers.PreTokenizer:
 
 
 def _words(texts: Iterable[str]) -> collections.Counter:
-  """Counts the pieces between which no token reaches."""
+  """Counts of the pieces into which texts are split; no token spans two."""
   splitter = _splitter()
   counts = collections.Counter()
   for text in texts:
@@ -181,7 +181,7 @@ def _merges(
 def _admit(
   ranks: Mapping[bytes, int], pairs: Sequence[tuple[bytes, bytes]], kept: list[str]
 ) -> list[bytes]:
-  """New tokens that keep every word of `kept` as it was, in order."""
+  """New tokens, in order, with which every word of `kept` is encoded as before."""
   banned = set()
   while True:
     known = set(ranks)
@@ -199,17 +199,19 @@ def _admit(
     used = {i for i in used if i >= len(ranks)}
     if not used:
       return added
-    # Without these, shorter ones may appear in their place: look again.
+    # Without these, shorter ones may be used in their place: check again.
     banned |= {added[i - len(ranks)] for i in used}
 
 
 def plain(ranks: Mapping[bytes, int]) -> tiktoken.Encoding:
+  """The tiktoken encoding of base ranks, without special tokens."""
   return tiktoken.Encoding(
     'base', pat_str=PATTERN, mergeable_ranks=dict(ranks), special_tokens={}
   )
 
 
 def read(path: str | os.PathLike) -> bytes:
+  """The content of a vocabulary file; UserError if it cannot be read."""
   try:
     with open(path, 'rb') as file:
       return file.read()
@@ -221,7 +223,7 @@ def read(path: str | os.PathLike) -> bytes:
 
 
 def parse(content: bytes, path: str | os.PathLike) -> dict[bytes, int]:
-  """Token -> rank; every fault names the line."""
+  """{token: rank} of the content of a vocabulary file; a UserError names the line."""
   name = os.fspath(path)
   ranks = {}
   lines = content.split(b'\n')

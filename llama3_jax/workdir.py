@@ -1,4 +1,4 @@
-"""A workdir answers for one run: whose it is, what it was made from, what is done."""
+"""A workdir belongs to one run: its config, fingerprints of its inputs, its results."""
 
 import functools
 import importlib.metadata
@@ -7,8 +7,14 @@ import os
 import pathlib
 import tempfile
 import time
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
 
 from llama3_jax import config as configs
 from llama3_jax.base import content
@@ -19,29 +25,33 @@ from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 
 NAME = 'config.json'
-# What only a run writes: a folder with one of these and no config.json is somebody's.
+# Only a run writes these: a folder with one of them and no config.json is refused.
 OUTPUTS = ('results.json', 'final', 'checkpoints', 'metrics.jsonl')
 
 
-def stage(*outputs, made=None, free=()):
-  """Makes a recipe of `main(config, folder) -> results`: main(config, workdir).
+def stage(
+  *outputs: str,
+  made: Callable[[ConfigDict, Mapping], Iterable[str]] | None = None,
+  free: Sequence[str] = (),
+) -> Callable[[Callable], Callable]:
+  """Decorator that turns `main(config, folder) -> results` into main(config, workdir).
 
-  The workdir is claimed for the config; a run that is finished there is not made
-  again; what main returns is returned and written to results.json, last of all.
+  The workdir is claimed for the config; a run that is finished there is not run again;
+  the results of main are returned and written to results.json, last of all.
 
   Args:
-    outputs: what a finished run has left, names relative to the workdir.
+    outputs: files and folders of a finished run, relative to the workdir.
     made: (config, results) -> such names, where they depend on these.
     free: fields that may change between two starts of one run, besides those that are
-      marked so in base/fields.py. Paths of inputs may where the content is the same.
+      marked so in base/fields.py. Paths of inputs may if the content is the same.
   """
 
   def decorate(main):
     @functools.wraps(main)
     def run(config, workdir):
       folder = claim(config, workdir, free)
-      left = functools.partial(made, config) if made else lambda results: outputs
-      results = finished(folder, left)
+      names = functools.partial(made, config) if made else lambda results: outputs
+      results = finished(folder, names)
       if results is None:
         results = main(config, folder)
         processes.write_json(folder / 'results.json', results)
@@ -52,12 +62,14 @@ def stage(*outputs, made=None, free=()):
   return decorate
 
 
-def claim(config, workdir, free=()):
+def claim(
+  config: ConfigDict, workdir: str | os.PathLike, free: Sequence[str] = ()
+) -> pathlib.Path:
   """Creates `workdir` and its config.json, or checks that it belongs to this config.
 
   Returns the folder. Raises UserError naming the differing keys when another config
-  was run there, or the same with another input (another model, vocabulary or data,
-  wherever it lies), and when another process runs there.
+  was run there, or the same with other inputs (model, vocabulary or data, at any path),
+  and when another process runs there.
   """
   if not str(workdir):
     raise UserError('--workdir is empty: name the folder for all output')
@@ -80,12 +92,12 @@ def claim(config, workdir, free=()):
 
 
 def _take(config, workdir, folder, free):
-  """The one process's part of `claim`."""
+  """The part of `claim` that only the first process runs."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / 'results.json').exists():
       with tempfile.TemporaryFile(dir=folder):
-        pass  # better now than after the first steps
+        pass  # fail now rather than after the first steps
   except OSError as e:
     raise UserError(f'--workdir={workdir}: {e.strerror}; choose a folder you can write')
   try:
@@ -95,11 +107,11 @@ def _take(config, workdir, folder, free):
       raise
   now = _described(config, folder)
   path = folder / NAME
-  # A start that failed before it wrote anything has no claim on the folder.
+  # A run that failed before it wrote anything has no claim on the folder.
   begun = set(os.listdir(folder)) - {NAME, lock.NAME}
-  if not path.exists() and (found := begun & set(OUTPUTS)):
+  if not path.exists() and (outputs := begun & set(OUTPUTS)):
     raise UserError(
-      f'--workdir={workdir} holds {min(found)} but no {NAME}: whose it is cannot be '
+      f'--workdir={workdir} holds {min(outputs)} but no {NAME}: whose it is cannot be '
       'told; choose another --workdir, or put that file back'
     )
   if not path.exists() or not begun:
@@ -108,30 +120,30 @@ def _take(config, workdir, folder, free):
       versions[package] = importlib.metadata.version(package)
     files.write_json(path, {**now, 'versions': versions})
     return
-  found = read(path)
-  if different := _differences(found, now, free):
+  record = read(path)
+  if different := _differences(record, now, free):
     raise UserError(
       f'--workdir={workdir} holds a run of another config ({different}): choose '
       'another --workdir or remove this one'
     )
-  if found['config'].get('train.steps') != now['config'].get('train.steps'):
-    _lengthen(folder, found['config'], now['config'])
-  made_from = found['made_from'] | now['made_from']
-  if found['config'] != now['config'] or made_from != found['made_from']:
-    files.write_json(path, {**found, 'config': now['config'], 'made_from': made_from})
+  if record['config'].get('train.steps') != now['config'].get('train.steps'):
+    _lengthen(folder, record['config'], now['config'])
+  made_from = record['made_from'] | now['made_from']
+  if record['config'] != now['config'] or made_from != record['made_from']:
+    files.write_json(path, {**record, 'config': now['config'], 'made_from': made_from})
 
 
-def own(folder, workdir, field):
-  """Takes `folder` of another place for the saves of the run in `workdir`, for good.
+def own(folder: epath.Path, workdir: str | os.PathLike, field: str) -> None:
+  """Claims a `folder` elsewhere for the saves of the run in `workdir`, permanently.
 
-  Raises UserError (naming the config's `field`) when it holds those of another run, or
-  saves that nobody signed, and when another process uses it.
+  Raises UserError (naming the config's `field`) when it has saves of another run, or
+  saves without a record of their run, and when another process uses it.
   """
-  mark, mine = folder / NAME, pathlib.Path(workdir) / NAME
-  # A loop that was started without `claim`, in a notebook, has nothing to sign with.
-  now = read(mine) if mine.exists() else {'config': {}, 'made_from': {}}
+  mark, claimed = folder / NAME, pathlib.Path(workdir) / NAME
+  # A loop that was started without `claim`, in a notebook, has no record to write.
+  now = read(claimed) if claimed.exists() else {'config': {}, 'made_from': {}}
   taken = None
-  if mark.exists() and not mine.exists():
+  if mark.exists() and not claimed.exists():
     raise UserError(f'{field}={folder} holds the saves of another run: name another')
   if mark.exists():
     try:
@@ -153,26 +165,26 @@ def own(folder, workdir, field):
   if not shared:
     lock.take(folder, field)
   whose = {**now, 'workdir': str(pathlib.Path(workdir).resolve())}
-  if mine.exists() and taken != whose:
+  if claimed.exists() and taken != whose:
     mark.write_text(json.dumps(whose, indent=1) + '\n')
 
 
-def read(path):
-  """The {config, made_from, ...} of a config.json; UserError when it is none."""
+def read(path: str | os.PathLike) -> dict[str, object]:
+  """The {config, made_from, ...} of a config.json; UserError for another file."""
   return _whole(files.read_json(path), path)
 
 
-def _whole(found, path):
-  before = found.get('made_from') if isinstance(found, dict) else None
-  flat = found.get('config') if isinstance(found, dict) else None
+def _whole(record, path):
+  before = record.get('made_from') if isinstance(record, dict) else None
+  flat = record.get('config') if isinstance(record, dict) else None
   steps = flat.get('train.steps', 0) if isinstance(flat, dict) else None
   if type(steps) is not int or not isinstance(before or {}, dict):
     raise UserError(f'{path} is not readable: remove it or choose another --workdir')
-  return {**found, 'made_from': before or {}}
+  return {**record, 'made_from': before or {}}
 
 
 def _described(config, folder):
-  """{config, made_from}: what a run is, in JSON's form."""
+  """{config, made_from} of a run, as values of JSON."""
   beside = folder.resolve().parent
   flat = configs.flatten(config)
   plain = {k: _plain(v, beside) for k, v in flat.items()}
@@ -181,7 +193,7 @@ def _described(config, folder):
 
 
 def _plain(value, beside):
-  """JSON's form of a value; a path into `beside` is kept relative to the workdir, so
+  """A value as JSON has it; a path into `beside` becomes relative to the workdir, so
   that stages which were moved together are still the same runs."""
   if isinstance(value, (tuple, list)):
     return [_plain(v, beside) for v in value]
@@ -190,10 +202,10 @@ def _plain(value, beside):
   return value
 
 
-def _differences(found, now, free=()):
-  """'optim.lr 1 -> 2, ...': in what the run `now` is not the one that was found."""
-  old, flat = found['config'], now['config']
-  before, made_from = found['made_from'], now['made_from']
+def _differences(record, now, free=()):
+  """'optim.lr 1 -> 2, ...': the differences of the run `now` from the recorded one."""
+  old, flat = record['config'], now['config']
+  before, made_from = record['made_from'], now['made_from']
   # A field that is new since then takes its default.
   changed = [k for k in flat if k in old and old[k] != flat[k]]
   changed += [
@@ -203,7 +215,7 @@ def _differences(found, now, free=()):
   ]
   exempt = flat.get('experiment') in content.EXEMPT
   others = [k for k in before if before[k] != made_from.get(k, before[k])]
-  shown = []
+  lines = []
   for k in dict.fromkeys(changed):
     if k == 'train.steps' and flat[k] > old[k] or k in free or fields.free(k):
       continue
@@ -211,14 +223,14 @@ def _differences(found, now, free=()):
       if exempt or content.same(k, before, made_from):
         continue
       others = [other for other in others if other.partition('/')[0] != k]
-    shown.append(f'{k} {old.get(k)} -> {flat.get(k)}')
-  more = f' and {len(shown) - 4} more' if len(shown) > 4 else ''
-  shown = shown[:4] + [f'{k} has other content than then' for k in others]
-  return ', '.join(shown[:6]) + more
+    lines.append(f'{k} {old.get(k)} -> {flat.get(k)}')
+  more = f' and {len(lines) - 4} more' if len(lines) > 4 else ''
+  lines = lines[:4] + [f'{k} has other content than then' for k in others]
+  return ', '.join(lines[:6]) + more
 
 
 def _lengthen(folder, old, flat):
-  """A run is asked for more steps: what it said at its end is kept beside it."""
+  """Prepares a finished run for more steps: its results are kept under another name."""
   results, before = folder / 'results.json', old['train.steps']
   if results.exists():
     os.replace(results, folder / f'results_{before}.json')
@@ -231,11 +243,14 @@ def _lengthen(folder, old, flat):
   )
 
 
-def finished(folder, outputs=lambda results: ()):
-  """The results of a run that is finished, which is then said; else None.
+def finished(
+  folder: str | os.PathLike,
+  outputs: Callable[[Mapping], Iterable[str]] = lambda results: (),
+) -> dict[str, object] | None:
+  """The results of a finished run, with a line in the log; None if it is not finished.
 
-  outputs(results): paths, relative to the folder, of what the run leaves: where one is
-  gone, that is said and the run is made again.
+  outputs(results): paths, relative to the folder, of the outputs of the run. If one is
+  missing, the log says so and the run is not finished.
   """
   path = pathlib.Path(folder) / 'results.json'
   if not path.exists():
@@ -247,7 +262,7 @@ def finished(folder, outputs=lambda results: ()):
     )
   for output in outputs(results):
     if not (path.parent / output).exists():
-      logging.warning('%s is gone: made again', path.parent / output)
+      logging.warning('%s is missing: running again', path.parent / output)
       return None
   date = time.strftime('%Y-%m-%d %H:%M', time.localtime(path.stat().st_mtime))
   logging.info('%s: finished on %s, nothing to do', folder, date)

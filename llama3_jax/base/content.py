@@ -1,7 +1,9 @@
-"""Fingerprints of what a run is made from: a path may move, content may not."""
+"""Fingerprints of a run's inputs: a path may change, the content may not."""
 
 import json
+import os
 import pathlib
+from collections.abc import Mapping
 
 import xxhash
 
@@ -12,18 +14,20 @@ INPUTS = (
   *('needle.tokenizer', 'needle.documents', 'scaling.tokenizer'),
   *('source', 'params_json'),
 )
-# Of weights of other makers, which may fill a disk, this much of every file is read.
+# Imported weights may fill a disk: only samples of each of their files are hashed.
 SAMPLED = ('source',)
-# These compare by themselves (curate), or belong to no one model (chat).
+# Experiments that check their inputs themselves (curate) or have no one model (chat).
 EXEMPT = ('curate', 'herd', 'plan', 'chat', 'inspect')
 CHUNK = 1 << 22
-PARTS = 64  # of a file that is sampled
-PART = 1 << 16  # bytes
+PARTS = 64  # samples of a file
+PART = 1 << 16  # bytes of a sample
 
 
-def inputs(flat):
-  """{field: fingerprint} of every input that a flat config names and that is there; of
-  a folder of shards one a source, so that a new source changes no other."""
+def inputs(flat: Mapping[str, object]) -> dict[str, str]:
+  """{field: fingerprint} of every input that a flat config names and that exists.
+
+  A folder of shards has one entry a source, so that a new source changes no other.
+  """
   made_from = {}
   if flat.get('experiment') in EXEMPT:
     return made_from
@@ -37,25 +41,29 @@ def inputs(flat):
         name = index.parent.relative_to(value).as_posix()
         made_from[f'{field}/{name}'] = of(index)
       continue
-    marks = [of(path, field in SAMPLED) for path in paths]
-    if all(marks):
-      made_from[field] = marks[0] if len(marks) == 1 else ' '.join(marks)
+    fingerprints = [of(path, field in SAMPLED) for path in paths]
+    if all(fingerprints):
+      made_from[field] = (
+        fingerprints[0] if len(fingerprints) == 1 else ' '.join(fingerprints)
+      )
   return made_from
 
 
-def same(field, before, now):
-  """Whether two {field: fingerprint} prove that an input is the same; one that either
-  lacks proves nothing. Of shards, all that were there then are there now."""
+def same(field: str, before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+  """Whether two {field: fingerprint} show that an input is unchanged.
+
+  False where `before` lacks the input. Every source of shards in `before` must be in
+  `now` with the same fingerprint.
+  """
   keys = [k for k in before if k.partition('/')[0] == field]
   return bool(keys) and all(now.get(k) == before[k] for k in keys)
 
 
-def of(path, sampled=False):
-  """Fingerprint of a file, a stage's final parameters or a folder of files; '' when
-  nothing is there.
+def of(path: str | os.PathLike, sampled: bool = False) -> str:
+  """Fingerprint of a file, a stage's final parameters or a folder of files.
 
-  A stage is known by the digest of its arrays, other folders by every byte; with
-  `sampled` by size and 64 places of every file, which other weights change.
+  '' when the path does not exist. A stage is identified by the digest of its arrays,
+  other folders by every byte; with `sampled` by the size of every file and 64 samples.
   """
   path = pathlib.Path(path)
   if path.is_file():
@@ -69,7 +77,7 @@ def of(path, sampled=False):
 
 
 def _stage(folder):
-  """The digest that a stage wrote; of older ones, names and sizes of their files."""
+  """The digest that a stage wrote; of older stages, a hash of file names and sizes."""
   try:
     digest = json.loads((folder / 'identity.json').read_text('utf-8'))['digest']
     if isinstance(digest, str) and digest:

@@ -1,10 +1,10 @@
-"""How a run ends when the end is not a fault of this code."""
+"""Endings of a run that are not faults of this code: exit status and message."""
 
 import errno
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
-# What a path is that cannot be used, and what the machine has no more of.
+# Errors of a path that cannot be used, and of an exhausted resource of the machine.
 UNUSABLE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO)
 SPENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
@@ -16,12 +16,12 @@ class UserError(Exception):
 class Preempted(BaseException):
   """The run was asked to stop (SIGTERM), has saved, and may exit with status 0.
 
-  No Exception: it may come anywhere, also where a library goes on after an error.
+  Not an Exception: it may be raised inside a library that catches those.
   """
 
 
-def ending(error):
-  """(exit status, the line for the user; None for an error that is ours)."""
+def ending(error: BaseException) -> tuple[int, str | None]:
+  """(exit status, line for the user); the line is None for a fault of this code."""
   if isinstance(error, UserError):
     return 2, str(error)
   if isinstance(error, Preempted):
@@ -36,7 +36,7 @@ def ending(error):
     if error.errno in FORBIDDEN:
       return 1, f'{path}: {error.strerror}; choose a --workdir you can write'
     if error.errno in UNUSABLE:
-      return 1, f'{path}: {error.strerror}; put right what lies there, or name another'
+      return 1, f'{path}: {error.strerror}; repair that path, or name another'
     if error.errno in SPENT:
       return (
         1,
@@ -45,7 +45,9 @@ def ending(error):
   line = ' '.join(str(error).split())[:300]
   if 'for JAX flag' in line or "for environment 'JAX_" in line:
     return 2, f'{line}: correct that variable of the environment, or unset it'
-  if _raised_in(error).endswith('jax/_src/xla_bridge.py'):  # it looks for devices there
+  if _raised_in(error).endswith(
+    'jax/_src/xla_bridge.py'
+  ):  # where jax looks for devices
     return 2, f'no such device here: correct JAX_PLATFORMS, or unset it ({line})'
   return 1, None
 

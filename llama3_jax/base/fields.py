@@ -1,8 +1,9 @@
-"""Every field of every config: its range and what it is, checked before a device is."""
+"""Every field of every config: range and description, checked before training."""
 
 import dataclasses
 import fnmatch
 import math
+from collections.abc import Mapping
 
 from llama3_jax.base.errors import UserError
 
@@ -15,11 +16,13 @@ KINDS = {'i': 'a whole number', 'f': 'a number', 's': 'a text', 'p': 'a name'}
 class Field:
   """The values a field may have.
 
-  range: an interval such as '[0, 1)' that a number, or each number of a list, is in;
-  text: what the field is; rows: of a list of lists the kinds of each entry, i for a
-  whole number, f for any, s for a text, p for one that is not empty (a path, a name);
-  one letter: of a plain list the kind of all entries; free: whether it may change
-  between two starts of one run.
+  Attributes:
+    range: an interval such as '[0, 1)' for a number, or for each number of a list.
+    text: description of the field.
+    rows: for a list of lists, the kinds of each entry: i a whole number, f any number,
+      s a text, p a text that is not empty (a path, a name). One letter: for a plain
+      list, the kind of all entries.
+    free: whether the field may change between two starts of one run.
   """
 
   range: str
@@ -27,15 +30,15 @@ class Field:
   rows: str = ''
   free: bool = False
 
-  def fault(self, value) -> str:
-    """What is wrong with `value`; '' when nothing is."""
+  def fault(self, value: object) -> str:
+    """Description of the fault of `value`; '' when there is none."""
     if isinstance(value, (tuple, list)):
       for entry in value:
         if self.rows and not self._entry(entry):
-          due = KINDS.get(self.rows, f'{len(self.rows)} values as they are due')
+          due = KINDS.get(self.rows, f'{len(self.rows)} values of kinds {self.rows}')
           return f'{entry!r} is not {due}'
-        if found := dataclasses.replace(self, rows='').fault(entry):
-          return found
+        if fault := dataclasses.replace(self, rows='').fault(entry):
+          return fault
       return ''
     if isinstance(value, bool) or not isinstance(value, (int, float)):
       return ''
@@ -66,7 +69,7 @@ def _inside(value, interval):
   return above and below
 
 
-# A pattern of paths: its field. The first that matches counts.
+# {pattern of paths: field}; the first match counts.
 FIELDS = {
   'experiment': Field('', 'module of experiments/ that runs'),
   'init_from': Field('', "workdir of the stage to start from; '': random parameters"),
@@ -84,7 +87,7 @@ FIELDS = {
     '[0, 1e6]', 'pattern of parameters, factor on their rate', 'pf'
   ),
   'part.trainable': Field('', 'patterns of parameters that are trained; (): all', 'p'),
-  'part.lora': Field('', 'patterns of products that adapters stand beside', 'p'),
+  'part.lora': Field('', 'patterns of products that get adapters', 'p'),
   'part.rank': Field('[0, 1e4]', 'of the adapters; 0: there are none'),
   'part.alpha': Field('(0, 1e6]', 'adapters count alpha / rank'),
   'model.window': Field('[0, 1e9]', 'last positions that a query sees; 0: all'),
@@ -244,8 +247,8 @@ def free(path: str) -> bool:
   return field is not None and field.free
 
 
-def check(flat) -> None:
-  """UserError for the first value of a flat config that is outside its range.
+def check(flat: Mapping[str, object]) -> None:
+  """Raises UserError for the first value of a flat config outside its range.
 
   Args:
     flat: {path: value}; a path may begin with the name of a stage (the herd's).
@@ -259,15 +262,15 @@ def check(flat) -> None:
       raise UserError(f'--config.{path}={value}: {fault} ({field.text})')
 
 
-def describe(flat) -> list[str]:
-  """A line for every field: path, value, range, what it is."""
+def describe(flat: Mapping[str, object]) -> list[str]:
+  """A line for every field: path, value, description, range."""
   lines = []
   for path, value in flat.items():
     field = find(path)
-    shown = f'  --config.{path}={value}'
+    setting = f'  --config.{path}={value}'
     about = f'{field.text} {field.range}'.strip() if field else ''
     number = isinstance(value, (int, float, tuple)) and not isinstance(value, bool)
     about = about if number or not field else field.text
     about += ', may change on resume' if field and field.free else ''
-    lines.append(f'{shown:<44} {about}'.rstrip())
+    lines.append(f'{setting:<44} {about}'.rstrip())
   return lines

@@ -1,4 +1,4 @@
-"""The one reader of JSONL: every fault is one line with file, line and way out."""
+"""The reader of all JSONL files: an error names the file, the line and a remedy."""
 
 import contextlib
 import difflib
@@ -6,9 +6,13 @@ import functools
 import gzip
 import io
 import json
+import os
 import pathlib
+import typing
 import zlib
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import zstandard
@@ -20,17 +24,19 @@ from llama3_jax.base.errors import UserError
 BOM = b'\xef\xbb\xbf'
 
 
-def read(path, field: str, empty: bool = False) -> Iterator[tuple[str, dict]]:
+def read(
+  path: str | os.PathLike, field: str, empty: bool = False
+) -> Iterator[tuple[str, dict]]:
   """Yields (where, row) of every line that is not blank: `where` is 'FILE, line N'.
 
   Args:
     path: a .jsonl file, also .gz or .zst; a byte order mark at its start is skipped.
     field: config field that named the file, for the errors.
-    empty: a file without a line is as good as others.
+    empty: accept a file without lines.
 
   Raises:
-    UserError: no such file, a folder, cut short, a line that is no UTF-8, no JSON, or
-      no object; a number that is not finite; a field that is there twice; no line.
+    UserError: the file is missing, a folder, truncated or empty; or a line is not
+      UTF-8, not JSON or not an object, or has a field twice or a number not finite.
   """
   where = None
   for where, line in lines(path, field):
@@ -39,8 +45,8 @@ def read(path, field: str, empty: bool = False) -> Iterator[tuple[str, dict]]:
     raise UserError(f'{field}: {path} holds no rows: give one with a row a line')
 
 
-def lines(path, field: str) -> Iterator[tuple[str, bytes]]:
-  """(where, bytes) of every line that is not blank."""
+def lines(path: str | os.PathLike, field: str) -> Iterator[tuple[str, bytes]]:
+  """Yields (where, bytes) of every line that is not blank."""
   path = pathlib.Path(path)
   if path.is_dir():
     raise UserError(f"{field}: {path} is a folder: write '{path}/*.jsonl'")
@@ -60,15 +66,15 @@ def lines(path, field: str) -> Iterator[tuple[str, bytes]]:
     ) from None
 
 
-def documents(path, field: str) -> Iterator[dict]:
-  """Rows of a file of documents, each with its `text`; there may be none."""
+def documents(path: str | os.PathLike, field: str) -> Iterator[dict]:
+  """Yields the rows of a file of documents, each with its `text`; it may be empty."""
   for where, row in read(path, field, empty=True):
     text(row, 'text', where)
     yield row
 
 
 def parse(line: bytes | str, where: str, finite: bool = True) -> dict:
-  """The object of one line; UserError that opens with `where`.
+  """The object of one line; a UserError begins with `where`.
 
   finite: refuse NaN and Infinity, which JSON does not have and pandas writes.
   """
@@ -92,14 +98,14 @@ def parse(line: bytes | str, where: str, finite: bool = True) -> dict:
   return row
 
 
-def kind(value) -> str:
-  """What JSON calls a value: null, boolean, number, text, list or object."""
+def kind(value: object) -> str:
+  """JSON's name of a value's type: null, boolean, number, text, list or object."""
   names = {bool: 'boolean', int: 'number', float: 'number', str: 'text', list: 'list'}
   return 'null' if value is None else names.get(type(value), 'object')
 
 
 def text(row: dict, name: str, where: str, default: str | None = None) -> str:
-  """The text in a field; UserError when it is missing (no default) or is no text."""
+  """The text in a field; UserError if it is missing (no default) or not a text."""
   value = row.get(name, default)
   if not isinstance(value, str):
     what = 'is missing' if name not in row else f'is a {kind(value)}, not text'
@@ -108,9 +114,9 @@ def text(row: dict, name: str, where: str, default: str | None = None) -> str:
 
 
 def known(row: dict, names: Sequence[str], where: str) -> None:
-  """Checks that every field of a row is used: others are named, once a file.
+  """Warns of every field of a row that is not in `names`, once a file.
 
-  Raises UserError for one that looks like a misspelling of a field in `names`.
+  Raises UserError for a field that looks like a misspelling of a field in `names`.
   """
   for name in row:
     if name in names:
@@ -140,7 +146,7 @@ def _constant(name):
 
 @contextlib.contextmanager
 def _open(path):
-  """Lines of bytes; a frame of zstd that ends early raises EOFError."""
+  """A file of bytes, decompressed; a truncated zstd frame raises EOFError."""
   if path.suffix == '.gz':
     with gzip.open(path, 'rb') as file:
       yield file
@@ -153,22 +159,23 @@ def _open(path):
 
 
 class Frames(io.RawIOBase):
-  """The bytes of all zstd frames of a file, never more of them than are asked for.
+  """The decompressed bytes of all zstd frames of a file, as many as a read requests.
 
-  After the last whole byte: EOFError where a frame is cut, ZstdError at what is none.
+  After the last whole byte it raises EOFError for a truncated frame, and ZstdError for
+  data that is not a frame.
   """
 
-  def __init__(self, file):
+  def __init__(self, file: typing.BinaryIO) -> None:
     self._walk = _Walk(file)
     reader = zstandard.ZstdDecompressor().stream_reader(
       self._walk, read_across_frames=True
     )
     self._reader = reader
 
-  def readable(self):
+  def readable(self) -> bool:
     return True
 
-  def readinto(self, buffer):
+  def readinto(self, buffer: bytearray | memoryview) -> int:
     n = self._reader.readinto(buffer)
     if not n and self._walk.garbage:
       raise zstandard.ZstdError('what follows the last frame is no frame of zstd')
@@ -178,9 +185,9 @@ class Frames(io.RawIOBase):
 
 
 class _Walk:
-  """A file of zstd that knows where its frames end, and ends before what is none.
+  """A zstd file that tracks where frames end, and stops before data that is no frame.
 
-  The library gives the same end of file at the end of a frame and within one. The
+  The library reports the same end of file after a frame and inside one. The
   format is RFC 8878, 3.1.1: a frame is a header and blocks, each with its size.
   """
 
@@ -199,7 +206,7 @@ class _Walk:
     while not self.garbage and (data := self._file.read(size)):
       end = self._walk(data)
       ready = (self._kept + data)[: len(self._kept) + end]
-      # A magic number is passed on when it is known to be one.
+      # A magic number is passed on only once it is known to be valid.
       self._kept = self._held if self._state == 'magic' else b''
       ready = ready[: len(ready) - len(self._kept)]
       if ready:
@@ -207,7 +214,7 @@ class _Walk:
     return b''
 
   def _walk(self, data):
-    """How many of the bytes belong to frames."""
+    """Number of the bytes that belong to frames."""
     at = 0
     while at < len(data):
       if self._skip:
@@ -224,7 +231,7 @@ class _Walk:
     return at
 
   def _header(self, value):
-    """Goes on behind a number of the format; False where it is no magic number."""
+    """Advances the state past one field; False for an invalid magic number."""
     if self._state == 'magic':
       self._state, self._need = 'descriptor', 1
       if value & ~15 == self.SKIPPABLE:
@@ -245,16 +252,16 @@ class _Walk:
     return True
 
 
-def write(path, rows) -> int:
-  """Writes a .jsonl or .jsonl.gz file, whole or not at all; returns how many rows."""
+def write(path: str | os.PathLike, rows: Iterable[Mapping[str, object]]) -> int:
+  """Writes a .jsonl or .jsonl.gz file atomically; returns the number of rows."""
   count = 0
   with files.renamed(path) as partial, open(partial, 'wb') as raw:
     packed = pathlib.Path(path).suffix == '.gz'
-    # Without a name and a time, so that the same rows give the same bytes.
+    # The header has no name and time, so that the same rows give the same bytes.
     with gzip.GzipFile('', 'wb', 6, raw, 0) if packed else raw as file:
       for row in rows:
         count += 1
         line = json.dumps(row, ensure_ascii=False) + '\n'
-        # Half a character, as JSON's escapes may spell one, is written as one again.
+        # A lone surrogate, which JSON escapes may encode, becomes an escape again.
         file.write(line.encode('utf-8', 'backslashreplace'))
   return count

@@ -1,4 +1,4 @@
-"""One run at a time in a workdir: a lock that a dead owner does not hold."""
+"""Lock of a workdir, for one run at a time; the lock of a dead owner is free."""
 
 import contextlib
 import fcntl
@@ -12,21 +12,21 @@ import time
 from llama3_jax.base.errors import UserError
 
 NAME = '.lock'
-BEAT_S = 10.0  # between two signs of life
-DEAD_S = 60.0  # without one, the owner on another host is dead
+BEAT_S = 10.0  # between two renewals of the file's time
+DEAD_S = 60.0  # without a renewal an owner on another host counts as dead
 
-_held = {}  # folder -> open file: the kernel lets go of it when this process ends
+_held = {}  # folder -> open file: the kernel frees the lock when this process ends
 
 
-def take(folder, field='--workdir'):
-  """Holds the workdir `folder` until this process ends or `release`.
+def take(folder: str | os.PathLike, field: str = '--workdir') -> None:
+  """Locks the workdir `folder` until this process ends or calls `release`.
 
-  On one host the kernel frees the lock of a dead process. For a folder that several
-  hosts share, the owner renews the file's time every 10 s; one that has not for 60 s
-  (by the clock of the file server) is dead.
+  On one host the kernel frees the lock of a dead process. In a folder that several
+  hosts share, the owner renews the file's time every 10 s; after 60 s without (by the
+  clock of the file server) it counts as dead.
 
   Raises:
-    UserError: another process that is alive holds it.
+    UserError: another live process holds the lock.
   """
   folder = pathlib.Path(folder).resolve()
   if folder in _held:
@@ -46,8 +46,8 @@ def take(folder, field='--workdir'):
     threading.Thread(target=_beat, daemon=True).start()
 
 
-def check(folder):
-  """UserError when another process that is alive holds `folder`; takes nothing."""
+def check(folder: str | os.PathLike) -> None:
+  """Raises UserError when another live process holds `folder`; does not lock it."""
   folder = pathlib.Path(folder).resolve()
   if folder in _held or not (folder / NAME).exists():
     return
@@ -55,13 +55,13 @@ def check(folder):
     with open(folder / NAME, 'a+', encoding='utf-8') as file:
       owner = _owner(file, folder, keep=False)
   except OSError:
-    return  # what cannot be opened is named by who writes there
+    return  # the first write there reports the error
   if owner:
     raise UserError(_line(folder, owner, '--workdir'))
 
 
-def release(folder):
-  """Gives the workdir back before the process ends."""
+def release(folder: str | os.PathLike) -> None:
+  """Frees the lock of the workdir before the process ends."""
   file = _held.pop(pathlib.Path(folder).resolve(), None)
   if file is not None:
     file.truncate(0)
@@ -69,15 +69,15 @@ def release(folder):
 
 
 def _owner(file, folder, keep):
-  """Who holds the file: {'host', 'process', 'since'}; None when it is free (and, with
-  `keep`, ours from now on)."""
+  """Owner of the file: {'host', 'process', 'since'}; None when it is free, and with
+  `keep` locked by this process from now on."""
   locks = True
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
     return _read(file) or {'host': 'this host', 'process': '?', 'since': '?'}
   except OSError:
-    locks = False  # a file system without locks: the signs of life decide
+    locks = False  # a file system without locks: the file's time decides
   owner = _read(file)
   if owner and owner['host'] != socket.gethostname():
     alive = _age(file, folder) < DEAD_S
@@ -118,10 +118,10 @@ def _runs(process):
 
 
 def _beat():
-  """Renews the time of what this process holds, until it holds nothing."""
+  """Renews the times of the files that this process holds, until it holds none."""
   while _held:
     for file in list(_held.values()):
-      with contextlib.suppress(OSError, ValueError):  # gone, or released just now
+      with contextlib.suppress(OSError, ValueError):  # removed, or released just now
         os.utime(file.fileno())
     time.sleep(BEAT_S)
 

@@ -18,7 +18,7 @@ from llama3_jax.base.errors import UserError
 TRIPLES = 'pref_qa_feedback/triples_edited.jsonl'
 GSM8K = 'gsm8k/train.jsonl'
 MBPP = 'humaneval_mbpp/mbpp.jsonl'
-OPTIONAL = 'a text, if it is there'
+OPTIONAL = 'a text, which may be missing'
 TRIPLE = {name: str for name in ('question', 'edited', 'chosen', 'rejected')}
 TRIPLE['context'] = OPTIONAL
 PROBLEM = {'question': str, 'answer': str}
@@ -29,15 +29,15 @@ CALCULATION = re.compile(r'<<[^>]*>>')  # GSM8K's calls of a calculator
 def preferences(folder: str | os.PathLike, context: int = 0) -> list[dict]:
   """Preference rows, edited > chosen > rejected, labelled by people (4.2.1).
 
-  context: characters of the passage that are put before the question.
+  context: characters of the passage before the question.
   """
   rows = []
   for row in _read(folder, TRIPLES, TRIPLE):
-    shown = row.get('context', '')[:context]
-    said = f'{shown}\n{row["question"]}' if shown else row['question']
+    passage = row.get('context', '')[:context]
+    question = f'{passage}\n{row["question"]}' if passage else row['question']
     rows.append(
       {
-        'prompt': [{'role': 'user', 'content': said}],
+        'prompt': [{'role': 'user', 'content': question}],
         'responses': [row['edited'], row['chosen'], row['rejected']],
         'source': 'qa_feedback',
       }
@@ -71,7 +71,7 @@ def maths_documents(folder: str | os.PathLike, page: int = 8) -> Iterator[dict]:
 def code_documents(folder: str | os.PathLike) -> Iterator[dict]:
   """Documents of MBPP: a task as a comment, its program and its tests.
 
-  Only the train split (601 to 974): the others are for evaluation.
+  Only the train split (601 to 974): the other splits are for evaluation.
   """
   for row in _read(folder, MBPP, TASK):
     if 601 <= row['task_id'] <= 974:
@@ -118,7 +118,7 @@ def _read(folder, name, fields):
 
 
 def _check(row, field, kind, where):
-  """UserError unless the field holds what it must."""
+  """Raises UserError unless the field has a value of its kind."""
   value = row.get(field)
   if kind in (str, OPTIONAL):
     jsonl.text(row, field, where)
@@ -127,5 +127,5 @@ def _check(row, field, kind, where):
   elif type(value) is not kind or (
     kind is list and not all(isinstance(item, str) for item in value)
   ):
-    wanted = {int: 'a whole number', list: 'a list of texts'}[kind]
-    raise UserError(f'{where}: field {field!r} is {value!r:.40}, not {wanted}')
+    expected = {int: 'a whole number', list: 'a list of texts'}[kind]
+    raise UserError(f'{where}: field {field!r} is {value!r:.40}, not {expected}')

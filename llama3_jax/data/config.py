@@ -1,4 +1,4 @@
-"""What pre-training reads: the `data` part of a config."""
+"""The data of pre-training: the `data` part of a config."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Token shards, their mix over time, and how rows are made of them (3.1.2, 3.4.1)."""
+  """Token shards, their mix over time, and their packing in rows (3.1.2, 3.4.1)."""
 
   root: str = 'runs/herd/shards'  # folder of token shards, one folder a source
   mix: Mapping[str, float] = dataclasses.field(default_factory=dict)  # source: weight

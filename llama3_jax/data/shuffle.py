@@ -1,20 +1,28 @@
 """Two-stage shuffle of token documents on disk, for corpora larger than memory (3.1).
 
-Every document is appended to a cell, chosen at random; then one cell at a time is read,
-put in random order and passed on. A shard read from front to back is then a random
-sample of the corpus, whatever order the crawl had, and memory holds one cell.
+Every document is appended to a cell chosen at random; then one cell at a time is read,
+and its documents are given in random order. A shard read from front to back is then a
+random sample of the corpus, whatever the order of the crawl, and memory holds one cell.
 """
 
 import contextlib
+import os
 import pathlib
 import shutil
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
 
 import numpy as np
 
+Pairs = Iterable[tuple[str, np.ndarray]]  # split, uint32 ids [n]
+
 
 @contextlib.contextmanager
-def cells(folder, count, seed):
-  """shuffled(pairs) -> iterator of the same (split, ids) pairs in random order.
+def cells(
+  folder: str | os.PathLike, count: int, seed: int
+) -> Iterator[Callable[[Pairs], Pairs]]:
+  """Yields shuffled(pairs) -> iterator of the same (split, ids) pairs, in random order.
 
   Args:
     folder: for the cells; removed at the end.

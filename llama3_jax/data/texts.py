@@ -1,5 +1,6 @@
-"""Files of documents: those that curation leaves, or your own (3.1)."""
+"""Files of documents: the output of curation, or your own (3.1)."""
 
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -13,33 +14,33 @@ KINDS = ('.jsonl', '.jsonl.gz', '.jsonl.zst', '.parquet')
 ROWS = 1024  # of a Parquet file in memory at a time
 
 
-def categories(folder, field: str) -> dict[str, list[pathlib.Path]]:
-  """{category: its files in order} of a folder.
+def categories(folder: str | os.PathLike, field: str) -> dict[str, list[pathlib.Path]]:
+  """{category: its files in order} of a folder of documents.
 
   A category is <category>.jsonl.gz or another of KINDS, or a folder <category>/ of such
   files. Raises UserError (naming `field`) when there is none.
   """
-  found = {}
+  paths = {}
   for path in sorted(pathlib.Path(folder).glob('*')):
     if kind := _kind(path):
-      found.setdefault(path.name.removesuffix(kind), []).append(path)
+      paths.setdefault(path.name.removesuffix(kind), []).append(path)
     elif path.is_dir() and (files := below(path)):
-      found.setdefault(path.name, []).extend(files)
-  if not found:
+      paths.setdefault(path.name, []).extend(files)
+  if not paths:
     raise UserError(
       f'{field}={folder}: no {", ".join("*" + kind for kind in KINDS)} there; curate '
       'first'
     )
-  return found
+  return paths
 
 
-def below(folder) -> list[pathlib.Path]:
+def below(folder: str | os.PathLike) -> list[pathlib.Path]:
   """The files of documents in a folder, at any depth, in the order of their names."""
   return sorted(path for path in pathlib.Path(folder).rglob('*') if _kind(path))
 
 
-def read(path, field: str) -> Iterator[dict]:
-  """Rows of a file, each with its `text`; there may be none."""
+def read(path: str | os.PathLike, field: str) -> Iterator[dict]:
+  """Yields the rows of a file, each with its `text`; it may be empty."""
   if pathlib.Path(path).suffix == '.parquet':
     return _parquet(pathlib.Path(path), field)
   return jsonl.documents(path, field)

@@ -1,4 +1,4 @@
-"""Documents to token shards: part by part, in as many processes as there are (3.1)."""
+"""Documents to token shards: part by part, in several processes (3.1)."""
 
 import collections
 import dataclasses
@@ -9,6 +9,11 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
@@ -31,13 +36,14 @@ BATCH_CHARACTERS = 1 << 20  # of text in memory at a time
 class Options:
   """How documents become shards.
 
-  heldout: share of documents kept for evaluation, in [0, 1).
-  shard_tokens: tokens after which a new file begins (2^27 is 0.5 GB of uint32).
-  seed: changes which documents are held out, and the order of the shuffle.
-  cells: above 0, documents are shuffled over the whole part through so many files (see
-    shuffle.py), so that a reader may go from front to back.
-  part_bytes: of files of documents that one task of write_files reads, at least a file;
-    what a stopped run begins again.
+  Attributes:
+    heldout: share of documents kept for evaluation, in [0, 1).
+    shard_tokens: tokens after which a new file begins (2^27 is 0.5 GB of uint32).
+    seed: changes which documents are held out, and the order of the shuffle.
+    cells: above 0, documents are shuffled over the whole part through that many files
+      (see shuffle.py), so that a reader may read from front to back.
+    part_bytes: bytes of the files of documents that one task of write_files reads, at
+      least one file; a stopped run begins its unfinished parts again.
   """
 
   heldout: float = 0.01
@@ -49,7 +55,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """A task: some files of documents, to be written into `folder` as part `number`."""
+  """A task: files of documents, to be written into `folder` as part `number`."""
 
   folder: str
   number: int
@@ -59,17 +65,24 @@ class Part:
   options: Options
 
 
-def write(documents, tokenizer, folder, *, vocabulary=None, **options):
+def write(
+  documents: Iterable[Mapping[str, object]],
+  tokenizer: Tokenizer,
+  folder: str | os.PathLike,
+  *,
+  vocabulary: str | os.PathLike | None = None,
+  **options: float,
+) -> dict[str, object]:
   """Tokenises documents and writes shards and index.json (atomic: all or nothing).
 
-  A document is held out by the hash of its text, so the same text is always on the
-  same side, whatever its order, url or source.
+  The hash of its text decides whether a document is held out, so the same text is
+  always in the same split, whatever its order, url or source.
 
   Args:
     documents: iterable of dicts with 'text' and, optionally, 'lang' and 'source'.
     tokenizer: has encode_batch(texts), bos, eos, fingerprint.
     folder: path; an earlier folder of the same name is replaced at the end.
-    vocabulary: path of the tokenizer's file, of which the folder gets a copy.
+    vocabulary: path of the tokenizer's file, which is copied into the folder.
     options: fields of Options.
 
   Returns:
@@ -88,18 +101,30 @@ def write(documents, tokenizer, folder, *, vocabulary=None, **options):
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_files(paths, vocabulary, folder, each, field='documents', **options):
-  """As `write`, of the documents in files, by tasks that run beside each other.
+def write_files(
+  paths: Sequence[str | os.PathLike],
+  vocabulary: str | os.PathLike,
+  folder: str | os.PathLike,
+  each: Callable[[Callable[[Part], int], list[Part]], Iterator[tuple[Part, int]]],
+  field: str = 'documents',
+  **options: float,
+) -> dict[str, object]:
+  """As `write`, of the documents in files, by tasks that run in parallel.
 
-  A part is a run of files of options.part_bytes together, read BATCH_CHARACTERS at a
-  time, so memory does not grow with the corpus. The same call again writes only the
+  A part is a sequence of files of options.part_bytes together, read BATCH_CHARACTERS at
+  a time, so memory does not grow with the corpus. The same call again writes only the
   parts that are missing.
 
   Args:
     paths: files of documents (data/texts.py), in order.
     vocabulary: path of the tokenizer's file.
+    folder: path; an earlier folder of the same name is replaced at the end.
     each: each(work, jobs) -> iterator of (job, result), as curation's engine gives.
-    field: of the config, that names the files.
+    field: of the config, that names the files; for errors.
+    options: fields of Options.
+
+  Returns:
+    The index, as `write`.
   """
   options, partial = Options(**options), _partial(folder)
   tokenizer = Tokenizer.load(vocabulary)
@@ -123,8 +148,8 @@ def write_files(paths, vocabulary, folder, each, field='documents', **options):
     raise UserError(f'{folder}: shards cannot be written: {error.strerror}') from error
 
 
-def work(part):
-  """Writes one Part; returns its documents."""
+def work(part: Part) -> int:
+  """Writes one Part; returns its number of documents."""
   documents = (row for path in part.paths for row in texts.read(path, part.field))
   tokenizer, folder = _tokenizer(part.tokenizer), pathlib.Path(part.folder)
   return _fill(documents, tokenizer, folder, part.number, part.options)
@@ -148,7 +173,7 @@ def _same(path, about):
 
 
 def _groups(paths, most):
-  """Runs of files of `most` bytes together, at least one file each."""
+  """Groups of consecutive files of `most` bytes together, at least one file each."""
   groups, size = [[]], 0
   for path in paths:
     size += os.path.getsize(path)
@@ -160,7 +185,7 @@ def _groups(paths, most):
 
 
 def _facts(folder, number):
-  """What is known of a part that is written, or None; its .json comes last."""
+  """Facts of a part that is written, or None; its .json is written last."""
   path = folder / f'{number:05d}.json'
   return files.read_json(path) if path.exists() else None
 
@@ -184,7 +209,7 @@ def _fill(documents, tokenizer, folder, number, options):
 
 
 def _finish(folder, parts, tokenizer, vocabulary, options):
-  """Joins the parts to a folder of shards; returns the index."""
+  """Joins the parts into a folder of shards; returns the index."""
   folder, partial = pathlib.Path(folder), _partial(folder)
   facts = [_facts(partial, i) for i in range(parts)]
   if vocabulary is not None:
@@ -253,7 +278,7 @@ def _count():
 
 
 def _split(documents, tokenizer, options, counts):
-  """Yields (split, np.uint32 [n]) of every document; counts what it sees."""
+  """Yields (split, np.uint32 [n]) of every document, and adds it to `counts`."""
   for document, ids in _tokenise(documents, tokenizer):
     for kind, field in (('languages', 'lang'), ('sources', 'source')):
       count = counts[kind][document.get(field) or 'unknown']

@@ -1,4 +1,4 @@
-"""What a herd run must show, as figures against bars (issue's list; 3.4, 4.1, 4.2)."""
+"""Checks of a herd run: measurements against bars (3.4, 4.1, 4.2)."""
 
 import math
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ GIGABYTES = 4
 
 
 def all(run: Stages, seconds: float, memory: int) -> list[dict]:
-  """[{'name', 'value', 'bar', 'pass'}]; the two of time and memory hold 'seconds' and
-  'memory_bytes' in place of 'value'. Time is reported beside the rate of the machine
-  and decides nothing: another machine is as right."""
+  """[{'name', 'value', 'bar', 'pass'}]; those of time and memory have 'seconds' and
+  'memory_bytes' in place of 'value'. Time is reported with the rate of the machine and
+  has no bar, as machines differ."""
   r = run.results
   rounds = [n for n in r if n.startswith('average/')]
   last = rounds[-1].removeprefix('average/')
@@ -25,8 +25,8 @@ def all(run: Stages, seconds: float, memory: int) -> list[dict]:
   macro = lambda model: r[f'evaluate/{model}']['tasks']['macro']
   score = lambda model: macro(model)['score']
   sft = macro(f'sft/{last}')
-  # One run's figure moves by 0.02 with rounding: the mean over the runs of all rounds.
-  chosen = [found['eval/chosen'] for n, found in r.items() if n.startswith('dpo/')]
+  # The value of one run varies by 0.02 with rounding: take the mean over all rounds.
+  chosen = [results['eval/chosen'] for n, results in r.items() if n.startswith('dpo/')]
   return [
     _below('Held-out loss falls in pre-training', held[-1], held[0], strict=True),
     _below('Annealing ends below a constant learning rate', anneal, control, True),
@@ -40,7 +40,7 @@ def all(run: Stages, seconds: float, memory: int) -> list[dict]:
     _above('Reward model, held-out pairs', r[f'reward/{last}']['accuracy'], 0.9),
     _rises(r, f'reject/{last}'),
     _above('SFT raises exact match', sft['score'], score('anneal'), True),
-    # Five rounds moved it by -3.0, -0.5, +0.9, +1.5, +0.6 points: within the interval.
+    # Five rounds changed it by -3.0, -0.5, +0.9, +1.5, +0.6 points: in the interval.
     _above('DPO keeps exact match', score(f'average/{last}'), sft['score'] - sft['ci']),
     _above(
       'DPO keeps the log-probability of chosen answers',
@@ -78,7 +78,7 @@ def _above(name, value, bar, strict=False):
 
 
 def _rises(results, stage):
-  """Mean reward of the best of K against one answer's; each K above the one before."""
+  """Gain of the mean reward of the best of K; it must rise with every K."""
   rewards = [point['reward'] for point in results[stage]['best_of_k']]
   name = 'Mean reward of the best of K rises with K (gain)'
   good = len(rewards) > 1 and sorted(set(rewards)) == rewards

@@ -1,4 +1,4 @@
-"""The gate of long-context pre-training: train on until it opens (3.4.2)."""
+"""The gate of long-context pre-training: train until it opens (3.4.2)."""
 
 import dataclasses
 import functools
@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable
 
 from absl import logging
+from ml_collections import ConfigDict
 
 from llama3_jax import config as configs
 from llama3_jax.base import files
@@ -14,6 +15,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.data import texts
 from llama3_jax.data.config import DataConfig
 from llama3_jax.eval import needle
+from llama3_jax.model import llama
 from llama3_jax.tasks import needle as haystacks
 from llama3_jax.tokenizer import Tokenizer
 from llama3_jax.train import belongs
@@ -24,23 +26,28 @@ from llama3_jax.train import sources
 
 @dataclasses.dataclass(frozen=True)
 class GateConfig:
-  """The `gate` part of a config: what ends the stage (3.4.2); else it trains on."""
+  """The `gate` part of a config: the conditions that end the stage (3.4.2)."""
 
-  length: int = 256  # the initial one, tokens
+  length: int = 256  # tokens of a row before the extension
   sources: tuple[str, ...] = ('general', 'math', 'code', 'multilingual')
   tolerance: float = 0.01  # of the short-context loss, relative
-  perfect: float = 1.0  # lowest recall of a length and depth
-  more_steps: int = 50
+  perfect: float = 1.0  # least recall at any length and depth
+  more_steps: int = 50  # of each further attempt
   attempts: int = 2  # further ones, after train.steps
 
 
-def extend(config, folder: pathlib.Path, parts: pretraining.Parts, train_to: Callable):
+def extend(
+  config: ConfigDict,
+  folder: pathlib.Path,
+  parts: pretraining.Parts,
+  train_to: Callable[[int], llama.Params],
+) -> tuple[llama.Params, dict]:
   """Trains the stage until the gate opens; measures recall and loss before and after.
 
   Args:
     config: ConfigDict with seed, init_from, train, data (DataConfig), needle
       (NeedleConfig) and gate (GateConfig).
-    train_to(steps) -> parameters, resuming from what is saved.
+    train_to: train_to(steps) -> parameters, resuming from the last save.
 
   Returns (parameters, {'needle': {'lengths', 'depths', 'samples', 'before', 'after'},
   'gate': {'pass', 'why', 'short_before', 'short_after', 'attempts'}}); before is the
@@ -71,11 +78,11 @@ def extend(config, folder: pathlib.Path, parts: pretraining.Parts, train_to: Cal
   before = files.read_json(path)
 
   def judge(params):
-    found = examine(params, parts.model)
+    measures = examine(params, parts.model)
     passed, why = needle.gate(
-      found['short'], before['short'], found['recall'], g.tolerance, g.perfect
+      measures['short'], before['short'], measures['recall'], g.tolerance, g.perfect
     )
-    return {'pass': passed, 'why': why, **found}
+    return {'pass': passed, 'why': why, **measures}
 
   steps = config.train.steps
   params, judged = train(
@@ -89,13 +96,13 @@ def train(
   steps: int,
   more_steps: int,
   attempts: int,
-  train_to: Callable,
-  judge: Callable,
-):
+  train_to: Callable[[int], llama.Params],
+  judge: Callable[[llama.Params], dict],
+) -> tuple[llama.Params, list[dict]]:
   """Train to `steps`; while the gate stays shut, `more_steps` more, `attempts` times.
 
-  judge(params) -> dict with 'pass': bool and 'why': str. Each judgement is kept in
-  `path` (JSON) at once, so that a stopped run resumes the attempt it was in.
+  judge(params) -> dict with 'pass': bool and 'why': str. Each judgement is written to
+  `path` (JSON) at once, so that a stopped run resumes its current attempt.
   Returns (parameters, [judgement with 'steps', ...]).
   """
   judged = files.read_json(path) if path.exists() else []
@@ -112,11 +119,11 @@ def train(
 
 
 def _hay(documents):
-  """Sentences in which needles are hidden: of the folder `needle.documents`."""
-  found = texts.categories(documents, 'needle.documents')
-  if 'general' not in found:
+  """Sentences in which needles are hidden, of the folder `needle.documents`."""
+  categories = texts.categories(documents, 'needle.documents')
+  if 'general' not in categories:
     raise UserError(f'needle.documents={documents}: no category general there')
-  paths = found['general']
+  paths = categories['general']
   pages = (page for path in paths for page in texts.read(path, 'needle.documents'))
   return haystacks.sentences(page['text'] for page in pages)
 
@@ -132,10 +139,10 @@ def _short_loss(config, g, loss):
 
   def measure(params, model):
     own = functools.partial(loss, config=model)
-    found = sources.evaluator(data, held, batch, g.length, own)(params)
-    if 'eval_loss' not in found:
+    losses = sources.evaluator(data, held, batch, g.length, own)(params)
+    if 'eval_loss' not in losses:
       raise UserError('gate.sources: none of them holds documents out (data.root)')
-    return found['eval_loss']
+    return losses['eval_loss']
 
   return measure
 

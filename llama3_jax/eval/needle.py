@@ -25,12 +25,12 @@ class NeedleConfig:
   """The `needle` part of a config: recall is measured where there are lengths (5.2)."""
 
   lengths: tuple[int, ...] = ()  # tokens
-  # Of the text; at 1.0 a needle would stand beside its question, however long the text.
+  # Of the text; at 1.0 a needle would be beside its question at any length.
   depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
   samples: int = 8  # haystacks a length and depth
-  facts: int = 3  # in a haystack, of which one is asked for
+  facts: int = 3  # in a haystack, one of which is asked for
   tokenizer: str = 'runs/herd/tokenizer/tokenizer.model'
-  documents: str = 'runs/herd/curate/documents'  # category general is the hay
+  documents: str = 'runs/herd/curate/documents'  # haystacks are of category general
 
 
 def haystack(
@@ -41,7 +41,7 @@ def haystack(
   n_facts: int = 1,
 ) -> Task:
   """The Task of a fact at `depth` (0 = the beginning) of `length` tokens, the answer
-  included; the form is that of the pages of exercises, so a base model can go on."""
+  included, in the form of the pages of exercises, which a base model can continue."""
   count = lambda text: len(tokenizer.encode(text))
 
   def make(rng):
@@ -51,7 +51,7 @@ def haystack(
         rng, sentences, room, depth, n_facts, count
       )
       text = needle.prompt(context, question)
-      # Sentences joined may take a few tokens more than alone.
+      # Joined sentences may take a few tokens more than separate ones.
       if (over := FRAME + count(text) + ANSWER - length) <= 0:
         return Example(text, answer)
       room -= over
@@ -79,8 +79,8 @@ def grid(
   """Recall, 0 to 1, of a fact at each depth (0 = the beginning) of each length.
 
   Returns {'lengths', 'depths', 'recall': [depths][lengths], 'samples'}; greedy. The
-  haystacks depend on seed, length, depth and number only. Raises UserError when a
-  length has no room for a fact and its question.
+  haystacks depend on seed, length, depth and number only. Raises UserError for a length
+  without room for a fact and its question.
   """
   recall = np.zeros((len(depths), len(lengths)))
   for j, length in enumerate(lengths):
@@ -88,12 +88,12 @@ def grid(
       raise UserError(f'needle.lengths: {length} is too short; use 64 tokens or more')
     for i, depth in enumerate(depths):
       task = haystack(tokenizer, sentences, length, depth, n_facts)
-      asked = task.examples('heldout', samples, seed)
-      said = run.answers(
-        *(params, config, tokenizer, task, asked, (), Settings(0.0, max_new=ANSWER)),
+      examples = task.examples('heldout', samples, seed)
+      responses = run.answers(
+        *(params, config, tokenizer, task, examples, (), Settings(0.0, max_new=ANSWER)),
         batch_size=batch_size,
       )
-      recall[i, j] = sum(map(task.score, asked, said)) / samples
+      recall[i, j] = sum(map(task.score, examples, responses)) / samples
   return {
     'lengths': [int(n) for n in lengths],
     'depths': [float(d) for d in depths],
@@ -112,8 +112,8 @@ def gate(
   """Whether training may move to the next context length, and why (3.4.2).
 
   Both must hold: the short-context held-out loss has recovered (short_now at most
-  short_before * (1 + tolerance), nats a token), and the needle is found everywhere up
-  to this length (the lowest cell of `recall` at least `perfect`).
+  short_before * (1 + tolerance), nats a token), and the needle is recalled everywhere
+  up to this length (the lowest cell of `recall` is at least `perfect`).
   """
   lowest = float(np.min(recall))
   limit = short_before * (1 + tolerance)

@@ -1,4 +1,4 @@
-"""The report of a run: what its page shows of results.json."""
+"""The report of a run: the page of its results.json."""
 
 import os
 from collections.abc import Mapping
@@ -28,16 +28,16 @@ def write(results: Mapping, path: str | os.PathLike) -> None:
 
 
 def content(results: Mapping) -> Page:
-  """What the page of a run's results shows; a part that is absent is left out.
+  """The page of a run's results; a part that is absent is left out.
 
   results: dict (as in results.json) with any of
     'title', 'summary': str.
-    'notes': [str], said under the title (e.g. generated text stood in for real text).
+    'notes': [str], shown below the title (e.g. that real text was replaced).
     'seconds': float; 'memory_bytes': int, peak, of the whole run.
     'stages': [{'name', 'seconds', 'memory_bytes', 'goodput'?: of reliable/goodput.py,
-      'objective'?: 'next token' |
-      'reward' | 'dpo' (else told from the name), 'metrics': [{'step', 'tokens', 'loss',
-      'lr'?, 'grad_norm'?, 'eval_loss'?}]}], in order; tokens from the stage's start.
+      'objective'?: 'next token' | 'reward' | 'dpo' (else derived from the name),
+      'metrics': [{'step', 'tokens', 'loss', 'lr'?, 'grad_norm'?, 'eval_loss'?}]}], in
+      order; tokens from the stage's start.
     'curation': [{'name', 'documents', 'tokens'?}], documents left after each rule.
     'needle': {'lengths': [int], 'depths': [0..1], 'before'?, 'after'?: recall
       [depths][lengths]}.
@@ -63,7 +63,7 @@ def content(results: Mapping) -> Page:
 
 
 def _figure(name: str, spec: dict | None, title: str) -> list:
-  """A card with a figure; nothing where there is nothing to draw."""
+  """A card with a figure; [] without a figure."""
   return [Card([Plot(name, spec)], title)] if spec else []
 
 
@@ -204,9 +204,9 @@ def _evaluation(results: Mapping) -> list:
     if task not in scores:
       return '–'
     score, ci = scores[task]['score'], scores[task].get('ci')
-    shown = f'{100 * score:.1f}'
-    shown = shown if ci is None else Interval(shown, f'±{100 * ci:.1f}')
-    return Best(shown) if score == best[task] and score > 0 else shown
+    text = f'{100 * score:.1f}'
+    text = text if ci is None else Interval(text, f'±{100 * ci:.1f}')
+    return Best(text) if score == best[task] and score > 0 else text
 
   rows = [
     (stage, f'{_macro(scores):.1%}', *(cell(scores, task) for task in tasks))
@@ -238,7 +238,7 @@ def _cost(results: Mapping) -> list:
   return ([Row(cards)] if cards else []) + _goodput(stages)
 
 
-# What the seconds of goodput.json are called here; the rest is left out where it is 0.
+# Labels of the seconds of goodput.json; columns that are about 0 are left out.
 SPENT = {
   'step_s': 'steps',
   'start_s': 'start',
@@ -253,8 +253,8 @@ SPENT = {
 
 
 def _goodput(stages: Sequence[Mapping]) -> list:
-  shown = [(stage['name'], stage['goodput']) for stage in stages if 'goodput' in stage]
-  kinds = [k for k in SPENT if any(spent.get(k, 0) >= 0.05 for _, spent in shown)]
+  pairs = [(stage['name'], stage['goodput']) for stage in stages if 'goodput' in stage]
+  kinds = [k for k in SPENT if any(spent.get(k, 0) >= 0.05 for _, spent in pairs)]
   rows = [
     (
       name,
@@ -262,7 +262,7 @@ def _goodput(stages: Sequence[Mapping]) -> list:
       spent['starts'],
       *(f'{spent.get(k, 0):.1f} s' for k in kinds),
     )
-    for name, spent in shown
+    for name, spent in pairs
   ]
   if not rows:
     return []

@@ -13,6 +13,7 @@ from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.data import pipeline
+from llama3_jax.data import shards
 from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings
 from llama3_jax.model import llama
@@ -43,8 +44,8 @@ def base_prompt(
 
 def chat_prompt(tokenizer: Tokenizer, task: Task, example: Example) -> list[int]:
   """Ids of a question as the user's message, with the assistant's header open."""
-  said = [chat.Message('user', task.prompt(example))]
-  return chat.encode(tokenizer, said, prompt=True).ids.tolist()
+  messages = [chat.Message('user', task.prompt(example))]
+  return chat.encode(tokenizer, messages, prompt=True).ids.tolist()
 
 
 def answers(
@@ -52,15 +53,15 @@ def answers(
   config: ModelConfig,
   tokenizer: Tokenizer,
   task: Task,
-  examples: Sequence,
-  shots: Sequence | None = None,
+  examples: Sequence[Example],
+  shots: Sequence[Example] | None = None,
   settings: Settings = GREEDY,
   batch_size: int = 16,
 ) -> list[str]:
   """The model's answer to each example of a task.
 
-  shots None: in a chat. Else as a base model after those solved examples: the text
-  until `task.stop`, or the likeliest of the example's choices.
+  shots None: in a chat. Otherwise as a base model after these solved examples: the text
+  before `task.stop`, or the likeliest of the example's choices.
   """
   if any(e.media for e in examples):
     raise UserError('this model reads text: the task has images or sound')
@@ -74,23 +75,25 @@ def answers(
   settings = dataclasses.replace(
     settings, max_new=room, vocab_size=tokenizer.vocab_size
   )
-  found = engine.generate(
+  groups = engine.generate(
     params, prompts, config, tokenizer.stop_ids, settings, batch_size=batch_size
   )
-  texts = [tokenizer.decode(completion.ids) for [completion] in found]
+  texts = [tokenizer.decode(completion.ids) for [completion] in groups]
   return texts if shots is None else [t.strip().split(task.stop)[0] for t in texts]
 
 
 def _chosen(params, config, tokenizer, examples, prompts, size):
-  """Of each example the choice that is likeliest after its prompt."""
+  """For each example, the choice that is likeliest after its prompt."""
   pairs = [
     (ids, tokenizer.encode(f' {choice}'))
     for e, ids in zip(examples, prompts)
     for choice in e.choices
   ]
-  asked, said = zip(*pairs)
+  contexts, continuations = zip(*pairs)
   length = engine.bucket(max(len(a) + len(b) for a, b in pairs))
-  logp = iter(likelihood.of_answers(params, asked, said, config, size, length))
+  logp = iter(
+    likelihood.of_answers(params, contexts, continuations, config, size, length)
+  )
   scores = [[next(logp) for _ in e.choices] for e in examples]
   return [e.choices[int(np.argmax(row))] for e, row in zip(examples, scores)]
 
@@ -108,8 +111,8 @@ def tasks(
 ) -> dict[str, dict]:
   """Mean score on up to `n` held-out examples a task: {task: {'score', 'n', 'ci'}}.
 
-  shots None asks in a chat; a number asks a base model after so many solved examples
-  of the train split. 'macro' is the mean over tasks, whatever their n.
+  shots None: in a chat; a number: as a base model after so many solved examples of the
+  train split. 'macro' is the mean over tasks, independent of their n.
   """
   results = {}
   for name, task in {name: task_lib.load(name) for name in names}.items():
@@ -117,10 +120,10 @@ def tasks(
     solved = None if shots is None else []
     if shots:
       solved = task.examples('train', shots, seed)
-    said = answers(
+    responses = answers(
       *(params, config, tokenizer, task, examples, solved, settings, batch_size)
     )
-    right = sum(task.score(e, text) for e, text in zip(examples, said))
+    right = sum(task.score(e, text) for e, text in zip(examples, responses))
     count = len(examples)  # a task with few prompts gives fewer than n
     score = right / max(count, 1)
     results[name] = {'score': score, 'n': count, 'ci': interval(score, count)}
@@ -145,7 +148,7 @@ def _loss(config):
 def held_out(
   params: llama.Params,
   config: ModelConfig,
-  sources: Mapping,
+  sources: Mapping[str, shards.Source],
   batch: int,
   length: int,
   batches: int,
@@ -155,10 +158,10 @@ def held_out(
 
   sources: name -> source of `shards.open_source(folder, split='heldout')`.
   """
-  found = {}
+  measured = {}
   for name, source in sources.items():
     rows = pipeline.heldout({name: source}, batch, length, batches, positions)
     placed = [feed.place(row) for row in rows]
     if placed:
-      found[name] = step.evaluate(params, placed, _loss(config))['loss']
-  return found
+      measured[name] = step.evaluate(params, placed, _loss(config))['loss']
+  return measured

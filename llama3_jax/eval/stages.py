@@ -1,4 +1,4 @@
-"""Stages in turn, each in its folder: skipped when finished, timed, memory measured."""
+"""Runs stages in turn, each in its folder: skips finished ones, measures the others."""
 
 import pathlib
 import resource
@@ -18,11 +18,11 @@ class Stages:
   """Runs stages under `folder` and keeps their results.
 
   results: {name: what main returned}, in order; costs: {name: {'seconds',
-  'memory_bytes', 'resumed', 'final' (it left parameters)}} of the process that finished
-  the stage. `total` is the number of stages there will be, for the time left.
+  'memory_bytes', 'resumed', 'final' (it wrote parameters)}}, of the process that
+  finished the stage. `total` is the number of all stages, to estimate the time left.
   """
 
-  def __init__(self, folder: pathlib.Path, total: int):
+  def __init__(self, folder: pathlib.Path, total: int) -> None:
     self.folder, self.total = pathlib.Path(folder), total
     self.results, self.costs, self.configs = {}, {}, {}
     self._done, self._left = 0.0, 0.0
@@ -38,16 +38,16 @@ class Stages:
     folder = pathlib.Path(self.at(name))
     config = configs.edit(config, changes)
     self.configs[name] = config
-    place = f'[{len(self.results) + 1}/{self.total}] {name}'
+    label = f'[{len(self.results) + 1}/{self.total}] {name}'
     if not _finished(folder):
-      logging.info('%s: start; %s', place, self._progress())
+      logging.info('%s: start; %s', label, self._progress())
       cost = _measured(main, config, folder)
       processes.write_json(folder / 'cost.json', cost)
     self.results[name] = files.read_json(folder / 'results.json')
     self.costs[name] = files.read_json(folder / 'cost.json')
     cost = self.costs[name]
     took = f'{cost["seconds"]:.0f} s, {cost["memory_bytes"] / 1e9:.2f} GB'
-    logging.info('%s: done (%s)', place, took)
+    logging.info('%s: done (%s)', label, took)
     return self.results[name]
 
   def _progress(self):
@@ -59,7 +59,7 @@ class Stages:
 
 
 def _finished(folder):
-  """Whether a stage has nothing left to do: also its parameters are still there."""
+  """Whether a stage is finished and its parameters, if any, still exist."""
   if not (folder / 'results.json').exists() or not (folder / 'cost.json').exists():
     return False
   cost = files.read_json(folder / 'cost.json')
@@ -84,8 +84,8 @@ def reset_peak() -> None:
 
 
 def peak() -> int:
-  """Peak resident memory of this process since `reset_peak`, bytes; of its whole life
-  where the system cannot tell (a child's memory is not counted)."""
+  """Peak resident memory of this process, without children, bytes, since `reset_peak`;
+  of its whole life where the system cannot measure that."""
   try:
     for line in pathlib.Path('/proc/self/status').read_text().split('\n'):
       if line.startswith('VmHWM:'):

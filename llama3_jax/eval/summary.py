@@ -1,4 +1,4 @@
-"""What a herd run showed: figures and checks from the results of its stages (5)."""
+"""Summary of a herd run: figures and checks from the results of its stages (5)."""
 
 from collections.abc import Mapping
 
@@ -20,9 +20,9 @@ TIMES = ('seconds', 'memory_bytes', 'resumed', 'goodput')
 def collect(run: Stages) -> dict:
   """Results of a finished run.
 
-  'figures' are the same however often the run was interrupted; 'checks' is the list of
-  eval/checks.py; 'costs' holds seconds and memory_bytes of every stage, 'seconds' and
-  'memory_bytes' those of the whole; 'notes' what a reader must know.
+  'figures' do not depend on interruptions of the run; 'checks' is the list of
+  eval/checks.py; 'costs' has seconds and memory_bytes of every stage, 'seconds' and
+  'memory_bytes' are those of the whole run; 'notes' are caveats for the reader.
   """
   figures = {
     'curation': _funnel(run.results['curate']),
@@ -50,15 +50,15 @@ def collect(run: Stages) -> dict:
   }
 
 
-def timeless(value):
-  """`value` without times and memory: what an interrupted run must give as well."""
+def timeless(value: object) -> object:
+  """`value` without times and memory: equal for runs with and without interruptions."""
   if isinstance(value, Mapping):
     return {k: timeless(v) for k, v in value.items() if k not in TIMES}
   return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
 def for_page(results: Mapping) -> dict:
-  """The dict that eval/report/page.py takes."""
+  """The dict for eval/report.py."""
   figures = dict(results['figures'])
   costs = results['costs']
   figures['stages'] = [
@@ -68,7 +68,7 @@ def for_page(results: Mapping) -> dict:
   ]
   rewards = list(figures.pop('reward').values())
   curves = list(figures.pop('best_of_k').values())
-  shown = [{**check, 'value': _shown(check)} for check in results['checks']]
+  checked = [{**check, 'value': _shown(check)} for check in results['checks']]
   return {
     'title': 'The herd',
     'summary': 'The recipe of Llama 3, from crawled pages to an aligned model.',
@@ -78,42 +78,42 @@ def for_page(results: Mapping) -> dict:
     **figures,
     'reward': rewards[-1] if rewards else {},
     'best_of_k': curves[-1] if curves else (),
-    'checks': shown,
+    'checks': checked,
   }
 
 
 def _goodput(folder):
-  found = goodput.report(folder)
-  return {'goodput': found} if found else {}
+  account = goodput.report(folder)
+  return {'goodput': account} if account else {}
 
 
 def _kind(run, kind):
   """{'1': results of `kind`/1, ...}."""
   start = f'{kind}/'
   return {
-    name.removeprefix(start): found
-    for name, found in run.results.items()
+    name.removeprefix(start): results
+    for name, results in run.results.items()
     if name.startswith(start)
   }
 
 
 def _rounds(run, kind, field):
-  return {name: found[field] for name, found in _kind(run, kind).items()}
+  return {name: results[field] for name, results in _kind(run, kind).items()}
 
 
 def _name(model):
-  """What the reader calls a model: the average of a round is its result, after DPO."""
+  """Name of a model for the reader: the average of a round is its result, after DPO."""
   return NAMES.get(model, model.replace('average', 'DPO').replace('sft', 'SFT'))
 
 
-def _funnel(found):
+def _funnel(curated):
   return [
-    {'name': step['step'], 'documents': step['documents']} for step in found['steps']
+    {'name': step['step'], 'documents': step['documents']} for step in curated['steps']
   ]
 
 
 def _curves(run):
-  """Every stage with the training metrics that a second run would repeat."""
+  """Every stage with the training metrics that a second run would reproduce."""
   stages = []
   for name in run.results:
     rows = [] if name == 'control' else _thin(metrics.read(run.at(name)), run, name)
@@ -142,23 +142,23 @@ def _thin(rows, run, name):
 
 
 def _rewards(run):
-  found = {}
+  rewards = {}
   for name, result in _kind(run, 'reward').items():
     entry = {k: result[k] for k in ('accuracy', 'n', 'margins')}
     for judged in result['files'].values():
       entry |= {'real_accuracy': judged['accuracy'], 'real_n': judged['n']}
-    found[name] = entry
-  return found
+    rewards[name] = entry
+  return rewards
 
 
-def _held(found):
-  return {k: v for k, v in found.items() if k.startswith('eval') or k == 'pairs'}
+def _held(results):
+  return {k: v for k, v in results.items() if k.startswith('eval') or k == 'pairs'}
 
 
 def _held_out(run):
   names = ('pretrain', 'long_context', 'anneal', 'control')
-  found = {n: run.results[n]['eval_loss'] for n in names}
-  return {**found, 'average': run.results['anneal'].get('average', {})}
+  losses = {n: run.results[n]['eval_loss'] for n in names}
+  return {**losses, 'average': run.results['anneal'].get('average', {})}
 
 
 def _dialogs(run):
@@ -185,7 +185,7 @@ def _notes(run):
 
 
 def _shown(check):
-  """What was measured, as a reader takes it."""
+  """The measurement of a check, as shown to the reader."""
   if check.get('value') is not None:
     return check['value']
   if 'seconds' in check:

@@ -25,7 +25,8 @@ SHORTEST = 32  # tokens of the smallest bucket of prompts
 @dataclasses.dataclass(frozen=True)
 class Completion:
   """Generated ids without the stop token, their log-probabilities (that of the stop
-  token last, when there is one), whether the model stopped by itself, and with what."""
+  token last, where there is one), whether the model stopped by itself, and the stop
+  token."""
 
   ids: tuple[int, ...]
   logps: tuple[float, ...]
@@ -34,7 +35,7 @@ class Completion:
 
   @property
   def sampled(self) -> tuple[int, ...]:
-    """All that the model drew: the ids and, when there is one, the stop token."""
+    """All sampled ids: `ids` and, where there is one, the stop token."""
     return self.ids if self.stop is None else (*self.ids, self.stop)
 
 
@@ -48,15 +49,17 @@ def _keys(seed, hashes, samples):
   key = jax.random.key(seed)
 
   def one(value):
-    mine = jax.random.fold_in(key, value)
-    return jax.vmap(jax.random.fold_in, (None, 0))(mine, jnp.arange(samples))
+    own = jax.random.fold_in(key, value)
+    return jax.vmap(jax.random.fold_in, (None, 0))(own, jnp.arange(samples))
 
   return jax.vmap(one)(hashes).reshape(-1)
 
 
-def request_keys(seed: int, prompts: Sequence[Sequence[int]], samples: int):
-  """A key a sample, [prompts*samples], from the seed and the prompt alone: what a
-  prompt gets depends on no other prompt, nor on the order of the list."""
+def request_keys(
+  seed: int, prompts: Sequence[Sequence[int]], samples: int
+) -> jax.Array:
+  """Random keys [prompts*samples], from the seed and the prompt alone: the samples of a
+  prompt depend neither on other prompts nor on the order of the list."""
   hashes = [zlib.crc32(np.asarray(prompt, np.int32).tobytes()) for prompt in prompts]
   return _keys(seed, np.asarray(hashes, np.uint32), samples)
 
@@ -71,15 +74,15 @@ def generate(
   samples: int = 1,
   batch_size: int = 16,
   decoder: Decoder = LLAMA,
-  contexts: Sequence | None = None,
+  contexts: Sequence[object] | None = None,
 ) -> list[list[Completion]]:
   """`samples` completions of each prompt (token ids), in the order of `prompts`.
 
   batch_size: prompts decoded together; each takes `samples` rows of the cache. Equal
   prompts get equal samples. Raises UserError for an empty prompt.
-  decoder: forward and logits of another model than the text decoder.
-  contexts: of each prompt what `decoder.forward` takes besides tokens: one tree of
-  arrays each, all of the same shapes.
+  decoder: forward and logits of a model other than the text decoder.
+  contexts: inputs of `decoder.forward` besides tokens, a tree of arrays for each
+  prompt, all of the same shapes.
   """
   for i, prompt in enumerate(prompts):
     if not len(prompt):
@@ -88,7 +91,7 @@ def generate(
   groups: dict[int, list[int]] = {}
   for i, prompt in enumerate(prompts):
     groups.setdefault(bucket(len(prompt)), []).append(i)
-  found: list[list[Completion]] = [[] for _ in prompts]
+  outputs: list[list[Completion]] = [[] for _ in prompts]
   for size, members in sorted(groups.items()):
     for start in range(0, len(members), batch_size):
       picked = members[start : start + batch_size]
@@ -98,12 +101,12 @@ def generate(
         *(params, batch, config, tuple(stop_ids), settings, samples, decoder, context)
       )
       for i, completions in zip(picked, results):
-        found[i] = completions
-  return found
+        outputs[i] = completions
+  return outputs
 
 
 def _stack(contexts, rows):
-  """Trees of arrays as one of arrays [rows,...]; padding repeats the first."""
+  """Trees of arrays as one tree of arrays [rows,...]; padding repeats the first."""
   if contexts is None:
     return None
   padded = [*contexts, *contexts[:1] * (rows - len(contexts))]
@@ -111,7 +114,7 @@ def _stack(contexts, rows):
 
 
 def _place(context, samples):
-  """A context on the mesh, each row for its samples."""
+  """A context on the mesh, each row repeated for its samples."""
 
   def one(x):
     x = jnp.repeat(jnp.asarray(x), samples, 0) if samples > 1 else jnp.asarray(x)
@@ -121,7 +124,7 @@ def _place(context, samples):
 
 
 def cast(params: llama.Params, config: ModelConfig) -> llama.Params:
-  """Parameters in the compute dtype, once instead of at every token."""
+  """Parameters in the compute dtype, cast once instead of at every token."""
   dtype = jnp.dtype(config.dtype)
   if all(x.dtype == dtype for x in jax.tree.leaves(params)):
     return params
@@ -150,13 +153,13 @@ class _Batch:
 
 
 def _run(params, batch, config, stop_ids, settings, samples, decoder, context):
-  """Completions by prompt of one batch; rows of padding come last and are cut off."""
+  """Completions of one batch, by prompt; rows of padding are last and are cut off."""
   size = batch.tokens.shape[1] + settings.max_new
   read = batch.tokens, batch.length, config, size, samples
   logits, cache = sample.prefill(params, *read, decoder, _place(context, 1))
   how = batch.keys, batch.active, config, settings, stop_ids, decoder
-  drawn = sample.decode(params, cache, logits, *how, _place(context, samples))
-  tokens, logps, lengths = axes.fetch(drawn[:3])
+  decoded = sample.decode(params, cache, logits, *how, _place(context, samples))
+  tokens, logps, lengths = axes.fetch(decoded[:3])
   rows = []
   for ids, logp, n in zip(tokens, logps, lengths):
     stopped = bool(n) and int(ids[n - 1]) in stop_ids
@@ -175,9 +178,9 @@ def stream(
   settings: Settings = Settings(),
   seed: int = 0,
 ) -> Iterator[int]:
-  """Yields the tokens of one completion as they are drawn, the stop token last.
+  """Yields the tokens of one completion as they are sampled, the stop token last.
 
-  The same tokens as `generate` gives for this prompt and seed, up to rounding.
+  They are the tokens that `generate` returns for this prompt and seed, up to rounding.
   """
   batch = _Batch.make([prompt], 1, bucket(len(prompt)), seed, 1)
   size = batch.tokens.shape[1] + settings.max_new

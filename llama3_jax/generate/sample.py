@@ -1,4 +1,4 @@
-"""Prefill and on-device decoding with a static cache; how a token is drawn."""
+"""Prefill and on-device decoding with a static cache; sampling of a token."""
 
 import dataclasses
 import functools
@@ -17,25 +17,27 @@ from llama3_jax.model import llama
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
-  """What generation asks of a model: `forward` and `logits`, called as llama's are; the
-  last argument of forward is a context, which it is given at every token."""
+  """The functions of a model that generation needs, with the arguments of llama's.
+
+  The last argument of `forward` is a context, passed at every token.
+  """
 
   forward: Callable = llama.forward
   logits: Callable = llama.logits
 
 
 LLAMA = Decoder()
-COLDEST = 1e-3  # below it, logits / temperature leave float32
+COLDEST = 1e-3  # below it, logits / temperature may overflow float32
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How to draw tokens; the defaults are those of the release code.
+  """Settings of sampling; the defaults are those of the release code.
 
   temperature 0 is greedy; top_p 1 and top_k 0 keep every token; max_new: longest
   completion, tokens; vocab_size: that of the tokenizer, where the model may have more
-  rows, which are then never drawn (0: draw from all rows). Static under jit: each new
-  value compiles once. Raises UserError for a value without a meaning.
+  rows, which are then never sampled (0: sample from all rows). Static under jit: each
+  new value compiles once. Raises UserError for a value without a meaning.
   """
 
   temperature: float = 0.6
@@ -44,21 +46,21 @@ class Settings:
   max_new: int = 256
   vocab_size: int = 0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     warm = COLDEST <= self.temperature < math.inf
-    wanted = {
+    rules = {
       'temperature': (warm or self.temperature == 0, f'0 or at least {COLDEST}'),
       'top_p': (0 < self.top_p <= 1, 'above 0 and at most 1'),
       'top_k': (self.top_k >= 0, 'at least 0 (0 keeps every token)'),
       'max_new': (self.max_new >= 1, 'at least 1'),
     }
-    for name, (right, limits) in wanted.items():
+    for name, (right, limits) in rules.items():
       if not right:
         raise UserError(f'sample.{name}={getattr(self, name)}: it must be {limits}')
 
 
 def keep(logits: jax.Array, settings: Settings) -> jax.Array:
-  """Tempered logits f32 [B,V], -inf where top-k or top-p leaves a token out.
+  """Logits over temperature, f32 [B,V], with -inf where top-k or top-p drops a token.
 
   top-p keeps the fewest most likely tokens whose probabilities reach top_p together.
   """
@@ -80,11 +82,11 @@ def keep(logits: jax.Array, settings: Settings) -> jax.Array:
 def pick(
   logits: jax.Array, keys: jax.Array, settings: Settings
 ) -> tuple[jax.Array, jax.Array]:
-  """Draws a token for each row: int32 [B], and its log-probability under the model.
+  """Samples a token for each row, int32 [B], and its log-probability, f32 [B].
 
-  logits f32 [B,V]; keys [B], a key a row, so that a row's draw does not depend on the
+  logits f32 [B,V]; keys [B], a key a row, so that a row's sample does not depend on the
   other rows. The log-probability is that of temperature 1 without top-k or top-p, over
-  all rows of the vocabulary, as losses have it.
+  all rows of the vocabulary, as in losses.
   """
   known = logits
   if settings.vocab_size:
@@ -109,23 +111,23 @@ def prefill(
   size: int,
   samples: int = 1,
   decoder: Decoder = LLAMA,
-  context=None,
+  context: object = None,
 ) -> tuple[jax.Array, kv.Cache]:
   """Logits after each prompt, f32 [B*samples,V], and the cache of `size` slots a row.
 
-  context: what `decoder.forward` takes besides tokens, arrays [B,...].
+  context: inputs of `decoder.forward` besides tokens, arrays [B,...].
 
   tokens int32 [B,T], right-padded; length int32 [B], real tokens. Each prompt is read
   once and its cache row copied for its `samples`.
   """
-  place = jnp.arange(tokens.shape[1], dtype=jnp.int32)
-  position = axes.shard(jnp.broadcast_to(place, tokens.shape), 'BT')
-  segment = axes.shard((place < length[:, None]).astype(jnp.int32), 'BT')
+  index = jnp.arange(tokens.shape[1], dtype=jnp.int32)
+  position = axes.shard(jnp.broadcast_to(index, tokens.shape), 'BT')
+  segment = axes.shard((index < length[:, None]).astype(jnp.int32), 'BT')
   cache = kv.create(config, tokens.shape[0], size)
   hidden, cache = decoder.forward(
     params, axes.shard(tokens, 'BT'), position, segment, config, cache, context
   )
-  last = axes.shard(place == length[:, None] - 1, 'BT')
+  last = axes.shard(index == length[:, None] - 1, 'BT')
   # A mask instead of a gather: T may be sharded.
   hidden = jnp.sum(jnp.where(last[..., None], hidden, 0), 1, keepdims=True)
   logits = axes.shard(decoder.logits(params, hidden, config)[:, 0], 'B_')
@@ -135,8 +137,17 @@ def prefill(
   return logits, cache
 
 
-def advance(params, cache, token, active, config, decoder=LLAMA, context=None):
-  """Appends token int32 [B] to the rows that are `active`: logits f32 [B,V], cache."""
+def advance(
+  params: llama.Params,
+  cache: kv.Cache,
+  token: jax.Array,
+  active: jax.Array,
+  config: ModelConfig,
+  decoder: Decoder = LLAMA,
+  context: object = None,
+) -> tuple[jax.Array, kv.Cache]:
+  """Appends token int32 [B] to the rows that are `active` bool [B]; returns the next
+  logits f32 [B,V] and the cache."""
   row = [axes.shard(x[:, None], 'BT') for x in (token, cache.length, active)]
   hidden, cache = decoder.forward(
     params, row[0], row[1], row[2].astype(jnp.int32), config, cache, context
@@ -159,13 +170,13 @@ def decode(
   settings: Settings,
   stop_ids: tuple[int, ...],
   decoder: Decoder = LLAMA,
-  context=None,
+  context: object = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, kv.Cache]:
   """Completions of a prefilled batch, until every row has stopped or is full.
 
-  keys [B]; active bool [B]: rows to continue (padding rows are not). Returns tokens
-  int32 [B,max_new], log-probabilities f32 [B,max_new] and lengths int32 [B] (a stop
-  token is counted and is the last), and the cache, so that its memory is reused.
+  keys [B]; active bool [B]: rows to continue, False for padding. Returns tokens int32
+  [B,max_new], log-probabilities f32 [B,max_new], lengths int32 [B] (a stop token is
+  the last and counts), and the cache, so that its memory is reused.
   """
   rows = logits.shape[0]
   shape = (rows, settings.max_new)
@@ -176,8 +187,8 @@ def decode(
 
   def body(state):
     step, active, logits, cache, tokens, logps, lengths = state
-    drawn = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
-    token, logp = pick(logits, drawn, settings)
+    step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
+    token, logp = pick(logits, step_keys, settings)
     column = jnp.arange(settings.max_new) == step
     tokens = jnp.where(column & active[:, None], token[:, None], tokens)
     logps = jnp.where(column & active[:, None], logp[:, None], logps)
@@ -212,11 +223,11 @@ def one(
   config: ModelConfig,
   settings: Settings,
   decoder: Decoder = LLAMA,
-  context=None,
+  context: object = None,
 ) -> tuple[jax.Array, jax.Array, kv.Cache]:
   """One token of every row, for streaming: token int32 [B], next logits, cache."""
-  drawn = jax.vmap(jax.random.fold_in, (0, None))(key, step)
-  token, _ = pick(logits, drawn, settings)
+  step_keys = jax.vmap(jax.random.fold_in, (0, None))(key, step)
+  token, _ = pick(logits, step_keys, settings)
   every = jnp.ones_like(token, bool)
   logits, cache = advance(params, cache, token, every, config, decoder, context)
   return token, logits, cache

@@ -1,9 +1,9 @@
 """Attention in blocks with an online softmax, forward and backward (section 3.3.2).
 
 The path of CPUs and of any mask. No T x S array ever exists, and a pair of blocks that
-no query may see costs nothing: causality halves the work and short documents in a
-long row take it down to the documents. Positions and segments travel as arrays, so
-any order of the rows is right (context parallelism cuts a row into 2 x CP chunks).
+no query may see is skipped: causality halves the work, and short documents in a long
+row reduce it to that of the documents. Positions and segments are arrays, so any order
+of the columns is valid (context parallelism cuts a row into 2 x CP chunks).
 
 A block of queries is [K,R,H]: its G heads a KV head and `block` positions are one dim
 R, so that each product is one matrix product a KV head.
@@ -16,18 +16,29 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from llama3_jax.kernels.rule import Rule
+from llama3_jax.kernels.rule import Side
 
-SHORT = 512  # up to here blocks of 64 cost less CPU time than blocks of 128
-LOW = -1e30  # stands for minus infinity: its differences are never NaN
+SHORT = (
+  512  # keys; up to this number blocks of 64 cost less CPU time than blocks of 128
+)
+LOW = -1e30  # in the place of minus infinity: its differences are never NaN
 
 
-def attend(q, k, v, query, key, rule=Rule(), block=0):
+def attend(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  query: Side,
+  key: Side,
+  rule: Rule = Rule(),
+  block: int = 0,
+) -> jax.Array:
   """Attention output [B,T,N,H] of one device's part.
 
   Args: q [B,T,N,H]; k, v [B,S,K,H]; query, key: (position, segment) int32 pairs [B,T]
-  and [B,S]. A query that sees nothing by the `rule` gives zeros. Rows go one after the
-  other: each skips the blocks that its own documents leave out. `block` 0: by the
-  number of keys.
+  and [B,S]. The output of a query that sees no key by the `rule` is zero. Rows run one
+  after the other, so that each skips the blocks that its documents rule out. `block` 0:
+  by the number of keys.
   """
   t, s = q.shape[1], k.shape[1]
   block = block or (64 if s <= SHORT else 128)
@@ -44,7 +55,7 @@ def attend(q, k, v, query, key, rule=Rule(), block=0):
 
 
 def _pad(tree, block):
-  """Rows to a multiple of `block`; zeros, so segment 0."""
+  """Pads rows to a multiple of `block` with zeros, that is segment 0."""
 
   def one(x):
     pad = [(0, 0), (0, -x.shape[1] % block)] + [(0, 0)] * (x.ndim - 2)

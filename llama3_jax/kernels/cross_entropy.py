@@ -1,9 +1,9 @@
 """Cross entropy over a large vocabulary, a chunk of tokens at a time (section 3.3.2).
 
 Every device has its own tokens and its own columns of the vocabulary, and never more
-logits than those of one chunk. `total` makes its gradients in the forward pass, so
+logits than those of one chunk. `total` computes its gradients in the forward pass, so
 that logits are computed once; `logprobs`, whose cotangents are not known then,
-computes them again in the backward pass.
+computes the logits again in the backward pass.
 """
 
 import functools
@@ -13,9 +13,13 @@ import jax.numpy as jnp
 
 from llama3_jax import axes
 
+How = tuple[str, float, int, str]  # letters, z_loss, chunk, dtype: see `total`
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def total(hidden, head, targets, weight, how):
+def total(
+  hidden: jax.Array, head: jax.Array, targets: jax.Array, weight: jax.Array, how: How
+) -> tuple[jax.Array, jax.Array]:
   """Sums over all tokens, float32: (cross entropy with the z-loss, without it).
 
   w (log Z - logit[target]) + z_loss w (log Z)^2, summed. Args: hidden [B,T,D]; head: a
@@ -28,7 +32,7 @@ def total(hidden, head, targets, weight, how):
 
 def _total_forward(hidden, head, targets, weight, how):
   loss, plain, dx, dw = _sums(hidden, head, targets, weight, how, True)
-  # The whole gradient of the head is summed and gone before the layers' turn.
+  # The gradient of the head is summed, and its buffers freed, before the layers'.
   dx, dw = jax.lax.optimization_barrier((dx, dw))
   return (loss, plain), (dx, dw.astype(head.dtype))
 
@@ -78,8 +82,13 @@ def _sums(hidden, head, targets, weight, how, differentiate):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def logprobs(hidden, head, targets, how):
-  """(log-probability of each target, log Z), float32 [B,T]; `how` as in `total`."""
+def logprobs(
+  hidden: jax.Array, head: jax.Array, targets: jax.Array, how: How
+) -> tuple[jax.Array, jax.Array]:
+  """(log-probability of each target, log Z), float32 [B,T] each.
+
+  Args: hidden [B,T,D]; head: a weight; targets int32 [B,T]; how: as in `total`.
+  """
   return _logprobs(hidden, head, targets, how)
 
 
@@ -134,7 +143,7 @@ logprobs.defvjp(_logprobs_forward, _logprobs_backward)
 
 
 def _parts(arrays, chunk):
-  """[B,T,...] -> [chunks,tokens,...]; zeros (weight 0) fill the last chunk."""
+  """[B,T,...] -> [chunks,tokens,...]; padded with zeros (weight 0)."""
   n = arrays[0].shape[0] * arrays[0].shape[1]
   chunks = -(-n // chunk) if chunk else 1
   size = -(-n // chunks)
@@ -149,7 +158,7 @@ def _parts(arrays, chunk):
 
 
 def _whole(x, shape):
-  """[chunks,tokens,...] -> `shape`, without what filled the last chunk."""
+  """[chunks,tokens,...] -> `shape`, without the padding."""
   x = x.reshape(-1, *x.shape[2:])
   return x[: shape[0] * shape[1]].reshape(shape)
 
@@ -157,7 +166,8 @@ def _whole(x, shape):
 def _softmax(x, head, dims, target):
   """Of a chunk [C,D]: logits [C,V], log Z [C], the target's logit [C], its mask [C,V].
 
-  float32; V is the device's part of the vocabulary, log Z and the logit are of all.
+  float32. V is the device's part of the vocabulary; log Z and the target's logit are
+  over the whole vocabulary.
   """
   logits = jnp.einsum(f'CD,{dims}->CV', x, head, preferred_element_type=jnp.float32)
   first = axes.device_index('V') * logits.shape[1]
@@ -170,7 +180,7 @@ def _softmax(x, head, dims, target):
 
 
 def _back(x, head, dims, slope):
-  """Gradients through a chunk's logits: of x, over all the vocabulary; of the head."""
+  """Gradients of a chunk's x, over the whole vocabulary, and of the device's head."""
   dx = jnp.einsum(f'CV,{dims}->CD', slope, head, preferred_element_type=jnp.float32)
   dw = jnp.einsum(f'CD,CV->{dims}', x, slope, preferred_element_type=jnp.float32)
   return axes.device_sum(dx.astype(x.dtype), 'V'), dw

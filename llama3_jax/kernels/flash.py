@@ -1,24 +1,36 @@
 """GPU attention: JAX's Pallas flash kernel with segment ids (section 3.2).
 
-The kernel takes causality from the order of columns, so a device must have whole rows:
+The kernel derives causality from the order of columns, so a device needs whole rows;
 under context parallelism `attention.attend` uses the blockwise path.
 """
 
+import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.gpu import attention as pallas
+
+from llama3_jax.kernels.rule import Side
 
 BLOCK = 64  # lengths are multiples of it
 
 
-def fits(t, s):
+def fits(t: int, s: int) -> bool:
+  """Whether the kernel can take rows of `t` queries and `s` keys."""
   return t == s and t % BLOCK == 0
 
 
-def attend(q, k, v, query, key, interpret=False):
+def attend(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  query: Side,
+  key: Side,
+  interpret: bool = False,
+) -> jax.Array:
   """Attention output [B,T,N,H] of one device's rows.
 
-  Args: q [B,T,N,H], k, v [B,T,K,H]; query, key: (position, segment) int32 pairs, of
-  which segments are used. The kernel has no grouped queries: K and V are repeated.
+  Args: q [B,T,N,H], k, v [B,T,K,H]; query, key: (position, segment) int32 pairs
+  [B,T], of which segments are used. The kernel has no grouped queries: K and V are
+  repeated.
   """
   group = q.shape[2] // k.shape[2]
   k, v = (jnp.repeat(x, group, axis=2) for x in (k, v))

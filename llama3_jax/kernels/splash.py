@@ -1,8 +1,8 @@
 """TPU attention: JAX's splash kernel under a causal document mask (section 3.3.2).
 
-The kernel takes causality from a table of blocks and documents from segment ids. The
-table knows the order of columns under context parallelism, so the blocks that no
-query of a device sees are left out there too.
+The kernel derives causality from a table of blocks, and documents from segment ids. The
+table has the order of columns under context parallelism, so the blocks that no query
+of a device sees are skipped there too.
 """
 
 import functools
@@ -24,18 +24,28 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from llama3_jax import axes
 from llama3_jax import feed
 from llama3_jax.kernels.rule import Rule
+from llama3_jax.kernels.rule import Side
 
 LANES = 128  # the kernel's blocks are multiples of it
 # The fused backward pass keeps a dq of every block of keys: 8 GiB at 8B and 131,072.
 FUSED_BLOCKS = 8
 
 
-def fits(t, s):
+def fits(t: int, s: int) -> bool:
   """Whether `t` queries and `s` keys a device can be cut into the kernel's blocks."""
   return t % LANES == 0 and s % LANES == 0
 
 
-def attend(q, k, v, query, key, rule=Rule(), block=0, interpret=False):
+def attend(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  query: Side,
+  key: Side,
+  rule: Rule = Rule(),
+  block: int = 0,
+  interpret: bool = False,
+) -> jax.Array:
   """Attention output [B,T,N,H] of rows whose columns are in the batch's order.
 
   Args: q [B,T,N,H], k, v [B,S,K,H], all columns of a row; query, key: (position,
@@ -49,7 +59,7 @@ def attend(q, k, v, query, key, rule=Rule(), block=0, interpret=False):
   kernel = _kernel(t, n, context, tensor, rule, largest, interpret)
 
   def local(kernel, q, k, v, query, key):
-    if context > 1:  # the kernel wants keys in their own order
+    if context > 1:  # the kernel needs keys in the order of the row
       k, v, key = (_restore(x, context) for x in (k, v, key))
     heads_first = lambda x: jnp.moveaxis(x, 2, 1)
     q, k, v = heads_first(q * jnp.asarray(h**-0.5, q.dtype)), *map(heads_first, (k, v))
@@ -63,11 +73,11 @@ def attend(q, k, v, query, key, rule=Rule(), block=0, interpret=False):
   if m is None:
     return local(kernel, *arrays)
   dims = ('BTNH', 'BSKH', 'BSKH', 'BT', 'BS')
-  place = jax.sharding.NamedSharding(m, axes.spec('NT'))
-  table = kernel.manual_sharding_spec(place)
+  layout = jax.sharding.NamedSharding(m, axes.spec('NT'))
+  table = kernel.manual_sharding_spec(layout)
   kernel = jax.tree.map(jax.reshard, kernel, table)
   arrays = tuple(map(axes.shard, arrays, dims))
-  # Gathered over `context`: kept (on the host) they are gathered once, not twice.
+  # Gathered over `context`; saved for the backward pass they are gathered only once.
   gathered = (checkpoint_name(arrays[i], n) for i, n in ((1, 'keys'), (2, 'values')))
   arrays = (arrays[0], *gathered, *arrays[3:])
   return jax.shard_map(
@@ -88,7 +98,7 @@ def _block(t, s, largest):
 
 
 def _restore(x, context):
-  """[B,S,...] from the order of context parallelism to the row's own, in chunks."""
+  """[B,S,...] from the order of context parallelism to that of the row, by chunks."""
   chunks = 2 * context
   size = x.shape[1] // chunks
   inverse = np.argsort(feed.order(chunks))
@@ -96,9 +106,9 @@ def _restore(x, context):
 
 
 class Mask(masks._ComputableMask):
-  """The rule for queries in the batch's order; whole blocks are quick to look at."""
+  """The rule for queries in the batch's order, with a fast path for whole blocks."""
 
-  def __init__(self, t, context, rule):
+  def __init__(self, t: int, context: int, rule: Rule) -> None:
     super().__init__((t, t), rule.before, shard_count=context)
     self.q_sequence, self.rule = feed.order(t).astype(np.int32), rule
 
@@ -106,7 +116,7 @@ class Mask(masks._ComputableMask):
     rows, columns = index
     q = self.q_sequence[rows]
     first, last = columns.start, columns.stop - 1
-    # The nearest and the farthest pair: what holds for these two holds for all.
+    # If it holds for the nearest and the farthest pair, it holds for all of them.
     if self.rule.before(q.min(), last) and self.rule.before(q.max(), first):
       return np.ones((1, 1), bool)
     if q.max() < first or self.rule.window and q.min() - last >= self.rule.window:
@@ -122,7 +132,7 @@ class Mask(masks._ComputableMask):
 
 @functools.lru_cache(maxsize=16)
 def _kernel(t, n, context, tensor, rule, block, interpret):
-  """The kernel with its tables as numpy arrays: absent devices cannot make others."""
+  """The kernel with tables of numpy: absent devices cannot hold arrays of jax."""
   fused = t // block <= FUSED_BLOCKS
   dq = {} if fused else dict(block_q_dq=block, block_kv_dq=block)
   sizes = kernel_lib.BlockSizes(

@@ -1,41 +1,51 @@
 """Grouped-query attention under a causal document mask (sections 3.2, 3.3.2).
 
-`attend` is the one entry and picks the path by chip and shape; `dense` is the clear
-reference. Under context parallelism a device has its share of the queries and all
-keys: resharding K and V from 'BTKH' to 'BSKH' is the paper's all-gather.
+`attend` is the entry and chooses the path by chip and shape; `dense` is the reference.
+Under context parallelism a device has its share of the queries and all keys: resharding
+K and V from 'BTKH' to 'BSKH' is the paper's all-gather.
 """
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from llama3_jax import axes
 from llama3_jax.base.errors import UserError
+from llama3_jax.config import ModelConfig
 from llama3_jax.kernels import blockwise
 from llama3_jax.kernels import flash
 from llama3_jax.kernels import splash
 from llama3_jax.kernels.rule import Rule
+from llama3_jax.kernels.rule import Side
 
 KERNELS = ('splash', 'flash')
-LONG = 64  # from here on blocks cost less CPU time than the dense form
+LONG = 64  # tokens; from this length on blocks cost less CPU time than the dense form
 
 
-def attend(q, k, v, query, key, config):
+def attend(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  query: Side,
+  key: Side,
+  config: ModelConfig,
+) -> jax.Array:
   """Attention output [B,T,N,H].
 
   Args: q [B,T,N,H]; k, v [B,S,K,H]; query, key: (position, segment) int32 pairs,
-  [B,T] and [B,S]. What a query sees says kernels/rule.py; one that sees nothing gives
-  zeros. Softmax in float32.
+  [B,T] and [B,S]. kernels/rule.py defines the keys that a query sees; the output of a
+  query that sees none is zero. Softmax in float32.
   """
   path = method(q.shape[1], k.shape[1], query is key, config)
-  seen = Rule(config.window)
+  rule = Rule(config.window)
   if path == 'splash':
-    return splash.attend(q, k, v, query, key, seen, config.block)
+    return splash.attend(q, k, v, query, key, rule, config.block)
   function = {
-    'dense': functools.partial(dense, rule=seen),
+    'dense': functools.partial(dense, rule=rule),
     'flash': flash.attend,
-    'blockwise': functools.partial(blockwise.attend, rule=seen, block=config.block),
+    'blockwise': functools.partial(blockwise.attend, rule=rule, block=config.block),
   }[path]
   sides = (('BT', 'BT'), ('BS', 'BS'))
   return axes.local(function, ('BTNH', 'BSKH', 'BSKH', *sides), 'BTNH')(
@@ -43,13 +53,13 @@ def attend(q, k, v, query, key, config):
   )
 
 
-def method(t, s, own, config):
+def method(t: int, s: int, own: bool, config: ModelConfig) -> str:
   """The path for `t` queries and `s` keys a row on the mesh's chips; `own`: whether the
   keys are those of the queries' tokens.
 
-  The kernels take causality from the order of columns, so they serve rows that attend
-  to themselves; a cache, whose slots stand in any order, takes the other two. Raises
-  UserError for a kernel that cannot run on the mesh.
+  The kernels derive causality from the order of columns, so they serve rows that attend
+  to themselves; a cache, whose slots are in any order, needs one of the other two.
+  Raises UserError for a kernel that cannot run on the mesh.
   """
   parts = axes.parts('T')
   if config.attention == 'flash' and own and parts > 1:
@@ -67,8 +77,16 @@ def method(t, s, own, config):
   return 'blockwise' if t > 1 and min(t, s) >= LONG else 'dense'
 
 
-def dense(q, k, v, query, key, rule=Rule()):
-  """The reference: all scores at once, [B,K,G,T,S] float32."""
+def dense(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  query: Side,
+  key: Side,
+  rule: Rule = Rule(),
+) -> jax.Array:
+  """The reference, with arguments and output as in `attend`: all scores are computed at
+  once, float32 [B,K,G,T,S]."""
   b, t, n, h = q.shape
   q = q.reshape(b, t, k.shape[2], -1, h)
   scores = jnp.einsum('BTKGH,BSKH->BKGTS', q, k, preferred_element_type=jnp.float32)

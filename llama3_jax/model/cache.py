@@ -5,12 +5,13 @@ import jax.numpy as jnp
 from flax import struct
 
 from llama3_jax import axes
+from llama3_jax.config import ModelConfig
 
 
 @struct.dataclass
 class Cache:
-  """k, v [L,B,S,K,H]; what stands in each slot: position, segment int32 [B,S]; the
-  number of slots in use, int32 [B]. Segment 0 marks an empty slot."""
+  """k, v [L,B,S,K,H]; position and segment of the token in each slot, int32 [B,S];
+  length: number of slots in use, int32 [B]. Segment 0 marks an empty slot."""
 
   k: jax.Array
   v: jax.Array
@@ -19,8 +20,13 @@ class Cache:
   length: jax.Array
 
 
-def create(config, batch, size, dtype=None):
-  """Empty cache for `batch` rows of `size` slots."""
+def create(
+  config: ModelConfig,
+  batch: int,
+  size: int,
+  dtype: jax.typing.DTypeLike | None = None,
+) -> Cache:
+  """Empty cache for `batch` rows of `size` slots; `dtype` None: that of the config."""
   c = config
   shape = (c.n_layers, batch, size, c.n_kv_heads, c.d_head)
   dtype = dtype or c.dtype
@@ -34,10 +40,10 @@ def create(config, batch, size, dtype=None):
   )
 
 
-def write(slots, values, start):
-  """`slots` [B,S,...] with `values` [B,T,...] put at slots start[b] + t of each row.
+def write(slots: jax.Array, values: jax.Array, start: jax.Array) -> jax.Array:
+  """`slots` [B,S,...] with `values` [B,T,...] written at start[b] + t of each row.
 
-  What would fall beyond S is dropped.
+  start: int32 [B]. Values beyond slot S are dropped.
   """
   tail = 'KH'[: slots.ndim - 2]
   return axes.local(_write, ('BS' + tail, 'B_' + tail, 'B'), 'BS' + tail)(
@@ -51,9 +57,12 @@ def _write(slots, values, start):
   return slots.at[rows, columns].set(values, mode='drop')
 
 
-def advance(cache, position, segment):
-  """Cache whose slots know the new tokens; right padding (segment 0) is overwritten
-  by the next write because `length` counts real tokens only."""
+def advance(cache: Cache, position: jax.Array, segment: jax.Array) -> Cache:
+  """Cache with the position and segment (int32 [B,T]) of new tokens in their slots.
+
+  Right padding (segment 0) is overwritten by the next write, because `length` counts
+  real tokens only.
+  """
   n = jnp.sum(segment > 0, axis=1, dtype=jnp.int32)
   return cache.replace(
     position=write(cache.position, position, cache.length),
@@ -62,8 +71,8 @@ def advance(cache, position, segment):
   )
 
 
-def repeat(cache, k):
-  """Every row `k` times: K samples of a prompt share one prefill (section 4.2.2)."""
+def repeat(cache: Cache, k: int) -> Cache:
+  """Cache with every row `k` times: K samples of a prompt share a prefill (4.2.2)."""
 
   def rows(x, dims):  # jnp.repeat does not work along a sharded dim
     axis = dims.index('B')

@@ -1,7 +1,7 @@
 """Weights in and out: Meta, Hugging Face, GGUF and npz checkpoints (3.2).
 
-Nothing is read before it is needed and nothing is kept: a conversion from file to
-file holds one tensor at a time, whatever the size of the model.
+A tensor is read when it is needed and then dropped: a conversion from file to file
+holds one tensor at a time, whatever the size of the model.
 """
 
 import dataclasses
@@ -9,7 +9,6 @@ import math
 import os
 import pathlib
 import shutil
-from typing import Any
 
 import jax
 import numpy as np
@@ -38,7 +37,7 @@ def open_checkpoint(
   Args:
     path: a folder (Meta, Hugging Face) or a file (.gguf, .npz with Meta's names).
     form: 'auto', 'meta', 'hf', 'gguf' or 'npz'.
-    params_json: Meta's params.json, if it does not lie beside the weights.
+    params_json: Meta's params.json, if it is not beside the weights.
 
   Raises:
     UserError: missing file; a tensor that is missing, unexpected or of a wrong
@@ -60,7 +59,7 @@ def open_checkpoint(
 
 
 def detect(path: str) -> str:
-  """Format of a checkpoint by the files that it has."""
+  """Format of a checkpoint, by the names of its files."""
   p = pathlib.Path(path)
   if p.suffix in ('.gguf', '.npz'):
     return p.suffix[1:]
@@ -74,7 +73,7 @@ def detect(path: str) -> str:
 
 
 def from_params(params: llama.Params, config: ModelConfig) -> Weights:
-  """Weights of parameters that are in memory; each leaf is fetched when written."""
+  """Weights of parameters in memory; a leaf is fetched when it is written."""
 
   def tensor(leaf, layer):
     x = _leaf(params, leaf)
@@ -151,7 +150,7 @@ def write(
   shard_bytes: int = SHARD_BYTES,
   tokenizer: Tokenizer | None = None,
   length: int = 0,
-) -> dict[str, Any]:
+) -> dict[str, int]:
   """Writes a checkpoint folder, complete or not at all.
 
   Peak memory: the largest tensor and, of one tensor at a time, the part that is being
@@ -163,9 +162,8 @@ def write(
     form: 'meta' or 'hf'.
     dtype: of the tensors: 'bfloat16', 'float16', 'float32'; None keeps each.
     shards: tensor-parallel files of the Meta format.
-    shard_bytes: size of a file of the Hugging Face format, from which on a new
-      one is begun.
-    tokenizer: whose ids the model reads; its files are written too.
+    shard_bytes: largest size of a file of the Hugging Face format.
+    tokenizer: that of the model; its files are written too.
     length: of the rows the model was trained on, tokens; 0 if unknown.
 
   Returns:
@@ -200,7 +198,7 @@ def write(
 
 
 def _writable(weights, path, form):
-  """UserError where the model or the target is none that can be written."""
+  """Raises UserError where the model or the target cannot be written."""
   if form not in ('meta', 'hf'):
     raise UserError(f'target_format={form}: use meta or hf')
   if weights.config.window:
@@ -220,7 +218,7 @@ def _cast(weights: Weights, dtype: str) -> Weights:
 
   def cast(key, t):
     name = key[0] if key[1] is None else f'{key[0]} of layer {key[1]}'
-    name = name if t.file == key[0] else f'{t.file}: {name}'  # or in memory
+    name = name if t.file == key[0] else f'{t.file}: {name}'  # else it is in memory
     return t.map(lambda x: _cast_one(x, kind, name), t.shape, kind)
 
   tensors = {key: cast(key, t) for key, t in weights.tensors.items()}
@@ -228,7 +226,7 @@ def _cast(weights: Weights, dtype: str) -> Weights:
 
 
 def _cast_one(x: np.ndarray, kind: np.dtype, name: str) -> np.ndarray:
-  """`x` as `kind`; UserError where a number of it is too large for that."""
+  """`x` as `kind`; UserError where a number is too large for `kind`."""
   with np.errstate(over='ignore'):
     y = x.astype(kind, copy=False)
   if kind.itemsize == x.dtype.itemsize == 4 or kind == x.dtype:
@@ -245,6 +243,6 @@ def _cast_one(x: np.ndarray, kind: np.dtype, name: str) -> np.ndarray:
   return y
 
 
-def _leaf(params: llama.Params, leaf: str) -> Any:
+def _leaf(params: llama.Params, leaf: str) -> jax.Array:
   owner = params.layers if leaf.startswith('layers.') else params
   return getattr(owner, leaf.removeprefix('layers.'))

@@ -1,20 +1,24 @@
-"""What enters the decoder: tokens looked up, or hidden states in their place (7, 8)."""
+"""Inputs of the decoder: embedded tokens, or hidden states in their place (7, 8)."""
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from llama3_jax import axes
+from llama3_jax.config import ModelConfig
 from llama3_jax.model import linear
+from llama3_jax.model.cache import Cache
 
 
 @struct.dataclass
 class Splice:
-  """Hidden states in the place of looked-up tokens, e.g. of an encoder of speech.
+  """Hidden states in the place of token embeddings, e.g. of an encoder of speech.
 
-  hidden [B,S,D], at bool [B,S]: by column of the row (with a cache: by slot); where
-  `at` holds, the token does not count. extra [E,D]: rows of special tokens that the
-  vocabulary lacks; they have the ids from vocab_size on, and no logits.
+  Attributes:
+    hidden: [B,S,D], by column of the row (with a cache: by slot).
+    at: bool [B,S]; where it is True, `hidden` replaces the embedding of the token.
+    extra: [E,D], embeddings of special tokens that the vocabulary lacks; their ids
+      start at vocab_size, and they have no logits.
   """
 
   hidden: jax.Array | None = None
@@ -22,18 +26,30 @@ class Splice:
   extra: jax.Array | None = None
 
 
-def stream(x, cache):
-  """Letters of the residual stream: in training its rows are also cut over `tensor`,
-  so that norms and saved inputs are not repeated there (section 3.3.2)."""
+def stream(x: jax.Array, cache: object) -> str:
+  """Letters of the residual stream of `x` [B,T,...]; `cache` is None in training.
+
+  In training its rows are also cut over `tensor`, so that norms and saved inputs are
+  not repeated there (section 3.3.2).
+  """
   parts = axes.parts('U')
   return 'BUD' if cache is None and x.shape[1] % parts == 0 else 'BTD'
 
 
-def embed(params, tokens, config, cache=None, splice=None):
-  """Embeddings [B,T,D] in the compute dtype, laid out as the residual stream."""
-  place = stream(tokens, cache)
+def embed(
+  params: object,
+  tokens: jax.Array,
+  config: ModelConfig,
+  cache: Cache | None = None,
+  splice: Splice | None = None,
+) -> jax.Array:
+  """Embeddings [B,T,D] in the compute dtype, laid out as the residual stream.
+
+  Args: params: llama.Params, or another struct with `embed`; tokens int32 [B,T].
+  """
+  letters = stream(tokens, cache)
   if splice is None:
-    return axes.shard(_look_up(params.embed, tokens, config, place), place)
+    return axes.shard(_look_up(params.embed, tokens, config, letters), letters)
   known = jnp.minimum(tokens, config.vocab_size - 1)
   x = axes.shard(_look_up(params.embed, known, config, 'BTD'), 'BTD')
   if splice.extra is not None:
@@ -46,11 +62,11 @@ def embed(params, tokens, config, cache=None, splice=None):
     start = None if cache is None else cache.length
     hidden, at = _columns(splice, tokens.shape[1], start)
     x = jnp.where(at[..., None], hidden.astype(x.dtype), x)
-  return axes.shard(x, place)
+  return axes.shard(x, letters)
 
 
 def _columns(splice, length, start):
-  """hidden [B,T,D] and at [B,T] of the columns that the tokens stand in."""
+  """hidden [B,T,D] and at [B,T] in the columns of the tokens."""
   if start is None:
     return axes.shard(splice.hidden, 'BTD'), axes.shard(splice.at, 'BT')
 
@@ -68,10 +84,10 @@ def _columns(splice, length, start):
   return axes.shard(hidden, 'BTD'), axes.shard(at, 'BT')
 
 
-def _look_up(table, tokens, config, place):
+def _look_up(table, tokens, config, letters):
   if config.embedding == 'onehot':
     hot = jax.nn.one_hot(tokens, config.vocab_size, dtype=config.dtype)
-    return linear.einsum('BTV,VD->BTD', axes.shard(hot, 'BTV'), table, place=place)
+    return linear.einsum('BTV,VD->BTD', axes.shard(hot, 'BTV'), table, place=letters)
   table = axes.shard(table.astype(config.dtype), 'VD', gathered=True)
   if axes.mesh() is None:
     return table[tokens]
@@ -84,7 +100,7 @@ def _look_up(table, tokens, config, place):
 def _own_rows(table, tokens):
   """[1,B,T,D]: rows of one device's part of the vocabulary; zeros for other tokens.
 
-  XLA of jax 0.12 aborts where it is to divide this look-up itself inside a pipeline.
+  XLA of jax 0.12 aborts when it partitions this look-up itself inside a pipeline.
   """
   row = tokens - axes.device_index('V') * len(table)
   row = jnp.where((row >= 0) & (row < len(table)), row, len(table))

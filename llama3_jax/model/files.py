@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from collections.abc import Mapping
+from typing import Self
 
 import ml_dtypes
 import numpy as np
@@ -25,13 +26,13 @@ HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """A tensor that is not yet read.
+  """A tensor that is read on demand.
 
   Attributes:
     shape: its shape.
     dtype: its dtype.
-    file: where it is, for messages.
-    read: reads it; what it returns belongs to the caller.
+    file: its file, for error messages.
+    read: reads it; the caller may change the returned array.
   """
 
   shape: tuple[int, ...]
@@ -44,8 +45,8 @@ class Tensor:
     function: Callable[[np.ndarray], np.ndarray],
     shape: tuple[int, ...],
     dtype: np.dtype | None = None,
-  ) -> 'Tensor':
-    """The tensor that `function` makes of this one when it is read."""
+  ) -> Self:
+    """The tensor that `function` computes from this one when it is read."""
     dtype = np.dtype(dtype or self.dtype)
     return Tensor(shape, dtype, self.file, lambda: function(self.read()))
 
@@ -68,20 +69,20 @@ def read_at(
 
 
 def short(error: Exception) -> str:
-  """What an error says, as a part of one line."""
+  """The message of an error, shortened to a part of one line."""
   return ' '.join(str(error).split())[:200]
 
 
 def raw(x: np.ndarray) -> memoryview:
-  """The bytes of a tensor in row order; copies only if they lie otherwise."""
+  """The bytes of a tensor in row order; copies only another layout."""
   return np.ascontiguousarray(x).reshape(-1).view(np.uint8).data
 
 
 def open_safetensors(path: str) -> dict[str, Tensor]:
-  """Tensors of one safetensors file by name; the header obeys the format's rules.
+  """Tensors of one safetensors file by name; the header is checked.
 
-  Tensors lie one after the other without gap or overlap and fill the file, so that no
-  byte is read as something else than it was written as.
+  Tensors must follow each other without gap or overlap and fill the file, so that no
+  byte is read as part of another tensor than it was written for.
   """
   header, start = _header(path)
   tensors, ends = {}, {}
@@ -106,7 +107,7 @@ def open_safetensors(path: str) -> dict[str, Tensor]:
 
 
 def _header(path: str):
-  """(entries by name, where the data begins) of a safetensors file."""
+  """(entries by name, offset of the data) of a safetensors file."""
   try:
     size = os.path.getsize(path)
     with open(path, 'rb') as file:
@@ -125,11 +126,11 @@ def _header(path: str):
 
 
 def _once(pairs):
-  """An object of JSON whose every name stands once."""
-  found = dict(pairs)
-  if len(found) != len(pairs):
-    raise ValueError('a name stands twice')
-  return found
+  """A JSON object; ValueError if a name occurs twice."""
+  fields = dict(pairs)
+  if len(fields) != len(pairs):
+    raise ValueError('a name occurs twice')
+  return fields
 
 
 def _entry(path: str, name: str, entry, start: int) -> tuple[Tensor, int, int]:
@@ -165,9 +166,9 @@ def _entry(path: str, name: str, entry, start: int) -> tuple[Tensor, int, int]:
 
 
 def write_safetensors(path: str, tensors: Mapping[str, Tensor]) -> None:
-  """Writes one safetensors file, each tensor read when its turn comes.
+  """Writes one safetensors file, reading one tensor at a time.
 
-  The library's own writer takes all of them at once.
+  The library's own writer needs all of them in memory.
   """
   names = {dtype: name for name, dtype in DTYPES.items()}
   header, offset = {'__metadata__': {'format': 'pt'}}, 0
@@ -202,7 +203,7 @@ def open_npz(path: str) -> dict[str, Tensor]:
         tensors[name] = Tensor(shape, dtype, path, _npz_reader(path, name, dtype))
   except UserError:
     raise
-  except Exception as error:  # zipfile and numpy raise many kinds on a harmed file
+  except Exception as error:  # zipfile and numpy raise many kinds for a damaged file
     raise UserError(f'{path}: not a whole npz archive ({short(error)})')
   return tensors
 

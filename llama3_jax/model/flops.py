@@ -6,6 +6,7 @@ import time
 import jax
 import jax.numpy as jnp
 
+from llama3_jax.config import ModelConfig
 from llama3_jax.kernels.rule import Rule
 from llama3_jax.model import llama
 
@@ -22,10 +23,10 @@ PEAK = {
 FORMULA = 'MFU = tokens/s x (6 x matmul parameters + 12 L N H seen) / (devices x peak)'
 
 
-def per_token(config, length):
+def per_token(config: ModelConfig, length: int) -> float:
   """Forward + backward FLOPs a token of a row of `length` tokens.
 
-  6 for every parameter in a matrix product (the embedding look-up is none), and for
+  6 for every parameter in a matrix product (the embedding look-up is not one), and for
   attention 12 L N H times the keys a query sees: half of the row, less with a window.
   """
   c = config
@@ -38,13 +39,13 @@ def per_token(config, length):
 CONVENTIONS = ('6nd', '6nd_non_embedding', 'exact')
 
 
-def non_embedding(config):
-  """Parameters outside the embedding and the head (405B: 401.65e9)."""
+def non_embedding(config: ModelConfig) -> int:
+  """Number of parameters outside the embedding and the head (405B: 401.65e9)."""
   tables = 1 if config.tie_embeddings else 2
   return llama.count(config) - tables * config.vocab_size * config.d_model
 
 
-def training(config, length, convention='exact'):
+def training(config: ModelConfig, length: int, convention: str = 'exact') -> float:
   """FLOPs of a training token under one of CONVENTIONS (section 3.2.1).
 
   The paper does not say how it counts: 6 for every parameter, 6 for those outside
@@ -56,8 +57,8 @@ def training(config, length, convention='exact'):
 
 
 @functools.cache
-def peak():
-  """(FLOP/s of one device, where the figure is from); a CPU is measured, once."""
+def peak() -> tuple[float, str]:
+  """(FLOP/s of one device, source of the figure); a device not in PEAK is measured."""
   kind = jax.devices()[0].device_kind
   for name in sorted(PEAK, key=len, reverse=True):
     if kind.startswith(name):

@@ -1,4 +1,4 @@
-"""What checkpoint formats share: names, layouts, checks.
+"""Names, layouts and checks that the checkpoint formats share.
 
 In files a weight is [outputs, inputs]; ours is inputs first, with heads split. Meta
 and GGUF pair channels (2i, 2i+1) for RoPE; Hugging Face and we pair (i, i + H/2).
@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Callable
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,14 @@ from llama3_jax.model.files import Tensor
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-  """Tensor names by our leaf; `{}` is the layer. `ignored` are derived tables."""
+  """Tensor names by our leaf; `{}` is the number of the layer.
+
+  Attributes:
+    name: of the format.
+    interleaved: whether RoPE pairs channels (2i, 2i+1).
+    names: {our leaf: tensor name}.
+    ignored: endings of the names of derived tables, which are not read.
+  """
 
   name: str
   interleaved: bool
@@ -34,7 +40,7 @@ class Format:
   ignored: tuple[str, ...]
 
 
-MAX_SIZE = 2**24  # of a dim or a count: beyond any model, short of any memory
+MAX_SIZE = 2**24  # of a dim or a count; larger than in any model
 
 LEAVES = (
   'embed',
@@ -54,7 +60,7 @@ LEAVES = (
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-  """A model that is not yet read: (leaf, layer) -> tensor in our shape (no L)."""
+  """A model that is read on demand: {(leaf, layer): tensor in our shape, without L}."""
 
   config: ModelConfig
   tensors: Mapping[tuple[str, int | None], Tensor]
@@ -70,11 +76,12 @@ def leaves(config: ModelConfig) -> list[tuple[str, int | None]]:
 
 
 def tensor_name(form: Format, leaf: str, layer: int | None) -> str:
+  """Name of a leaf of one layer in the files of a format."""
   return form.names[leaf].format(layer)
 
 
 def leaf_of(form: Format, name: str) -> str | None:
-  """Our leaf of a file's tensor, of whatever layer; None if it is not one."""
+  """Our leaf of a file's tensor, of any layer; None if there is none."""
   pattern = re.sub(r'\.\d+\.', '.{}.', name, count=1)
   return next((leaf for leaf, n in form.names.items() if n == pattern), None)
 
@@ -90,6 +97,7 @@ def letters(config: ModelConfig, leaf: str) -> str:
 
 
 def our_shape(config: ModelConfig, leaf: str) -> tuple[int, ...]:
+  """Shape of one layer's leaf."""
   return parameters.shape(letters(config, leaf), config.sizes)
 
 
@@ -126,7 +134,7 @@ def to_file(x: np.ndarray, form: Format, leaf: str, config: ModelConfig) -> np.n
 
 
 def _inputs(leaf: str) -> int:
-  """How many of our leading dims are a weight's inputs."""
+  """Number of our leading dims that are inputs of the weight."""
   return 2 if leaf == 'layers.wo' else 1
 
 
@@ -134,12 +142,12 @@ def collect(
   config: ModelConfig, found: Mapping[str, Tensor], form: Format, path: str
 ) -> Weights:
   """Checks every name and shape of a checkpoint and maps it to our leaves."""
-  tensors, wanted = {}, {}
+  tensors, expected = {}, {}
   if not all(map(str.isprintable, found)):
     raise UserError(f'{path}: a tensor has a name that is not text; it is corrupt')
   for leaf, layer in leaves(config):
-    wanted[tensor_name(form, leaf, layer)] = leaf, layer
-  for name, key in wanted.items():
+    expected[tensor_name(form, leaf, layer)] = leaf, layer
+  for name, key in expected.items():
     if name not in found:
       raise UserError(f'{path}: tensor {name} is missing')
     shape = file_shape(config, key[0])
@@ -151,45 +159,50 @@ def collect(
     tensors[key] = ours(found[name], form, key[0], config)
   tied = tensor_name(form, 'head', None) if config.tie_embeddings else None
   for name in found:
-    if name not in wanted and name != tied and not name.endswith(form.ignored):
+    if name not in expected and name != tied and not name.endswith(form.ignored):
       raise UserError(f'{found[name].file}: tensor {name} is not part of a Llama model')
-  # Computed in bfloat16 if that is what it was trained in.
+  # A checkpoint of 16 bits was trained in bfloat16, and is computed in it.
   half = tensors['embed', None].dtype.itemsize == 2
   config = dataclasses.replace(config, dtype='bfloat16' if half else 'float32')
   return Weights(config, tensors)
 
 
 def ours(t: Tensor, form: Format, leaf: str, config: ModelConfig) -> Tensor:
+  """A file's tensor as our leaf, converted when it is read."""
   shape = our_shape(config, leaf)
   return t.map(lambda x: from_file(x, form, leaf, config), shape)
 
 
 def theirs(weights: Weights, form: Format, key: tuple[str, int | None]) -> Tensor:
+  """The inverse of `ours`: the tensor of (leaf, layer) as it is in files."""
   config, leaf = weights.config, key[0]
   shape = file_shape(config, leaf)
   return weights.tensors[key].map(lambda x: to_file(x, form, leaf, config), shape)
 
 
 def digest(t: Tensor) -> bytes:
-  """sha256 of a tensor's bytes; it is in memory meanwhile."""
+  """sha256 of a tensor's bytes; the whole tensor is read into memory."""
   return hashlib.sha256(files.raw(t.read())).digest()
 
 
-class Fields:
-  """The values of a JSON object, each of the type and range that it must have.
+Values = Mapping[str, object]  # of a JSON object
 
-  A fault is a ValueError that names the key, which `read_config` makes a UserError.
+
+class Fields:
+  """The values of a JSON object, checked for type and range.
+
+  A fault is a ValueError that names the key; `read_config` turns it into a UserError.
   A missing or null value is the default, where there is one.
   """
 
-  def __init__(self, values: Mapping[str, Any]):
+  def __init__(self, values: Values) -> None:
     self.values = values
 
   def size(self, key: str, default: int | None = None) -> int:
-    """A whole number of 1 or more that an array may have as a dim."""
+    """A whole number from 1 to MAX_SIZE, such as a dim of an array."""
     value = self._get(key, default)
     if type(value) is float and value == int(min(max(value, 0), MAX_SIZE)):
-      value = int(value)  # as some writers put it
+      value = int(value)  # some writers write 1.0
     if type(value) is not int or not 1 <= value <= MAX_SIZE:
       self._refuse(key, value, f'a whole number from 1 to {MAX_SIZE}')
     return value
@@ -202,13 +215,14 @@ class Fields:
     return float(value)
 
   def flag(self, key: str, default: bool) -> bool:
+    """True or false."""
     value = self._get(key, default)
     if not isinstance(value, bool):
       self._refuse(key, value, 'true or false')
     return value
 
-  def object(self, *keys: str) -> Mapping[str, Any]:
-    """The first of `keys` that is there; an empty object if none is."""
+  def object(self, *keys: str) -> Values:
+    """The first object of `keys` that is not empty; an empty one if all are."""
     for key in keys:
       value = self.values.get(key)
       if value is not None and not isinstance(value, dict):
@@ -223,11 +237,12 @@ class Fields:
       raise KeyError(key)
     return default if value is None else value
 
-  def _refuse(self, key, value, wanted):
-    raise ValueError(f'{key} is {str(value)[:60]!r}; it must be {wanted}')
+  def _refuse(self, key, value, expected):
+    raise ValueError(f'{key} is {str(value)[:60]!r}; it must be {expected}')
 
 
-def read_json(path: str) -> dict[str, Any]:
+def read_json(path: str) -> dict[str, object]:
+  """The JSON object in a file; UserError where there is none."""
   try:
     values = base_files.read_json(path)
   except RecursionError:
@@ -238,22 +253,24 @@ def read_json(path: str) -> dict[str, Any]:
 
 
 def read_config(path: str, read: Callable[[], ModelConfig]) -> ModelConfig:
-  """A ModelConfig from a JSON file, with its faults named."""
+  """The ModelConfig that `read` returns; a fault is a UserError that names `path`."""
   try:
     return configuration.checked(read())
   except KeyError as error:
     raise UserError(f'{path}: field {error} is missing')
   except (TypeError, ValueError, ArithmeticError, UserError) as error:
-    told = str(error)
-    raise UserError(told if path in told else f'{path}: {told}')
+    message = str(error)
+    raise UserError(message if path in message else f'{path}: {message}')
 
 
-def without(values: Mapping[str, Any], path: str, plain: Mapping[str, Any]) -> None:
-  """UserError for the first field of `plain` that has another value than it names, the
-  one with which the model is Llama 3's; null is as good."""
-  for field, wanted in plain.items():
+def without(values: Values, path: str, plain: Values) -> None:
+  """Raises UserError for the first field whose value is not that of `plain`, or null.
+
+  `plain` has the values of fields with which a model is Llama 3's.
+  """
+  for field, expected in plain.items():
     value = values.get(field)
-    if value is not None and value != wanted:
+    if value is not None and value != expected:
       raise UserError(
-        f'{path}: {field} is {str(value)[:60]!r}; only {wanted!r} is read'
+        f'{path}: {field} is {str(value)[:60]!r}; only {expected!r} is read'
       )

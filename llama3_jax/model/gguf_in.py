@@ -1,7 +1,5 @@
 """GGUF checkpoints, read and dequantised tensor by tensor."""
 
-from typing import Any
-
 import gguf
 import numpy as np
 
@@ -53,7 +51,7 @@ def open_checkpoint(path: str) -> Weights:
 
 
 def _tensor(path: str, t: gguf.ReaderTensor) -> files.Tensor:
-  shape = tuple(int(n) for n in reversed(t.shape))  # GGUF counts from the inside
+  shape = tuple(int(n) for n in reversed(t.shape))  # GGUF lists the innermost dim first
   kind, offset, stored = t.tensor_type, t.data_offset, t.data
   if kind in PLAIN:
     dtype = PLAIN[kind]
@@ -69,26 +67,26 @@ def _tensor(path: str, t: gguf.ReaderTensor) -> files.Tensor:
   return files.Tensor(shape, np.dtype(np.float32), path, read)
 
 
-def _config(values: dict[str, Any], tensors, path: str) -> ModelConfig:
+def _config(values: dict[str, object], tensors, path: str) -> ModelConfig:
   kind = values.get('general.architecture')
   if kind != 'llama':
     raise UserError(f'{path}: architecture {str(kind)[:60]!r}; only "llama" is read')
   if 'token_embd.weight' not in tensors:
     raise UserError(f'{path}: tensor token_embd.weight is missing')
-  found = formats.Fields(values)
-  heads = found.size('llama.attention.head_count')
-  width = found.size('llama.embedding_length')
-  d_head = found.size('llama.attention.key_length', width // heads)
-  theta = found.number('llama.rope.freq_base', 10_000.0)
-  eps = found.number('llama.attention.layer_norm_rms_epsilon')
-  _plain_rope(found, d_head, path)
+  checked = formats.Fields(values)
+  heads = checked.size('llama.attention.head_count')
+  width = checked.size('llama.embedding_length')
+  d_head = checked.size('llama.attention.key_length', width // heads)
+  theta = checked.number('llama.rope.freq_base', 10_000.0)
+  eps = checked.number('llama.attention.layer_norm_rms_epsilon')
+  _plain_rope(checked, d_head, path)
   return ModelConfig(
-    n_layers=found.size('llama.block_count'),
+    n_layers=checked.size('llama.block_count'),
     d_model=width,
     n_heads=heads,
-    n_kv_heads=found.size('llama.attention.head_count_kv', heads),
+    n_kv_heads=checked.size('llama.attention.head_count_kv', heads),
     d_head=d_head,
-    d_ff=found.size('llama.feed_forward_length'),
+    d_ff=checked.size('llama.feed_forward_length'),
     vocab_size=tensors['token_embd.weight'].shape[0],
     rope_theta=theta,
     rope_scaling=_scaling(tensors.get('rope_freqs.weight'), d_head, theta),
@@ -97,8 +95,8 @@ def _config(values: dict[str, Any], tensors, path: str) -> ModelConfig:
   )
 
 
-def _plain_rope(found: formats.Fields, d_head: int, path: str) -> None:
-  """UserError for a RoPE that the metadata changes otherwise than Llama 3.1's table."""
+def _plain_rope(checked: formats.Fields, d_head: int, path: str) -> None:
+  """Raises UserError for metadata that changes RoPE in another way than 3.1's table."""
   plain = {
     'llama.rope.scaling.type': ('none',),
     'llama.rope.scaling.factor': (1.0,),
@@ -107,7 +105,7 @@ def _plain_rope(found: formats.Fields, d_head: int, path: str) -> None:
     'llama.rope.dimension_count': (d_head,),
   }
   for key, allowed in plain.items():
-    value = found.values.get(key)
+    value = checked.values.get(key)
     if value is not None and value not in allowed:
       raise UserError(
         f'{path}: {key} is {str(value)[:60]!r}; only {allowed[0]!r} is read'
@@ -115,7 +113,7 @@ def _plain_rope(found: formats.Fields, d_head: int, path: str) -> None:
 
 
 def _scaling(table: files.Tensor | None, d_head: int, theta: float):
-  """Llama 3.1 scaling from GGUF's table of what each RoPE frequency is divided by."""
+  """Llama 3.1 scaling from GGUF's table of divisors of the RoPE frequencies."""
   if table is None:
     return None
   divisors = table.read().astype(np.float64)

@@ -6,7 +6,6 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ LAYOUT = formats.Format(
 )
 
 
-# What else a config.json of Llama says would make another model of it.
+# Fields of config.json and their values in Llama 3; with others it is another model.
 PLAIN = dict(
   model_type='llama',
   hidden_act='silu',
@@ -72,23 +71,24 @@ SCALING = (
 
 
 def open_checkpoint(path: str) -> Weights:
+  """Opens a folder of Hugging Face's files; reads headers only."""
   config_path = os.path.join(path, 'config.json')
   values = formats.read_json(config_path)
   config = formats.read_config(
     config_path, lambda: read_config_json(values, config_path)
   )
   index = os.path.join(path, 'model.safetensors.index.json')
-  found = {}
+  tensors = {}
   if os.path.exists(index):
     for file in _files(index):
       full = os.path.join(path, file)
       if not os.path.exists(full):
         raise UserError(f'{full} is missing, though {index} names it')
-      found |= files.open_safetensors(full)
+      tensors |= files.open_safetensors(full)
   else:
     for full in sorted(pathlib.Path(path).glob('*.safetensors')):
-      found |= files.open_safetensors(str(full))
-  return formats.collect(_untied(config, found, path), found, LAYOUT, path)
+      tensors |= files.open_safetensors(str(full))
+  return formats.collect(_untied(config, tensors, path), tensors, LAYOUT, path)
 
 
 def _files(index: str) -> list[str]:
@@ -106,9 +106,11 @@ def _files(index: str) -> list[str]:
   return sorted(set(names.values()))
 
 
-def _untied(config: ModelConfig, found: Mapping[str, Tensor], path: str) -> ModelConfig:
+def _untied(
+  config: ModelConfig, tensors: Mapping[str, Tensor], path: str
+) -> ModelConfig:
   """`config` without tying when the folder has a head that is not the embedding."""
-  embed, head = (found.get(LAYOUT.names[leaf]) for leaf in ('embed', 'head'))
+  embed, head = (tensors.get(LAYOUT.names[leaf]) for leaf in ('embed', 'head'))
   if not config.tie_embeddings or embed is None or head is None:
     return config
   if head.shape == embed.shape and formats.digest(head) == formats.digest(embed):
@@ -131,8 +133,14 @@ def write(
   """Writes safetensors files, their index, the configs and the tokenizer's files.
 
   Args:
-    tokenizer: whose ids the model reads, if it is known.
+    weights: the model.
+    path: an existing folder.
+    shard_bytes: largest size of a file.
+    tokenizer: that of the model, if it is known.
     length: of the rows the model was trained on, tokens; 0 if unknown.
+
+  Returns:
+    {tensor name: tensor} of each file.
   """
   c = weights.config
   if c.d_model % c.n_heads:
@@ -160,10 +168,12 @@ def write(
     total = sum(
       math.prod(t.shape) * t.dtype.itemsize for g in groups for t in g.values()
     )
-    places = {tensor: name for name, group in zip(names, groups) for tensor in group}
+    weight_map = {
+      tensor: name for name, group in zip(names, groups) for tensor in group
+    }
     processes.write_json(
       os.path.join(path, 'model.safetensors.index.json'),
-      {'metadata': {'total_size': total}, 'weight_map': places},
+      {'metadata': {'total_size': total}, 'weight_map': weight_map},
     )
   dtype = weights.tensors['embed', None].dtype
   values = config_json(c, dtype, tokenizer, length)
@@ -176,7 +186,7 @@ def write(
   return groups
 
 
-def read_config_json(values: Mapping[str, Any], path: str) -> ModelConfig:
+def read_config_json(values: Mapping[str, object], path: str) -> ModelConfig:
   """ModelConfig of Hugging Face's config.json; UserError if it is another model."""
   formats.without(values, path, PLAIN)
   checked = formats.Fields(values)
@@ -199,13 +209,13 @@ def read_config_json(values: Mapping[str, Any], path: str) -> ModelConfig:
 
 
 def _rope(values: formats.Fields, path: str) -> formats.Fields:
-  """What config.json says of RoPE, one of the kinds that are read; UserError else."""
+  """The RoPE fields of config.json; UserError for a kind that is not supported."""
   given = {}
   for name in ('rope_parameters', 'rope_scaling'):
-    found = dict(values.object(name))
-    for key in [k for k in found if k in given and found[k] != given[k]]:
+    section = dict(values.object(name))
+    for key in [k for k in section if k in given and section[k] != given[k]]:
       raise UserError(f'{path}: rope_parameters and rope_scaling differ in {key}')
-    given |= found
+    given |= section
   kind = given.pop('rope_type', given.pop('type', None))
   if kind not in (None, 'default', 'llama3'):
     raise UserError(f'{path}: RoPE scaling {kind!r}; only "llama3" and none are read')
@@ -217,8 +227,8 @@ def _rope(values: formats.Fields, path: str) -> formats.Fields:
   }
   if unknown := sorted(set(given) - known):
     raise UserError(
-      f'{path}: {unknown[0]} in what it says of RoPE, of rope_type {kind!r}: no such '
-      'RoPE is read'
+      f'{path}: {unknown[0]} is not a field of RoPE with rope_type {kind!r}: '
+      'such a RoPE is not supported'
     )
   return formats.Fields({**given, 'scaled': kind == 'llama3'})
 
@@ -233,10 +243,10 @@ def _scaling(rope: formats.Fields) -> RopeScaling:
 
 
 def positions(config: ModelConfig, length: int) -> int:
-  """The longest text a model is for, tokens.
+  """Longest text of a model, tokens.
 
-  RoPE scaling lengthens what was trained before it, up to its `original`; the length
-  of a run that trained with it stands by itself. Where no run says a length, the
+  RoPE scaling extends the length trained before it, up to its `original`; the length of
+  a run that trained with scaling counts as it is. Without the length of a run, the
   released models with scaling are known to have been trained on 131,072.
   """
   s = config.rope_scaling
@@ -248,8 +258,10 @@ def positions(config: ModelConfig, length: int) -> int:
   return 131_072 if released else int(s.original * s.factor)
 
 
-def special_ids(config: ModelConfig, tokenizer: Tokenizer | None):
-  """(begin of text, the ids that end a generation), or (None, None) if unknown."""
+def special_ids(
+  config: ModelConfig, tokenizer: Tokenizer | None
+) -> tuple[int | None, list[int] | None]:
+  """(begin of text, ids that end a generation), or (None, None) if unknown."""
   if tokenizer is not None:
     return tokenizer.bos, list(tokenizer.stop_ids)
   if config.vocab_size == 128_256:  # the released vocabulary, known by its size
@@ -262,8 +274,8 @@ def config_json(
   dtype: np.dtype,
   tokenizer: Tokenizer | None = None,
   length: int = 0,
-) -> dict[str, Any]:
-  """Hugging Face's config.json, in the fields that all its versions read."""
+) -> dict[str, object]:
+  """Hugging Face's config.json, with the fields that all its versions read."""
   bos, stops = special_ids(config, tokenizer)
   values = dict(
     architectures=['LlamaForCausalLM'],

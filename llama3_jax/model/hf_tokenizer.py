@@ -1,4 +1,4 @@
-"""A tokenizer as Hugging Face's files: the same ids with `transformers` (3.2)."""
+"""A tokenizer as Hugging Face's files; `transformers` gives the same ids (3.2)."""
 
 import os
 from collections.abc import Mapping
@@ -28,47 +28,47 @@ def write(tokenizer: Tokenizer, path: str, length: int) -> None:
 
 
 def library(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
-  """The tokenizer of the `tokenizers` library; begin_of_text before every text."""
+  """A tokenizer of the `tokenizers` library; it puts begin_of_text before each text."""
   pre = tokenizers.pre_tokenizers
   ranks = vocabulary.parse(tokenizer.content, 'tokenizer.model')
-  shown = {b: c for c, b in vocabulary.byte_characters().items()}
-  text = lambda token: ''.join(shown[b] for b in token)
+  characters = {b: c for c, b in vocabulary.byte_characters().items()}
+  text = lambda token: ''.join(characters[b] for b in token)
   vocab = {text(token): rank for token, rank in ranks.items()}
   pairs = [(text(a), text(b)) for a, b in merges(ranks)]
-  # A piece that is a token is one, whether or not merges lead to it: as in tiktoken.
-  made = tokenizers.Tokenizer(
+  # As in tiktoken, a piece that is a token stays whole even if no merges lead to it.
+  converted = tokenizers.Tokenizer(
     tokenizers.models.BPE(vocab=vocab, merges=pairs, ignore_merges=True)
   )
   split = pre.Split(tokenizers.Regex(vocabulary.PATTERN), 'isolated')
   level = pre.ByteLevel(add_prefix_space=False, use_regex=False)
-  made.pre_tokenizer = pre.Sequence([split, level])
-  made.decoder = tokenizers.decoders.ByteLevel()
+  converted.pre_tokenizer = pre.Sequence([split, level])
+  converted.decoder = tokenizers.decoders.ByteLevel()
   specials = sorted(tokenizer.specials.items(), key=lambda item: item[1])
-  made.add_special_tokens(
+  converted.add_special_tokens(
     [
       tokenizers.AddedToken(name, special=True, normalized=False)
       for name, _ in specials
     ]
   )
   for name, number in specials:
-    if made.token_to_id(name) != number:
+    if converted.token_to_id(name) != number:
       raise UserError(
         f'tokenizer.model holds {name}, a special token, as an ordinary one: '
         'tokenizer.json cannot say that'
       )
-  made.post_processor = tokenizers.processors.TemplateProcessing(
+  converted.post_processor = tokenizers.processors.TemplateProcessing(
     single='<|begin_of_text|> $A',
     pair='<|begin_of_text|> $A <|begin_of_text|> $B',
     special_tokens=[('<|begin_of_text|>', tokenizer.bos)],
   )
-  return made
+  return converted
 
 
 def merges(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
-  """Every pair of tokens that joins to a token, in the order of what they make."""
-  found = []
+  """Every pair of tokens that joins to a token, in the order of the joined tokens."""
+  merged = []
   for token, _ in sorted(ranks.items(), key=lambda item: item[1]):
     cuts = ((token[:i], token[i:]) for i in range(1, len(token)))
     pairs = [(a, b) for a, b in cuts if a in ranks and b in ranks]
-    found += sorted(pairs, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-  return found
+    merged += sorted(pairs, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+  return merged

@@ -13,10 +13,11 @@ from llama3_jax import quant
 
 @struct.dataclass
 class Adapted:
-  """A frozen weight with a low-rank one beside it: w + scale * a b (LoRA).
+  """A frozen weight with a low-rank adapter: w + scale * a b (LoRA).
 
-  a is [O,R] and b [R,O], where O is all that the product takes, or gives, as one dim,
-  cut as D is; without them the weight is only frozen. No gradient of `w` is made.
+  a is [O,R] and b [R,O], where O is all inputs, or all outputs, of the product as one
+  dim, cut as D is; without a and b the weight is only frozen. The gradient of `w` is
+  not computed.
   """
 
   w: jax.Array
@@ -26,21 +27,31 @@ class Adapted:
 
 
 def einsum(
-  expression, x, w, dtype=None, place=None, keep=False, reduce='float32', quant=''
-):
-  """Einsum of an activation with a weight: casts and gathers it, places the result.
+  expression: str,
+  x: jax.Array,
+  w: jax.Array | Adapted,
+  dtype: jax.typing.DTypeLike | None = None,
+  place: str | None = None,
+  keep: bool = False,
+  reduce: str = 'float32',
+  quant: str = '',
+) -> jax.Array:
+  """Einsum of an activation with a weight: casts and gathers it, lays out the result.
 
   The weight is cast to the activation's dtype while it is cut, then gathered over the
   axes of D, so that the gather moves the small dtype.
 
   Args:
+    expression: letters of the dims, such as 'BTD,DF->BTF'.
+    x: the activation.
+    w: the weight, cut as its letters say.
     dtype: of the result; None: as `x`. float32 for logits.
-    place: letters the result is laid out by; those of the expression when None.
+    place: letters of the layout of the result; None: those of the expression.
     keep: whether the gathered weight is kept for the backward pass (the paper's FSDP,
       section 3.3.2); else it is gathered a second time.
-    reduce: dtype in which the weight's gradient is made and summed over devices;
+    reduce: dtype in which the weight's gradient is computed and summed over devices;
       float32 in section 3.3.2.
-    quant: '', or the small type the products run in (quant.py).
+    quant: '', or the small type of the products (quant.py).
   """
   inputs, output = expression.split('->')
   left, right = inputs.split(',')
@@ -52,7 +63,7 @@ def einsum(
   y = _linear(x, axes.shard(full, right), how)
   if not frozen or w.a is None:
     return y
-  # Ranks are small: both factors are gathered, what is between them is cut as rows are.
+  # Ranks are small: both factors are gathered; their product in between is cut by rows.
   summed, given = (''.join(d for d in right if (d in output) == g) for g in (0, 1))
   rows = ''.join(d for d in left if d not in summed)
   sizes = dict(zip(right, full.shape))
@@ -74,7 +85,7 @@ class _How(typing.NamedTuple):
   reduce: str
   quant: str
   kind: str  # dtype of the parameter
-  frozen: bool = False  # its gradient is not made
+  frozen: bool = False  # its gradient is not computed
 
 
 def _dot(inputs, output, x, w, dtype, place, kind, gradient=False):
@@ -83,7 +94,7 @@ def _dot(inputs, output, x, w, dtype, place, kind, gradient=False):
   if kind:
     lay = functools.partial(axes.shard_scale, dims=place)
     return quant.dot(inputs, output, x, w, kind, gradient, where, lay).astype(dtype)
-  # Chips sum in float32 whatever they write; a CPU is twice as fast when it writes it.
+  # Chips sum in float32 for any output dtype; a CPU is twice as fast with float32.
   written = jnp.float32 if axes.platform() == 'cpu' else dtype
   expression = f'{inputs}->{output}'
   y = jnp.einsum(expression, x, w, preferred_element_type=written, **where)
@@ -103,7 +114,7 @@ def _linear_forward(x, w, how):
 
 
 def _linear_backward(how, saved, g):
-  """The gradient of the weight is made in `reduce` and lands sharded as the weight."""
+  """The gradient of the weight is computed in `reduce` and sharded as the weight."""
   inputs, output = how.expression.split('->')
   left, right = inputs.split(',')
   x, w = saved
@@ -120,10 +131,10 @@ def _linear_backward(how, saved, g):
   def weight_gradient(g):
     return _dot(f'{output},{left}', right, g, x, how.reduce, right, how.quant, True)
 
-  # One after the other, so that few whole weights and gradients live at one time: the
+  # One after the other, so that few whole weights and gradients exist at one time: the
   # 405B on 1,024 chips takes 48.6 GiB a chip instead of 50.2 to 51.0. The gathered
-  # weight goes first where it is large; the product that comes last stays free to be
-  # fused with what uses it.
+  # weight is freed first where it is large; the last product may still be fused with
+  # its consumer.
   if 'F' in right:
     dx = input_gradient(g)
     g, dx = jax.lax.optimization_barrier((g, dx))

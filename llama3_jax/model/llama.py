@@ -16,6 +16,7 @@ from llama3_jax import axes
 from llama3_jax import parameters
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
+from llama3_jax.kernels.rule import Side
 from llama3_jax.model import attention
 from llama3_jax.model import cache as kv
 from llama3_jax.model import embedding
@@ -76,34 +77,38 @@ def _build(config, leaf):
   return parameters.build(Params, tied)
 
 
-def init(key, config):
+def init(key: jax.Array, config: ModelConfig) -> Params:
   """Random float32 parameters, laid out over the ambient mesh; call under jit."""
   return _build(config, lambda *a: parameters.init_leaf(key, *a, config.sizes))
 
 
-def dims(config):
-  """The letters of every parameter, in the shape of Params."""
+def dims(config: ModelConfig) -> Params:
+  """Params whose leaves are the letters of each parameter."""
   return _build(config, lambda name, letters, std: letters)
 
 
-def abstract(config, dtype=jnp.float32, mesh=None):
+def abstract(
+  config: ModelConfig,
+  dtype: jax.typing.DTypeLike = jnp.float32,
+  mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None = None,
+) -> Params:
   """Params of jax.ShapeDtypeStruct; with `mesh` each carries its NamedSharding."""
 
   def leaf(name, letters, std):
-    place = mesh and jax.sharding.NamedSharding(mesh, axes.spec(letters))
+    sharding = mesh and jax.sharding.NamedSharding(mesh, axes.spec(letters))
     shape = parameters.shape(letters, config.sizes)
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=place or None)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding or None)
 
   return _build(config, leaf)
 
 
-def count(config):
+def count(config: ModelConfig) -> int:
   """Number of parameters, without allocating any."""
   return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract(config)))
 
 
-def rms_norm(x, scale, eps):
-  """x / rms(x) in float32, cast back, times `scale`."""
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+  """x / rms(x) over the last dim D in float32, cast back, times `scale` [D]."""
   y = x.astype(jnp.float32)
   y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + eps)
   return y.astype(x.dtype) * axes.shard(scale.astype(x.dtype), '_')
@@ -133,8 +138,8 @@ def _queries_keys_values(p, y, config):
 
 
 def _attention(p, x, angles, side, slots, config):
-  """Attention branch. `slots`: this layer's (k, v), the places to write, what stands
-  there; None in training."""
+  """Attention branch. `slots`: this layer's (k, v), the first slot to write, (position,
+  segment) of all slots; None in training."""
   y = axes.shard(rms_norm(x, p.attn_norm, config.norm_eps), 'BTD')
   q, k, v = _queries_keys_values(p, y, config)
   q, k = rope.rotate(q, *angles), rope.rotate(k, *angles)
@@ -156,7 +161,14 @@ def _feed_forward(p, x, config, place='BTD'):
   return _linear('BTF,FD->BTD', jax.nn.silu(gate) * up, p.w_down, config, place)
 
 
-def layer(p, x, angles, side, slots, config):
+def layer(
+  p: Layer,
+  x: jax.Array,
+  angles: tuple[jax.Array, jax.Array],
+  side: Side,
+  slots: tuple | None,
+  config: ModelConfig,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
   """One decoder layer: x [B,T,D] -> x [B,T,D] and the layer's new (k, v) or None."""
   x = checkpoint_name(x, 'input')
   with jax.named_scope('attention'):
@@ -166,11 +178,19 @@ def layer(p, x, angles, side, slots, config):
     return x + _feed_forward(p, x, config, embedding.stream(x, slots)), stored
 
 
-def forward(params, tokens, position, segment, config, cache=None, splice=None):
+def forward(
+  params: Params,
+  tokens: jax.Array,
+  position: jax.Array,
+  segment: jax.Array,
+  config: ModelConfig,
+  cache: kv.Cache | None = None,
+  splice: embedding.Splice | None = None,
+) -> tuple[jax.Array, kv.Cache | None]:
   """Hidden states after the final norm [B,T,D], and the filled cache (or None).
 
-  Args: tokens, position, segment: int32 [B,T]; segment 0 is padding. Position drives
-  RoPE and, inside a segment, causality. With a cache the tokens are appended to it.
+  Args: tokens, position, segment: int32 [B,T]; segment 0 is padding. Position is that
+  of RoPE and, inside a segment, of causality. With a cache the tokens are appended.
   splice: hidden states in the place of tokens (model/embedding.Splice).
   """
   x = embedding.embed(params, tokens, config, cache, splice)
@@ -196,22 +216,22 @@ def forward(params, tokens, position, segment, config, cache=None, splice=None):
   return axes.shard(rms_norm(x, params.norm, config.norm_eps), 'BTD'), cache
 
 
-def head(params):
-  """(the output projection, its letters): the embedding where the two are tied."""
+def head(params: Params) -> tuple[jax.Array, str]:
+  """(output projection, its letters); the embedding [V,D] if tied, else head [D,V]."""
   weight, letters = params.embed, 'VD'
   if params.head is not None:
     weight, letters = params.head, 'DV'
   return axes.shard(weight, letters), letters
 
 
-def logits(params, hidden, config):
+def logits(params: Params, hidden: jax.Array, config: ModelConfig) -> jax.Array:
   """float32 [B,T,V] of hidden states [B,T,D]."""
   weight, letters = head(params)
   return linear.einsum(f'BTD,{letters}->BTV', hidden, weight, dtype=jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames='config')
-def apply(params, tokens, config):
+def apply(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
   """Logits of plain unpacked rows, int32 [B,T] -> float32 [B,T,V]: for notebooks."""
   position = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
   hidden, _ = forward(params, tokens, position, jnp.ones_like(tokens), config)

@@ -6,7 +6,6 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -54,7 +53,7 @@ SPLIT = {
 }
 
 
-# What else a params.json says would make another model of it.
+# Fields of params.json that Llama 3 does not have: with them it is another model.
 PLAIN = dict.fromkeys(
   (
     *('quantization_args', 'lora_args', 'moe_args', 'rope_scaling_factor'),
@@ -64,6 +63,7 @@ PLAIN = dict.fromkeys(
 
 
 def open_checkpoint(path: str, form: str, params_json: str | None) -> Weights:
+  """Opens a folder of .pth files, or an .npz file with Meta's names (form 'npz')."""
   folder = path if form == 'meta' else os.path.dirname(path)
   config_path = params_json or os.path.join(folder, 'params.json')
   if not os.path.exists(config_path):
@@ -79,26 +79,26 @@ def open_checkpoint(path: str, form: str, params_json: str | None) -> Weights:
       if p.name != f'consolidated.{number:02d}.pth':
         raise UserError(f'{path}: consolidated.{number:02d}.pth is missing')
     shards = [pth.open_pth(str(p)) for p in paths]
-  found = _join(shards, values, path)
+  tensors = _join(shards, values, path)
   needed = {leaf: LAYOUT.names[leaf] for leaf in ('embed', 'layers.w_gate')}
   sizes = []
   for name in needed.values():
     name = name.format(0)
-    if name not in found:
+    if name not in tensors:
       raise UserError(f'{path}: tensor {name} is missing')
-    sizes.append(found[name].shape[0])
+    sizes.append(tensors[name].shape[0])
   formats.without(values, config_path, PLAIN)
   config = formats.read_config(
     config_path,
-    lambda: read_params_json(values, sizes[1], sizes[0], _tied(found)),
+    lambda: read_params_json(values, sizes[1], sizes[0], _tied(tensors)),
   )
-  return formats.collect(config, found, LAYOUT, path)
+  return formats.collect(config, tensors, LAYOUT, path)
 
 
 def _join(
-  shards: list[dict[str, Tensor]], values: Mapping[str, Any], path: str
+  shards: list[dict[str, Tensor]], values: Mapping[str, object], path: str
 ) -> dict[str, Tensor]:
-  """Whole tensors from tensor-parallel files; each knows the dim it was split in."""
+  """Whole tensors from tensor-parallel files, joined along the dim of their SPLIT."""
   joined = {}
   for name, first in shards[0].items():
     parts = [shard.get(name) for shard in shards]
@@ -116,18 +116,18 @@ def _join(
     if leaf in ('layers.wk', 'layers.wv'):
       # With more files than KV heads, neighbours hold copies of one head.
       heads = values.get('n_kv_heads') or values.get('n_heads') or len(parts)
-      known = type(heads) is int and heads > 0  # else it is named further on
+      known = type(heads) is int and heads > 0  # else it is reported later
       parts = parts[:: max(1, len(parts) // heads if known else 1)]
     joined[name] = first if dim is None or len(parts) == 1 else _concatenate(parts, dim)
   return joined
 
 
 def _by_width(
-  embed: Tensor, shards: list[dict[str, Tensor]], values: Mapping[str, Any]
+  embed: Tensor, shards: list[dict[str, Tensor]], values: Mapping[str, object]
 ) -> bool:
   """Whether files hold columns of the embedding (Llama 2 and before), not rows.
 
-  Told by the width, since those have vocab_size -1.
+  Decided by the width, since such models have vocab_size -1.
   """
   width = values.get('dim')
   whole = width if isinstance(width, int) else 0
@@ -187,16 +187,18 @@ def _part(t: Tensor, dim: int | None, shard: int, shards: int) -> Tensor:
   return t.map(lambda x: x[index], shape)
 
 
-def _tied(found: Mapping[str, Tensor]) -> bool:
-  """Whether the output is the embedding again, or is left out."""
-  head, embed = found.get(LAYOUT.names['head']), found[LAYOUT.names['embed']]
+def _tied(tensors: Mapping[str, Tensor]) -> bool:
+  """Whether the output equals the embedding, or is missing."""
+  head, embed = tensors.get(LAYOUT.names['head']), tensors[LAYOUT.names['embed']]
   if head is None or head.shape != embed.shape:
     return head is None
   return formats.digest(head) == formats.digest(embed)  # one in memory at a time
 
 
-def read_params_json(values: Mapping[str, Any], d_ff: int, vocab: int, tied: bool):
-  """ModelConfig of Meta's params.json; the widths it only implies come from files."""
+def read_params_json(
+  values: Mapping[str, object], d_ff: int, vocab: int, tied: bool
+) -> ModelConfig:
+  """ModelConfig of Meta's params.json; its implied widths come from the weights."""
   checked = formats.Fields(values)
   n_heads, width = checked.size('n_heads'), checked.size('dim')
   config = ModelConfig(
@@ -221,8 +223,8 @@ def read_params_json(values: Mapping[str, Any], d_ff: int, vocab: int, tied: boo
   return dataclasses.replace(config, rope_scaling=scaling)
 
 
-def params_json(config: ModelConfig) -> dict[str, Any]:
-  """Meta's params.json; UserError for what its format cannot say."""
+def params_json(config: ModelConfig) -> dict[str, object]:
+  """Meta's params.json; UserError for a config that its format cannot express."""
   if config.d_head * config.n_heads != config.d_model:
     raise UserError(
       f"Meta's format has heads of d_model / n_heads, not d_head={config.d_head}: "
@@ -264,7 +266,7 @@ def _ffn_rule(d_model: int, d_ff: int) -> tuple[float, int]:
 
 
 def _released_scaling(config: ModelConfig) -> RopeScaling:
-  """What `use_scaled_rope` means: 3.1's factor 8, or 32 in the sizes of 3.2."""
+  """The scaling of `use_scaled_rope`: 3.1's factor 8, or 32 in the sizes of 3.2."""
   sizes = 'n_layers', 'd_model', 'n_heads', 'n_kv_heads', 'd_ff'
   for released in llama.SIZES.values():
     same = all(getattr(released, s) == getattr(config, s) for s in sizes)

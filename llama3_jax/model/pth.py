@@ -2,7 +2,7 @@
 
 A `.pth` is an uncompressed zip: `data.pkl`, a pickled dict of tensors whose storages
 are named by persistent ids, and `data/<key>`, the raw storages. The pickle is read
-with the few names that a dict of tensors needs; any other name is refused.
+with only the names that a dict of tensors needs; any other name is refused.
 """
 
 import collections
@@ -25,7 +25,7 @@ STORAGES = {
   'FloatStorage': np.dtype(np.float32),
   'BFloat16Storage': files.BFLOAT16,
   'HalfStorage': np.dtype(np.float16),
-  # RoPE tables and counters that some files carry: named, then left alone.
+  # RoPE tables and counters that some files have: listed, but not read.
   'DoubleStorage': np.dtype(np.float64),
   'LongStorage': np.dtype(np.int64),
   'IntStorage': np.dtype(np.int32),
@@ -44,7 +44,7 @@ class _Storage:
 
 @dataclasses.dataclass(frozen=True)
 class _View:
-  """What the pickle says of one tensor."""
+  """One tensor as the pickle describes it."""
 
   storage: _Storage
   offset: int
@@ -84,10 +84,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def open_pth(path: str) -> dict[str, files.Tensor]:
-  """Tensors of one .pth file by name, none read yet.
+  """Tensors of one .pth file by name, read on demand.
 
   Raises:
-    UserError: not such a file, cut short, or one that would run code.
+    UserError: not a .pth file, a truncated one, or one that would run code.
   """
   try:
     with zipfile.ZipFile(path) as archive:
@@ -99,7 +99,7 @@ def open_pth(path: str) -> dict[str, files.Tensor]:
       f'{path}: not a whole PyTorch zip checkpoint; fetch it again (files from before '
       'PyTorch 1.6 must be saved anew)'
     )
-  except Exception as error:  # whatever a hostile or cut pickle may raise
+  except Exception as error:  # a hostile or truncated pickle may raise any kind
     raise UserError(f'{path}: refused: {files.short(error)}')
   folder = index.removesuffix('data.pkl')
   tensors = {}
@@ -115,7 +115,7 @@ def open_pth(path: str) -> dict[str, files.Tensor]:
 
 
 def _index(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-  """The pickle of an archive; refused before it or what it asks for takes memory."""
+  """The pickle of an archive; refused before it, or its memo, takes much memory."""
   if entry.file_size > INDEX_BYTES:
     raise ValueError(f'data.pkl has {entry.file_size} bytes, a dict of tensors fewer')
   with archive.open(entry) as file:
@@ -161,7 +161,7 @@ def _tensor(path: str, name: str, view: _View, entries, folder: str) -> files.Te
 
 
 def _data_offset(path: str, entry: zipfile.ZipInfo) -> int:
-  """Where an entry's data begins: its local header has lengths of its own."""
+  """Offset of an entry's data; its local header has lengths of its own."""
   with open(path, 'rb') as file:
     file.seek(entry.header_offset + 26)
     lengths = file.read(4)
@@ -172,7 +172,7 @@ def _data_offset(path: str, entry: zipfile.ZipInfo) -> int:
 
 
 def write_pth(path: str, tensors: Mapping[str, files.Tensor]) -> None:
-  """Writes a dict of tensors as torch.save would, each read when its turn comes."""
+  """Writes a dict of tensors as torch.save would, reading one at a time."""
   names = {dtype: name for name, dtype in STORAGES.items()}
   folder = os.path.basename(path).removesuffix('.pth')
   body = []
@@ -190,7 +190,7 @@ def write_pth(path: str, tensors: Mapping[str, files.Tensor]) -> None:
 
 
 def _write_entry(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-  # A ZipInfo of its own has a fixed date: the same tensors make the same file.
+  # A new ZipInfo has a fixed date, so that the same tensors give the same file.
   archive.writestr(zipfile.ZipInfo(name), data)
 
 
@@ -204,8 +204,8 @@ def _open_entry(archive: zipfile.ZipFile, name: str, size: int):
   return archive.open(entry, 'w', force_zip64=large)
 
 
-# The opcodes of pickle protocol 2, written by hand: the library's pickler must import
-# what it names, and torch need not be here.
+# The opcodes of pickle protocol 2, written by hand: the pickler of the library imports
+# the names that it writes, and torch may not be installed.
 
 
 def _text(s: str) -> bytes:

@@ -1,19 +1,22 @@
-"""What a layer keeps for its backward pass, by name (section 3.3.2, memory).
+"""Activations that a layer keeps for its backward pass, by name (3.3.2, memory).
 
 A policy is a list of names; `name@host` moves that array to the host's memory and back.
 The paper trains its 8K stage without recomputation (`none`).
 """
 
+from collections.abc import Callable
+
 import jax
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.config import ModelConfig
 
-# Of one token in one layer: input D, q N*H, k and v K*H, attention N*H, out D,
+# Sizes of one token in one layer: input D, q N*H, k and v K*H, attention N*H, out D,
 # gate and up F; keys and values are k and v gathered over `context` (TPU).
 NAMES = ('input', 'q', 'k', 'v', 'keys', 'values', 'attention', 'out', 'gate', 'up')
 PRESETS = {
-  'none': '',  # no recomputation at all: `remat` leaves the function as it is
-  'full': '',  # all is computed again; the layer's input is the scan's own
+  'none': '',  # no recomputation: `remat` returns the function unchanged
+  'full': '',  # everything is recomputed; the scan keeps the layer's input
   'attention': 'attention',
   'qkvo': 'q,k,v,attention,out',
   'dots': 'q,k,v,attention,out,gate,up',
@@ -22,7 +25,7 @@ PRESETS = {
 }
 
 
-def names(remat):
+def names(remat: str) -> tuple[list[str], list[str]]:
   """(names kept on the device, names moved to the host) of `model.remat`.
 
   Raises UserError for a name that no layer has.
@@ -37,8 +40,8 @@ def names(remat):
   return [n for n in listed if not n.endswith('@host')], host
 
 
-def remat(function, config):
-  """`function`, a scan's body, keeping only what `config.remat` names."""
+def remat(function: Callable, config: ModelConfig) -> Callable:
+  """`function`, the body of a scan, keeping only the arrays named by `config.remat`."""
   if config.remat == 'none':
     return function
   device, host = names(config.remat)
@@ -52,5 +55,5 @@ def remat(function, config):
       offload_src='device',
       offload_dst='pinned_host',
     )
-  # Inside a scan nothing can be shared with the forward pass anyway.
+  # Inside a scan nothing can be shared with the forward pass, so CSE is harmless.
   return jax.checkpoint(function, policy=policy, prevent_cse=False)

@@ -2,16 +2,19 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llama3_jax.config import ModelConfig
 
-def frequencies(config):
-  """Angular frequencies, float32 [H/2]: theta^(-2i/H), scaled when the config says so.
+
+def frequencies(config: ModelConfig) -> np.ndarray:
+  """Angular frequencies, float32 [H/2]: theta^(-2i/H), scaled by config.rope_scaling.
 
   Scaling (released 3.1 code): wavelengths under original/high are kept, those over
   original/low are slowed by `factor`, those between are blended. At head size 128 and
-  theta 500,000 that keeps 29, blends 6 and divides 29.
+  theta 500,000, 29 are kept, 6 blended and 29 divided.
   """
   i = np.arange(0, config.d_head, 2, dtype=np.float64)
   f = config.rope_theta ** (-i / config.d_head)
@@ -24,14 +27,14 @@ def frequencies(config):
   return ((1 - blend) * f / s.factor + blend * f).astype(np.float32)
 
 
-def angles(position, config):
+def angles(position: jax.Array, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
   """cos and sin, float32 [B,T,H/2] each, of int32 positions [B,T]."""
   a = position[..., None].astype(jnp.float32) * frequencies(config)
   return jnp.cos(a), jnp.sin(a)
 
 
-def rotate(x, cos, sin):
-  """Rotate [B,T,N,H] in float32; channel i is paired with i + H/2 (Hugging Face order).
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+  """Rotates x [B,T,N,H] in float32; channel i is paired with i + H/2 (as Hugging Face).
 
   Halves are contiguous, so the rotation is two wide multiplies. Files in Meta's order
   (2i with 2i+1) are permuted once when they are read (`model/convert.py`).
@@ -41,7 +44,7 @@ def rotate(x, cos, sin):
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
 
 
-def rotate_adjacent(x, cos, sin):
+def rotate_adjacent(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   """The same rotation in Meta's channel order; the reference for the importer."""
   a, b = x[..., 0::2].astype(jnp.float32), x[..., 1::2].astype(jnp.float32)
   cos, sin = cos[:, :, None], sin[:, :, None]

@@ -1,4 +1,4 @@
-"""Which layer is in which chunk, and parameters in the order of the stages (3.3.2).
+"""Assignment of layers to chunks; parameters in the order of the stages (3.3.2).
 
 Stored for a pipeline, a leaf of `Params.layers` is [chunks of the model, slots, ...]
 instead of [layers, ...]; the first dim is on `stage`, row s * V + v holds chunk
@@ -24,8 +24,8 @@ class Layout:
   """How `n_layers` are cut into `chunks` for each of `stages`.
 
   `bare`: the first chunk holds the embedding only, the last the head only, as in the
-  405B (126 layers, 16 stages, 8 chunks). Otherwise chunks are as equal as they can be
-  and the shorter ones stand at the ends, beside the embedding and the head.
+  405B (126 layers, 16 stages, 8 chunks). Otherwise chunks are as equal as possible and
+  the shorter ones are at the ends, next to the embedding and the head.
   """
 
   n_layers: int
@@ -33,7 +33,7 @@ class Layout:
   chunks: int = 1
   bare: bool = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     holders = self.depth - 2 if self.bare else self.depth
     if holders < 1 or self.n_layers < holders:
       least = 'pipeline.bare leaves' if self.bare else 'mesh.stage x pipeline.chunks is'
@@ -43,12 +43,12 @@ class Layout:
       )
 
   @property
-  def depth(self):
+  def depth(self) -> int:
     """Chunks of the whole model."""
     return self.stages * self.chunks
 
   @functools.cached_property
-  def counts(self):
+  def counts(self) -> np.ndarray:
     """Layers of each chunk, in the order of the model, int [depth]."""
     n = self.depth - 2 if self.bare else self.depth
     share, rest = divmod(self.n_layers, n)
@@ -58,33 +58,34 @@ class Layout:
     return np.pad(counts, 1) if self.bare else counts
 
   @property
-  def slots(self):
+  def slots(self) -> int:
+    """Layers of the longest chunk."""
     return int(self.counts.max())
 
   @functools.cached_property
-  def lengths(self):
-    """The different numbers of layers that chunks have, rising."""
+  def lengths(self) -> list[int]:
+    """The distinct numbers of layers of the chunks, rising."""
     return sorted(set(self.counts.tolist()))
 
   @functools.cached_property
-  def source(self):
-    """The layer of each place of the stored order, int [depth, slots]; -1: none."""
-    found = np.full((self.depth, self.slots), -1)
+  def source(self) -> np.ndarray:
+    """Layer in each row and slot of the stored order, int [depth, slots]; -1: none."""
+    layers = np.full((self.depth, self.slots), -1)
     start = np.cumsum(self.counts) - self.counts
     for c, n in enumerate(self.counts):
       v, stage = divmod(c, self.stages)
-      found[stage * self.chunks + v, :n] = start[c] + np.arange(n)
-    return found
+      layers[stage * self.chunks + v, :n] = start[c] + np.arange(n)
+    return layers
 
   @functools.cached_property
-  def place(self):
+  def place(self) -> tuple[np.ndarray, np.ndarray]:
     """Row and slot of each layer, two int [n_layers]."""
     rows, slots = np.nonzero(self.source >= 0)
     by_layer = np.argsort(self.source[rows, slots])
     return rows[by_layer], slots[by_layer]
 
 
-def arrange(tree, layout):
+def arrange(tree: object, layout: Layout) -> object:
   """Every Params in `tree` (parameters, or a State) from [L, ...] to stored order.
 
   Works on arrays and under jit; `restore` is the exact inverse.
@@ -92,14 +93,14 @@ def arrange(tree, layout):
   source = jnp.asarray(layout.source)
 
   def leaf(x, dims):
-    place = {} if axes.mesh() is None else dict(out_sharding=axes.spec('C' + dims))
-    out = jnp.where(source < 0, layout.n_layers, source)
-    return x.at[out].get(mode='fill', fill_value=0, **place)
+    sharding = {} if axes.mesh() is None else dict(out_sharding=axes.spec('C' + dims))
+    index = jnp.where(source < 0, layout.n_layers, source)
+    return x.at[index].get(mode='fill', fill_value=0, **sharding)
 
   return _each(tree, leaf)
 
 
-def restore(tree, layout):
+def restore(tree: object, layout: Layout) -> object:
   """Every Params in `tree` from stored order to [L, ...], laid out by its letters."""
   rows, slots = map(jnp.asarray, layout.place)
 
@@ -112,28 +113,37 @@ def restore(tree, layout):
   return _each(tree, leaf)
 
 
-def abstract(params, layout, mesh=None):
-  """`arrange` of an abstract Params; with `mesh` leaves carry their NamedSharding."""
+def abstract(
+  params: llama.Params,
+  layout: Layout,
+  mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None = None,
+) -> llama.Params:
+  """`arrange` of an abstract Params; with `mesh`, leaves have their NamedSharding."""
 
   def leaf(x, dims):
     shape = (layout.depth, layout.slots, *x.shape[1:])
-    place = mesh and jax.sharding.NamedSharding(mesh, axes.spec('C' + dims))
-    return jax.ShapeDtypeStruct(shape, x.dtype, sharding=place or None)
+    sharding = mesh and jax.sharding.NamedSharding(mesh, axes.spec('C' + dims))
+    return jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding or None)
 
   return _each(params, leaf)
 
 
-def convert(tree, then, now):
+def convert(tree: object, then: Layout | None, now: Layout | None) -> object:
   """Every Params in `tree` from the stored order `then` to `now`; None: natural."""
   if then is not None:
     tree = restore(tree, then)
   return tree if now is None else arrange(tree, now)
 
 
-def saved(state, now, then, mesh):
-  """What to read a checkpoint of the order `then` into, to `convert` it to `now`.
+def saved(
+  state: object,
+  now: Layout | None,
+  then: Layout | None,
+  mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh,
+) -> object:
+  """Abstract state to restore a checkpoint of the order `then` into, for `convert`.
 
-  `state`: arrays or ShapeDtypeStructs in the order `now`. The layers of the result are
+  state: arrays or ShapeDtypeStructs in the order `now`. The layers of the result are
   laid out by their letters, on every stage, as `then` need not divide over `mesh`.
   """
   lead = 1 if now is None else 2
@@ -143,8 +153,8 @@ def saved(state, now, then, mesh):
     letters = dims
     if then is not None:
       first, letters = (then.depth, then.slots), '_' + dims
-    place = jax.sharding.NamedSharding(mesh, axes.spec(letters))
-    return jax.ShapeDtypeStruct((*first, *x.shape[lead:]), x.dtype, sharding=place)
+    sharding = jax.sharding.NamedSharding(mesh, axes.spec(letters))
+    return jax.ShapeDtypeStruct((*first, *x.shape[lead:]), x.dtype, sharding=sharding)
 
   here = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
@@ -153,7 +163,7 @@ def saved(state, now, then, mesh):
 
 
 def _each(tree, leaf):
-  """`tree` with leaf(x, dims) for the layers of every Params in it."""
+  """`tree` with leaf(x, dims) applied to the layers of every Params in it."""
   is_params = lambda x: isinstance(x, llama.Params)
 
   def convert(x):

@@ -1,4 +1,7 @@
-"""Pictures of a pipeline schedule, as figure 6 of the paper: text, a page."""
+"""Pictures of a pipeline schedule, like figure 6 of the paper: text and a page."""
+
+import os
+from collections.abc import Mapping
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,7 +19,7 @@ CELL = 26  # pixels, both ways
 MARGIN = 120
 
 
-def text(schedule):
+def text(schedule: schedules.Schedule) -> str:
   """One line a stage: a3 is the forward of microbatch 3 in the stage's first chunk
   (b: its second, ...), A3 the backward, a dot an idle tick."""
   cells = np.full(schedule.op.shape, '.', dtype=object)
@@ -41,8 +44,8 @@ def _letter(v):
   return letters
 
 
-def facts(schedule):
-  """[(name, value)] of what the picture shows."""
+def facts(schedule: schedules.Schedule) -> list[tuple[str, str]]:
+  """[(name, value)]: properties of the schedule, as text."""
   s = schedule
   ideal = (s.stages - 1) / (s.chunks * s.microbatches)
   kept = schedules.live(s)
@@ -57,14 +60,14 @@ def facts(schedule):
   ]
 
 
-def figure(schedule):
+def figure(schedule: schedules.Schedule) -> dict:
   """The schedule as a figure: time to the right, a row a stage.
 
   Blue is forward, orange backward; later chunks of a stage are darker.
   """
   shape = schedule.op.shape
   shade, number = np.zeros(shape), np.full(shape, '', dtype=object)
-  says = np.full(shape, 'idle', dtype=object)
+  labels = np.full(shape, 'idle', dtype=object)
   for t, s in np.argwhere(schedule.op != schedules.IDLE):
     c, m = int(schedule.chunk[t, s]), int(schedule.microbatch[t, s])
     forward = schedule.op[t, s] == schedules.FORWARD
@@ -72,11 +75,11 @@ def figure(schedule):
     shade[t, s] = depth if forward else -depth
     number[t, s] = str(m)
     name = 'forward' if forward else 'backward'
-    says[t, s] = f'{name} of chunk {c}, microbatch {m}'
+    labels[t, s] = f'{name} of chunk {c}, microbatch {m}'
   cells = go.Heatmap(
     z=shade.T.tolist(),
     text=number.T.tolist(),
-    customdata=says.T.tolist(),
+    customdata=labels.T.tolist(),
     y=[f'stage {s}' for s in range(schedule.stages)],
     texttemplate='%{text}',
     hovertemplate='tick %{x}: %{customdata}<extra></extra>',
@@ -97,7 +100,7 @@ def figure(schedule):
   return spec
 
 
-def page(named):
+def page(named: Mapping[str, schedules.Schedule]) -> Page:
   """The page of {title: schedule}."""
   sections = []
   for number, (title, schedule) in enumerate(named.items()):
@@ -107,6 +110,6 @@ def page(named):
   return Page('Pipeline schedule', sections)
 
 
-def write(path, named):
+def write(path: str | os.PathLike, named: Mapping[str, schedules.Schedule]) -> None:
   """Writes the page of {title: schedule} to `path`, whole or not at all."""
   pages.write(path, page(named))

@@ -1,8 +1,10 @@
-"""What a pipeline of the ambient mesh is made of: layout, schedule, loss (3.3.2)."""
+"""Layout, schedule and loss of a pipeline over the ambient mesh (3.3.2)."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
+from ml_collections import ConfigDict
 
 from llama3_jax import axes
 from llama3_jax import config as configs
@@ -24,27 +26,34 @@ class PipelineConfig:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-  """What an executor is made of; static under jit, so make it once.
+  """Everything that the executor needs; static under jit, so make it once.
 
   `tail(params, hidden, batch) -> (sum, metric sums)` is the loss of a microbatch from
   hidden states after the final norm, as `losses.head_loss`; its params have no layers.
 
-  `together`: no branch differs between the stages. Idle stages then compute and throw
-  away, which costs energy and no time (they would wait for their neighbours), and no
-  collective stands in a branch that some devices do not take.
+  `together`: no branch differs between the stages. Idle stages then compute and discard
+  the result, which costs energy but no time (they would wait for their neighbours), and
+  no collective is in a branch that some devices do not take.
   """
 
-  config: object  # ModelConfig
+  config: configs.ModelConfig
   layout: layouts.Layout
   schedule: schedules.Schedule
-  tail: object
+  tail: Callable
   together: bool = False
 
 
-def create(model, stages, microbatches, c, tail, form=None):
-  """The Plan of a ModelConfig and a PipelineConfig; UserError for what cannot be.
+def create(
+  model: configs.ModelConfig,
+  stages: int,
+  microbatches: int,
+  c: PipelineConfig,
+  tail: Callable,
+  form: str | None = None,
+) -> Plan:
+  """The Plan of a ModelConfig and a PipelineConfig; UserError for impossible settings.
 
-  `form`: instead of the config's; 'forward' for `measure`.
+  form: replaces the form of `c`; 'forward' for `measure`.
   """
   if form is None and c.form not in schedules.FORMS:
     known = ', '.join(schedules.FORMS)
@@ -54,7 +63,12 @@ def create(model, stages, microbatches, c, tail, form=None):
   return Plan(model, layout, table, tail, c.together)
 
 
-def of(config, model, tail, form=None):
+def of(
+  config: ConfigDict,
+  model: configs.ModelConfig,
+  tail: Callable,
+  form: str | None = None,
+) -> Plan | None:
   """The Plan of the ambient mesh and a config's `pipeline`; None without stages."""
   stages = axes.parts('C')
   if stages == 1:
@@ -63,8 +77,8 @@ def of(config, model, tail, form=None):
   return create(model, stages, config.train.microbatches, c, tail, form)
 
 
-def natural(tree, plan):
-  """Every Params in `tree` in the model's own order, as the `plan` stored it."""
+def natural(tree: object, plan: Plan | None) -> object:
+  """Every Params in `tree` from the stored order of `plan` to the model's own order."""
   if plan is None:
     return tree
   return jax.jit(layouts.restore, static_argnums=1)(tree, plan.layout)

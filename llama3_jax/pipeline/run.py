@@ -2,9 +2,9 @@
 
 A scan over ticks inside a shard_map in which only `stage` is manual: the other axes
 stay explicit, so FSDP, tensor and context parallelism are the model's own letters.
-A backward is the vjp of the chunk from its kept input; only that input is kept, so
-the memory of activations is what the schedule bounds it to, whatever the number of
-microbatches. Gradients are added in float32.
+A backward is the vjp of the chunk from its stored input; only that input is stored, so
+the schedule bounds the memory of activations, whatever the number of microbatches.
+Gradients are added in float32.
 """
 
 import functools
@@ -22,6 +22,7 @@ from llama3_jax.model import remat
 from llama3_jax.model import rope
 from llama3_jax.pipeline import schedule as schedules
 from llama3_jax.pipeline import slots
+from llama3_jax.pipeline.plans import Plan
 
 
 @struct.dataclass
@@ -40,7 +41,7 @@ class _Row:
 
 @struct.dataclass
 class _Tick:
-  """What all stages of a tick have in common: whether any of them ..."""
+  """Facts about a tick that are the same on all stages: whether any of them ..."""
 
   forward: jax.Array
   backward: jax.Array
@@ -59,19 +60,21 @@ class _Carry:
   metrics: object
 
 
-def gradients(params, batch, plan):
+def gradients(
+  params: llama.Params, batch: object, plan: Plan
+) -> tuple[llama.Params, dict[str, jax.Array]]:
   """Sums over the batch: (gradients float32, metrics), as `train.step.gradients`.
 
   Args: params in the stored order of `plan.layout`; batch: arrays [B, ...] of which
-  microbatches take strided rows. Needs an ambient mesh whose `stage` is that of the
-  schedule; call under jit.
+  microbatches take strided rows. Needs an ambient mesh whose `stage` has the size of
+  the schedule's stages; call under jit.
   """
   layers, outer, metrics = _over_stages(_stage, params, batch, plan)
   return outer.replace(layers=layers), metrics
 
 
-def measure(params, batch, plan):
-  """Metric sums of the batch, without gradients; the plan's form is `forward`."""
+def measure(params: llama.Params, batch: object, plan: Plan) -> dict[str, jax.Array]:
+  """Metric sums of the batch, without gradients; the plan must have form `forward`."""
   return _over_stages(_measure, params, batch, plan)[2]
 
 
@@ -91,7 +94,7 @@ def _over_stages(function, params, batch, plan):
 
 
 def _split(x, dims, plan):
-  """[B,...] -> [M,B/M,...]; strided, so that a microbatch is laid out as the batch."""
+  """[B,...] -> [M,B/M,...]; strided, so that microbatches have the batch's layout."""
   m = plan.schedule.microbatches
   x = jnp.moveaxis(x.reshape(x.shape[0] // m, m, *x.shape[1:]), 1, 0)
   return axes.shard(x, f'_{dims}')
@@ -119,7 +122,7 @@ def _stage(layers, outer, parts, plan):
 
 
 def _measure(layers, outer, parts, plan):
-  """As `_stage`, forwards only; gives no gradients."""
+  """As `_stage`, with forwards only and without gradients."""
   hidden, metrics = _shapes(outer, parts, plan)
   carry = _many(hidden, slots.inputs(plan.schedule).size), jax.tree.map(_zeros, metrics)
   stage = axes.device_index('C')
@@ -180,8 +183,8 @@ def _many(x, n):
 def _tick(carry, work):
   """One tick of one stage: its backward or its forward, then the messages."""
   row, common = work.row, work.common
-  # A slot that a backward read may take the message of a forward of the same tick.
-  # Buffers are changed outside of branches: XLA would copy them to pass them through.
+  # A slot that a backward has read may receive the message of a forward of the same
+  # tick. Buffers are updated outside of branches, through which XLA would copy them.
   x, g = _read(carry.inputs, row.read_input), _read(carry.gradients, row.read_gradient)
   sums = carry.layers, carry.outer, carry.metrics
   skip = lambda sums, x, g: (sums, g)
@@ -207,17 +210,17 @@ class _Work:
     whole = plan.schedule.chunks == 1
     chunk = lambda x: x[0] if whole else pick(x, self.v)
     self.layers = lambda n: jax.tree.map(lambda x: chunk(x)[:n], layers)
-    # Chunks of another length are another branch of the program; the slots after a
-    # chunk's layers hold zeros and change nothing, so a longer branch is right too.
+    # Each chunk length is a branch of the program. Slots after a chunk's layers hold
+    # zeros and change nothing, so a longer branch is correct too.
     self.length = common.length if plan.together else row.length
 
-  def branch(self, mine, any_stage, run, skip, *operands):
-    """`run` where `mine`, else `skip`: by a branch, or by a mask on every stage."""
+  def branch(self, condition, any_stage, run, skip, *operands):
+    """`run` where `condition`, else `skip`: as a branch, or a mask on every stage."""
     if not self.plan.together:
-      return jax.lax.cond(mine, run, skip, *operands)
+      return jax.lax.cond(condition, run, skip, *operands)
 
     def masked(*operands):
-      pick = lambda a, b: jnp.where(mine, a, b)
+      pick = lambda a, b: jnp.where(condition, a, b)
       return jax.tree.map(pick, run(*operands), skip(*operands))
 
     return jax.lax.cond(any_stage, masked, skip, *operands)
@@ -245,25 +248,25 @@ class _Work:
     return jax.lax.scan(remat.remat(body, c), x, layers)[0]
 
   def forward_tick(self, x):
-    """The forward of a chunk: what arrives from the chunk before this stage's next."""
-    mine = self.row.op == schedules.FORWARD
+    """The forward of a chunk; returns the input of this stage's next chunk."""
+    forward = self.row.op == schedules.FORWARD
 
     def run(x):
       return self.switch(lambda n, x: self.stack(self.layers(n), x), self.embed(x))
 
     # The last chunk runs in its backward, which needs it anyway.
-    y = self.branch(mine & ~self.last, True, run, lambda x: x, x)
+    y = self.branch(forward & ~self.last, True, run, lambda x: x, x)
     return _send(y, 1, self.plan)
 
   def backward_tick(self, sums, x, g):
-    """The backward of a chunk: sums, and the gradient that arrives here."""
-    mine = self.row.op == schedules.BACKWARD
+    """The backward of a chunk; returns the sums and the gradient received."""
+    backward = self.row.op == schedules.BACKWARD
     skip = lambda sums, x, g: (sums, g)
-    sums, g = self.branch(mine, True, self.backward, skip, sums, x, g)
+    sums, g = self.branch(backward, True, self.backward, skip, sums, x, g)
     return sums, _send(g, -1, self.plan)
 
   def backward(self, sums, x, g):
-    """(sums, gradient of x) with what this chunk and microbatch add."""
+    """(sums, gradient of x), including this chunk and microbatch."""
     layers, outer, metrics = sums
     sums = layers, outer, metrics
     (layers, outer, metrics), g = self.switch(self.pull, sums, self.embed(x), g)
@@ -273,8 +276,8 @@ class _Work:
     return (layers, outer, metrics), g
 
   def measure_tick(self, x, metrics):
-    """The forward of a chunk: what arrives here, and the metrics with the last's."""
-    mine = self.row.op == schedules.FORWARD
+    """The forward of a chunk; returns the input received and the metric sums."""
+    forward = self.row.op == schedules.FORWARD
 
     def run(x, metrics):
       y = self.switch(lambda n, x: self.stack(self.layers(n), x), self.embed(x))
@@ -282,7 +285,7 @@ class _Work:
       last = self.branch(self.last, self.common.last, add, lambda m: m, metrics)
       return y, last
 
-    y, metrics = self.branch(mine, True, run, lambda *x: x, x, metrics)
+    y, metrics = self.branch(forward, True, run, lambda *x: x, x, metrics)
     return _send(y, 1, self.plan), metrics
 
   def pull(self, n, sums, x, g):
@@ -298,19 +301,19 @@ class _Work:
     return (jax.tree.map(add, layers, d_layers), *rest), g
 
   def head(self, y, outer, metrics, _):
-    """The loss of the last chunk: adds its gradients, gives the gradient of y."""
-    total, pull, found = jax.vjp(self.loss, self.outer, y, has_aux=True)
+    """The loss of the last chunk: adds its gradients, returns the gradient of y."""
+    total, pull, sums = jax.vjp(self.loss, self.outer, y, has_aux=True)
     d_outer, g = pull(jnp.ones_like(total))
     outer = jax.tree.map(_add, outer, d_outer)
-    return outer, jax.tree.map(jnp.add, metrics, found), g
+    return outer, jax.tree.map(jnp.add, metrics, sums), g
 
   def loss(self, params, y):
-    """(sum, metric sums) of what the last layer gives."""
+    """(sum, metric sums) of the last layer's output."""
     y = llama.rms_norm(y, params.norm, self.plan.config.norm_eps)
     return self.plan.tail(params, axes.shard(y, 'BTD'), self.batch)
 
   def embedding(self, outer, g):
-    """Adds the gradient of the embedding of the first chunk."""
+    """Adds the gradient of the embedding, of the first chunk."""
     look = lambda params: embedding.embed(params, self.batch.tokens, self.plan.config)
     _, pull = jax.vjp(look, self.outer)
     return jax.tree.map(_add, outer, pull(g)[0])
@@ -329,17 +332,17 @@ def _add_at(v, n, total, part):
 
 
 def _read(buffer, slot):
-  """The slot, or any where there is none: its reader does not look."""
+  """The content of a slot; slot 0 where it is -1, which the reader ignores."""
   return jax.lax.dynamic_index_in_dim(buffer, jnp.maximum(slot, 0), keepdims=False)
 
 
 def _store(buffer, slot, x):
-  """`x` in the slot; nothing where the slot is -1."""
+  """The buffer with `x` in the slot; unchanged where the slot is -1."""
   x = jnp.where(slot < 0, _read(buffer, slot), x)
   return jax.lax.dynamic_update_index_in_dim(buffer, x, jnp.maximum(slot, 0), 0)
 
 
 def _send(x, shift, plan):
-  """What the neighbour sends: every stage to the next (or previous), round the ring."""
+  """Message of the neighbour: each stage sends to the next (or previous), in a ring."""
   n = plan.schedule.stages
   return jax.lax.ppermute(x, axes.over('C'), [(i, (i + shift) % n) for i in range(n)])

@@ -1,10 +1,10 @@
-"""Pipeline schedules as data: a table of ticks that says who does what (section 3.3.2).
+"""Pipeline schedules as data: a table of the operation of each stage and tick (3.3.2).
 
 A chunk is a run of layers; chunk v * stages + s is the v-th of stage s. The paper's
 schedule is interleaved 1F1B with N consecutive microbatches a chunk, N free: N = stages
-is depth-first, N = microbatches breadth-first. All stages move in step (a tick ends
-when the messages between neighbours have arrived), so what a tick costs is its longest
-operation; `aligned` therefore never puts a forward and a backward into one tick.
+is depth-first, N = microbatches breadth-first. All stages move in lockstep (a tick ends
+when the messages between neighbours have arrived), so a tick costs as much as its
+longest operation; `aligned` therefore never has a forward and a backward in one tick.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ IDLE, FORWARD, BACKWARD = range(3)
 # 1f1b: the classical one, half the memory at one chunk a stage, mixed ticks
 # gpipe: all forwards, then all backwards
 FORMS = ('aligned', '1f1b', 'gpipe')
-# For measuring a loss there are forwards only: the form `forward`.
+# The form `forward`, for measuring a loss, has forwards only.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,22 +35,27 @@ class Schedule:
   microbatch: np.ndarray
 
   @property
-  def ticks(self):
+  def ticks(self) -> int:
+    """Length of the table."""
     return len(self.op)
 
   @property
-  def depth(self):
+  def depth(self) -> int:
     """Chunks of the whole model."""
     return self.stages * self.chunks
 
 
-def build(stages, chunks, microbatches, group=0, form='aligned'):
+def build(
+  stages: int, chunks: int, microbatches: int, group: int = 0, form: str = 'aligned'
+) -> Schedule:
   """The schedule of `microbatches` over `stages` with `chunks` each.
 
+  Every stage runs its forwards in one order and its backwards in another, each as early
+  as possible, while the number of chunk inputs alive is within a limit of the stage.
+  Raises UserError for impossible sizes.
+
   Args: group: consecutive microbatches of a chunk, 1 to `microbatches`; 0 is
-  depth-first (as many as stages). Every stage takes its forwards in one order and its
-  backwards in another, and as early as they are possible, while no more than a number
-  of chunk inputs that depends on the stage is alive. Raises UserError.
+  depth-first (as many as stages). form: one of FORMS, or 'forward'.
   """
   sizes = dict(stages=stages, chunks=chunks, microbatches=microbatches)
   for name, n in sizes.items():
@@ -69,17 +74,17 @@ def build(stages, chunks, microbatches, group=0, form='aligned'):
   return Schedule(stages, chunks, microbatches, group, form, *tables)
 
 
-def order(chunks, microbatches, group):
+def order(chunks: int, microbatches: int, group: int) -> list[tuple[int, int]]:
   """Forwards of a stage in order, as (chunk of the stage, microbatch)."""
-  found = []
+  forwards = []
   for first in range(0, microbatches, group):
     members = range(first, min(first + group, microbatches))
-    found += [(v, m) for v in range(chunks) for m in members]
-  return found
+    forwards += [(v, m) for v in range(chunks) for m in members]
+  return forwards
 
 
 class _Simulation:
-  """Greedy, tick by tick; `done` holds the tick in which an operation ran."""
+  """Greedy simulation by ticks; `done` holds the tick in which an operation ran."""
 
   def __init__(self, stages, chunks, microbatches, group, form):
     self.stages, self.chunks, self.form = stages, chunks, form
@@ -143,7 +148,7 @@ class _Simulation:
     return self.done[kind].get(key, tick) < tick
 
   def _common(self, ready):
-    """One kind for all stages: the other than last time, if any stage can do it."""
+    """One kind for all stages: the one not run last, if any stage can run it."""
     other = FORWARD if self.last[0] == BACKWARD else BACKWARD
     if self.form in ('gpipe', 'forward'):
       other = FORWARD
@@ -153,7 +158,7 @@ class _Simulation:
 
   def _alternate(self, stage, ready):
     other = FORWARD if self.last[stage] == BACKWARD else BACKWARD
-    # Warm-up: no backward yet, so forwards only; a stage never waits with work at hand.
+    # Warm-up: no backward yet, so forwards only; a stage with ready work never waits.
     if other in ready or not ready:
       return other if ready else IDLE
     return ready.pop()
@@ -171,52 +176,52 @@ class _Simulation:
     return kind, *key
 
 
-def before(chunk, microbatch):
-  """What a forward needs: the forward of the chunk before, if there is one."""
+def before(chunk: int, microbatch: int) -> list[tuple[int, int]]:
+  """The forwards that a forward needs: that of the chunk before, if there is one."""
   return [(chunk - 1, microbatch)] if chunk else []
 
 
-def when(schedule):
+def when(schedule: Schedule) -> dict[int, np.ndarray]:
   """{kind: int [chunks of the model, microbatches]}: the tick of every operation.
 
   An operation that never runs has -1.
   """
-  found = {}
+  tables = {}
   for kind in (FORWARD, BACKWARD):
     ticks, stages = np.nonzero(schedule.op == kind)
     table = np.full((schedule.depth, schedule.microbatches), -1)
     table[schedule.chunk[ticks, stages], schedule.microbatch[ticks, stages]] = ticks
-    found[kind] = table
-  return found
+    tables[kind] = table
+  return tables
 
 
-def problems(schedule):
-  """What is wrong with a schedule, one line each; empty when it is valid.
+def problems(schedule: Schedule) -> list[str]:
+  """Faults of a schedule, one line each; empty when it is valid.
 
-  Every operation runs once, on the stage that owns its chunk, after what it needs: a
-  message takes the end of its tick, so the receiver may use it from the next tick on.
-  (One operation a stage and tick is the form of the table.)
+  Every operation must run once, on the stage that owns its chunk, after those that it
+  needs: a message is sent at the end of a tick, for use from the next tick on. (The
+  table itself allows one operation a stage and tick.)
   """
-  found, names = [], {FORWARD: 'forward', BACKWARD: 'backward'}
+  faults, names = [], {FORWARD: 'forward', BACKWARD: 'backward'}
   if schedule.form == 'forward':
     del names[BACKWARD]
   busy = schedule.op != IDLE
   wrong = busy & (schedule.chunk % schedule.stages != np.arange(schedule.stages))
   for t, s in np.argwhere(wrong):
-    found.append(f'tick {t}: stage {s} runs chunk {schedule.chunk[t, s]} of another')
+    faults.append(f'tick {t}: stage {s} runs chunk {schedule.chunk[t, s]} of another')
   for kind, name in names.items():
     here = schedule.op == kind
     pairs = np.stack([schedule.chunk[here], schedule.microbatch[here]], 1)
     unique, counts = np.unique(pairs, axis=0, return_counts=True)
     for (c, m), n in zip(unique, counts):
       if n > 1:
-        found.append(f'{name} of chunk {c}, microbatch {m} runs {n} times')
+        faults.append(f'{name} of chunk {c}, microbatch {m} runs {n} times')
   ticks = when(schedule)
   for kind, name in names.items():
     for c, m in np.argwhere(ticks[kind] < 0):
-      found.append(f'{name} of chunk {c}, microbatch {m} never runs')
-  if found:
-    return found
+      faults.append(f'{name} of chunk {c}, microbatch {m} never runs')
+  if faults:
+    return faults
   f, b = ticks[FORWARD], ticks[BACKWARD]
   rules = [('forward', 'the forward of the chunk before', f[1:], f[:-1], 1)]
   if schedule.form != 'forward':
@@ -224,11 +229,11 @@ def problems(schedule):
     rules.append(('backward', 'its own forward', b, f, 0))
   for name, need, later, earlier, shift in rules:
     for c, m in np.argwhere(later <= earlier):
-      found.append(f'{name} of chunk {c + shift}, microbatch {m} is not after {need}')
-  return found
+      faults.append(f'{name} of chunk {c + shift}, microbatch {m} is not after {need}')
+  return faults
 
 
-def bubble(schedule):
+def bubble(schedule: Schedule) -> float:
   """Idle ticks of a stage per busy tick, mean over stages, all operations equal.
 
   (stages - 1) / (chunks * microbatches) in the ideal case (section 3.3.2).
@@ -237,19 +242,19 @@ def bubble(schedule):
   return (schedule.op.size - busy) / busy
 
 
-def lockstep(schedule, forward=1.0, backward=3.0):
+def lockstep(schedule: Schedule, forward: float = 1.0, backward: float = 3.0) -> float:
   """Idle time per busy time when a tick lasts as long as its longest operation.
 
-  Args: what an operation costs. A backward is 3 forwards with the recomputation of the
-  chunk, 2 without.
+  Args: forward, backward: time of an operation, in any unit. A backward takes 3
+  forwards with recomputation of the chunk, 2 without.
   """
   cost = np.array([0.0, forward, backward])[schedule.op]
   work = schedule.chunks * schedule.microbatches * (forward + backward)
   return cost.max(1).sum() / work - 1
 
 
-def live(schedule):
-  """Chunk inputs that wait for their backward, int [stages]: the most at any tick."""
+def live(schedule: Schedule) -> np.ndarray:
+  """Largest number of chunk inputs that wait for their backward, int [stages]."""
   step = np.select([schedule.op == FORWARD, schedule.op == BACKWARD], [1, -1])
   alive = np.cumsum(step, 0)
   return np.max(alive + (schedule.op == BACKWARD), 0)

@@ -1,8 +1,8 @@
-"""Where the messages of a schedule are kept: its memory, fixed before anything runs.
+"""Buffer slots for the messages of a schedule, assigned before anything runs.
 
 The input of a chunk arrives at the end of the tick in which the chunk before ran, and
 waits until its own backward; the gradient of its output waits from its arrival to that
-backward. Slots are given to these intervals so that two that overlap never share one.
+backward. Slots are assigned to these intervals so that overlapping ones differ.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ from llama3_jax.pipeline import schedule as schedules
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Buffer:
-  """int [ticks, stages] each; -1: none."""
+  """Slots of a buffer: `read` and `store` are int [ticks, stages]; -1: none."""
 
   size: int  # slots on a stage
   read: np.ndarray  # slot of the operation at this tick
-  store: np.ndarray  # slot of what arrives at the end of this tick
+  store: np.ndarray  # slot of the message at the end of this tick
 
 
-def inputs(schedule):
+def inputs(schedule: schedules.Schedule) -> Buffer:
   """Buffer of chunk inputs; the first chunk reads tokens instead."""
   ticks = schedules.when(schedule)
   end = schedules.FORWARD if schedule.form == 'forward' else schedules.BACKWARD
@@ -29,7 +29,7 @@ def inputs(schedule):
   return _buffer(schedule, arrive, leave, first=1, kinds=(1, 2))
 
 
-def gradients(schedule):
+def gradients(schedule: schedules.Schedule) -> Buffer:
   """Buffer of the gradients of chunk outputs; the last chunk computes its own."""
   ticks = schedules.when(schedule)
   arrive = ticks[schedules.BACKWARD][1:]
@@ -42,7 +42,7 @@ def _buffer(schedule, arrive, leave, first, kinds):
   shape = schedule.op.shape
   read, store = np.full(shape, -1), np.full(shape, -1)
   slot_of = np.full((schedule.depth, schedule.microbatches), -1)
-  # For each stage and slot the tick after which it is free.
+  # For each stage and slot, the tick after which it is free.
   free = [[] for _ in range(schedule.stages)]
   order = np.argsort(arrive, axis=None, kind='stable')
   for c, m in zip(*np.unravel_index(order, arrive.shape)):

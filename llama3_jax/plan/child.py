@@ -1,8 +1,8 @@
 """The process that lowers and compiles one program, so that it can be ended early.
 
-`python -m llama3_jax.plan.child FOLDER`: reads request.pkl, writes what it learns
-into FOLDER: program.json (before the compiler starts), hlo.txt and compiled.json (only
-when it gets to the end), error.json.
+`python -m llama3_jax.plan.child FOLDER` reads request.pkl and writes its results into
+FOLDER: program.json (before the compiler starts), hlo.txt and compiled.json (only when
+it finishes), error.json.
 """
 
 import importlib
@@ -12,14 +12,15 @@ import pickle
 import sys
 import traceback
 
+import jax
 import numpy as np
 
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 
 
-def main(folder):
-  """Exit status: 0 compiled, 2 a mistake of the user, 3 the compiler's or ours."""
+def main(folder: str | os.PathLike) -> int:
+  """Compiles the request; exit status: 0 done, 2 an error of the user, 3 any other."""
   folder = pathlib.Path(folder)
   request = pickle.loads((folder / 'request.pkl').read_bytes())
   try:
@@ -30,8 +31,8 @@ def main(folder):
   except Exception as e:
     user = isinstance(e, UserError)
     kind = 'user' if user else 'memory' if 'RESOURCE_EXHAUSTED' in str(e) else 'other'
-    said = {'kind': kind, 'text': str(e), 'trace': traceback.format_exc()}
-    processes.write_json(folder / 'error.json', said)
+    error = {'kind': kind, 'text': str(e), 'trace': traceback.format_exc()}
+    processes.write_json(folder / 'error.json', error)
     return 2 if user else 3
   (folder / 'hlo.txt').write_text(compiled.as_text())
   memory = compiled.memory_analysis()
@@ -42,8 +43,8 @@ def main(folder):
   return 0
 
 
-def describe(mesh):
-  """Axis sizes, and where each device stands: slice (or host) and torus coordinates."""
+def describe(mesh: jax.sharding.Mesh) -> dict:
+  """Axis sizes and the location of each device: slice (or host), torus coordinates."""
   places = []
   for d in mesh.devices.flat:
     outer = getattr(d, 'slice_index', None) or 0

@@ -1,8 +1,8 @@
-"""Chips that are not here: memory, speed and network of each, as data (section 3.3.1).
+"""Memory, speed and network of accelerators, as data (section 3.3.1).
 
 Speeds are the makers' data sheets (Google Cloud's TPU system pages, NVIDIA's H100 SXM
-sheet). `limit` and `reserved` are what the compiler itself says when it loads a program
-or refuses one.
+sheet). `limit` and `reserved` are those the compiler reports when it loads a program or
+refuses one.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ class Chip:
   peak: float  # dense bf16 FLOP/s
   bandwidth: float  # of device memory, bytes/s
   limit: int  # device memory a program may use, bytes
-  reserved: int  # of it by the runtime, bytes
+  reserved: int  # part of it that the runtime takes, bytes
   clock: float  # cycles/s, of the compiler's cycle estimates
   link: float  # one way, bytes/s: of a torus link, or a GPU's NVLink ports together
   network: float  # between slices or hosts, bytes/s a device
-  ring: int  # a dim of so many chips (or a multiple) is closed to a ring
+  ring: int  # a dim with a multiple of so many chips is closed to a ring
   largest: tuple[int, ...] = ()
 
 
@@ -106,8 +106,8 @@ H100 = Chip(
 )
 CHIPS = {c.name: c for c in (V5E, V5P, V6E, TPU7X, H100)}
 
-# What the GPU compiler asks a driver for; from the data sheet and CUDA's tables of
-# compute capability 9.0.
+# Device properties that the GPU compiler needs; from the data sheet and CUDA's tables
+# of compute capability 9.0.
 H100_TARGET = """
 platform_name: "CUDA"
 device_description_str: "NVIDIA H100 80GB HBM3"

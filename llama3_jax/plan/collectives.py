@@ -5,8 +5,13 @@ Bytes are those of the whole array: the result of a gather, the input of a reduc
 
 import dataclasses
 import re
+from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
+
+from llama3_jax.plan import hlo
+from llama3_jax.plan.chips import Chip
 
 KINDS = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all')
 KINDS += ('collective-permute', 'ragged-all-to-all', 'collective-broadcast')
@@ -19,7 +24,7 @@ class Collective:
   kind: str
   axes: tuple[str, ...]  # of the mesh, those along which its members differ
   members: int
-  times: int  # a step
+  times: int  # runs a step
   bytes: int  # of one run
   wire: float  # bytes one device sends in one run, ring algorithms
   seconds: float  # of one run, at full link speed
@@ -33,24 +38,24 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """The mesh on its torus: axis sizes, places [devices, slice + coords], and chip."""
+  """The mesh on its torus: axis sizes, int places [devices, slice + coords], chip."""
 
   axes: dict[str, int]
   places: np.ndarray
-  chip: object
+  chip: Chip
   dims: tuple[int, ...]
   wrap: tuple[bool, ...]
 
-  def spanned(self, group):
-    """Mesh axes along which the devices of `group` differ."""
+  def spanned(self, group: np.ndarray) -> tuple[str, ...]:
+    """Mesh axes along which the devices of `group` (int indices) differ."""
     shape = tuple(self.axes.values())
     index = np.stack(np.unravel_index(group, shape))
     return tuple(
       name for name, row in zip(self.axes, index) if len(set(row.tolist())) > 1
     )
 
-  def speed(self, group):
-    """Bytes/s that a device can send to the others of `group`."""
+  def speed(self, group: np.ndarray) -> float:
+    """Bytes/s that a device can send to the other devices of `group` (int indices)."""
     chip, places = self.chip, self.places[group]
     if len(set(places[:, 0].tolist())) > 1:
       return chip.network
@@ -64,43 +69,43 @@ class Network:
     return (total or chip.link) / chip.devices
 
 
-def group(op, n):
-  """Places in the flat mesh of one group of a collective over `n` devices."""
+def group(op: hlo.Op, n: int) -> np.ndarray:
+  """Indices in the flat mesh of one group of a collective over `n` devices, int [m]."""
   rest = op.rest
-  if found := re.search(r'replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}', rest):
-    return _of_mesh(*found.groups(), rest)
-  if found := re.search(
+  if match := re.search(r'replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}', rest):
+    return _of_mesh(*match.groups(), rest)
+  if match := re.search(
     r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', rest
   ):
     out, base, order = (
-      [int(x) for x in (g or '').split(',') if x] for g in found.groups()
+      [int(x) for x in (g or '').split(',') if x] for g in match.groups()
     )
     ids = np.arange(np.prod(base)).reshape(base)
     ids = ids.transpose(order) if order else ids
     return ids.reshape(out)[0].reshape(-1)
-  if found := re.search(r'replica_groups=\{\{([\d,]+)\}', rest):
-    return np.array([int(x) for x in found.group(1).split(',')])
-  if found := re.search(r'source_target_pairs=\{\{(\d+),(\d+)\}', rest):
-    return np.array([int(found.group(1)), int(found.group(2))])
+  if match := re.search(r'replica_groups=\{\{([\d,]+)\}', rest):
+    return np.array([int(x) for x in match.group(1).split(',')])
+  if match := re.search(r'source_target_pairs=\{\{(\d+),(\d+)\}', rest):
+    return np.array([int(match.group(1)), int(match.group(2))])
   return np.arange(n)
 
 
 def _of_mesh(sizes, used, rest):
-  """Of "'a'=2,'b'=4" and "'b'" or "'b':(2)2", a part of an axis."""
+  """Group of "'a'=2,'b'=4" over "'b'", or over "'b':(2)2", a part of an axis."""
   names = re.findall(r"'(\w+)'=(\d+)", sizes)
   shape = [int(n) for _, n in names]
   ids = np.arange(np.prod(shape))
-  if found := re.search(r'device_ids=\(?\[([\d,]+)\](?:T\(([\d,]+)\))?', rest):
-    base, order = ([int(x) for x in (g or '').split(',') if x] for g in found.groups())
+  if match := re.search(r'device_ids=\(?\[([\d,]+)\](?:T\(([\d,]+)\))?', rest):
+    base, order = ([int(x) for x in (g or '').split(',') if x] for g in match.groups())
     ids = ids.reshape(base).transpose(order or range(len(base)))
   ids = ids.reshape(shape)
-  asked = dict(
+  parts = dict(
     (a, (int(p or 1), int(s or 0)))
     for a, p, s in re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", used)
   )
   index = []
   for name, size in ((a, int(s)) for a, s in names):
-    before, part = asked.get(name, (0, 0))
+    before, part = parts.get(name, (0, 0))
     step = size // (before * part) if part else 1
     index.append(slice(0, (part or size) * step, step) if before else slice(0, 1))
   return ids[tuple(index)].reshape(-1)
@@ -108,12 +113,12 @@ def _of_mesh(sizes, used, rest):
 
 def _measure(op, kind, members):
   """(bytes, wire bytes) of one run."""
-  found = op.arrays
+  arrays = op.arrays
   if op.kind.endswith('-start') and kind in ('all-gather', 'reduce-scatter'):
-    found = found[len(found) // 2 :]
+    arrays = arrays[len(arrays) // 2 :]
   if op.kind == 'collective-permute-start':
-    found = found[1:2]
-  size = sum(a.bytes for a in found)
+    arrays = arrays[1:2]
+  size = sum(a.bytes for a in arrays)
   if kind == 'reduce-scatter':
     size *= members
   if kind == 'collective-permute':
@@ -128,8 +133,13 @@ def _disguised(op, ops):
   return bool(names) and all('dynamic-update-slice' in n for n in names)
 
 
-def find(module, network, layers, found):
-  """List of Collective. Args: Network; names of the layer loops; list of hlo.Visit."""
+def find(
+  module: hlo.Module, network: Network, layers: set[str], found: Sequence[hlo.Visit]
+) -> list[Collective]:
+  """Every Collective of a program.
+
+  Args: layers: names of the layer loops; found: the visits of hlo.visits.
+  """
   n, once = int(np.prod(list(network.axes.values()))), {}
   for visit in found:
     ops = module.computations.get(visit.computation, {})
@@ -142,7 +152,7 @@ def find(module, network, layers, found):
       members = group(op, n)
       if len(members) < 2:
         continue
-      # A fused asynchronous collective stands in its start, in each step that it
+      # A fused asynchronous collective appears in its start, in each step that it
       # overlaps and in its end: one channel, one transfer.
       channel = op.attribute('channel_id') or f'{visit.computation} {op.name}'
       key = (visit.loops, channel, kind)
@@ -175,13 +185,13 @@ def find(module, network, layers, found):
 
 
 def _between_slices(module, op, visit, layers, network):
-  """A transfer between TPU slices: a send that the runtime turns into a collective."""
-  found = re.search(r'_xla_megascale_transfer_type="(\w+)"', op.rest)
-  if op.kind != 'send' or not found:
+  """A transfer between TPU slices: a send that the runtime makes a collective of."""
+  match = re.search(r'_xla_megascale_transfer_type="(\w+)"', op.rest)
+  if op.kind != 'send' or not match:
     return None
   size = op.arrays[0].bytes
   return Collective(
-    kind=found.group(1).lower().replace('_', '-'),
+    kind=match.group(1).lower().replace('_', '-'),
     axes=tuple(network.axes)[:1],  # the outermost
     members=len(op.rest.split('_xla_megascale_target="')[1].split('}')[0].split(',')),
     times=visit.times,
@@ -203,7 +213,7 @@ def _where(loops, layers):
   return 'loop' if loops else 'once'
 
 
-def table(found):
+def table(found: Iterable[Collective]) -> list[dict]:
   """Rows {kind, axes, where, async, count, runs, bytes, seconds}, largest first."""
   rows = {}
   for c in found:

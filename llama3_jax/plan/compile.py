@@ -15,11 +15,13 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from collections.abc import Mapping
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.plan import hlo
 
-# Keeps libtpu from looking for a machine, and from locking others out of it.
+# Keeps libtpu from looking for a TPU, and from locking other processes out.
 ENVIRONMENT = {
   'JAX_PLATFORMS': 'cpu',
   'TPU_SKIP_MDS_QUERY': '1',
@@ -37,16 +39,16 @@ LIVE = 'live-range.txt'
 
 
 class OutOfMemory(Exception):
-  """The compiler refused the program: needed and available bytes where it says so."""
+  """The compiler refused the program; needed and available bytes, 0 where unknown."""
 
-  def __init__(self, text, needed=0, available=0):
+  def __init__(self, text: str, needed: float = 0, available: float = 0) -> None:
     super().__init__(text)
     self.needed, self.available = needed, available
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-  """What the compiler said: texts (empty where it did not get so far) and costs."""
+  """Output of the compiler: texts (empty for steps it did not reach) and costs."""
 
   program: dict  # axis sizes and device places, see child.describe
   hlo: str
@@ -60,12 +62,21 @@ class Compiled:
   child_memory: int  # bytes of host memory the compiling process used at most
 
 
-def run(build, config, folder, options, full=False, timeout=900, env=()):
+def run(
+  build: str,
+  config: object,
+  folder: str | os.PathLike,
+  options: Mapping[str, bool | int | str],
+  full: bool = False,
+  timeout: float = 900,
+  env: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+) -> Compiled:
   """Compile build(config) -> (lowered, mesh) under compiler `options`.
 
-  Args: build: 'module:function', importable; config: picklable; folder: for the files
-  in between; options: {name: bool, int or str}. Raises UserError (from `build`),
-  OutOfMemory, or RuntimeError with the compiler's own words.
+  Args: build: 'module:function', importable; config: picklable; folder: for
+  intermediate files; options: {name: bool, int or str}; timeout: seconds; env: further
+  environment variables. Raises UserError (from `build`), OutOfMemory, or RuntimeError
+  with the message of the compiler.
   """
   folder = pathlib.Path(folder)
   dump = folder / 'dump'
@@ -87,7 +98,7 @@ def run(build, config, folder, options, full=False, timeout=900, env=()):
   hlo = _read(folder, 'hlo.txt') if full else ''
   hlo = hlo or _read(dump, SCHEDULED) or _read(folder, 'hlo.txt')
   error = _read(folder, 'error.json')
-  # A program that is too large has been laid out all the same, and can be read.
+  # A program that is too large has been laid out nevertheless, and can be read.
   if error and not (hlo and 'RESOURCE_EXHAUSTED' in error and _read(dump, MEMORY)):
     _raise(json.loads(error))
   if not hlo:
@@ -120,7 +131,8 @@ def _start(folder, env):
 
 
 def _wait(process, folder, dump, full, deadline):
-  """Until the child ends or, unless `full`, has assigned its buffers."""
+  """Waits until the child ends or, unless `full`, has assigned its buffers; returns its
+  peak memory in bytes."""
   most = 0
   while process.poll() is None:
     most = max(most, _resident(process.pid))
@@ -140,12 +152,13 @@ def _resident(pid):
     text = pathlib.Path(f'/proc/{pid}/status').read_text()
   except OSError:
     return 0
-  found = re.search(r'VmHWM:\s+(\d+) kB', text)
-  return int(found.group(1)) * 1024 if found else 0
+  match = re.search(r'VmHWM:\s+(\d+) kB', text)
+  return int(match.group(1)) * 1024 if match else 0
 
 
 def _finished(dump):
-  """The memory report, written after the program, is whole: it grows no more."""
+  """Whether the memory report, written after the program, is complete: it has stopped
+  growing."""
   files = list(dump.glob(f'*{MEMORY}'))
   if not files:
     return False
@@ -168,15 +181,15 @@ def _raise(error):
   if error['kind'] == 'user':
     raise UserError(error['text'])
   if error['kind'] == 'memory':
-    found = re.search(
+    match = re.search(
       r'\(([\d.]+)([KMGT]?)\) exceeds available \w+ \(([\d.]+)([KMGT]?)\)',
       error['text'],
     )
-    found = found or re.search(
+    match = match or re.search(
       r'Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm', error['text']
     )
-    if found:
-      needed, a, available, b = found.groups()
+    if match:
+      needed, a, available, b = match.groups()
       needed, available = float(needed) * hlo.UNITS[a], float(available) * hlo.UNITS[b]
       raise OutOfMemory(error['text'], needed, available)
     raise OutOfMemory(error['text'])

@@ -1,10 +1,12 @@
 """Compiler flags by accelerator generation, as data (section 3.3.1 for the GPUs' part).
 
-A set is for the generations it names, with the value each of them needs; asking for it
-elsewhere is an error, because a flag that does nothing hides the one that is missing.
+A set is for the generations it names, with the value each of them needs; using it for
+another one is an error, because a flag without effect hides that one is missing.
 The launcher puts `environment` into the environment of a run; a plan compiles with
 `flags`.
 """
+
+from collections.abc import Iterable
 
 from llama3_jax.base.errors import UserError
 
@@ -69,7 +71,7 @@ COMBINE_GPU = {
 
 
 def _vmem(kib):
-  """Fast memory a kernel may use; kernels with blocks of 2,048 need more."""
+  """Limit of fast memory of a kernel; kernels with blocks of 2,048 need more."""
   return {'xla_tpu_scoped_vmem_limit_kib': kib}
 
 
@@ -89,7 +91,7 @@ SETS = {
   'sparse_core': {'v6e': SPARSE_REDUCE, 'tpu7x': SPARSE_ALL},
   'overlap': {'h100': OVERLAP_GPU},
   'combine': {'h100': COMBINE_GPU},
-  # The same bits every time: docs/reliability.md has the price.
+  # Bit-exact results in every run: docs/reliability.md has the price.
   'deterministic': {'h100': {'xla_gpu_deterministic_ops': True}},
 }
 DEFAULT = {
@@ -99,23 +101,23 @@ DEFAULT = {
   'tpu7x': (),
   'h100': ('overlap', 'combine'),
 }
-# Device memory that JAX takes on a GPU; a plan's limit is this part of the card.
+# Share of a GPU's memory that JAX takes; a plan's limit is this share of the card.
 GPU_MEMORY = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '.92'}
 
 
-def names(chip, text):
-  """Set names of 'auto', '' or 'a,b' for the generation `chip`."""
+def names(chip: str, text: str) -> tuple[str, ...]:
+  """Names of the sets that 'auto', '' or 'a,b' selects for the generation `chip`."""
   if text == 'auto':
     return DEFAULT[chip]
   return tuple(n for n in text.split(',') if n)
 
 
-def flags(chip, chosen):
+def flags(chip: str, chosen: Iterable[str]) -> dict[str, bool | int | str]:
   """{flag: bool, int or str} of the sets named, for the generation `chip`.
 
   Raises UserError for an unknown set or one of other generations.
   """
-  found = {}
+  options = {}
   for name in chosen:
     if name not in SETS:
       known = ', '.join(n for n, by in SETS.items() if chip in by)
@@ -128,16 +130,16 @@ def flags(chip, chosen):
         f'plan.flags (--flags)={name} is for {", ".join(SETS[name])}, not for {chip}; '
         f'for {chip} there are {known}'
       )
-    found |= SETS[name][chip]
-  return found
+    options |= SETS[name][chip]
+  return options
 
 
-def environment(chip, chosen):
+def environment(chip: str, chosen: Iterable[str]) -> dict[str, str]:
   """Environment variables that give a run on `chip` the sets named."""
-  said = ' '.join(f'--{k}={_text(v)}' for k, v in flags(chip, chosen).items())
+  text = ' '.join(f'--{k}={_text(v)}' for k, v in flags(chip, chosen).items())
   if chip in TPU:
-    return {'LIBTPU_INIT_ARGS': said} if said else {}
-  return {'XLA_FLAGS': said, **GPU_MEMORY} if said else dict(GPU_MEMORY)
+    return {'LIBTPU_INIT_ARGS': text} if text else {}
+  return {'XLA_FLAGS': text, **GPU_MEMORY} if text else dict(GPU_MEMORY)
 
 
 def _text(value):

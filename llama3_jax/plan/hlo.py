@@ -9,6 +9,8 @@ import dataclasses
 import functools
 import math
 import re
+from collections.abc import Iterable
+from collections.abc import Mapping
 
 BYTES = {
   **dict.fromkeys(('pred', 's8', 'u8', 'f8e4m3fn', 'f8e5m2', 's4', 'u4'), 1),
@@ -16,7 +18,7 @@ BYTES = {
   **dict.fromkeys(('s32', 'u32', 'f32'), 4),
   **dict.fromkeys(('s64', 'u64', 'f64', 'c64'), 8),
 }
-# Letters of sizes in the compiler's messages.
+# Unit letters of sizes in the compiler's messages.
 UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 ARRAY = re.compile(r'\b([a-z]+\d*[a-z\d]*)\[([\d,]*)\](?:\{([^}]*)\})?')
 HEAD = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$')
@@ -39,20 +41,21 @@ class Array:
   space: int = 0
 
   @property
-  def size(self):
+  def size(self) -> int:
+    """Number of elements."""
     return math.prod(self.dims)
 
   @property
-  def bytes(self):
+  def bytes(self) -> int:
     return self.size * BYTES.get(self.dtype, 0)
 
-  def __str__(self):
+  def __str__(self) -> str:
     return f'{self.dtype}[{",".join(map(str, self.dims))}]'
 
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-  """One instruction: name, shape, operation, operands' names, the rest as text."""
+  """One instruction: name, shape, operation, names of operands, the rest as text."""
 
   name: str
   shape: str
@@ -62,26 +65,27 @@ class Op:
   root: bool = False
 
   @functools.cached_property
-  def arrays(self):
+  def arrays(self) -> tuple[Array, ...]:
     return arrays(self.shape)
 
   @property
-  def bytes(self):
+  def bytes(self) -> int:
     return sum(a.bytes for a in self.arrays)
 
   @property
-  def path(self):
-    """Where it stands in the program: jax's names of the calls."""
-    found = re.search(r'op_name="([^"]*)"', self.rest)
-    return found.group(1) if found else ''
+  def path(self) -> str:
+    """Path in the program: jax's names of the calls, joined by /."""
+    match = re.search(r'op_name="([^"]*)"', self.rest)
+    return match.group(1) if match else ''
 
-  def attribute(self, name):
-    found = re.search(rf'\b{name}=([^\s,]+)', self.rest)
-    return found.group(1) if found else ''
+  def attribute(self, name: str) -> str:
+    """Text of the attribute `name`, '' where it is absent."""
+    match = re.search(rf'\b{name}=([^\s,]+)', self.rest)
+    return match.group(1) if match else ''
 
   @property
-  def called(self):
-    """Names of the computations it runs; those that only combine two values are not."""
+  def called(self) -> list[str]:
+    """Names of the computations that it runs, without those that combine two values."""
     if self.kind in REDUCERS:
       return []
     return [n for text in CALLS.findall(self.rest) for n in NAME.findall(text)]
@@ -92,15 +96,15 @@ REDUCERS = ('all-reduce', 'all-reduce-start', 'reduce-scatter', 'reduce', 'scatt
 REDUCERS += ('reduce-window', 'select-and-scatter', 'sort', 'map')
 
 
-def arrays(shape):
+def arrays(shape: str) -> tuple[Array, ...]:
   """The arrays of a shape's text, e.g. '(f32[2,3]{1,0:S(5)}, s32[])'."""
-  found = []
+  parts = []
   for dtype, dims, layout in ARRAY.findall(shape):
     if dtype in BYTES:
       space = re.search(r'S\((\d+)\)', layout)
       size = tuple(int(d) for d in dims.split(',') if d)
-      found.append(Array(dtype, size, int(space.group(1)) if space else 0))
-  return tuple(found)
+      parts.append(Array(dtype, size, int(space.group(1)) if space else 0))
+  return tuple(parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +115,10 @@ class Module:
   entry: str
   frames: dict[int, tuple[str, int, int]]  # frame: (file, line, parent frame)
 
-  def source(self, op):
+  def source(self, op: Op) -> str:
     """'model/llama.py:120' of the innermost frame in this package, or ''."""
-    found = re.search(r'stack_frame_id=(\d+)', op.rest)
-    frame = int(found.group(1)) if found else 0
+    match = re.search(r'stack_frame_id=(\d+)', op.rest)
+    frame = int(match.group(1)) if match else 0
     while frame in self.frames:
       file, line, parent = self.frames[frame]
       inside = file.rpartition('llama3_jax/')[2]
@@ -136,7 +140,7 @@ def _closing(text, start=0):
   return len(text)
 
 
-def parse(text):
+def parse(text: str) -> Module:
   """Module of a program's text."""
   computations, entry, current = {}, '', None
   for line in _joined(text):
@@ -149,9 +153,9 @@ def parse(text):
     if END.match(line):
       current = None
       continue
-    found = LINE.match(line)
-    if found:
-      op = _op(*found.groups())
+    match = LINE.match(line)
+    if match:
+      op = _op(*match.groups())
       current[op.name] = op
   return Module(computations, entry, _frames(text))
 
@@ -188,29 +192,29 @@ def _op(root, name, text):
 
 def _frames(text):
   """Stack frames of the header: {id: (file, line, parent)}."""
-  part, files, places, frames = '', {}, {}, {}
+  part, files, locations, frames = '', {}, {}, {}
   for line in text.splitlines()[:20_000]:
     if line in ('FileNames', 'FunctionNames', 'FileLocations', 'StackFrames'):
       part = line
     elif line.startswith(('%', 'ENTRY')):
       break
-    elif part and (found := re.match(r'(\d+) (.*)', line)):
-      number, value = int(found.group(1)), found.group(2)
+    elif part and (match := re.match(r'(\d+) (.*)', line)):
+      number, value = int(match.group(1)), match.group(2)
       if part == 'FileNames':
         files[number] = value.strip('"')
       elif part == 'FileLocations':
         file, at = re.search(r'file_name_id=(\d+).* line=(\d+)', value).groups()
-        places[number] = (files.get(int(file), ''), int(at))
+        locations[number] = (files.get(int(file), ''), int(at))
       elif part == 'StackFrames':
-        place, parent = re.search(
+        location, parent = re.search(
           r'file_location_id=(\d+) parent_frame_id=(\d+)', value
         ).groups()
-        frames[number] = (*places.get(int(place), ('', 0)), int(parent))
+        frames[number] = (*locations.get(int(location), ('', 0)), int(parent))
   return frames
 
 
-def trips(module, loop):
-  """How often the body of the `while` op runs; None when the program does not say."""
+def trips(module: Module, loop: Op) -> int | None:
+  """How often the body of the `while` op runs; None when it is not stated."""
   known = re.search(r'known_trip_count\W+n\W+(\d+)', loop.rest)
   if known:
     return int(known.group(1))
@@ -241,6 +245,8 @@ class Visit:
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
+  """A `while` op: trips (None: unknown), the loops around it, path, source, body."""
+
   name: str
   trips: int | None
   inside: tuple[str, ...]
@@ -249,18 +255,18 @@ class Loop:
   body: str
 
 
-def visits(module):
-  """(list of Visit, {name of a while op: Loop})."""
-  found, loops = [], {}
+def visits(module: Module) -> tuple[list[Visit], dict[str, Loop]]:
+  """(every Visit from the entry on, {name of a `while` op: Loop})."""
+  order, loops = [], {}
 
   def walk(name, times, inside, asynchronous, fused):
-    found.append(Visit(name, times, inside, asynchronous, fused))
+    order.append(Visit(name, times, inside, asynchronous, fused))
     for op in module.computations.get(name, {}).values():
       if op.kind == 'while':
         n = trips(module, op)
         body = op.attribute('body').lstrip('%')
-        place = module.source(op)
-        loops[op.name] = Loop(op.name, n, inside, op.path, place, body)
+        source = module.source(op)
+        loops[op.name] = Loop(op.name, n, inside, op.path, source, body)
         walk(body, times * (n or 1), (*inside, op.name), asynchronous, fused)
         continue
       for called in op.called:
@@ -269,13 +275,15 @@ def visits(module):
         walk(called, times, inside, later, fused or op.kind == 'fusion')
 
   walk(module.entry, 1, (), False, False)
-  return found, loops
+  return order, loops
 
 
-def layer_loops(module, loops, n_layers):
-  """Names of the loops over the layers: outermost with attention's weights in their
-  body. A compiler that peels or unrolls the loop changes its trips, so those decide
-  only where they are as declared."""
+def layer_loops(module: Module, loops: Mapping[str, Loop], n_layers: int) -> set[str]:
+  """Names of the loops over the layers: the outermost ones whose body has attention.
+
+  A compiler that peels or unrolls a loop changes its trips, so trips decide only where
+  they equal `n_layers`.
+  """
 
   def near(loop):
     body = module.computations.get(loop.body, {})
@@ -299,14 +307,16 @@ def _dot(op, operands):
 
 def _window(op, n):
   """Per spatial dim: size, stride, low padding, dilations of input and window."""
-  found = re.search(r'window=\{([^}]*)\}', op.rest)
-  said = dict(part.split('=') for part in found[1].split()) if found else {}
+  match = re.search(r'window=\{([^}]*)\}', op.rest)
+  fields = dict(part.split('=') for part in match[1].split()) if match else {}
 
   def read(name):
-    values = said[name].split('x') if name in said else ['1'] * n
+    values = fields[name].split('x') if name in fields else ['1'] * n
     return [int(v) for v in values]
 
-  low = [int(p.split('_')[0]) for p in said['pad'].split('x')] if 'pad' in said else []
+  low = (
+    [int(p.split('_')[0]) for p in fields['pad'].split('x')] if 'pad' in fields else []
+  )
   low = low or [0] * n
   return list(
     zip(read('size'), read('stride'), low, read('lhs_dilate'), read('rhs_dilate'))
@@ -314,8 +324,8 @@ def _window(op, n):
 
 
 def _convolution(op, operands):
-  """TPU programs write matrix products as convolutions: batch dims become spatial ones
-  whose window meets a real element (not padding) exactly once."""
+  """FLOPs of a convolution. TPU programs express matrix products as convolutions: batch
+  dims become spatial ones whose window covers a real element exactly once."""
   left, right = operands[:2]
   a, b, c = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', op.rest).groups()
   spatial = [ch for ch in a if ch.isdigit()]
@@ -332,7 +342,7 @@ def _convolution(op, operands):
 
 @functools.lru_cache(maxsize=4096)
 def _meetings(n, out, size, stride, low, base, window):
-  """Pairs of an output place and a window place that fall on an input element."""
+  """Number of pairs of output and window index that fall on an input element."""
   count = 0
   last = (n - 1) * base
   for o in range(out):
@@ -342,14 +352,14 @@ def _meetings(n, out, size, stride, low, base, window):
   return count
 
 
-def product(op, ops):
-  """FLOPs of one matrix product; `ops`: the computation it stands in."""
+def product(op: Op, ops: Mapping[str, Op]) -> int:
+  """FLOPs of one matrix product; `ops`: the computation that contains it."""
   operands = [ops[n].arrays[0] for n in op.operands[:2]]
   return (_dot if op.kind == 'dot' else _convolution)(op, operands)
 
 
-def flops(module, found):
-  """{computation: FLOPs of its own matrix products, once}."""
+def flops(module: Module, found: Iterable[Visit]) -> collections.Counter[str]:
+  """{computation: FLOPs of one run of its own matrix products}."""
   count = collections.Counter()
   for name in {v.computation for v in found}:
     ops = module.computations.get(name, {})
@@ -359,7 +369,7 @@ def flops(module, found):
   return count
 
 
-def cycles(op):
-  """The compiler's static estimate for one run of a fusion, or 0."""
-  found = re.search(r'"estimated_cycles":"?(\d+)', op.rest)
-  return int(found.group(1)) if found else 0
+def cycles(op: Op) -> int:
+  """The compiler's static estimate of cycles for one run of a fusion, or 0."""
+  match = re.search(r'"estimated_cycles":"?(\d+)', op.rest)
+  return int(match.group(1)) if match else 0

@@ -3,10 +3,15 @@
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 from llama3_jax import axes
+from llama3_jax.config import ModelConfig
 from llama3_jax.model import remat as policies
 from llama3_jax.plan import hlo
+from llama3_jax.plan.chips import Chip
+from llama3_jax.plan.compile import Compiled
 
 GIB = 2**30
 VALUE = re.compile(
@@ -17,7 +22,7 @@ VALUE = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Buffer:
-  """A temporary: bytes, array, where it is made, what it is and what shrinks it."""
+  """A temporary: bytes, array, where it is made, its meaning, the field to change."""
 
   bytes: int
   name: str
@@ -26,12 +31,12 @@ class Buffer:
   source: str
   what: str
   knob: str
-  held: str  # the loops it is kept through
+  held: str  # the loops through which it is kept
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """What one device holds of each dim: the numbers that tell buffers apart."""
+  """Sizes of each dim on one device: the numbers by which buffers are recognised."""
 
   layers: int
   width: int  # D
@@ -44,8 +49,15 @@ class Sizes:
   kernel: int  # D of a weight while it is cut
 
 
-def sizes(model, mesh, batch, length, microbatches=1, chunk=0):
-  """Sizes of a ModelConfig on a mesh {axis: size}."""
+def sizes(
+  model: ModelConfig,
+  mesh: Mapping[str, int],
+  batch: int,
+  length: int,
+  microbatches: int = 1,
+  chunk: int = 0,
+) -> Sizes:
+  """Sizes of a ModelConfig on a mesh {axis: size}; batch: rows; chunk 0: no chunks."""
   parts = lambda dims: axes.parts(dims, mesh)
   rows = parts('B') * microbatches
   tokens = max(batch // rows, 1) * max(length // parts('T'), 1)
@@ -62,8 +74,9 @@ def sizes(model, mesh, batch, length, microbatches=1, chunk=0):
   )
 
 
-def kind(path):
-  """'parameters', 'frozen', 'optimizer', 'batch' or 'cache' of an argument's name."""
+def kind(path: str) -> str:
+  """Kind of an argument, by its name: 'parameters', 'frozen', 'optimizer', 'batch' or
+  'cache'."""
   if re.search(r'\bfrozen\b', path):
     return 'frozen'
   if re.search(r'\bopt\b', path):
@@ -73,15 +86,15 @@ def kind(path):
   return 'cache' if re.search(r'\bcache\b', path) else 'batch'
 
 
-def arguments(module, buffers=''):
+def arguments(module: hlo.Module, buffers: str = '') -> tuple[dict[str, int], int]:
   """({kind: device bytes}, host bytes) of the program's inputs; padded sizes where the
-  buffer assignment says them."""
+  buffer assignment has them."""
   padded = {}
   for size, color, number in re.findall(
     r'^allocation \d+: size (\d+),(?: color (\d+),)? parameter (\d+)', buffers, re.M
   ):
     padded[int(number)] = (int(size), int(color or 0))
-  found, host = {}, 0
+  kinds, host = {}, 0
   for op in module.computations[module.entry].values():
     if op.kind != 'parameter':
       continue
@@ -92,31 +105,32 @@ def arguments(module, buffers=''):
       host += size
     else:
       name = kind(op.path)
-      found[name] = found.get(name, 0) + size
-  return found, host
+      kinds[name] = kinds.get(name, 0) + size
+  return kinds, host
 
 
-def total(report):
-  """{number of a memory space: bytes} of the compiler's memory-usage report, whose
-  names are those of another chip."""
-  found = re.findall(
+def total(report: str) -> dict[int, int]:
+  """{number of a memory space: bytes} of the compiler's memory-usage report; its names
+  of the spaces are those of another chip."""
+  totals = re.findall(
     r'Memory Space: [\w ]+? \(color=(\d+)\)\s*Total bytes: (\d+)', report
   )
-  return {int(color): int(n) for color, n in found}
+  return {int(color): int(n) for color, n in totals}
 
 
-def by_kind(module, compiled, peak, chip):
+def by_kind(
+  module: hlo.Module, compiled: Compiled, peak: int, chip: Chip
+) -> tuple[dict[str, int], int, int]:
   """{'parameters', 'optimizer', 'batch', 'temporaries', 'reserved', ...} in bytes of
   one device, the total charge, and bytes of host memory.
 
-  `peak`: bytes of temporaries at the fullest moment; what they take beyond it is lost
-  to packing.
+  peak: bytes of temporaries at the fullest moment; more than that is lost to packing.
   """
   kinds, host = arguments(module, compiled.buffers)
   spaces = total(compiled.memory)
   stats = compiled.stats
   used = spaces.get(0, 0)
-  if not used:  # GPUs: no report, the compiled program itself says it
+  if not used:  # GPUs: no report, but the compiled program has the sizes
     used = sum(kinds.values()) + stats.get('temp_size_in_bytes', 0)
     used += stats.get('output_size_in_bytes', 0) - stats.get('alias_size_in_bytes', 0)
   rest = max(used - sum(kinds.values()), 0)
@@ -130,23 +144,29 @@ def by_kind(module, compiled, peak, chip):
   return kinds, sum(kinds.values()), host + max(spilled, 0)
 
 
-def fullest(module, compiled, loops, s, count=16):
-  """(list of Buffer, bytes): the temporaries alive at the fullest moment of the step,
-  largest first, and how much all of them take together."""
+def fullest(
+  module: hlo.Module,
+  compiled: Compiled,
+  loops: Mapping[str, hlo.Loop],
+  s: Sizes,
+  count: int = 16,
+) -> tuple[list[Buffer], int]:
+  """(list of Buffer, bytes): the largest temporaries alive at the fullest moment
+  of the step, largest first, and the size of all that are alive."""
   ops = {n: op for c in module.computations.values() for n, op in c.items()}
   ranges, spans = _ranges(compiled.live), _spans(module, compiled.live, loops)
   places = _values(compiled.buffers)
   alive = sorted(_fullest(places, ranges), reverse=True)
-  found = []
+  buffers = []
   for size, offset in alive[:count]:
     if size >= 2**16:
       values = places[size, offset]
-      found.append(_buffer(module, ops, size, values, ranges, spans, s))
-  return found, sum(size for size, _ in alive)
+      buffers.append(_buffer(module, ops, size, values, ranges, spans, s))
+  return buffers, sum(size for size, _ in alive)
 
 
 def _fullest(places, ranges):
-  """The places (size, offset) in use at the moment when they take most."""
+  """The places (size, offset) in use at the moment when they take the most memory."""
   changes = {}
   for place, values in places.items():
     for name, _ in values:
@@ -166,15 +186,15 @@ def _fullest(places, ranges):
 
 
 def _buffer(module, ops, size, values, ranges, spans, s):
-  """Buffer of the `values` (name, shape) that stand in one place one after another."""
+  """Buffer of the `values` (name, shape) that occupy one place one after another."""
 
   def life(value):
     begin, end = ranges.get(value[0], (0, 0))
     return end - begin
 
   name, shape = max(values, key=life)
-  made = [ops[n.partition('{')[0]] for n, _ in values if n.partition('{')[0] in ops]
-  named = [op for op in made if module.source(op)] or made
+  makers = [ops[n.partition('{')[0]] for n, _ in values if n.partition('{')[0] in ops]
+  named = [op for op in makers if module.source(op)] or makers
   own = ops.get(name.partition('{')[0])
   op = own if own is not None and module.source(own) else named[0] if named else None
   array = hlo.arrays(shape)
@@ -199,36 +219,36 @@ def _buffer(module, ops, size, values, ranges, spans, s):
 
 def _values(text):
   """{(size, offset): [(name, shape)]} of the device's temporary heap."""
-  found, inside = {}, False
+  heap, inside = {}, False
   for line in text.splitlines():
     if line.startswith('allocation'):
       inside = 'preallocated-temp' in line and 'color' not in line
     elif inside and (value := VALUE.search(line)):
       name, size, offset, shape = value.groups()
-      found.setdefault((int(size), int(offset)), []).append((name, shape))
-  return found
+      heap.setdefault((int(size), int(offset)), []).append((name, shape))
+  return heap
 
 
 def _ranges(text):
-  """{value: (first, last)} in places of the schedule."""
+  """{value: (first, last)}: live ranges, as positions in the schedule."""
   text = text.partition('BufferLiveRange')[2].partition('Live ranges at')[0]
-  found = {}
+  ranges = {}
   for name, begin, end in re.findall(r'^\s+(\S+?):(\d+)-(\d+)$', text, re.M):
-    found[name.removesuffix('{}')] = (int(begin), int(end))
-  return found
+    ranges[name.removesuffix('{}')] = (int(begin), int(end))
+  return ranges
 
 
 def _spans(module, text, loops):
-  """[(label, first, last)] of the outermost loops, in places of the schedule."""
+  """[(label, first, last)] of the outermost loops, as positions in the schedule."""
   text = text.partition('BufferLiveRange')[0]
   at = {n: int(i) for i, n in re.findall(r'^\s+(\d+):(\S+)$', text, re.M)}
-  found = []
+  spans = []
   for loop in loops.values():
     inside = [at[n] for n in module.computations.get(loop.body, {}) if n in at]
     if inside and not loop.inside:
       way = 'backward' if 'transpose(' in loop.path else 'forward'
-      found.append((f'{loop.source} ({way}, {loop.trips})', min(inside), max(inside)))
-  return found
+      spans.append((f'{loop.source} ({way}, {loop.trips})', min(inside), max(inside)))
+  return spans
 
 
 LESS_ROWS = 'train.batch (fewer rows a chip) or mesh.context'
@@ -236,8 +256,8 @@ INPUTS = f'model.remat (offload the layer input), {LESS_ROWS}'
 TABLE = 'mesh.tensor, model.tie_embeddings'
 
 
-def explain(array, path, s):
-  """(what the buffer is, the field that shrinks it) by its number of elements."""
+def explain(array: hlo.Array, path: str, s: Sizes) -> tuple[str, str]:
+  """(meaning of a buffer, field that shrinks it), by its number of elements."""
   n, tokens, gradient = array.size, s.tokens, array.dtype == 'f32'
   if s.vocabulary in array.dims or n % s.vocabulary == 0:
     if n % (s.vocabulary * s.width) == 0 and gradient:
@@ -289,7 +309,7 @@ def _activation(array, s):
   return s.tokens in array.dims and s.width not in array.dims
 
 
-def knob(kinds, buffers):
+def knob(kinds: Mapping[str, int], buffers: Sequence[Buffer]) -> str:
   """The field to change first when memory is short, by the largest kind or buffer."""
   stateful = sum(kinds.get(k, 0) for k in ('parameters', 'frozen', 'optimizer'))
   temporary = kinds.get('temporaries', 0) + kinds.get('packing', 0)
@@ -302,12 +322,20 @@ def knob(kinds, buffers):
   return f'{first.knob}: {first.bytes / GIB:.2f} GiB of {first.what} {first.array}'
 
 
-def estimate(model, mesh, batch, length, remat='full', microbatches=1, state=12):
-  """Least device bytes that a training step can take, in closed form.
+def estimate(
+  model: ModelConfig,
+  mesh: Mapping[str, int],
+  batch: int,
+  length: int,
+  remat: str = 'full',
+  microbatches: int = 1,
+  state: int = 12,
+) -> int:
+  """Lower bound of the device bytes of a training step, in closed form.
 
-  State of `state` bytes a parameter cut over all axes but replica, the arrays that
-  remat keeps, one layer's gathered weights and the whole head twice. A lower bound for
-  search, which leaves out what is above the limit already here.
+  The sum of `state` bytes a parameter sharded over all axes but replica, the arrays
+  that remat keeps, one layer's gathered weights and the whole head twice. A search
+  skips candidates whose bound is above the limit.
   """
   s = sizes(model, mesh, batch, length, microbatches)
   cut = axes.parts('DFC', mesh)

@@ -1,28 +1,40 @@
-"""The programs that are compiled: the real steps, on arguments that are only shapes."""
+"""The programs to compile: the real steps, on abstract arguments."""
+
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 
 from llama3_jax import axes
+from llama3_jax.config import ModelConfig
 from llama3_jax.model import cache as kv
 from llama3_jax.train import step
 
 
-def array(mesh, shape, dims, dtype=jnp.int32):
+def array(
+  mesh: jax.sharding.Mesh,
+  shape: Iterable[int],
+  dims: str,
+  dtype: jax.typing.DTypeLike = jnp.int32,
+) -> jax.ShapeDtypeStruct:
   """Abstract array of `shape`, laid out by its letters."""
-  place = jax.sharding.NamedSharding(mesh, axes.spec(dims))
-  return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=place)
+  sharding = jax.sharding.NamedSharding(mesh, axes.spec(dims))
+  return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=sharding)
 
 
-def train(mesh, params, batch, train_step):
+def train(
+  mesh: jax.sharding.Mesh, params: object, batch: object, train_step: step.TrainStep
+) -> jax.stages.Lowered:
   """The lowered `step.TrainStep` of abstract params and batch."""
   with jax.set_mesh(mesh):
     state = jax.eval_shape(train_step.start, params)
     return step.train_step.lower(state, batch, train_step)
 
 
-def cache(mesh, model, batch, slots):
+def cache(
+  mesh: jax.sharding.Mesh, model: ModelConfig, batch: int, slots: int
+) -> kv.Cache:
   """Abstract key/value cache of `batch` rows of `slots` tokens."""
-  made = jax.eval_shape(lambda: kv.create(model, batch, slots))
+  shapes = jax.eval_shape(lambda: kv.create(model, batch, slots))
   dims = kv.Cache('LBSKH', 'LBSKH', 'BS', 'BS', 'B')
-  return jax.tree.map(lambda x, d: array(mesh, x.shape, d, x.dtype), made, dims)
+  return jax.tree.map(lambda x, d: array(mesh, x.shape, d, x.dtype), shapes, dims)

@@ -1,5 +1,8 @@
 """A plan as text and as a page."""
 
+from collections.abc import Iterable
+from collections.abc import Mapping
+
 from llama3_jax.plan import roofline
 from llama3_jax.report import figures
 from llama3_jax.report.blocks import Card
@@ -19,7 +22,7 @@ MEANING = {
 }
 
 
-def rate(n):
+def rate(n: float) -> str:
   """Short form of a count a second or a number of FLOPs."""
   for power, letter in ((15, 'P'), (12, 'T'), (9, 'G'), (6, 'M')):
     if n >= 10**power:
@@ -27,13 +30,13 @@ def rate(n):
   return f'{n:.4g} '
 
 
-def size(n):
+def size(n: float) -> str:
   """Bytes as GiB, or MiB when they are few."""
   return f'{n / GIB:.2f} GiB' if n >= GIB / 10 else f'{n / 2**20:.2f} MiB'
 
 
-def verdict(r):
-  """One line: whether it fits, and if not the field to change."""
+def verdict(r: Mapping) -> str:
+  """One line: whether the program fits, and if not the field to change."""
   m = r['memory']
   share = f'{size(m["used"])} of {size(m["limit"])} a device'
   if m['fits']:
@@ -41,7 +44,8 @@ def verdict(r):
   return f'does not fit: {share}; change {m["knob"]}'
 
 
-def title(r):
+def title(r: Mapping) -> str:
+  """One line that names model, step, target, mesh and batch."""
   mesh = ', '.join(f'{a}={n}' for a, n in r['mesh'].items() if n > 1)
   return (
     f'{r["model"]} {r["step"]} on {r["target"]}: {r["devices"]:,} devices ({mesh}), '
@@ -49,7 +53,7 @@ def title(r):
   )
 
 
-def text(r):
+def text(r: Mapping) -> str:
   """The plan as plain text for a terminal."""
   t = r['time']
   lines = [title(r), verdict(r), '', 'memory of a device']
@@ -90,8 +94,8 @@ def text(r):
   return '\n'.join(lines) + '\n'
 
 
-def grouped(buffers):
-  """[(how many, buffer)]: those that differ in nothing but their place are one row."""
+def grouped(buffers: Iterable[Mapping]) -> list[tuple[int, Mapping]]:
+  """[(number, buffer)]: buffers that differ in their place only are one row."""
   rows = {}
   for b in buffers:
     key = (b['array'], b['what'], made(b), b['held'])
@@ -99,17 +103,18 @@ def grouped(buffers):
   return list(rows.values())
 
 
-def made(b):
-  """Where a buffer is made: a source line, or what the compiler calls it."""
+def made(b: Mapping) -> str:
+  """Where a buffer is made: a source line, or the compiler's name of it."""
   return b['source'] or b['path'].rpartition('/')[2] or b['name']
 
 
-def several(n, b):
+def several(n: int, b: Mapping) -> str:
+  """Size of a buffer, after its number where that is above 1."""
   return f'{n} x {size(b["bytes"])}' if n > 1 else size(b['bytes'])
 
 
-def page(r):
-  """What the page of a plan shows."""
+def page(r: Mapping) -> Page:
+  """The page of a plan."""
   t, m = r['time'], r['memory']
   tiles = (
     (size(m['used']), f'a device of {size(m["limit"])}'),

@@ -1,4 +1,4 @@
-"""A step's least time on a chip: matrix products, memory traffic, collectives.
+"""Lower bound of a step's time: matrix products, memory traffic, collectives.
 
 step = max(compute + synchronous collectives, all collectives); compute is, over all
 instructions, the larger of FLOPs / peak and bytes / bandwidth, times their runs. With
@@ -8,11 +8,16 @@ and attention kernels, which have no estimate, run at KERNEL of the peak.
 
 import dataclasses
 import re
+from collections.abc import Mapping
+from collections.abc import Sequence
 
+from llama3_jax.config import ModelConfig
 from llama3_jax.kernels.rule import Rule
 from llama3_jax.model import flops as counts
 from llama3_jax.plan import collectives
 from llama3_jax.plan import hlo
+from llama3_jax.plan.chips import Chip
+from llama3_jax.plan.topology import Target
 
 FLOATS = ('bf16', 'f16', 'f32')
 KERNEL = 0.6  # of the peak: published splash and flash kernels at long lengths
@@ -21,7 +26,7 @@ FORMULA = (
   'parameters + 6 L N H T (causal); step = max(compute + synchronous collectives, '
   'all collectives)'
 )
-# Not work of their own: what they run is counted where it stands.
+# No work of their own: the instructions that they run are counted separately.
 FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while')
 FREE += ('conditional', 'call', 'after-all', 'partition-id', 'replica-id', 'iota')
 FREE += ('copy-done', 'async-start', 'async-done', 'async-update', 'send', 'recv')
@@ -31,18 +36,20 @@ SLICES = ('slice', 'dynamic-slice')
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """What one device does in a step."""
+  """Work of one device in a step."""
 
   flops: float  # of matrix products, attention kernels included
-  kernels: float  # of them in kernels
+  kernels: float  # FLOPs of attention kernels alone
   traffic: float  # bytes to and from device memory
   seconds: float  # the roofline of the instructions
   cycles: float  # the compiler's estimate; 0 in a fast plan
   branches: bool  # whether some FLOPs are in branches that may not be taken
 
 
-def work(module, found, model, chip):
-  """Work of all visits."""
+def work(
+  module: hlo.Module, found: Sequence[hlo.Visit], model: ModelConfig, chip: Chip
+) -> Work:
+  """Work of all visits `found` by hlo.visits."""
   own = hlo.flops(module, found)
   deep = {}
 
@@ -82,8 +89,8 @@ def work(module, found, model, chip):
   return Work(**total, branches=bool(branches))
 
 
-def own_flops(op, ops):
-  """FLOPs of a matrix product that stands outside any fusion."""
+def own_flops(op: hlo.Op, ops: Mapping[str, hlo.Op]) -> int:
+  """FLOPs of a matrix product outside of any fusion; 0 for other instructions."""
   if op.kind not in ('dot', 'convolution'):
     return 0
   return hlo.product(op, ops)
@@ -96,10 +103,10 @@ def _kernel(op, model, platform):
     return 0
   if not re.search('tpu_custom_call|triton|mosaic|fmha', name) or 'preproc' in name:
     return 0
-  said = op.rest.partition('operand_layout_constraints=')[2].partition('},')
+  layouts = op.rest.partition('operand_layout_constraints=')[2].partition('},')
   heads = [
     a
-    for a in hlo.arrays(''.join(said[:2]) + op.rest.partition('api_version')[0])
+    for a in hlo.arrays(''.join(layouts[:2]) + op.rest.partition('api_version')[0])
     if len(a.dims) >= 3 and a.dims[-1] == model.d_head and a.dtype in FLOATS
   ]
   if len(heads) < 2:
@@ -117,7 +124,7 @@ def _kernel(op, model, platform):
 
 
 def _traffic(module, op, ops):
-  """Bytes an instruction reads and writes in device memory; slices count as slices."""
+  """Bytes that an instruction reads and writes in device memory; of a slice its own."""
   body = module.computations.get(op.called[0], {}) if op.kind == 'fusion' else {}
   if op.kind == 'dynamic-update-slice' and op.operands[1] in ops:
     return 2 * ops[op.operands[1]].bytes
@@ -149,7 +156,7 @@ def _parameters(body):
 
 
 def _read(module, body, name):
-  """Bytes of the value `name` that a fused computation reads: of a slice, the slice."""
+  """Bytes that a fused computation reads of the value `name`: of a slice, the slice."""
   total = 0
   for user in (x for x in body.values() if name in x.operands):
     if user.kind in SLICES:
@@ -157,7 +164,7 @@ def _read(module, body, name):
     elif user.kind == 'bitcast':
       total += _read(module, body, user.name)
     elif user.kind == 'dynamic-update-slice' and user.operands[0] == name:
-      pass  # kept as it is where nothing is written
+      pass  # unchanged outside of the written part
     elif user.kind == 'fusion':
       inner = module.computations.get(user.called[0], {})
       names = _parameters(inner)
@@ -169,14 +176,14 @@ def _read(module, body, name):
 
 
 def _written(body, op):
-  """Bytes of each array that an instruction writes: of an update, the part written."""
+  """Bytes of each array that an instruction writes: of an update, the written part."""
   root = next((x for x in body.values() if x.root), None)
-  made = [root]
+  values = [root]
   if root is not None and root.kind == 'tuple':
-    made = [body.get(n) for n in root.operands]
-  if len(made) != len(op.arrays):
-    made = [None] * len(op.arrays)
-  for x, array in zip(made, op.arrays):
+    values = [body.get(n) for n in root.operands]
+  if len(values) != len(op.arrays):
+    values = [None] * len(op.arrays)
+  for x, array in zip(values, op.arrays):
     while x is not None and x.kind == 'bitcast':
       x = body.get(x.operands[0])
     if not _on_device(array):
@@ -187,7 +194,9 @@ def _written(body, op):
       yield array.bytes
 
 
-def model_flops(model, step, batch, length):
+def model_flops(
+  model: ModelConfig, step: str, batch: int, length: int
+) -> tuple[float, int]:
   """(FLOPs the model needs for a step over all devices, tokens of the step)."""
   token = counts.per_token(model, length)
   if step == 'prefill':  # logits of the last token only
@@ -204,10 +213,16 @@ def model_flops(model, step, batch, length):
   return token * rows * length, rows * length
 
 
-def step(done, found, needed, tokens, target):
-  """Seconds of a step and what follows from them, as a dict of numbers.
+def step(
+  done: Work,
+  found: Sequence[collectives.Collective],
+  needed: float,
+  tokens: int,
+  target: Target,
+) -> dict:
+  """Seconds of a step and derived numbers, as a dict.
 
-  Args: done: Work; found: list of Collective; needed, tokens: of model_flops; target.
+  Args: done: of `work`; found: all collectives; needed, tokens: of model_flops.
   """
   chip = target.chip
   compute = done.seconds

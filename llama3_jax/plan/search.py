@@ -1,12 +1,16 @@
-"""Which mesh, batch and remat policy is fastest within the memory, by trying."""
+"""Search for the fastest mesh, batch and remat policy within the memory."""
 
 import dataclasses
 import itertools
+from collections.abc import Iterable
+from collections.abc import Mapping
 
 from llama3_jax import axes
 from llama3_jax import mesh as meshes
 from llama3_jax.base.errors import UserError
+from llama3_jax.config import ModelConfig
 from llama3_jax.plan import memory
+from llama3_jax.plan.topology import Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +31,11 @@ class Candidate:
   tensor: int
   batch: int
   remat: str
-  floor: int  # bytes a device at least, closed form
+  floor: int  # lower bound of bytes a device, in closed form
 
   @property
-  def changes(self):
-    """What `config.edit` needs."""
+  def changes(self) -> dict[str, int | str]:
+    """Changes of a config, for `config.edit`."""
     return {
       'mesh.fsdp': -1,
       'mesh.context': self.context,
@@ -40,18 +44,27 @@ class Candidate:
       'model.remat': self.remat,
     }
 
-  def __str__(self):
+  def __str__(self) -> str:
     parts = [f'mesh.context={self.context}', f'mesh.tensor={self.tensor}']
     return ' '.join([*parts, f'train.batch={self.batch}', f'model.remat={self.remat}'])
 
 
-def candidates(model, mesh, target, length, space, limit, state=12):
-  """(possible, left out): every layout of `space` that divides, cheapest floor last.
+def candidates(
+  model: ModelConfig,
+  mesh: dict[str, int],
+  target: Target,
+  length: int,
+  space: Space,
+  limit: int,
+  state: int = 12,
+) -> tuple[list[Candidate], list[tuple[str, str]]]:
+  """(possible, left out): every layout of `space` that divides, lowest floor last.
 
-  Args: ModelConfig; config's mesh sizes {axis: size}; Target; tokens; Space; limit:
-  bytes; state: bytes a parameter.
-  Left out with a reason: what does not divide, and what cannot fit by
+  Left out, with a reason, are layouts that do not divide and those that cannot fit by
   `memory.estimate`.
+
+  Args: mesh: the config's sizes {axis: size}; length: tokens of a row; limit: bytes a
+  device; state: bytes a parameter.
   """
   possible, left = [], []
   order = itertools.product(space.context, space.tensor, space.per_chip, space.remat)
@@ -74,14 +87,16 @@ def candidates(model, mesh, target, length, space, limit, state=12):
       )
       continue
     possible.append(Candidate(context, tensor, batch, remat, floor))
-  # What nearly fills the memory is as a rule fastest: try it first.
+  # A layout that nearly fills the memory is usually fastest: try it first.
   possible.sort(key=lambda c: -c.floor)
   return possible, left
 
 
-def ranked(results):
-  """Those that fit, most tokens a second first, then those that do not, least short
-  of memory first. Each is {'candidate', 'used', 'fits', 'tokens_per_s_chip', ...}."""
+def ranked(results: Iterable[Mapping]) -> list[Mapping]:
+  """Results in order: those that fit, fastest first, then the others, smallest first.
+
+  Each is {'candidate', 'used', 'fits', 'tokens_per_s_chip', ...}.
+  """
   fit = [r for r in results if r['fits']]
   rest = [r for r in results if not r['fits']]
   return sorted(fit, key=lambda r: -r['tokens_per_s_chip']) + sorted(
@@ -89,7 +104,7 @@ def ranked(results):
   )
 
 
-def text(results, left):
+def text(results: Iterable[Mapping], left: Iterable[tuple[str, str]]) -> str:
   """The ranking as lines."""
   lines = ['tokens/s/chip  MFU bound   GiB a device  layout']
   for r in results:

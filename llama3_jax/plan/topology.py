@@ -1,8 +1,13 @@
-"""Devices that are not here, in the order that a mesh over them needs (3.3.2)."""
+"""Absent devices, in the order that a mesh over them needs (3.3.2)."""
 
 import dataclasses
 import itertools
 import math
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import jax
+from ml_collections import ConfigDict
 
 from llama3_jax import mesh as meshes
 from llama3_jax.base.errors import UserError
@@ -15,35 +20,35 @@ SMALL_CUBES = ('1x1x1', '2x2x1', '2x2x2', '2x2x4', '2x4x4')
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """The hardware that is asked for."""
+  """The requested hardware."""
 
   chip: chips.Chip
   dims: tuple[int, ...]  # of one slice, in chips
   slices: int = 1
 
   @property
-  def n_chips(self):
+  def n_chips(self) -> int:
     return math.prod(self.dims) * self.slices
 
   @property
-  def n_devices(self):
+  def n_devices(self) -> int:
     return self.n_chips * self.chip.devices
 
   @property
-  def wrap(self):
-    """Which dims of a slice are closed to rings. Without it the compiler lowers other
-    collectives: gathers become padded all-reduces."""
+  def wrap(self) -> tuple[bool, ...]:
+    """Which dims of a slice are closed to rings. Without this the compiler generates
+    other collectives: gathers become padded all-reduces."""
     chip, dims = self.chip, self.dims
     if chip.dims == 3:  # only a slice of whole 4 x 4 x 4 cubes is a torus
       return (all(d % chip.ring == 0 for d in dims),) * 3
     return tuple(d >= chip.ring for d in dims) + (False,)
 
-  def __str__(self):
+  def __str__(self) -> str:
     text = f'{self.chip.name}:{"x".join(map(str, self.dims))}'
     return text + (f',{self.slices}slices' if self.slices > 1 else '')
 
 
-def parse(text):
+def parse(text: str) -> Target:
   """Target of 'v5p:4x4x4', 'v5e:16x16,2slices' (or 'v5e:16x16x2') or 'h100:128'."""
   name, _, shape = text.partition(':')
   if name not in chips.CHIPS:
@@ -92,8 +97,8 @@ def _far(a, b):
   return abs(math.log(math.prod(a) / math.prod(b)))
 
 
-def sizes(chip):
-  """Every slice of `chip` that can be had, as tuples of dims."""
+def sizes(chip: chips.Chip) -> list[tuple[int, ...]]:
+  """Every available slice of `chip`, as tuples of dims."""
   if chip.dims == 2:
     return [tuple(map(int, s.split('x'))) for s in FLAT]
   cubes = [tuple(map(int, s.split('x'))) for s in SMALL_CUBES]
@@ -101,8 +106,8 @@ def sizes(chip):
   return cubes + [d for d in itertools.product(*steps) if d == tuple(sorted(d))]
 
 
-def devices(target):
-  """The absent devices, as jax.Device objects that a mesh can be made of.
+def devices(target: Target) -> Sequence[jax.Device]:
+  """The absent devices, as jax.Device objects for a mesh.
 
   Raises UserError when the compiler for them is not installed.
   """
@@ -139,23 +144,27 @@ def devices(target):
   return described.devices
 
 
-def installed(chip):
+def installed(chip: chips.Chip) -> bool:
   """Whether the compiler for `chip` can be imported."""
   import importlib.util
 
   if chip.platform == 'tpu':
     return importlib.util.find_spec('libtpu') is not None
-  found = ('jax_cuda12_plugin', 'jax_cuda13_plugin')
-  return any(importlib.util.find_spec(n) is not None for n in found)
+  plugins = ('jax_cuda12_plugin', 'jax_cuda13_plugin')
+  return any(importlib.util.find_spec(n) is not None for n in plugins)
 
 
-def mesh(config, target, found=None):
-  """Explicit jax Mesh of config's axis sizes over the absent devices of `target`."""
+def mesh(
+  config: ConfigDict | Mapping[str, int],
+  target: Target,
+  found: Sequence[jax.Device] | None = None,
+) -> jax.sharding.Mesh:
+  """Explicit Mesh of the config's axis sizes over the absent devices of `target`."""
   check(config, target)
   return meshes.create(config, devices(target) if found is None else found)
 
 
-def check(config, target):
+def check(config: ConfigDict | Mapping[str, int], target: Target) -> tuple[int, ...]:
   """Axis sizes for `target`; UserError when they cannot fill its devices and slices."""
   shape = meshes.shape(config, target.n_devices)
   if shape[0] % target.slices:

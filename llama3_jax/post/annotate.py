@@ -1,4 +1,4 @@
-"""Preference annotation (4.2.1) by an annotator who can verify the answers."""
+"""Preference annotation (4.2.1) by an annotator that can verify the answers."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -15,23 +15,23 @@ def preferences(
 ) -> list[dict]:
   """Preference rows (`prompt`, `responses` best first, `source`) of sampled answers.
 
-  right(i, text): whether `text` answers prompt i; a tool call is no text. Rejected is
-  the wrong answer that the reward model liked most, so the next one learns where this
-  one errs; chosen is the right answer it liked most, and where none is right,
-  `answers[i]`, as an annotator edits a response. Answers that were cut off are not
-  shown to the annotator. A prompt without a wrong answer gives no pair. Sampled answers
-  are whole messages with their ids.
+  right(i, text): whether `text` answers prompt i; a tool call has no text. Rejected is
+  the wrong answer with the highest reward, so that the next reward model learns from
+  the errors of this one; chosen is the right answer with the highest reward or, where
+  none is right, `answers[i]`, in place of an edited response. Answers that were cut off
+  are not annotated. A prompt without a wrong answer gives no pair. Sampled answers are
+  whole messages with their ids.
   """
   rows = []
   for i, candidate in enumerate(candidates):
     scored = zip(candidate.rewards, candidate.responses)
     ranked = sorted(scored, key=lambda pair: pair[0], reverse=True)
-    shown = [said for value, said in ranked if value != reject.CUT]
-    wrong = [said for said in shown if not right(i, said.content)]
+    finished = [response for value, response in ranked if value != reject.CUT]
+    wrong = [m for m in finished if not right(i, m.content)]
     if not wrong:
       continue
     edited = chat.Message('assistant', answers[i])
-    chosen = next((said for said in shown if right(i, said.content)), edited)
+    chosen = next((m for m in finished if right(i, m.content)), edited)
     prompt = [chat.fields(m) for m in candidate.prompt]
     responses = [chat.fields(m) for m in (chosen, wrong[0])]
     rows.append({'prompt': prompt, 'responses': responses, 'source': source})

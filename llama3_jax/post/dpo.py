@@ -19,7 +19,7 @@ def loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """-log sigmoid(beta * margin) + nll * NLL(chosen), summed over pairs.
 
-  margin = change of log p(chosen) - change of log p(rejected), each against the
+  margin = change of log p(chosen) - change of log p(rejected), each relative to the
   reference (`ref_logp` f32 [B,2]) and summed over `contrast`: response tokens without
   format tokens. NLL is the mean over the chosen response's tokens, format tokens (its
   eot) included. Metric sums over pairs: loss, contrast (first term), nll, chosen and

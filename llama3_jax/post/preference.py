@@ -1,4 +1,4 @@
-"""Preference examples; rows of the reward model and DPO (4.1.2, 4.1.4, 4.2.1)."""
+"""Preference examples; rows for the reward model and DPO (4.1.2, 4.1.4, 4.2.1)."""
 
 import dataclasses
 import itertools
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from llama3_jax import chat
 from llama3_jax import feed
@@ -18,7 +19,7 @@ from llama3_jax.tasks import suite
 from llama3_jax.tokenizer import Tokenizer
 
 MOST = 3  # responses of an example: edited > chosen > rejected
-HUGE = 1e30  # of a margin: also whole numbers of JSON may be beyond any float
+HUGE = 1e30  # limit of a margin: integers in JSON may exceed any float
 MODES = ('paper', 'exact')
 PAIRS = ('all', 'extreme', 'adjacent')
 
@@ -49,23 +50,23 @@ def read(path: str | os.PathLike, field: str = 'data.files') -> list[Preference]
   return [parse(row, where) for where, row in jsonl.read(path, field)]
 
 
-def of_tasks(n: int, seed: int, split: str, names) -> list[Preference]:
+def of_tasks(n: int, seed: int, split: str, names: Sequence[str]) -> list[Preference]:
   """Generated examples of the verifiable tasks."""
-  made = suite.preference_rows(n, seed, split, names) if n else []
-  return [parse(row, f'{split} example {i}') for i, row in enumerate(made)]
+  rows = suite.preference_rows(n, seed, split, names) if n else []
+  return [parse(row, f'{split} example {i}') for i, row in enumerate(rows)]
 
 
-def examples(data, seed: int, split: str) -> list[Preference]:
-  """What a config's `data` names for a split: generated examples, then its files'."""
+def examples(data: ConfigDict, seed: int, split: str) -> list[Preference]:
+  """Examples of a split by a config's `data`: generated ones, then those of files."""
   before = '' if split == 'train' else 'heldout_'
-  found = of_tasks(data[f'{before}tasks'], seed, split, data.task_names)
+  preferences = of_tasks(data[f'{before}tasks'], seed, split, data.task_names)
   for path in data[f'{before}files']:
-    found += read(path, f'data.{before}files')
-  return found
+    preferences += read(path, f'data.{before}files')
+  return preferences
 
 
 def parse(row: Mapping, where: str) -> Preference:
-  """Preference of one JSON row; `where` (file and line) opens the UserError."""
+  """Preference of one JSON row; a UserError starts with `where` (file and line)."""
   jsonl.known(row, ('prompt', 'responses', 'source', 'margin', 'rewards'), where)
   turns = listed(row, 'prompt', where)
   if not turns:
@@ -76,13 +77,13 @@ def parse(row: Mapping, where: str) -> Preference:
       f"{where}: the last message of prompt is the {prompt[-1].role}'s: end with the "
       "user's, or with a tool's output"
     )
-  found = listed(row, 'responses', where)
-  if not 2 <= len(found) <= MOST:
+  values = listed(row, 'responses', where)
+  if not 2 <= len(values) <= MOST:
     raise UserError(f'{where}: field responses must hold 2 or 3 answers, best first')
-  responses = tuple(_response(value, where) for value in found)
-  said = [dataclasses.replace(m, ids=None, vocabulary='') for m in responses]
-  for i, j in itertools.combinations(range(len(said)), 2):
-    if said[i] == said[j]:
+  responses = tuple(_response(value, where) for value in values)
+  plain = [dataclasses.replace(m, ids=None, vocabulary='') for m in responses]
+  for i, j in itertools.combinations(range(len(plain)), 2):
+    if plain[i] == plain[j]:
       raise UserError(
         f'{where}: responses {i + 1} and {j + 1} are equal, so neither is better: '
         'remove one'
@@ -110,16 +111,16 @@ def _response(value, where):
       f'{where}: field responses holds a {jsonl.kind(value)}: each is a text, or an '
       'object {"content", "calls", "end"}'
     )
-  made = chat.message(value, where, 'assistant')
-  if made.role != 'assistant':
-    raise UserError(f"{where}: a response is the assistant's, not of {made.role!r}")
-  return made
+  message = chat.message(value, where, 'assistant')
+  if message.role != 'assistant':
+    raise UserError(f"{where}: a response is the assistant's, not of {message.role!r}")
+  return message
 
 
 class Ids(NamedTuple):
   """A dialog as ids: the prompt (no open header) and the last response, from its
-  header to its end, with masks: `content` (what was said, and the end) and `format`
-  (header and end) over the response, `earlier` (the assistant's turns) over the prompt.
+  header to its end, with bool masks: `content` (text and end) and `format` (header and
+  end) of the response, `earlier` (the assistant's turns) of the prompt.
   """
 
   prompt: list[int]
@@ -135,15 +136,15 @@ def encode(
   response: chat.Message,
   where: str = '',
 ) -> Ids:
-  """Ids and masks of `response` after `prompt`; `where` opens the UserError."""
+  """Ids and masks of `response` after `prompt`; a UserError starts with `where`."""
   try:
     start = len(chat.encode(tokenizer, prompt).ids)
     whole = chat.encode(tokenizer, [*prompt, response])
   except UserError as error:
     raise UserError(f'{where}: {error}' if where else str(error)) from None
-  ids, said = whole.ids.tolist(), np.asarray(whole.response, bool)
+  ids, mask = whole.ids.tolist(), np.asarray(whole.response, bool)
   form = np.asarray(whole.format, bool)
-  return Ids(ids[:start], ids[start:], said[start:], form[start:], said[:start])
+  return Ids(ids[:start], ids[start:], mask[start:], form[start:], mask[:start])
 
 
 def reward_rows(
@@ -156,26 +157,26 @@ def reward_rows(
   """Rows of the reward model, and how many examples were too long and dropped.
 
   mode 'paper' (section 4.2.1): the prompt and all its responses, in random order, in
-  one row, A is 1; a later response sees the earlier ones. 'exact': a row per response,
-  A is 3, so that none sees another.
+  one row, A is 1; a later response attends to the earlier ones. 'exact': a row a
+  response, A is 3, so that none attends to another.
   """
   if mode not in MODES:
     raise UserError(f'data.mode={mode!r} is unknown: use one of {", ".join(MODES)}')
   build = _paper_row if mode == 'paper' else _exact_row
   rng = np.random.default_rng(seed)
-  made = []
+  rows = []
   for example in examples:
     parts = _encoded(tokenizer, example)
-    # Drawn for dropped examples too: the order does not depend on seq_len.
+    # Sampled for dropped examples too: the order does not depend on seq_len.
     order = rng.permutation(len(parts))
     row = build(parts[0].prompt, [part.response for part in parts], order, seq_len)
     if row is not None:
-      made.append(feed.Ranked(**row, margin=np.float32(example.margin)))
-  dropped = len(examples) - len(made)
-  if not made:
+      rows.append(feed.Ranked(**row, margin=np.float32(example.margin)))
+  dropped = len(examples) - len(rows)
+  if not rows:
     sizes = dict(B=0, A=1 if mode == 'paper' else MOST, T=seq_len, _=MOST)
     return feed.empty(feed.Ranked, sizes), dropped
-  return rows_lib.stack(made), dropped
+  return rows_lib.stack(rows), dropped
 
 
 def _paper_row(prompt, responses, order, seq_len):
@@ -189,7 +190,7 @@ def _paper_row(prompt, responses, order, seq_len):
 
 
 def _exact_row(prompt, responses, order, seq_len):
-  del order  # no response sees another
+  del order  # no response attends to another
   if len(prompt) + max(map(len, responses)) > seq_len:
     return None
   ids = [prompt + response for response in responses]
@@ -199,7 +200,7 @@ def _exact_row(prompt, responses, order, seq_len):
 
 
 def _group(ids, seq_len, ends):
-  """Fields [A,T] of rows of ids, of weight 1 at `ends`, those of a row in turn."""
+  """Fields [A,T] of rows of ids; the weight is 1 at the `ends` of each row."""
   group = rows_lib.stack([rows_lib.place(row, seq_len) for row in ids])
   for weight, last in zip(
     group.weight, np.broadcast_to(ends, (len(ids), ends.shape[-1]))
@@ -230,21 +231,21 @@ def dpo_rows(
 ) -> tuple[feed.Pairs, int]:
   """Rows of DPO (section 4.1.4), and how many pairs were too long and dropped.
 
-  Weight is on the targets that belong to the response, its eot included (the open
-  header is the prompt's, as in generation); contrast on those of them that are not
-  format tokens. `ref_logp` is 0 until `post.dpo.reference` fills it.
+  The weight is 1 on targets of the response, its eot included (the open header belongs
+  to the prompt, as in generation); contrast is 1 on those that are not format tokens.
+  `ref_logp` is 0 until `post.dpo.reference` sets it.
   """
-  made, dropped = [], 0
+  rows, dropped = [], 0
   for example in examples:
     sides = [_dpo_side(part, seq_len) for part in _encoded(tokenizer, example)]
     for chosen, rejected in dpo_pairs(len(sides), pairs):
       if sides[chosen] is None or sides[rejected] is None:
         dropped += 1
         continue
-      made.append(rows_lib.stack([sides[chosen], sides[rejected]]))
-  if not made:
+      rows.append(rows_lib.stack([sides[chosen], sides[rejected]]))
+  if not rows:
     return feed.empty(feed.Pairs, dict(B=0, A=2, T=seq_len)), dropped
-  return rows_lib.stack(made), dropped
+  return rows_lib.stack(rows), dropped
 
 
 def _encoded(tokenizer, example):

@@ -1,4 +1,4 @@
-"""Rejection sampling (4.2.2): K answers a prompt, the reward model keeps the best."""
+"""Rejection sampling (4.2.2): of K answers a prompt, the one with the best reward."""
 
 import dataclasses
 import math
@@ -14,13 +14,13 @@ from llama3_jax.model import llama
 from llama3_jax.post import reward
 from llama3_jax.tokenizer import Tokenizer
 
-CUT = -math.inf  # reward of an answer that did not end by itself
+CUT = -math.inf  # reward of an answer that was cut off
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidates:
-  """K answers to one prompt, with the ids that were sampled, and their rewards (-inf:
-  cut off at the longest length)."""
+  """K answers to one prompt, with the sampled ids, and their rewards (-inf: cut off at
+  the longest length)."""
 
   prompt: tuple[chat.Message, ...]
   responses: tuple[chat.Message, ...]
@@ -47,13 +47,13 @@ def sample(
 ) -> list[Candidates]:
   """`samples` answers (10 to 30 in the paper) of the model to each prompt, scored.
 
-  system: a system prompt that steers tone, style or format while sampling; the reward
-  model and the examples made from the answers do not see it.
+  system: a system prompt for tone, style or format while sampling; the dialogs that are
+  scored and the examples made from the answers do not contain it.
   """
   steer = [chat.Message('system', system)] if system else []
-  encode = lambda said: chat.encode(tokenizer, said, prompt=True).ids.tolist()
+  encode = lambda messages: chat.encode(tokenizer, messages, prompt=True).ids.tolist()
   settings = dataclasses.replace(settings, vocab_size=tokenizer.vocab_size)
-  drawn = engine.generate(
+  groups = engine.generate(
     params,
     [encode([*steer, *prompt]) for prompt in prompts],
     config,
@@ -63,23 +63,23 @@ def sample(
     samples,
     batch_size,
   )
-  # What was sampled is what is scored, id by id.
+  # The reward model scores exactly the sampled ids.
   dialogs = []
-  for prompt, completions in zip(prompts, drawn):
-    asked = encode(prompt)
-    dialogs += [asked + list(completion.sampled) for completion in completions]
+  for prompt, completions in zip(prompts, groups):
+    ids = encode(prompt)
+    dialogs += [ids + list(completion.sampled) for completion in completions]
   rewards = reward.score(scorer, dialogs, config, batch_size * samples).tolist()
-  found = []
-  for i, (prompt, completions) in enumerate(zip(prompts, drawn)):
+  candidates = []
+  for i, (prompt, completions) in enumerate(zip(prompts, groups)):
     part = rewards[i * samples : (i + 1) * samples]
-    found.append(
+    candidates.append(
       Candidates(
         tuple(prompt),
         tuple(chat.sampled(tokenizer, c.sampled) for c in completions),
         tuple(r if c.stopped else CUT for r, c in zip(part, completions)),
       )
     )
-  return found
+  return candidates
 
 
 def sft_rows(candidates: Sequence[Candidates], source: str = 'reject') -> list[dict]:
@@ -90,8 +90,8 @@ def sft_rows(candidates: Sequence[Candidates], source: str = 'reject') -> list[d
     best = candidate.best
     if best is None:
       continue
-    said = [*candidate.prompt, candidate.responses[best]]
-    messages = [chat.fields(m) for m in said]
+    dialog = [*candidate.prompt, candidate.responses[best]]
+    messages = [chat.fields(m) for m in dialog]
     rows.append(
       {'messages': messages, 'source': source, 'reward': candidate.rewards[best]}
     )
@@ -111,8 +111,8 @@ def candidate_rows(candidates: Sequence[Candidates]) -> list[dict]:
 
 
 def weights(count: int, k: int) -> np.ndarray:
-  """Chance that the i-th lowest of `count` values is the best of k drawn without
-  replacement: C(i, k-1) / C(count, k), i from 0."""
+  """Probability that the i-th lowest of `count` values is the best of k drawn without
+  replacement: C(i, k-1) / C(count, k), i from 0; np.float64 [count]."""
   ways = [math.comb(i, k - 1) for i in range(count)]
   return np.asarray(ways, np.float64) / math.comb(count, k)
 
@@ -123,8 +123,8 @@ def curve(
   """Best-of-k curve: expected reward (and exact match) of the best of k samples.
 
   rewards, exact [prompts, K]. The expectation is over all k-subsets of the K samples,
-  so every point uses every sample. Default ks: powers of two up to K, and K. Prompts
-  with a cut-off answer (-inf) count by the lowest finite reward of all. Each point:
+  so every point uses every sample. Default ks: powers of two up to K, and K. An answer
+  that was cut off (-inf) counts as the lowest finite reward of all. Each point:
   {'k', 'reward', 'ci' (95%, over prompts), 'exact'?}.
   """
   rewards = np.asarray(rewards, np.float64)

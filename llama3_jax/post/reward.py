@@ -1,6 +1,7 @@
-"""Reward model (4.1.2): scalar head on the pre-trained model, ranking loss, scores."""
+"""Reward model (4.1.2): scalar head on the language model, ranking loss, scores."""
 
 import functools
+import os
 from collections.abc import Sequence
 
 import jax
@@ -32,23 +33,29 @@ def init(key: jax.Array, model: llama.Params, config: ModelConfig) -> Reward:
 
 
 def dims(config: ModelConfig) -> Reward:
-  """The letters of every parameter, in the shape of Reward."""
+  """The letters of every parameter, as a Reward of strings."""
   return Reward(model=llama.dims(config), head='D')
 
 
-def abstract(config: ModelConfig, dtype=jnp.float32, mesh=None) -> Reward:
+def abstract(
+  config: ModelConfig,
+  dtype: jax.typing.DTypeLike = jnp.float32,
+  mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh | None = None,
+) -> Reward:
   """Reward of jax.ShapeDtypeStruct, to restore a checkpoint into."""
-  place = mesh and jax.sharding.NamedSharding(mesh, axes.spec('D'))
-  head = jax.ShapeDtypeStruct((config.d_model,), dtype, sharding=place or None)
+  sharding = mesh and jax.sharding.NamedSharding(mesh, axes.spec('D'))
+  head = jax.ShapeDtypeStruct((config.d_model,), dtype, sharding=sharding or None)
   return Reward(model=llama.abstract(config, dtype, mesh), head=head)
 
 
-def load(workdir: str, field: str = 'reward_from') -> tuple[Reward, ModelConfig]:
+def load(
+  workdir: str | os.PathLike, field: str = 'reward_from'
+) -> tuple[Reward, ModelConfig]:
   """A trained reward model from a finished stage, laid out over the ambient mesh."""
   config = checkpoint.load_model(workdir, field)
   mesh = jax.sharding.get_mesh()
-  place = None if mesh.empty else mesh
-  return checkpoint.load_params(workdir, abstract(config, mesh=place), field), config
+  target = None if mesh.empty else mesh
+  return checkpoint.load_params(workdir, abstract(config, mesh=target), field), config
 
 
 def token_rewards(
@@ -58,7 +65,7 @@ def token_rewards(
   segment: jax.Array,
   config: ModelConfig,
 ) -> jax.Array:
-  """Reward read at every token, float32 [B,T]; arguments as of `llama.forward`."""
+  """Reward at every token, float32 [B,T]; arguments as of `llama.forward`."""
   hidden, _ = llama.forward(params.model, tokens, position, segment, config)
   return linear.einsum('BTD,D->BT', hidden.astype(jnp.float32), params.head)
 
@@ -88,8 +95,8 @@ def loss(
   better, worse = np.triu_indices(rewards.shape[1], 1)
   difference = rewards[:, better] - rewards[:, worse]
   weight = (present[:, better] & present[:, worse]).astype(jnp.float32)
-  wanted = batch.margin[:, None]
-  total = jnp.sum(weight * jax.nn.softplus(wanted - difference))
+  margin = batch.margin[:, None]
+  total = jnp.sum(weight * jax.nn.softplus(margin - difference))
   won = (difference > 0) + 0.5 * (difference == 0)
   metrics = {
     'loss': total,
@@ -106,12 +113,12 @@ def loss(
 def _last(params, tokens, length, config):
   """Reward at the last token of each right-padded row, float32 [B]; columns in the
   order of the mesh."""
-  place = jnp.asarray(feed.order(tokens.shape[1]))
-  position = axes.shard(jnp.broadcast_to(place, tokens.shape), 'BT')
-  segment = axes.shard((place < length[:, None]).astype(jnp.int32), 'BT')
+  index = jnp.asarray(feed.order(tokens.shape[1]))
+  position = axes.shard(jnp.broadcast_to(index, tokens.shape), 'BT')
+  segment = axes.shard((index < length[:, None]).astype(jnp.int32), 'BT')
   tokens = axes.shard(tokens, 'BT')
   rewards = token_rewards(params, tokens, position, segment, config)
-  last = axes.shard(place == length[:, None] - 1, 'BT')
+  last = axes.shard(index == length[:, None] - 1, 'BT')
   return jnp.sum(jnp.where(last, rewards, 0), -1)
 
 
@@ -153,22 +160,22 @@ def margins(
   batch_size: int = 16,
 ) -> np.ndarray:
   """r(better) - r(worse) of every ordered pair of `rows`, float32 [pairs]."""
-  found = []
+  differences = []
   for batch in feed.batches(rows, batch_size):
     rewards = np.asarray(_batch_rewards(params, batch, config))
     present = batch.ends >= 0
     better, worse = np.triu_indices(rewards.shape[1], 1)
     both = present[:, better] & present[:, worse]
-    found.append((rewards[:, better] - rewards[:, worse])[both])
-  return np.concatenate(found) if found else np.zeros(0, np.float32)
+    differences.append((rewards[:, better] - rewards[:, worse])[both])
+  return np.concatenate(differences) if differences else np.zeros(0, np.float32)
 
 
-def judge(params, rows: feed.Ranked, model: ModelConfig, size: int) -> dict:
+def judge(params: Reward, rows: feed.Ranked, model: ModelConfig, size: int) -> dict:
   """{'accuracy', 'n', 'margins'} over ordered pairs, `size` rows at a time."""
-  found = margins(params, rows, model, size)
-  wins = (found > 0) + 0.5 * (found == 0)
+  differences = margins(params, rows, model, size)
+  wins = (differences > 0) + 0.5 * (differences == 0)
   return {
-    'accuracy': float(wins.mean()) if len(found) else None,
-    'n': len(found),
-    'margins': [round(float(m), 4) for m in found],
+    'accuracy': float(wins.mean()) if len(differences) else None,
+    'n': len(differences),
+    'margins': [round(float(m), 4) for m in differences],
   }

@@ -1,8 +1,9 @@
-"""Rows of post-training held in memory, served in a seeded order that can resume."""
+"""Rows of post-training in memory, in a seeded order that can be resumed."""
 
 import dataclasses
 import hashlib
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -10,19 +11,21 @@ import numpy as np
 from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 
-# Computed by a model: other digits on another machine, from the same examples.
+# Computed by a model: the digits of the same examples differ between machines.
 COMPUTED = ('ref_logp',)
 
 
 class Rows:
   """Serves `arrays` (a batch of all rows, see feed.py) in batches, epoch after epoch.
 
-  Each epoch is a fresh permutation drawn from (seed, epoch), so the order depends on
-  neither the number of hosts nor the batch size. `length` is the rows' T; `tokens`
-  counts what was served, padding not counted.
+  Each epoch is a permutation sampled from (seed, epoch), so the order depends on
+  neither the number of hosts nor the batch size. `length` is the rows' T; `tokens` is
+  the number of tokens served, without padding.
   """
 
-  def __init__(self, arrays, length: int, seed: int = 0):
+  def __init__(
+    self, arrays: feed.Tokens | feed.Pairs | feed.Ranked, length: int, seed: int = 0
+  ) -> None:
     self.arrays = arrays
     self.length = length
     self.seed = seed
@@ -37,7 +40,9 @@ class Rows:
     self.counts = np.sum(arrays.segment > 0, axis=group)
     self.fingerprint = digest(arrays)
 
-  def batch(self, size: int, length: int, shard: tuple[int, int] = (0, 1)):
+  def batch(
+    self, size: int, length: int, shard: tuple[int, int] = (0, 1)
+  ) -> feed.Tokens | feed.Pairs | feed.Ranked:
     """This host's part of the next `size` rows; shard: (host, number of hosts)."""
     return self.read(self.plan(size, length), shard)
 
@@ -53,28 +58,30 @@ class Rows:
     self.tokens += int(np.sum(self.counts[picked]))
     return picked
 
-  def read(self, picked: list[int], shard: tuple[int, int] = (0, 1)):
+  def read(
+    self, picked: list[int], shard: tuple[int, int] = (0, 1)
+  ) -> feed.Tokens | feed.Pairs | feed.Ranked:
     """This host's part of planned rows; shard: (host, number of hosts)."""
     host, hosts = shard
     if len(picked) % hosts:
       raise UserError(f'train.batch={len(picked)} does not divide over {hosts} hosts')
     part = len(picked) // hosts
-    mine = picked[host * part : (host + 1) * part]
-    return jax.tree.map(lambda x: x[mine], self.arrays)
+    own = picked[host * part : (host + 1) * part]
+    return jax.tree.map(lambda x: x[own], self.arrays)
 
   def _row(self, index: int) -> int:
-    epoch, place = divmod(index, self.size)
+    epoch, offset = divmod(index, self.size)
     if epoch != self._epoch:
       rng = np.random.default_rng((self.seed, epoch))
       self._epoch, self._order = epoch, rng.permutation(self.size)
-    return int(self._order[place])
+    return int(self._order[offset])
 
   def state(self) -> dict:
-    """What `restore` needs, as JSON-ready values."""
+    """State for `restore`, as JSON-ready values."""
     return {'served': self.served, 'tokens': self.tokens, 'rows': self.fingerprint}
 
   def restore(self, state: Mapping) -> None:
-    """Goes on after `state`; UserError when that was taken from other rows."""
+    """Continue after `state`; UserError when it is of other rows."""
     if state.get('rows', self.fingerprint) != self.fingerprint:
       raise UserError(
         'the training rows are not those this run began with: data.files, data.tasks '
@@ -83,23 +90,25 @@ class Rows:
     self.served, self.tokens = int(state['served']), int(state['tokens'])
 
 
-def digest(arrays) -> str:
-  """Fingerprint of what rows hold and of their order; what a model computed for them
-  is left out, and so are dims of one."""
-  found = hashlib.blake2b(digest_size=16)
+def digest(arrays: feed.Tokens | feed.Pairs | feed.Ranked) -> str:
+  """Fingerprint (hex) of the content and order of rows, without the fields that a model
+  computed and without dims of size 1."""
+  hasher = hashlib.blake2b(digest_size=16)
   for name in sorted({f.name for f in dataclasses.fields(arrays)} - set(COMPUTED)):
     array = np.ascontiguousarray(getattr(arrays, name))
     shape = array.shape[:1] + tuple(n for n in array.shape[1:] if n != 1)
-    found.update(f'{name} {array.dtype} {shape};'.encode())
-    found.update(array)
-  return found.hexdigest()
+    hasher.update(f'{name} {array.dtype} {shape};'.encode())
+    hasher.update(array)
+  return hasher.hexdigest()
 
 
-def place(ids: list[int], length: int, mask=()) -> feed.Tokens:
+def place(
+  ids: list[int], length: int, mask: Sequence[bool] | np.ndarray = ()
+) -> feed.Tokens:
   """One padded row [T] of one document.
 
   targets[t] is the token after tokens[t]; the last one has none (0, never weighted).
-  mask: which tokens are supervised; place t of the weight speaks of token t + 1.
+  mask: which tokens are supervised; index t of the weight belongs to token t + 1.
   """
   n = len(ids)
   row = jax.tree.map(lambda x: x[0], feed.empty(feed.Tokens, dict(B=1, T=length)))
@@ -111,6 +120,6 @@ def place(ids: list[int], length: int, mask=()) -> feed.Tokens:
   return row
 
 
-def stack(rows: list):
-  """A batch of rows, or a row of a group's rows: one more leading dim."""
+def stack(rows: list) -> object:
+  """Rows stacked along a new leading dim: a batch of rows, or a group of them."""
   return jax.tree.map(lambda *x: np.stack(x), *rows)

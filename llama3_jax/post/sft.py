@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from llama3_jax import chat
 from llama3_jax import feed
@@ -26,7 +27,7 @@ TURNS = ('last', 'all')
 
 @dataclasses.dataclass(frozen=True)
 class Dialog:
-  """Messages, the last of them the assistant's; `where` (file and line) for errors."""
+  """Messages, the last one the assistant's; `where` (file and line) is for errors."""
 
   messages: tuple[chat.Message, ...]
   source: str = ''
@@ -42,19 +43,19 @@ def read(path: str | os.PathLike, field: str = 'data.files') -> list[Dialog]:
   return [parse(row, where) for where, row in jsonl.read(path, field)]
 
 
-def dialogs(data, seed: int, split: str) -> list[Dialog]:
-  """What a config's `data` names for a split: generated dialogs, then its files'."""
+def dialogs(data: ConfigDict, seed: int, split: str) -> list[Dialog]:
+  """Dialogs of a split by a config's `data`: generated ones, then those of files."""
   before = '' if split == 'train' else 'heldout_'
   n = data[f'{before}tasks']
-  made = suite.sft_rows(n, seed, split, data.task_names) if n else []
-  found = [parse(row, f'{split} example {i}') for i, row in enumerate(made)]
+  rows = suite.sft_rows(n, seed, split, data.task_names) if n else []
+  parsed = [parse(row, f'{split} example {i}') for i, row in enumerate(rows)]
   for path in data[f'{before}files']:
-    found += read(path, f'data.{before}files')
-  return found
+    parsed += read(path, f'data.{before}files')
+  return parsed
 
 
 def parse(row: Mapping, where: str) -> Dialog:
-  """Dialog of one JSON row; `where` (file and line) opens the UserError."""
+  """Dialog of one JSON row; a UserError starts with `where` (file and line)."""
   jsonl.known(row, ('messages', 'source', 'reward'), where)
   turns = preference.listed(row, 'messages', where)
   messages = tuple(chat.message(turn, where) for turn in turns)
@@ -97,22 +98,22 @@ def rows(
       encoded.append((ids, mask))
   order = np.random.default_rng(seed).permutation(len(encoded))
   packed = _pack([encoded[i] for i in order], seq_len)
-  made = [_row(group, seq_len, position) for group in packed]
-  if not made:
+  filled = [_row(group, seq_len, position) for group in packed]
+  if not filled:
     return feed.empty(feed.Tokens, dict(B=0, T=seq_len)), dropped
-  return rows_lib.stack(made), dropped
+  return rows_lib.stack(filled), dropped
 
 
 def _supervised(tokenizer, dialog, turns):
-  """Ids of a dialog, and which of them are trained on."""
+  """Ids of a dialog, and a mask of those that are trained on."""
   *context, last = dialog.messages
-  made = preference.encode(tokenizer, context, last, dialog.where)
-  before = made.earlier if turns == 'all' else np.zeros(len(made.prompt), bool)
-  return made.prompt + made.response, np.concatenate([before, made.content])
+  encoded = preference.encode(tokenizer, context, last, dialog.where)
+  before = encoded.earlier if turns == 'all' else np.zeros(len(encoded.prompt), bool)
+  return encoded.prompt + encoded.response, np.concatenate([before, encoded.content])
 
 
 def _pack(examples, seq_len: int, open_rows: int = 32):
-  """First fit over the last `open_rows` rows."""
+  """Packs examples into rows, by first fit over the last `open_rows` rows."""
   packed, free = [], []
   for example in examples:
     size = len(example[0])

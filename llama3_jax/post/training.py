@@ -1,13 +1,21 @@
-"""What every stage of post-training does with its rows and its training step (4.1)."""
+"""Setup and training that the stages of post-training share (4.1)."""
 
+import pathlib
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from llama3_jax import feed
+from llama3_jax.config import ModelConfig
 from llama3_jax.post import rows as rows_lib
+from llama3_jax.tokenizer import Tokenizer
 from llama3_jax.train import belongs
 from llama3_jax.train import checkpoint
 from llama3_jax.train import loop
 from llama3_jax.train import step
 
 
-def prepare(config):
+def prepare(config: ConfigDict) -> tuple[Tokenizer, ModelConfig]:
   """(Tokenizer, ModelConfig) of the stage that a config starts from."""
   data = config.data
   tokenizer = belongs.tokenizer(
@@ -16,13 +24,22 @@ def prepare(config):
   return tokenizer, checkpoint.load_model(config.init_from)
 
 
-def run(config, folder, model, tokenizer, train_step, rows, heldout, start=None):
-  """Trains on rows, writes `final/`; returns (params, held-out measures).
+def run(
+  config: ConfigDict,
+  folder: pathlib.Path,
+  model: ModelConfig,
+  tokenizer: Tokenizer,
+  train_step: step.TrainStep,
+  rows: feed.Tokens | feed.Pairs | feed.Ranked,
+  heldout: feed.Tokens | feed.Pairs | feed.Ranked,
+  start: Callable[[], object] | None = None,
+) -> tuple[object, dict[str, float]]:
+  """Trains on rows and writes `final/`; returns (params, held-out measures).
 
   Args:
     config: ConfigDict with init_from, seed, train and optim.
-    rows, heldout: batches of all rows, np arrays.
-    start: () -> the first parameters; None: those of init_from.
+    rows, heldout: batches of all rows, structs of np arrays.
+    start: () -> the initial parameters; None: those of init_from.
   """
   evaluate = step.evaluator(train_step.loss, heldout, config.train.batch)
   stream = rows_lib.Rows(rows, config.train.length, config.seed)

@@ -1,14 +1,17 @@
-"""Which processes a run has: told by flags, or by the cluster (section 3.3)."""
+"""The processes of a run, as flags or the cluster name them (section 3.3)."""
 
 import os
 import signal
 import sys
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
 
 from llama3_jax.base.errors import UserError
 
 
-def join(flags):
-  """The Peers of this process when there are several; else None."""
+def join(flags: Mapping[str, object]) -> object:
+  """Connects the processes of a run; the peers.Peers of this one, None if alone."""
   import jax
 
   from llama3_jax.reliable import peers
@@ -17,8 +20,8 @@ def join(flags):
     if name in flags and 'coordinator' not in flags:
       raise UserError(f'--{name} needs --coordinator=HOST:PORT, the same on all')
   address = flags.get('coordinator', 'auto' if several() else None)
-  # A process that waits for its peers inside jax would not hear of SIGTERM; with peers
-  # jax listens to it itself.
+  # Python handles no SIGTERM while this process waits for its peers inside jax; with
+  # peers jax handles it.
   before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
   try:
     if address == 'auto':
@@ -37,7 +40,7 @@ def join(flags):
   return peers.Peers(_lost).watch()
 
 
-def several():
+def several() -> bool:
   """Whether the environment names other processes; on TPU VMs it does not."""
   counts = (
     os.environ.get(n, '1') for n in ('SLURM_STEP_NUM_TASKS', 'MEGASCALE_NUM_SLICES')
@@ -46,9 +49,11 @@ def several():
   return hosts or any(n.isdigit() and int(n) > 1 for n in counts)
 
 
-def started(config, flags):
-  """UserError for a training of several tasks that Slurm gave but srun did not start;
-  what needs one process runs."""
+def started(config: ConfigDict, flags: Mapping[str, object]) -> None:
+  """Raises UserError for a training whose Slurm tasks were not started by srun.
+
+  Experiments that need only one process may run.
+  """
   tasks = os.environ.get('SLURM_NTASKS', '1')
   inside = 'SLURM_STEP_NUM_TASKS' in os.environ or 'coordinator' in flags
   if 'mesh' in config and tasks.isdigit() and int(tasks) > 1 and not inside:
@@ -59,7 +64,7 @@ def started(config, flags):
 
 
 def _lost(line):
-  """Ends this process: it would wait for the lost one for ever."""
+  """Ends this process, which would wait for the lost one forever."""
   sys.__stderr__.write(f'experiment: {line}; the same command resumes\n')
   sys.__stderr__.flush()
   os._exit(1)

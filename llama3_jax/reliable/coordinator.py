@@ -1,8 +1,8 @@
 """The coordination service of jax, in a process that outlives process 0 for a moment.
 
-Inside process 0 it would die with it, upon which jax aborts all other processes before
-they can say which one was lost. Started by peers.py as a script; its arguments are
-those of jax, and it ends when its standard input does.
+Inside process 0 it would die together with it, and jax would then abort all other
+processes before they can report which one was lost. peers.py starts it as a script with
+the arguments of jax; it ends when its standard input does.
 """
 
 import json
@@ -10,12 +10,16 @@ import os
 import signal
 import sys
 import time
+from typing import NoReturn
 
 AFTER = 2.0  # seconds that it outlives a process 0 that was killed
 
 
-def main(argument):
-  """Serves until a line comes (process 0 is done) or the input ends (it was killed)."""
+def main(argument: str) -> NoReturn:
+  """Serves until process 0 writes a line (it is done) or the input ends (killed).
+
+  argument: JSON of [address, number of processes, options].
+  """
   from jaxlib import _jax
 
   for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -23,13 +23,13 @@ KINDS += ('other',)
 
 
 class Clock:
-  """Books the seconds of this process; the first of several keeps the file."""
+  """Counts the seconds of this process by kind; the first process writes the file."""
 
-  def __init__(self, workdir):
+  def __init__(self, workdir: str | os.PathLike) -> None:
     self.path = pathlib.Path(workdir) / 'goodput.json'
     self.path.parent.mkdir(parents=True, exist_ok=True)
     now, process = time.time(), _process()
-    self.zero = now - time.monotonic()  # a clock that is set later changes no account
+    self.zero = now - time.monotonic()  # setting the clock later changes no account
     self.me = [process, os.getpid()]
     began = _began(self.path.with_name('config.json'), process, now)
     self.seconds = dict.fromkeys(KINDS, 0.0)
@@ -47,50 +47,55 @@ class Clock:
     self.mark(kind)
 
   @property
-  def useful(self):
+  def useful(self) -> float:
+    """Seconds of steps that were not undone."""
     return self.seconds['step']
 
-  def mark(self, kind):
-    """The time since the last mark was spent on `kind`."""
+  def mark(self, kind: str) -> None:
+    """Counts the time since the last mark as `kind`."""
     now = self.zero + time.monotonic()
     self.seconds[kind] += max(now - self.at, 0.0)
     self.at = now
     if now - self.written > EVERY:
       self.write()
 
-  def back(self, useful):
-    """Training resumes from a save that was made after `useful` seconds of steps."""
+  def back(self, useful: float) -> None:
+    """Records that training resumes from a save after `useful` seconds of steps."""
     self.seconds['lost'] += max(self.seconds['step'] - useful, 0.0)
     self.seconds['step'] = useful
 
-  def goodput(self):
+  def goodput(self) -> float:
+    """Useful seconds over all seconds."""
     return self.useful / max(sum(self.seconds.values()), 1e-9)
 
-  def write(self):
+  def write(self) -> None:
+    """Writes the account in the first process."""
     self.written = self.at
     if processes.first():
-      found = {'first': self.first, 'last': self.at, 'process': self.me}
-      found |= {'starts': self.starts, 'seconds': self.seconds}
-      files.write_json(self.path, found)
+      account = {'first': self.first, 'last': self.at, 'process': self.me}
+      account |= {'starts': self.starts, 'seconds': self.seconds}
+      files.write_json(self.path, account)
 
 
-def report(workdir):
-  """{'goodput', 'elapsed_s', 'starts', '<kind>_s'} of a run until now, {} if none."""
-  found = _read(pathlib.Path(workdir) / 'goodput.json')
-  if not found:
+def report(workdir: str | os.PathLike) -> dict[str, float]:
+  """{'goodput', 'elapsed_s', 'starts', '<kind>_s'} of a run so far, {} if none."""
+  account = _read(pathlib.Path(workdir) / 'goodput.json')
+  if not account:
     return {}
-  elapsed = sum(found['seconds'].values())  # not last - first: a clock may be set back
+  elapsed = sum(
+    account['seconds'].values()
+  )  # not last - first: a clock may be set back
   return {
-    'goodput': found['seconds']['step'] / max(elapsed, 1e-9),
+    'goodput': account['seconds']['step'] / max(elapsed, 1e-9),
     'elapsed_s': elapsed,
-    'starts': found['starts'],
-    **{f'{kind}_s': seconds for kind, seconds in found['seconds'].items()},
+    'starts': account['starts'],
+    **{f'{kind}_s': seconds for kind, seconds in account['seconds'].items()},
   }
 
 
 def _began(config, process, now):
-  """When this run began: with its process, unless that did something else before (an
-  earlier stage, a notebook), and then with the workdir, whose config.json tells."""
+  """When this run began: with its process, or with the workdir (time of config.json) if
+  the process did something else before, such as an earlier stage or a notebook."""
   claimed = config.stat().st_mtime if config.exists() else now
   if claimed < process + IMPORTS and now - process < STARTS:
     return process
@@ -98,20 +103,22 @@ def _began(config, process, now):
 
 
 def _read(path):
-  """The account, or None when there is none, it was cut off or is no account."""
+  """The account in a file, or None if it is missing, truncated or not an account."""
   try:
-    found = json.loads(path.read_text(encoding='utf-8'))
+    account = json.loads(path.read_text(encoding='utf-8'))
     numbers = [
-      found['first'],
-      found['last'],
-      found['starts'],
-      *found['seconds'].values(),
+      account['first'],
+      account['last'],
+      account['starts'],
+      *account['seconds'].values(),
     ]
-    whole = isinstance(found['process'], list) and set(found['seconds']) <= set(KINDS)
+    whole = isinstance(account['process'], list) and set(account['seconds']) <= set(
+      KINDS
+    )
   except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
     return None
   whole &= all(type(n) in (int, float) and n >= 0 for n in numbers)
-  return found if whole else None
+  return account if whole else None
 
 
 def _process():

@@ -1,17 +1,19 @@
 """Bad steps: not finite, or a spike; judged inside the compiled step (section 3.3.4).
 
-The window a spike is measured against is part of the training state, so that a run
-that was stopped judges as one that was not. What happens to a bad step is
-`train.on_bad_step`:
+The window that a spike is measured against is part of the training state, so that a run
+that was stopped judges as one that was not. `train.on_bad_step` says what happens to a
+bad step:
 
-  off     nothing is looked at
+  off     no step is judged
   skip    the step changes no parameter and no moment; its data is lost
   clip    a spike of the gradient is scaled down to the limit; else as skip
-  rewind  the loop goes back to an earlier save, and on with the data after this step
-  stop    the run ends with one line; the same command meets the same step again
+  rewind  the loop goes back to an earlier save, and continues with the data after this
+          step
+  stop    the run ends with one line; the same command runs the same step again
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +23,14 @@ from llama3_jax.base.errors import UserError
 
 POLICIES = ('off', 'skip', 'clip', 'rewind', 'stop')
 WINDOW = 128  # good steps that a spike is measured against
-WARM = 16  # good steps before any spike is seen
+WARM = 16  # good steps before any step is judged a spike
 FLOOR = 0.01  # of the mean: the least spread, for a window of equal values
 
 
 @dataclasses.dataclass(frozen=True)
 class Guard:
-  """What a bad step is; sigma: spreads above the mean that are a spike, 0: none is."""
+  """When a step is bad; sigma: spreads above the mean from which on it is a spike (0:
+  never)."""
 
   policy: str = 'skip'
   sigma: float = 0.0
@@ -44,13 +47,15 @@ class Health:
   streak: jax.Array
 
 
-def fresh():
-  window = lambda: jnp.zeros(WINDOW, jnp.float32)  # each its own: a step donates them
+def fresh() -> Health:
+  """The Health of a run without steps."""
+  # Separate buffers: train_step donates each.
+  window = lambda: jnp.zeros(WINDOW, jnp.float32)
   zero = lambda: jnp.zeros((), jnp.int32)
   return Health(window(), window(), good=zero(), bad=zero(), streak=zero())
 
 
-def create(train):
+def create(train: object) -> Guard | None:
   """The Guard of the `train` part of a config, or None; UserError for a bad value."""
   if train.on_bad_step not in POLICIES:
     raise UserError(
@@ -63,11 +68,13 @@ def create(train):
   return Guard(train.on_bad_step, float(train.spike_sigma))
 
 
-def judge(guard, health, grads, metrics):
-  """Whether a step is bad: (gradients, bad: bool, the health after it).
+def judge(
+  guard: Guard, health: Health, grads: object, metrics: Mapping[str, jax.Array]
+) -> tuple[object, jax.Array, Health]:
+  """Whether a step is bad: (gradients, bad: bool [], the health after it).
 
-  `metrics` has grad_norm and, of most losses, loss: float32 scalars. The gradients are
-  those given, or scaled down where the policy is clip.
+  `metrics` has grad_norm and, for most losses, loss: float32 scalars. The gradients are
+  `grads`, scaled down where the policy is clip and the step a spike.
   """
   norm = metrics['grad_norm']
   loss = metrics.get('loss', norm)
@@ -113,8 +120,9 @@ def _push(window, good, value, bad):
   return jnp.where(here & ~bad, value, window)
 
 
-def unless(bad, new, old):
-  """`new`, or `old` where the step is bad; counts of steps go on, for the schedule."""
+def unless(bad: jax.Array, new: object, old: object) -> object:
+  """`new`, or `old` where the step is bad; counts of steps are always `new`, for the
+  schedule."""
 
   def pick(new, old):
     counts = old.ndim == 0 and jnp.issubdtype(old.dtype, jnp.integer)

@@ -5,6 +5,7 @@ import os
 import socket
 import statistics
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,34 +19,34 @@ from llama3_jax.base.errors import UserError
 SLOW = 0.2  # of a step's time, by which a host may be slower than the median one
 # Flags of XLA with which a GPU gives the same bits every time.
 ORDERED = ('--xla_gpu_deterministic_ops', '--xla_gpu_exclude_nondeterministic_ops')
-WEAK = 1.5  # times the median time of the probe, from which on a device is named
+WEAK = 1.5  # times the median time of the probe; slower devices are reported
 
 
 class Stragglers:
-  """Which process holds the others up; in lock step all of them look equally slow.
+  """Finds the process that slows the others; in lock step all look equally slow.
 
   So two things are measured that a process does alone: the time it spends on the host
   in a step (data, dispatch), and a matmul on each of its devices.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.host, self.steps, self.since = 0.0, 0, time.perf_counter()
     self.hosts = _names() if jax.process_count() > 1 else [socket.gethostname()]
 
-  def put(self, seconds):
-    """A step of which `seconds` were spent on the host."""
+  def put(self, seconds: float) -> None:
+    """Adds a step of which `seconds` were spent on the host."""
     self.host, self.steps = self.host + seconds, self.steps + 1
 
-  def gather(self, asked=False):
+  def gather(self, asked: bool = False) -> tuple[dict[str, object], bool]:
     """(row for the metrics, whether any process was `asked`); all processes call it.
 
-    The row: seconds a step on the host and of the probe of each process, and the
-    slowest one if there is one.
+    The row has, of each process, seconds a step on the host and seconds of the probe,
+    and the slowest process if there is one.
     """
     seconds = (time.perf_counter() - self.since) / max(self.steps, 1)
-    mine = [self.host / max(self.steps, 1), _probe(), float(asked)]
-    found = multihost_utils.process_allgather(np.array(mine, np.float32))
-    host, probe, wishes = np.asarray(found, np.float64).T.tolist()
+    own = [self.host / max(self.steps, 1), _probe(), float(asked)]
+    rows = multihost_utils.process_allgather(np.array(own, np.float32))
+    host, probe, wishes = np.asarray(rows, np.float64).T.tolist()
     row = {'host_seconds': host, 'probe_seconds': probe}
     self.host, self.steps, self.since = 0.0, 0, time.perf_counter()
     index = int(np.argmax(host))
@@ -69,8 +70,8 @@ class Stragglers:
 def _names():
   """The host name of every process."""
   name = socket.gethostname().encode()[:64].ljust(64)
-  found = multihost_utils.process_allgather(np.frombuffer(name, np.uint8))
-  return [bytes(row).decode().strip() for row in np.asarray(found, np.uint8)]
+  names = multihost_utils.process_allgather(np.frombuffer(name, np.uint8))
+  return [bytes(row).decode().strip() for row in np.asarray(names, np.uint8)]
 
 
 def _probe():
@@ -95,25 +96,27 @@ def _square(x):
   return x @ x
 
 
-def check(every):
-  """UserError when train.replay_every=`every` would accuse sound GPUs.
+def check(every: int) -> None:
+  """Raises UserError when train.replay_every=`every` would accuse sound GPUs.
 
-  Their sums come in any order, unless XLA is told otherwise: two runs of a step differ.
+  The order of their sums varies unless a flag of XLA fixes it: two runs may differ.
   """
-  said = os.environ.get('XLA_FLAGS', '').split()
+  flags = os.environ.get('XLA_FLAGS', '').split()
   ordered = {f'{flag}{end}' for flag in ORDERED for end in ('', '=true', '=True', '=1')}
-  if every and jax.default_backend() == 'gpu' and not ordered & set(said):
+  if every and jax.default_backend() == 'gpu' and not ordered & set(flags):
     raise UserError(
       f'train.replay_every={every} compares bits, and the sums of GPUs come in any '
       f'order: start with XLA_FLAGS={ORDERED[0]}=true, or leave replay_every at 0'
     )
 
 
-def replay(state, batch, train_step):
+def replay(
+  state: object, batch: object, train_step: Callable[[object, object], object]
+) -> None:
   """Runs one step twice from the same values and compares every bit of the results.
 
-  Nothing of the results is kept but a sum on every device, so it needs the memory of a
-  step. Raises UserError that names the devices that differ.
+  Only a sum of the results is kept on every device, so it needs the memory of one step.
+  Raises UserError that names the devices that differ.
   """
   once, again = (np.asarray(sums(state, batch, train_step)) for _ in range(2))
   if (once == again).all():
@@ -135,7 +138,9 @@ def _few(values):
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def sums(state, batch, train_step):
+def sums(
+  state: object, batch: object, train_step: Callable[[object, object], object]
+) -> jax.Array:
   """Sums of the bits of all arrays after a step: uint32 [devices, arrays]."""
   return axes.each(_bits, train_step(state, batch))
 

@@ -2,8 +2,8 @@
 
 When a process dies, the others hang in a collective, or fail in it with pages of text
 that name an address. So every process keeps one TCP connection to process 0. A killed
-process shows at once as a closed connection, a frozen one or a lost machine as
-silence; process 0 tells all the others who it was, and each ends with one line.
+process closes its connection at once, a frozen one or a lost machine is silent;
+process 0 tells all others which one it was, and each of them ends with one line.
 """
 
 import contextlib
@@ -15,6 +15,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Self
 
 import jax
 import numpy as np
@@ -27,11 +29,13 @@ from llama3_jax.reliable import coordinator
 BEAT = 5.0  # seconds between signs of life
 SILENCE = 40.0  # seconds without one after which a process counts as dead
 JOIN = 60.0  # seconds for all processes to connect
-SIZE = 256  # bytes that carry the address of process 0 to the others
+SIZE = 256  # bytes of the message with the address of process 0 to the others
 
 
-def join(address=None, count=None, index=None):
-  """Connects this process to the others; without arguments the cluster says how.
+def join(
+  address: str | None = None, count: int | None = None, index: int | None = None
+) -> None:
+  """Connects this process to the others; without arguments, as the cluster says.
 
   Raises UserError when they cannot be reached.
   """
@@ -40,9 +44,9 @@ def join(address=None, count=None, index=None):
       jax.distributed.initialize(address, count, index)
   except Exception as e:  # of many kinds, for a wrong address or number
     reason = ' '.join(str(e).split())[:200]
-    said = f'--coordinator={address} --processes={count} --process={index}'
+    flags = f'--coordinator={address} --processes={count} --process={index}'
     raise UserError(
-      f'{said if address else "--coordinator=auto"}: the processes did not find each '
+      f'{flags if address else "--coordinator=auto"}: the processes did not find each '
       f'other ({reason}); --coordinator=none runs this process alone'
     )
 
@@ -59,7 +63,7 @@ def _apart():
 
 
 class _Service:
-  """What jax holds of the service; the rest is in the other process."""
+  """Stands in for jax's service, which runs in another process."""
 
   def __init__(self, address, count, **options):
     _free(int(address.rsplit(':', 1)[1]))
@@ -79,7 +83,7 @@ class _Service:
 
 
 def _free(port):
-  """Waits for the service of a killed process 0 to go: two on one port would mix."""
+  """Waits until the service of a killed process 0 has ended and its port is free."""
   for _ in range(50):
     try:
       socket.create_connection(('localhost', port), timeout=1).close()
@@ -92,7 +96,7 @@ def _free(port):
 class Peers:
   """The connections of this process; `lost` is called once, with one line."""
 
-  def __init__(self, lost):
+  def __init__(self, lost: Callable[[str], None]) -> None:
     self.lost = lost
     self.index, self.count = jax.process_index(), jax.process_count()
     self.host = socket.gethostname()
@@ -100,7 +104,7 @@ class Peers:
     self.selector = selectors.DefaultSelector()
     self.links = []
 
-  def watch(self):
+  def watch(self) -> Self:
     """Connects all processes, then watches them in a thread; every process calls it."""
     server = token = None
     if not self.index:
@@ -117,14 +121,14 @@ class Peers:
     threading.Thread(target=self._run, name='peers', daemon=True).start()
     return self
 
-  def wait(self, seconds):
-    """Time for the watching thread to name a dead peer, and to end this process."""
+  def wait(self, seconds: float) -> None:
+    """Gives the watching thread time to name a dead peer and to end this process."""
     self.over.wait(seconds)
 
-  def leave(self, reason=None):
-    """Says that this process ends: well, or because of `reason` (one line)."""
+  def leave(self, reason: str | None = None) -> None:
+    """Tells the others that this process ends, in order or because of `reason`."""
     if reason:
-      self.over.set()  # what comes back of it is not news
+      self.over.set()  # the answers of the others are no news
     self._tell({'leaves': reason})
 
   def _accept(self, server, token):
@@ -160,7 +164,7 @@ class Peers:
           self._lose(f'{link.name} has been silent for {SILENCE:.0f} s')
 
   def _read(self, link):
-    """Takes what `link` sent; its end without a farewell is a death."""
+    """Reads messages of `link`; one that closes without a farewell is dead."""
     try:
       data = link.socket.recv(65536)
     except BlockingIOError:
@@ -198,7 +202,7 @@ class Peers:
         try:
           link.closed or link.socket.sendall(data)
         except OSError:
-          pass  # its end is seen by _read
+          pass  # _read sees the end of the connection
 
 
 class _Link:
@@ -211,7 +215,7 @@ class _Link:
 
 
 def _route():
-  """This machine's address, as others reach it."""
+  """The address by which other machines reach this one."""
   with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
     try:
       probe.connect(('10.255.255.255', 1))  # sends nothing: only chooses a route
@@ -221,12 +225,12 @@ def _route():
 
 
 def _from_first(value):
-  """`value` of process 0, on all processes; a small JSON-able value."""
+  """`value` of process 0 on all processes; a small value of JSON."""
   text = json.dumps(value).encode() if value is not None else b''
-  found = multihost_utils.broadcast_one_to_all(
+  received = multihost_utils.broadcast_one_to_all(
     np.frombuffer(text.ljust(SIZE), np.uint8), is_source=value is not None
   )
-  return json.loads(bytes(np.asarray(found).astype(np.uint8)))
+  return json.loads(bytes(np.asarray(received).astype(np.uint8)))
 
 
 def _connect(host, port):

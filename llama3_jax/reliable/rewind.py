@@ -1,5 +1,6 @@
-"""Back to an earlier save after a bad step, and on with other data (section 3.3.4)."""
+"""Rewinds to an earlier save after a bad step, to resume with later data (3.3.4)."""
 
+import os
 import pathlib
 
 from llama3_jax.base import files
@@ -8,32 +9,39 @@ from llama3_jax.base.errors import UserError
 
 
 class Rewinds:
-  """The rewinds of a run, kept in <workdir>/rewinds.json: from where to where, and with
-  which data the run went on."""
+  """The rewinds of a run, kept in <workdir>/rewinds.json: from which step to which, and
+  the data with which the run resumed."""
 
-  def __init__(self, workdir, rewind_steps, max_rewinds):
+  def __init__(
+    self, workdir: str | os.PathLike, rewind_steps: int, max_rewinds: int
+  ) -> None:
     self.path = pathlib.Path(workdir) / 'rewinds.json'
     self.steps, self.most = rewind_steps, max_rewinds
 
-  def read(self):
+  def read(self) -> list[dict[str, object]]:
     """[{'to', 'from', 'tokens', 'data'}], in the order in which they happened."""
     return files.read_json(self.path) if self.path.exists() else []
 
-  def data(self, step):
-    """The data with which the run went on from `step`: states, the last one counts."""
+  def data(self, step: int) -> list[object]:
+    """States of the data with which the run resumed from `step`; the last counts."""
     return [rewind['data'] for rewind in self.read() if rewind['to'] == step]
 
-  def back(self, bad, data, checkpoints):
-    """The save to go back to from the step `bad`, None for the start; how many rewinds.
+  def back(self, bad: int, data: object, checkpoints: object) -> tuple[int | None, int]:
+    """(save to resume from after the step `bad`, None for the start; rewinds so far).
 
-    The saves after it are removed first: should the run die before rewinds.json is
-    written, it meets the same bad step again. data: state() and tokens, to go on with.
+    Removes the later saves first: if the run dies before rewinds.json is written, it
+    runs the same bad step again.
+
+    Args:
+      bad: step.
+      data: stream with state() and tokens, with which the run resumes.
+      checkpoints: train/checkpoint.py's, with wait(), steps() and forget(step).
     """
-    found = self.read()
-    if len(found) >= self.most:
+    rewinds = self.read()
+    if len(rewinds) >= self.most:
       raise UserError(
-        f'step {bad} is bad after {len(found)} rewinds (train.max_rewinds): look at '
-        'the data and at optim.peak, or go on with train.on_bad_step=skip'
+        f'step {bad} is bad after {len(rewinds)} rewinds (train.max_rewinds): look at '
+        'the data and at optim.peak, or resume with train.on_bad_step=skip'
       )
     checkpoints.wait()
     kept = checkpoints.steps()
@@ -41,5 +49,5 @@ class Rewinds:
     target = old[-1]
     checkpoints.forget(target or 0)
     row = {'to': target or 0, 'from': bad, 'tokens': data.tokens, 'data': data.state()}
-    processes.write_json(self.path, [*found, row])
-    return target, len(found) + 1
+    processes.write_json(self.path, [*rewinds, row])
+    return target, len(rewinds) + 1

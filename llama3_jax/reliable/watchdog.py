@@ -1,4 +1,4 @@
-"""Hang watchdog: no step for too long, and all stacks are written down (3.3.4)."""
+"""Hang watchdog: writes all stacks when no step ends for too long (3.3.4)."""
 
 import faulthandler
 import os
@@ -15,13 +15,13 @@ STATUS = 3  # exit status of a process that ends because it hangs
 
 
 class Watchdog:
-  """A thread that wants to hear `beat` every `seconds` (0: it is not started).
+  """A thread that expects `beat` every `seconds` (0: it is not started).
 
-  What a hang leaves: <workdir>/stacks/<process>.txt with the stack of every thread,
-  and one line that says what was being done. With `leave` the process then ends.
+  A hang writes <workdir>/stacks/<process>.txt with the stack of every thread, and one
+  line with the phase that hangs. With `leave` the process then ends.
   """
 
-  def __init__(self, workdir, seconds, leave):
+  def __init__(self, workdir: str | os.PathLike, seconds: float, leave: bool) -> None:
     self.folder = pathlib.Path(workdir) / 'stacks'
     self.seconds, self.leave = seconds, leave
     self.doing, self.heard = 'the start', time.monotonic()
@@ -37,8 +37,8 @@ class Watchdog:
   def __exit__(self, *_):
     self.over.set()
 
-  def beat(self, doing):
-    """All is well, and `doing` comes next."""
+  def beat(self, doing: str) -> None:
+    """Records progress; `doing` names the phase that starts now."""
     self.doing, self.heard = doing, time.monotonic()
 
   def _run(self):
@@ -63,7 +63,7 @@ class Watchdog:
     os._exit(STATUS)
 
   def _dump(self):
-    """Writes the stacks; a file of the system's own where the workdir cannot be."""
+    """Writes the stacks, to a temporary file where the workdir cannot be written."""
     name = f'{self.process}.txt'
     try:
       self.folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a report is made of; templates/page.html says how each looks."""
+"""The blocks of a report; templates/page.html renders them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-  """A cell: a value, and smaller what is uncertain of it, such as '[1, 2]' or '±3'."""
+  """A cell: a value and, smaller, its uncertainty, such as '[1, 2]' or '±3'."""
 
   value: object
   shown: str
@@ -23,7 +23,7 @@ class Best:
 class Table:
   """Rows of cells: text, numbers (floats with 4 digits), verdicts (bool), the above.
 
-  wide: the first column stays where it is while the others are scrolled.
+  wide: the first column stays in place while the others scroll.
   sentences: names of the columns whose cells are sentences, which wrap.
   """
 
@@ -35,7 +35,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-  """A figure of report/figures.py; its name is one of the page's."""
+  """A figure of report/figures.py; its name is unique in the page."""
 
   name: str
   figure: dict

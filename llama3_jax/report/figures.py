@@ -5,6 +5,8 @@ page's script replaces by the colour of the reader's light or dark mode.
 """
 
 import textwrap
+from collections.abc import Iterable
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
@@ -24,7 +26,7 @@ BASE = {
 }
 
 
-def figure(drawn: go.Figure, height: int, **layout) -> dict:
+def figure(drawn: go.Figure, height: int, **layout: object) -> dict:
   """The JSON of a plotly figure in the page's style, `height` pixels high."""
   spec = drawn.to_plotly_json()
   spec['layout'] = {**BASE, **spec['layout'], **layout, 'height': height}
@@ -42,8 +44,8 @@ def figure(drawn: go.Figure, height: int, **layout) -> dict:
   return spec
 
 
-def paint(spec: dict, roles) -> dict:
-  """Sets the colour of each trace of a figure (line, marker and fill)."""
+def paint(spec: dict, roles: Sequence[str]) -> dict:
+  """`spec` with the colour of each trace (line, marker and fill) set to its role."""
   for trace, role in zip(spec['data'], roles, strict=True):
     # Bars have no line, and plotly drops an empty marker.
     parts = ('line', 'marker') if trace['type'] == 'scatter' else ('marker',)
@@ -52,8 +54,8 @@ def paint(spec: dict, roles) -> dict:
   return spec
 
 
-def funnel(names, counts) -> dict:
-  """Figure of what is left after every step, in order, as bars.
+def funnel(names: Sequence[str], counts: Sequence[int]) -> dict:
+  """Figure of the documents left after every step, in order, as bars.
 
   Args:
     names, counts: of the steps; the first is the input.
@@ -82,8 +84,13 @@ def funnel(names, counts) -> dict:
   return paint(spec, ['role:0'])
 
 
-def shares(parts, unit: str, height: int, mark=None) -> dict:
-  """Figure of stacked bars that lie: parts of (name, bar, value).
+def shares(
+  parts: Iterable[tuple[str, str, float]],
+  unit: str,
+  height: int,
+  mark: tuple[float, str] | None = None,
+) -> dict:
+  """Figure of stacked horizontal bars: parts of (name, bar, value).
 
   mark: (value, label) of a dotted line across them.
   """

@@ -17,7 +17,7 @@ from llama3_jax.report import blocks
 
 
 def write(path: str | os.PathLike, page: blocks.Page) -> None:
-  """Writes the page to `path`, whole or not at all."""
+  """Writes the page to `path` atomically."""
   files.write_text(path, render(page))
 
 
@@ -28,11 +28,11 @@ def render(page: blocks.Page) -> str:
   figures = {p.name: _plain(p.figure) for s in sections for p in _plots(s)}
   # `<` inside JSON would let a text close the script element.
   data = json.dumps(figures, allow_nan=False).replace('<', '\\u003c')
-  found = _templates()
-  return found.get_template('page.html').render(
+  templates = _templates()
+  return templates.get_template('page.html').render(
     page=page,
-    css=_text(found, 'page.css'),
-    script=_text(found, 'page.js'),
+    css=_text(templates, 'page.css'),
+    script=_text(templates, 'page.js'),
     plotly=markupsafe.Markup(offline.get_plotlyjs()),
     figures=markupsafe.Markup(data),
   )
@@ -49,7 +49,7 @@ def _templates():
 
 
 def _text(templates, name):
-  """A file beside the template, as it is."""
+  """A file beside the template, unescaped."""
   return markupsafe.Markup(templates.loader.get_source(templates, name)[0])
 
 
@@ -59,7 +59,7 @@ def _named(section):
 
 
 def _plots(block):
-  """Every Plot in a block, however deep."""
+  """Every Plot in a block, at any depth."""
   if isinstance(block, blocks.Plot):
     return [block]
   inside = getattr(block, 'blocks', ())
@@ -67,7 +67,7 @@ def _plots(block):
 
 
 def _plain(value):
-  """`value` as JSON has it: lists for arrays, null for what is not finite."""
+  """`value` as JSON: lists for arrays, null for numbers that are not finite."""
   if isinstance(value, Mapping):
     return {name: _plain(item) for name, item in value.items()}
   if hasattr(value, 'tolist'):

@@ -3,41 +3,64 @@
 Pure functions of parameters and a batch, for scaling laws and for evaluation.
 """
 
+from collections.abc import Callable
+from collections.abc import Sequence
+
 import numpy as np
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.config import ModelConfig
+from llama3_jax.model import llama
 from llama3_jax.train import likelihood
 
 
-def score(params, prompts, answers, characters, config, rows=32, length=128):
+def score(
+  params: llama.Params,
+  prompts: Sequence[Sequence[int]],
+  answers: Sequence[Sequence[int]],
+  characters: Sequence[int],
+  config: ModelConfig,
+  rows: int = 32,
+  length: int = 128,
+) -> np.ndarray:
   """NLL a character, nats, of every answer after its prompt: np.float64 [n].
 
   Args:
     prompts, answers: lists of token ids; a prompt that is too long for a row loses its
       beginning.
     characters: of each answer.
-    rows, length: of a batch.
+    rows, length: shape of a batch.
   """
   logp = likelihood.of_answers(params, prompts, answers, config, rows, length)
   return -logp.astype(np.float64) / np.maximum(characters, 1)
 
 
-def choose(values):
-  """Of NLLs [questions, choices] with the right one first: the share of questions whose
-  right answer is the most likely, and the mean NLL of the right answers."""
+def choose(values: np.ndarray | Sequence[Sequence[float]]) -> dict[str, float]:
+  """{'accuracy', 'nll'}: share of questions whose right answer is the most likely, and
+  mean NLL of the right answers. values: NLLs [questions, choices], right one first."""
   values = np.asarray(values)
   right = values[:, 0] < values[:, 1:].min(1)
   return {'accuracy': float(right.mean()), 'nll': float(values[:, 0].mean())}
 
 
-def questions(documents, decode, n, seed, choices=4, prompt=48, answer=16):
-  """Which of some passages goes on a text? The right one first, the others from other
-  documents: n questions as (prompts, answers, characters), n x choices each.
+def questions(
+  documents: Sequence[np.ndarray],
+  decode: Callable[[list[int]], str],
+  n: int,
+  seed: int,
+  choices: int = 4,
+  prompt: int = 48,
+  answer: int = 16,
+) -> tuple[list[list[int]], list[list[int]], list[int]]:
+  """Questions which of several passages continues a text, from held-out documents.
+
+  Returns (prompts, answers, characters) of n questions, lists of n x choices: ids, ids
+  and length of an answer. The right answer is first, the others are of other documents.
 
   Args:
-    documents: list of np.uint32 arrays, held out of training.
-    decode: list of ids -> text; for the characters of an answer.
-    prompt, answer: tokens.
+    documents: np.uint32 arrays of ids, held out of training.
+    decode: ids -> text, to count the characters of an answer.
+    prompt, answer: length in tokens.
   """
   rng = np.random.default_rng(seed)
   long = [d for d in documents if len(d) >= prompt + answer + 2]
@@ -50,7 +73,7 @@ def questions(documents, decode, n, seed, choices=4, prompt=48, answer=16):
   for _ in range(n):
     at = int(rng.integers(len(long)))
     start = int(rng.integers(len(long[at]) - prompt - answer))
-    asked = [int(i) for i in long[at][start : start + prompt]]
+    context = [int(i) for i in long[at][start : start + prompt]]
     options = [long[at][start + prompt : start + prompt + answer]]
     while len(options) < choices:
       other = int(rng.integers(len(long)))
@@ -60,7 +83,7 @@ def questions(documents, decode, n, seed, choices=4, prompt=48, answer=16):
       options.append(long[other][begin : begin + answer])
     for option in options:
       ids = [int(i) for i in option]
-      prompts.append(asked)
+      prompts.append(context)
       answers.append(ids)
       characters.append(len(decode(ids)))
   return prompts, answers, characters

@@ -6,6 +6,8 @@ the smaller sizes predict the held-out larger ones, and by nothing else.
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,15 +18,19 @@ from llama3_jax.scaling import predict
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-  """step: see predict.Curve. ceiling: 'free' up to 1, or 'one'. points: the second step
-  is fitted to the 'final' checkpoints or to those along the 'path' of every run."""
+  """A method of prediction.
+
+  step: see predict.Curve. ceiling: 'free' up to 1, or 'one'. points: the second step is
+  fitted to the 'final' checkpoints or to those along the 'path' of every run.
+  """
 
   step: str
   ceiling: str
   points: str
 
   @property
-  def top(self):
+  def top(self) -> float | None:
+    """Ceiling for predict.fit_accuracy."""
     return 1.0 if self.ceiling == 'one' else None
 
 
@@ -34,7 +40,7 @@ METHODS = tuple(
 )
 
 
-def names(runs):
+def names(runs: Sequence[Mapping]) -> list[str]:
   """Benchmarks that every run has."""
   shared = set.intersection(*(set(r['scores']) for r in runs))
   if not shared:
@@ -42,8 +48,8 @@ def names(runs):
   return sorted(shared)
 
 
-def arrays(runs, benchmark):
-  """params, tokens, nll, accuracy of the runs' results."""
+def arrays(runs: Sequence[Mapping], benchmark: str) -> dict[str, np.ndarray]:
+  """{params, tokens, nll, accuracy} of the runs, float [runs]."""
   scores = np.array([r['scores'][benchmark] for r in runs], float)
   return {
     'params': np.array([r['params'] for r in runs]),
@@ -53,8 +59,11 @@ def arrays(runs, benchmark):
   }
 
 
-def points(runs, benchmark, method, skip):
-  """nll, accuracy (and run) of the second step; skip: first share of a run."""
+def points(
+  runs: Sequence[Mapping], benchmark: str, method: Method, skip: float
+) -> dict[str, np.ndarray]:
+  """{nll, accuracy (and run)} for the second step; skip: share of a run left out at its
+  start."""
   if method.points == 'final':
     return arrays(runs, benchmark)
   rows = [c[benchmark] for r in runs for c in r['path'][int(skip * len(r['path'])) :]]
@@ -64,8 +73,8 @@ def points(runs, benchmark, method, skip):
   return {'nll': rows[:, 0], 'accuracy': rows[:, 1], 'run': numbers}
 
 
-def split(runs, size):
-  """(runs of smaller sizes, runs of `size`)."""
+def split(runs: Sequence[Mapping], size: str) -> tuple[list[Mapping], list[Mapping]]:
+  """(runs of sizes smaller than `size`, runs of `size`)."""
   order = sorted({(r['params'], r['size']) for r in runs})
   sizes = [s for _, s in order]
   if size not in sizes or sizes.index(size) < 2:
@@ -79,7 +88,7 @@ def split(runs, size):
   ]
 
 
-def compare(runs, sizes, skip):
+def compare(runs: Sequence[Mapping], sizes: Sequence[str], skip: float) -> list[dict]:
   """Mean absolute errors of every Method on the held-out `sizes`, the best first.
 
   Returns: list of dicts: method, accuracy_error, nll_error (relative), and by_size.
@@ -135,20 +144,26 @@ def _forecast(runs, name, method, skip, samples):
   )
 
 
-def table(runs, targets, method, skip, samples):
-  """Predictions at `targets` ((name, parameters, tokens), ...), all runs fitted.
+def table(
+  runs: Sequence[Mapping],
+  targets: Sequence[tuple[str, float, float]],
+  method: Method,
+  skip: float,
+  samples: int,
+) -> tuple[list[dict], dict[str, tuple[predict.Forecast, dict]]]:
+  """Predictions at `targets` ((name, parameters, tokens), ...), fitted to all runs.
 
-  Returns: (rows: benchmark, target, nll, accuracy and their low, high; {benchmark:
+  Returns (rows: benchmark, target, nll, accuracy and their low, high; {benchmark:
   (Forecast, arrays of the runs)}).
   """
-  rows, drawn = [], {}
+  rows, forecasts = [], {}
   for name in names(runs):
-    found = _forecast(runs, name, method, skip, samples)
-    drawn[name] = found, arrays(runs, name)
+    forecast = _forecast(runs, name, method, skip, samples)
+    forecasts[name] = forecast, arrays(runs, name)
     for target, params, tokens in targets:
       row = {'benchmark': name, 'target': target}
-      rows.append(row | _flat(predict.predict(found, params, tokens)))
-  return rows, drawn
+      rows.append(row | _flat(predict.predict(forecast, params, tokens)))
+  return rows, forecasts
 
 
 def _flat(guess):
@@ -159,16 +174,18 @@ def _flat(guess):
   return row
 
 
-def held_out(runs, size, method, skip, samples):
-  """The largest run of `size` predicted from the smaller sizes: rows, and how often the
-  95% interval held what was measured."""
+def held_out(
+  runs: Sequence[Mapping], size: str, method: Method, skip: float, samples: int
+) -> dict:
+  """Prediction of the largest run of `size` from the smaller sizes: rows, mean errors,
+  and how often the 95% interval contains the measurement."""
   train, test = split(runs, size)
   run = max(test, key=lambda r: r['tokens'])
   rows = []
   for name in names(runs):
-    found = _forecast(train, name, method, skip, samples)
+    forecast = _forecast(train, name, method, skip, samples)
     row = {'benchmark': name, 'run': run['name']}
-    row |= _flat(predict.predict(found, run['params'], run['tokens']))
+    row |= _flat(predict.predict(forecast, run['params'], run['tokens']))
     nll, accuracy = run['scores'][name]
     row |= {'measured_nll': nll, 'measured_accuracy': accuracy}
     row['accuracy_error'] = row['accuracy'] - accuracy

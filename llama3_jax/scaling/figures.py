@@ -1,12 +1,15 @@
 """The paper's three figures of the scaling laws (section 3.2)."""
 
 import math
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
 from llama3_jax.report import figures as drawing
 from llama3_jax.scaling import isoflop
+from llama3_jax.scaling import predict
 
 BAND = 'rgba(120,140,170,0.22)'
 
@@ -14,9 +17,9 @@ BAND = 'rgba(120,140,170,0.22)'
 LABELS = ('NLL a character, nats', 'accuracy')
 
 
-def _finish(drawn, height, roles):
-  """The JSON of a figure; roles: colour of each trace (None: as it is)."""
-  spec = drawing.figure(drawn, height)
+def _finish(figure, height, roles):
+  """The JSON of a figure; roles: colour of each trace (None: unchanged)."""
+  spec = drawing.figure(figure, height)
   legend = {**drawing.BASE['legend'], **spec['layout']['legend']}
   spec['layout']['legend'] = {**legend, 'traceorder': 'normal'}
   for letter in 'xy':
@@ -34,15 +37,15 @@ def _finish(drawn, height, roles):
 
 
 def _ticks(low, high):
-  """Few and whole labels of a logarithmic axis: a phone has room for six."""
+  """Few round labels of a logarithmic axis: a phone has room for six."""
   first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
   span = math.log10(high / low)
   digits = (1,) if span > 2 else (1, 2, 5) if span > 1.2 else (1, 2, 3, 5)
   every = max(1, (last - first) // 6)
-  found = [(m, e) for e in range(first, last + 1, every) for m in digits]
-  found = [(m, e) for m, e in found if low / 1.3 <= m * 10.0**e <= high * 1.3]
-  text = [('' if m == 1 else f'{m}·') + f'10<sup>{e}</sup>' for m, e in found]
-  return {'tickvals': [m * 10.0**e for m, e in found], 'ticktext': text}
+  ticks = [(m, e) for e in range(first, last + 1, every) for m in digits]
+  ticks = [(m, e) for m, e in ticks if low / 1.3 <= m * 10.0**e <= high * 1.3]
+  text = [('' if m == 1 else f'{m}·') + f'10<sup>{e}</sup>' for m, e in ticks]
+  return {'tickvals': [m * 10.0**e for m, e in ticks], 'ticktext': text}
 
 
 def _band(figure, x, low, high):
@@ -53,10 +56,10 @@ def _band(figure, x, low, high):
   figure.add_scatter(x=x, y=high, fill='tonexty', fillcolor=BAND, **common)
 
 
-def curves(rows, found):
+def curves(rows: Sequence[Mapping], found: isoflop.Study) -> dict:
   """Figure 2 of the paper: loss against tokens, a parabola a budget.
 
-  Runs far above every parabola lie outside the frame.
+  Runs far above every parabola are outside the frame.
   """
   figure, roles, seen = go.Figure(), [], []
   budgets = sorted({r['budget'] for r in rows})
@@ -107,8 +110,10 @@ def curves(rows, found):
   return _finish(figure, 460, roles)
 
 
-def optimum(found, extrapolated, held_out=()):
-  """Figure 3: compute-optimal tokens against FLOPs, the law and where it leads."""
+def optimum(
+  found: isoflop.Study, extrapolated: Mapping, held_out: Sequence[Mapping] = ()
+) -> dict:
+  """Figure 3: compute-optimal tokens against FLOPs, the law and its extrapolation."""
   figure, roles = go.Figure(), []
   kept = [
     (c, p.tokens, i)
@@ -118,8 +123,8 @@ def optimum(found, extrapolated, held_out=()):
   target = extrapolated['flops']
   x = np.geomspace(min(found.budgets) / 1.5, max(target, max(found.budgets)) * 1.5, 80)
   law = found.samples['law']
-  drawn = law[:, 1:] * x[None] ** law[:, :1]
-  _band(figure, x.tolist(), *np.quantile(drawn, (0.025, 0.975), axis=0).tolist())
+  lines = law[:, 1:] * x[None] ** law[:, :1]
+  _band(figure, x.tolist(), *np.quantile(lines, (0.025, 0.975), axis=0).tolist())
   alpha, a = found.law
   figure.add_scatter(
     x=x.tolist(),
@@ -163,7 +168,13 @@ def optimum(found, extrapolated, held_out=()):
   return _finish(figure, 420, roles)
 
 
-def two_steps(found, models, points, others=(), labels=LABELS):
+def two_steps(
+  found: predict.Forecast,
+  models: Mapping[str, np.ndarray],
+  points: Mapping[str, np.ndarray],
+  others: Sequence[tuple] = (),
+  labels: tuple[str, str] = LABELS,
+) -> tuple[dict, dict]:
   """Figure 4: (NLL of the right answer against FLOPs, accuracy against NLL).
 
   models: arrays params, tokens, nll of the first step; points: nll, accuracy of the
@@ -172,7 +183,7 @@ def two_steps(found, models, points, others=(), labels=LABELS):
   left, right = go.Figure(), go.Figure()
   flops = 6 * models['params'] * models['tokens']
   _dots(left, flops, models['nll'], 7, 'fitted')
-  if found.curve.kind != 'chinchilla':  # that one is no function of FLOPs
+  if found.curve.kind != 'chinchilla':  # which is no function of FLOPs alone
     far = max([flops.max(), *(o[1] for o in others)])
     x = np.geomspace(flops.min() / 1.3, far * 1.3, 60)
     _fit(left, x, lambda c: c(x / 6, np.ones_like(x)), found.curve, found.curves)
@@ -193,7 +204,13 @@ def two_steps(found, models, points, others=(), labels=LABELS):
   return _panels(left, right, labels, roles, roles)
 
 
-def candidates(found, models, points, held, guesses):
+def candidates(
+  found: Mapping[str, predict.Forecast],
+  models: Mapping[str, Mapping],
+  points: Mapping[str, Mapping],
+  held: Sequence[tuple],
+  guesses: Mapping[str, tuple[float, Mapping]],
+) -> tuple[dict, dict]:
   """One benchmark for several mixes: (NLL against FLOPs, accuracy against NLL).
 
   found: mix -> Forecast; models, points: mix -> arrays of the first and second step;
@@ -222,16 +239,16 @@ def candidates(found, models, points, held, guesses):
     one, two = [*one, role], [*two, role]
   seen = [v for p in points.values() for v in p['nll']] + [m[2] for m in marks]
   x = np.linspace(min(seen), max(seen), 80)
-  common = found[names[0]]  # the sigmoid is one for all
+  common = found[names[0]]  # all have the same sigmoid
   _fit(right, x, lambda s: s(x), common.sigmoid, common.sigmoids)
   return _panels(left, right, LABELS, one, [*two, None, None, 'role:5'])
 
 
-def _dots(figure, x, y, size, name, symbol='circle', shown=True):
+def _dots(figure, x, y, size, name, symbol='circle', legend=True):
   x, y = (np.asarray(v, float).tolist() for v in (x, y))
   marker = {'size': size, 'symbol': symbol}
   figure.add_scatter(
-    x=x, y=y, mode='markers', name=name, marker=marker, showlegend=shown
+    x=x, y=y, mode='markers', name=name, marker=marker, showlegend=legend
   )
 
 
@@ -241,9 +258,9 @@ def _line(figure, x, y):
 
 
 def _fit(figure, x, at, law, samples):
-  """The band of a law's samples and its line; adds three traces."""
-  drawn = [at(s) for s in samples]
-  _band(figure, x.tolist(), *np.quantile(drawn, (0.025, 0.975), axis=0).tolist())
+  """A law's line and the band of its samples; adds three traces."""
+  lines = [at(s) for s in samples]
+  _band(figure, x.tolist(), *np.quantile(lines, (0.025, 0.975), axis=0).tolist())
   _line(figure, x, at(law))
 
 

@@ -6,6 +6,8 @@ N*(C) = A C^alpha (the paper's N* is tokens), and C / (6 N*) the parameters.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,8 +18,8 @@ from llama3_jax.base.errors import UserError
 class Parabola:
   """loss = lowest + curvature / 2 x (log tokens - log optimum)^2.
 
-  `problem`: '' or why the vertex is no optimum ('outside': beyond the measured tokens;
-  'opens downward'). `used`: indices of the runs the fit saw.
+  problem: '' or why the vertex is no optimum ('outside': beyond the measured tokens;
+  'opens downward'). used: indices of the fitted runs.
   """
 
   tokens: float  # at the vertex
@@ -27,17 +29,22 @@ class Parabola:
   problem: str
   used: tuple
 
-  def __call__(self, tokens):
+  def __call__(self, tokens: float | np.ndarray) -> float | np.ndarray:
+    """Loss at `tokens`, nats, of their shape."""
     return (
       self.loss + self.curvature / 2 * np.log(np.asarray(tokens) / self.tokens) ** 2
     )
 
 
-def parabola(tokens, loss, window=0):
+def parabola(
+  tokens: Sequence[float] | np.ndarray,
+  loss: Sequence[float] | np.ndarray,
+  window: int = 0,
+) -> Parabola:
   """Least-squares Parabola of `loss` [n] (nats) in the logarithm of `tokens` [n].
 
-  window: at most so many runs, those around the lowest one (0: all): far from its
-  minimum a curve is no parabola.
+  window: number of runs that are fitted, those around the lowest one (0: all), as a
+  curve is no parabola far from its minimum.
   """
   tokens, loss = np.asarray(tokens, float), np.asarray(loss, float)
   if len(np.unique(tokens)) < 3:
@@ -79,7 +86,9 @@ def _polynomial(x, y):
   return a, b - 2 * a * middle, c - b * middle + a * middle**2, residuals
 
 
-def power_law(flops, values):
+def power_law(
+  flops: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray
+) -> tuple[float, float]:
   """(alpha, A) of values = A flops^alpha, least squares in log-log."""
   flops, values = np.asarray(flops, float), np.asarray(values, float)
   if len(np.unique(flops)) < 2:
@@ -88,14 +97,16 @@ def power_law(flops, values):
   return float(alpha), float(np.exp(intercept))
 
 
-def optimal(flops, law):
-  """(tokens, parameters) that are optimal at `flops` under law (alpha, A), C = 6ND."""
+def optimal(flops: float, law: tuple[float, float]) -> tuple[float, float]:
+  """Optimal (tokens, parameters) at `flops` by the law (alpha, A), C = 6ND."""
   alpha, a = law
   tokens = a * flops**alpha
   return tokens, flops / (6 * tokens)
 
 
-def offset_law(flops, loss):
+def offset_law(
+  flops: Sequence[float] | np.ndarray, loss: Sequence[float] | np.ndarray
+) -> tuple[float, float, float]:
   """(E, B, beta) of loss = E + B (flops / smallest)^-beta, all positive.
 
   The two linear values are solved for on a grid of exponents. With 2 budgets E is 0.
@@ -119,15 +130,17 @@ def offset_law(flops, loss):
   return best[1:]
 
 
-def loss_at(flops, law, smallest):
-  """Lowest loss at `flops` under offset_law's (E, B, beta); smallest: its budget."""
+def loss_at(
+  flops: float | np.ndarray, law: tuple[float, float, float], smallest: float
+) -> float | np.ndarray:
+  """Lowest loss at `flops` by offset_law's (E, B, beta); smallest: least budget."""
   e, b, beta = law
   return e + b * (np.asarray(flops, float) / smallest) ** -beta
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """What the runs of several budgets say. Intervals are (low, high), 95%."""
+  """Fits to the runs of several budgets. Intervals are (low, high), 95%."""
 
   budgets: tuple
   parabolas: tuple
@@ -138,16 +151,18 @@ class Study:
   samples: dict  # bootstrap: law [S, 2], parameter_law [S, 2], loss_law [S, 3]
 
   @property
-  def kept(self):
+  def kept(self) -> list[float]:
     """Budgets that have an optimum inside their runs."""
     return [c for c, p in zip(self.budgets, self.parabolas) if not p.problem]
 
 
-def study(runs, window=0, samples=1000, seed=0):
+def study(
+  runs: Sequence[Mapping], window: int = 0, samples: int = 1000, seed: int = 0
+) -> Study:
   """Study of `runs`: dicts with budget, tokens, loss.
 
-  Intervals are of a bootstrap: residuals of every parabola are drawn again, and so are
-  the budgets that the laws go through.
+  Intervals are those of a bootstrap: the residuals of every parabola are resampled, and
+  so are the budgets to which the laws are fitted.
 
   Raises:
     UserError: a budget with less than 3 sizes, or less than 2 budgets with an optimum.
@@ -164,7 +179,7 @@ def study(runs, window=0, samples=1000, seed=0):
   rng = np.random.default_rng(seed)
   vertices = np.stack([_resampled(*groups[i], fits[i], samples, rng) for i in good])
   spent = np.array([budgets[i] for i in good])
-  drawn = _laws(spent, vertices, rng)
+  laws = _laws(spent, vertices, rng)
   intervals = {
     i: _interval(np.exp(v[np.isfinite(v)])) for i, v in zip(good, vertices[..., 0])
   }
@@ -176,7 +191,7 @@ def study(runs, window=0, samples=1000, seed=0):
     law=power_law(spent, tokens),
     parameter_law=power_law(spent, spent / (6 * np.array(tokens))),
     loss_law=offset_law(spent, [fits[i].loss for i in good]),
-    samples=drawn,
+    samples=laws,
   )
 
 
@@ -192,9 +207,9 @@ def _group(runs, budget):
 
 
 def _resampled(tokens, loss, fit, samples, rng):
-  """[samples, 2]: log tokens and loss of the vertex, residuals drawn again (NaN: none).
+  """[samples, 2]: log tokens and loss of the vertex, residuals resampled; NaN: none.
 
-  Residuals are wider by what a fit of 3 values took from them.
+  Residuals are scaled up for the 3 fitted values.
   """
   used = list(fit.used)
   x, flat = np.log(tokens[used]), fit(tokens[used])
@@ -203,9 +218,9 @@ def _resampled(tokens, loss, fit, samples, rng):
   middle = x.mean()
   a, b, c = np.polyfit(x - middle, (flat + noise).T, 2)
   with np.errstate(divide='ignore', invalid='ignore'):
-    found = np.stack([middle - b / (2 * a), c - b * b / (4 * a)], 1)
-  found[(a <= 0) | (np.abs(found[:, 0] - middle) > 2 * np.ptp(x))] = np.nan
-  return found
+    vertices = np.stack([middle - b / (2 * a), c - b * b / (4 * a)], 1)
+  vertices[(a <= 0) | (np.abs(vertices[:, 0] - middle) > 2 * np.ptp(x))] = np.nan
+  return vertices
 
 
 def _laws(spent, vertices, rng):
@@ -219,7 +234,7 @@ def _laws(spent, vertices, rng):
     tokens = np.exp(vertices[at, k, 0])
     laws.append(power_law(spent[at], tokens))
     parameters.append(power_law(spent[at], spent[at] / (6 * tokens)))
-    # All budgets: three values are not found from two or three of them.
+    # All budgets: two or three of them do not determine three values.
     whole = np.isfinite(vertices[:, k, 0])
     if k < 200 and whole.sum() >= 2:
       try:
@@ -227,7 +242,7 @@ def _laws(spent, vertices, rng):
         e, b, beta = offset_law(low, vertices[whole, k, 1])
         losses.append((e, b * (low.min() / spent.min()) ** beta, beta))
       except UserError:
-        continue  # this draw's losses do not fall
+        continue  # the losses of this sample do not fall
   if not laws:
     raise UserError(
       'scaling.samples: no bootstrap sample has two optima; use more runs'
@@ -242,12 +257,12 @@ def _interval(values):
   return tuple(float(q) for q in np.quantile(values, (0.025, 0.975)))
 
 
-def extrapolate(found, flops):
+def extrapolate(found: Study, flops: float) -> dict:
   """Optimal tokens, parameters and lowest loss at `flops`, each (value, low, high)."""
   tokens, parameters = optimal(flops, found.law)
   law, smallest = found.samples['law'], min(found.kept)
-  drawn = law[:, 1] * flops ** law[:, 0]
-  low, high = _interval(drawn)
+  draws = law[:, 1] * flops ** law[:, 0]
+  low, high = _interval(draws)
   e, b, beta = (found.samples['loss_law'].reshape(-1, 3)).T
   loss = float(loss_at(flops, found.loss_law, smallest))
   return {
@@ -258,7 +273,7 @@ def extrapolate(found, flops):
   }
 
 
-def summary(found):
+def summary(found: Study) -> dict:
   """Plain values of a Study for results.json."""
   law, other = found.samples['law'], found.samples['parameter_law']
   rows = []

@@ -1,13 +1,17 @@
-"""The ladder of small runs behind the scaling laws (section 3.2.1): budgets to runs.
+"""The ladder of small runs for the scaling laws (section 3.2.1): budgets to runs.
 
-A compute budget becomes several runs that spend it on models of different size. What a
-token costs is a convention of model/flops.py; what the paper leaves open is a field of
-`Ladder`.
+A compute budget becomes several runs that spend it on models of different size. The
+cost of a token is a convention of model/flops.py; values that the paper does not state
+are fields of `Ladder`.
 """
 
 import dataclasses
 import math
+import os
 import pathlib
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
 
 from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
@@ -23,7 +27,7 @@ LEGEND = (0.537, 0.299)  # (alpha, A) of N*(C) = A C^alpha tokens, legend of fig
 
 @dataclasses.dataclass(frozen=True)
 class Ladder:
-  """What a list of budgets is spent on.
+  """Budgets, sizes and settings of the runs.
 
   Pairs are the values at the smallest and the largest budget (batch) or size (peak,
   aspect); between them the logarithm of the value follows the logarithm of the
@@ -39,10 +43,10 @@ class Ladder:
   length: int = 8192  # tokens of a row
   peak: tuple = (4e-4, 2e-4)  # learning rate
   floor: float = 0.1  # of the peak, at the end of the cosine
-  warmup: int = 2000  # steps, but not more than
-  warmup_share: float = 0.1  # of a run
+  warmup: int = 2000  # steps, at most
+  warmup_share: float = 0.1  # of a run, at most
   weight_decay: float = 0.1
-  d_head: int = 64  # smaller than the 8B's, so that small models have widths between
+  d_head: int = 64  # below the 8B's, so that more widths of small models are possible
   group: int = 4  # query heads a KV head, as of the 8B
   aspect: tuple = (64, 128)  # width / layers
   layers: int = 0  # of all models; 0: by aspect
@@ -65,12 +69,12 @@ class Run:
   warmup: int
 
 
-def create(config):
+def create(config: ConfigDict) -> Ladder:
   """Ladder of the fields of the same names in a ConfigDict."""
   return Ladder(**{f.name: config[f.name] for f in dataclasses.fields(Ladder)})
 
 
-def between(x, span, values):
+def between(x: float, span: tuple[float, float], values: Sequence[float]) -> float:
   """Value at `x`: a straight line in log-log through the two ends, flat beyond."""
   low, high = span
   share = math.log(x / low) / math.log(high / low) if high > low else 0.0
@@ -78,11 +82,11 @@ def between(x, span, values):
   return math.exp((1 - share) * math.log(values[0]) + share * math.log(values[1]))
 
 
-def shape(parameters, ladder, base):
+def shape(parameters: float, ladder: Ladder, base: ModelConfig) -> ModelConfig:
   """ModelConfig with about `parameters` outside embedding and head.
 
-  Of all layers and multiples of the head size the one nearest in size, where a factor
-  1.1 in size weighs as much as a factor 1.4 in width / layers.
+  Of all depths and multiples of the head size it is the one nearest in size, where a
+  factor 1.1 in size weighs as much as a factor 1.4 in width / layers.
   """
   span = min(ladder.sizes), max(ladder.sizes)
   aspect = between(parameters, span, ladder.aspect)
@@ -119,8 +123,8 @@ def _model(layers, heads, ladder, base):
   )
 
 
-def check(ladder):
-  """UserError for a ladder from which no law can be fitted."""
+def check(ladder: Ladder) -> None:
+  """Raises UserError for a ladder from which no law can be fitted."""
   if len(ladder.budgets) < 1 or list(ladder.budgets) != sorted(set(ladder.budgets)):
     raise UserError(f'scaling.budgets={ladder.budgets}: name rising FLOPs, e.g. 6e18')
   if min(ladder.budgets) <= 0 or min(ladder.sizes, default=0) <= 0:
@@ -137,10 +141,10 @@ def check(ladder):
     )
 
 
-def runs(ladder, base):
+def runs(ladder: Ladder, base: ModelConfig) -> list[Run]:
   """All Runs, budget after budget, small models first.
 
-  `base`: ModelConfig whose vocabulary, RoPE, dtype and kernels every model has.
+  base: ModelConfig whose vocabulary, RoPE, dtype and kernels all models have.
   """
   check(ladder)
   models = []
@@ -148,16 +152,16 @@ def runs(ladder, base):
     model = shape(size, ladder, base)
     if model not in models:
       models.append(model)
-  found = []
+  planned = []
   for budget in ladder.budgets:
     alpha, a = ladder.optimum
-    wanted = math.log(a * budget**alpha)
+    target = math.log(a * budget**alpha)
     cost = {m: flops.training(m, ladder.length, ladder.convention) for m in models}
-    # The tokens of a size are fixed by the budget: nearest in tokens is in size too.
-    near = sorted(models, key=lambda m: abs(math.log(budget / cost[m]) - wanted))
+    # The budget fixes the tokens of a size: nearest in tokens is nearest in size.
+    near = sorted(models, key=lambda m: abs(math.log(budget / cost[m]) - target))
     chosen = near[: ladder.points]
-    found += [_run(budget, m, cost[m], ladder) for m in models if m in chosen]
-  return found
+    planned += [_run(budget, m, cost[m], ladder) for m in models if m in chosen]
+  return planned
 
 
 def _run(budget, model, cost, ladder):
@@ -182,8 +186,8 @@ def _run(budget, model, cost, ladder):
 SHAPE = ('n_layers', 'd_model', 'n_heads', 'n_kv_heads', 'd_head', 'd_ff')
 
 
-def overrides(run, ladder):
-  """The run as changes of a config of experiments/pretrain: a member of a sweep."""
+def overrides(run: Run, ladder: Ladder) -> dict[str, object]:
+  """The run as changes of a config of experiments/pretrain, for a member of a sweep."""
   model = {f'model.{n}': getattr(run.model, n) for n in SHAPE}
   return model | {
     'experiment': 'pretrain',
@@ -198,12 +202,12 @@ def overrides(run, ladder):
   }
 
 
-def name(index):
-  """Folder of a run inside the workdir: what --sweep calls it too."""
+def name(index: int) -> str:
+  """Folder of a run inside the workdir, the same as with --sweep."""
   return str(index)
 
 
-def finished(folder, count):
+def finished(folder: str | os.PathLike, count: int) -> tuple[list[int], list[int]]:
   """(indices of finished runs, indices of the others) of a sweep of `count` runs."""
   done = [
     i
@@ -213,13 +217,15 @@ def finished(folder, count):
   return done, [i for i in range(count) if i not in done]
 
 
-def collect(folder, planned, convention):
-  """What every run of a finished sweep measured.
+def collect(
+  folder: str | os.PathLike, planned: Sequence[Run], convention: str
+) -> list[dict]:
+  """Measurements of every run of a finished sweep.
 
   Args:
-    folder: holds one workdir a run, named by its index.
+    folder: contains one workdir a run, named by its index.
     planned: list of Run, in the order of the sweep.
-    convention: how FLOPs are counted.
+    convention: of counting FLOPs, see flops.CONVENTIONS.
 
   Returns:
     list of dicts: index, budget, flops (spent), flops_per_token, parameters (all),
@@ -230,9 +236,9 @@ def collect(folder, planned, convention):
   """
   _, missing = finished(folder, len(planned))
   if missing:
-    shown = ', '.join(map(str, missing[:8])) + (', ...' if len(missing) > 8 else '')
+    indices = ', '.join(map(str, missing[:8])) + (', ...' if len(missing) > 8 else '')
     raise UserError(
-      f'{folder}: {len(missing)} of {len(planned)} runs are not finished ({shown}); '
+      f'{folder}: {len(missing)} of {len(planned)} runs are not finished ({indices}); '
       'run them with --sweep_index, or all with this config and scaling.train=true'
     )
   return [_collected(folder, i, run, convention) for i, run in enumerate(planned)]
@@ -242,13 +248,13 @@ def _collected(folder, index, run, convention):
   path = pathlib.Path(folder) / name(index)
   results = files.read_json(path / 'results.json')
   config = files.read_json(path / 'config.json').get('config', {})
-  wanted = {f'model.{n}': getattr(run.model, n) for n in SHAPE}
-  wanted |= {'train.steps': run.steps, 'train.batch': run.batch}
-  other = [k for k, v in wanted.items() if config.get(k) != v]
+  expected = {f'model.{n}': getattr(run.model, n) for n in SHAPE}
+  expected |= {'train.steps': run.steps, 'train.batch': run.batch}
+  other = [k for k, v in expected.items() if config.get(k) != v]
   if other:
     raise UserError(
       f'{path} is a run of another ladder ({other[0]} {config.get(other[0])}, here '
-      f'{wanted[other[0]]}): choose another --workdir'
+      f'{expected[other[0]]}): choose another --workdir'
     )
   try:
     losses, tokens = dict(results['eval_loss']), results['tokens']

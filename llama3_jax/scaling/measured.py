@@ -1,13 +1,15 @@
-"""Measured runs of others: tables of IsoFLOP runs, and ladders with benchmarks (3.2).
+"""Readers of published runs: tables of IsoFLOP runs, ladders with benchmarks (3.2).
 
-Readers only: the fits are those that our own runs get.
+The fits are the same as for our own runs.
 """
 
 import csv
 import lzma
 import math
+import os
 import pathlib
 import re
+from collections.abc import Mapping
 
 from llama3_jax.base.errors import UserError
 
@@ -32,8 +34,10 @@ NAT = math.log(2)  # nats in a bit
 TOKENS_A_PARAMETER = 20  # of a run at 1 x compute-optimal
 
 
-def isoflop(folder, chosen):
-  """Rows of the one .csv of `folder` whose columns have the values `chosen` ({column:
+def isoflop(
+  folder: str | os.PathLike, chosen: Mapping[str, str]
+) -> list[dict[str, float]]:
+  """Rows of the only .csv in `folder` whose columns have the values `chosen` ({column:
   text}): dicts of floats budget, parameters, tokens, loss."""
   files = sorted(_folder(folder).glob('*.csv'))
   if len(files) != 1:
@@ -44,19 +48,19 @@ def isoflop(folder, chosen):
   _need(files[0], rows, [*columns.values(), *chosen])
   kept = [r for r in rows if all(r[k] == v for k, v in chosen.items())]
   if not kept:
-    shown = ', '.join(f'{k}={v}' for k, v in chosen.items())
-    raise UserError(f'{files[0]}: no row has {shown}')
+    text = ', '.join(f'{k}={v}' for k, v in chosen.items())
+    raise UserError(f'{files[0]}: no row has {text}')
   return [{n: _number(files[0], r, c) for n, c in columns.items()} for r in kept]
 
 
-def ladder(folder, last=1):
+def ladder(folder: str | os.PathLike, last: int = 1) -> list[dict]:
   """Runs of a model ladder, of files <size>-<multiple>xC[-rerun].csv[.xz].
 
-  Where a run was repeated the later one counts: its checkpoints were evaluated as those
-  of the other runs. N is tokens / (20 x multiple) of the size's longest run.
+  Of a repeated run the later one counts: its checkpoints were evaluated like those of
+  the other runs. N is tokens / (20 x multiple) of the size's longest run.
 
   Args:
-    last: so many of the last checkpoints are averaged (their spread is the noise of
+    last: number of last checkpoints that are averaged (their spread is the noise of
       evaluation, not of training).
 
   Returns:
@@ -90,11 +94,11 @@ def _ladder_run(path, key, rows, last):
   names = _benchmarks(path, rows[0])
   checkpoints = []
   for row in rows:
-    found = {
+    scores = {
       name: (NAT * _number(path, row, loss), _number(path, row, score))
       for name, (loss, score) in names.items()
     }
-    checkpoints.append(found | _mmlu(found))
+    checkpoints.append(scores | _mmlu(scores))
   final = checkpoints[-last:]
   mean = lambda name, i: sum(c[name][i] for c in final) / len(final)
   return {
@@ -109,7 +113,7 @@ def _ladder_run(path, key, rows, last):
 
 def _benchmarks(path, row):
   """{benchmark: (column of bits per byte, column of accuracy)}."""
-  found = {}
+  columns = {}
   for column in row:
     match = re.fullmatch(r'eval/downstream_bpb/(\w+)_bpb', column)
     scores = [
@@ -118,30 +122,30 @@ def _benchmarks(path, row):
       if match and f'eval/downstream/{match[1]}_{kind}' in row
     ]
     if scores:
-      found[re.sub(r'_rc_\d+shot$', '', match[1])] = column, scores[0]
-  if not found:
+      columns[re.sub(r'_rc_\d+shot$', '', match[1])] = column, scores[0]
+  if not columns:
     raise UserError(
       f'{path}: no pair of columns eval/downstream_bpb/NAME_bpb and '
       'eval/downstream/NAME_len_norm (or _acc)'
     )
-  return found
+  return columns
 
 
-def _mmlu(found):
+def _mmlu(scores):
   """MMLU of a split: the mean of its parts, weighted by their questions."""
   means = {}
   for split, weights in MMLU.items():
     parts = {f'mmlu_{part}_{split}': n for part, n in weights.items()}
-    if set(parts) <= set(found):
+    if set(parts) <= set(scores):
       total = sum(parts.values())
       means[f'mmlu_{split}'] = tuple(
-        sum(found[p][i] * n for p, n in parts.items()) / total for i in range(2)
+        sum(scores[p][i] * n for p, n in parts.items()) / total for i in range(2)
       )
   return means
 
 
-def chance(benchmark):
-  """Accuracy of guessing; UserError for a benchmark of unknown choices."""
+def chance(benchmark: str) -> float:
+  """Accuracy of guessing, 0 to 1; UserError for a benchmark of unknown choices."""
   word = benchmark.split('_')[0]
   if word not in CHOICES:
     raise UserError(f'benchmark {benchmark!r}: its number of choices is not known')

@@ -1,10 +1,13 @@
-"""Which data mix would make the best large model? (sections 3.1.2, 3.2.2)
+"""Choice of the data mix that makes the best large model (sections 3.1.2, 3.2.2).
 
-For every candidate small models are trained; on every benchmark the two-step prediction
-says what a large one would score, and the mean over benchmarks ranks the candidates.
+Small models are trained on every candidate; the two-step prediction gives the score of
+a large one on every benchmark, and the mean over benchmarks ranks the candidates.
 """
 
 import dataclasses
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,22 +15,22 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.scaling import predict
 
 
-def check(candidates):
+def check(candidates: Iterable[tuple]) -> list[tuple[str, dict[str, float]]]:
   """[(name, {source: weight})] of ((name, ((source, weight), ...)), ...)."""
-  found = []
+  mixes = []
   for name, mix in candidates:
     mix = dict(mix)
     if not mix or min(mix.values()) < 0 or sum(mix.values()) <= 0:
       raise UserError(f'scaling.candidates: the weights of {name!r} are {mix}')
-    found.append((str(name), {n: float(w) for n, w in mix.items()}))
-  names = [n for n, _ in found]
-  if len(found) < 2 or len(set(names)) < len(names):
+    mixes.append((str(name), {n: float(w) for n, w in mix.items()}))
+  names = [n for n, _ in mixes]
+  if len(mixes) < 2 or len(set(names)) < len(names):
     raise UserError(f'scaling.candidates: name 2 or more different mixes, not {names}')
-  return found
+  return mixes
 
 
-def shares(judged, weights=()):
-  """{benchmark: its share of the mean}; weights: one each, (): equal."""
+def shares(judged: Iterable[str], weights: Iterable[float] = ()) -> dict[str, float]:
+  """{benchmark: its share of the mean}; weights: one each, () for equal ones."""
   judged, weights = list(judged), list(weights) or [1.0] * len(judged)
   if not judged or len(set(judged)) < len(judged):
     raise UserError(f'scaling.judged={judged}: name 1 or more different sources')
@@ -39,13 +42,13 @@ def shares(judged, weights=()):
   return {n: w / sum(weights) for n, w in zip(judged, weights)}
 
 
-def size(run):
-  """(parameters, tokens) whose 6ND is the FLOPs of a run, however they are counted."""
+def size(run: Mapping) -> tuple[float, float]:
+  """(parameters, tokens) whose 6ND is the FLOPs of a run, in any convention."""
   return run['flops_per_token'] / 6, run['tokens']
 
 
-def arrays(runs):
-  """params, tokens, nll, accuracy of runs, as predict.forecast takes them."""
+def arrays(runs: Sequence[Mapping]) -> dict[str, np.ndarray]:
+  """{params, tokens, nll, accuracy} of runs, float [runs], for predict.forecast."""
   sizes = np.array([size(r) for r in runs], float)
   return {
     'params': sizes[:, 0],
@@ -55,20 +58,22 @@ def arrays(runs):
   }
 
 
-def on(runs, benchmark):
-  """`arrays` of what runs score on one benchmark of their `answers`."""
+def on(runs: Sequence[Mapping], benchmark: str) -> dict[str, np.ndarray]:
+  """`arrays` of the scores of runs on one benchmark of their `answers`."""
   return arrays([r | r['answers'][benchmark] for r in runs])
 
 
-def mean(values, weights):
+def mean(
+  values: Mapping[str, float | np.ndarray], weights: Mapping[str, float]
+) -> float | np.ndarray:
   """Weighted mean of {benchmark: value or array}."""
   return sum(w * values[n] for n, w in weights.items())
 
 
-def best(runs, weights):
+def best(runs: Sequence[Mapping], weights: Mapping[str, float]) -> list[Mapping]:
   """The run of every budget with the lowest mean NLL of the right answers.
 
-  One for all benchmarks: it is one model that a mix would be used for.
+  It is the same for all benchmarks, as a mix is used for one model.
   """
 
   def score(run):
@@ -80,7 +85,13 @@ def best(runs, weights):
   ]
 
 
-def forecasts(runs, chance, weights, kind='linear', samples=300):
+def forecasts(
+  runs: Mapping[str, Sequence[Mapping]],
+  chance: float,
+  weights: Mapping[str, float],
+  kind: str = 'linear',
+  samples: int = 300,
+) -> dict[str, dict[str, predict.Forecast]]:
   """{mix: {benchmark: Forecast}}.
 
   FLOPs -> NLL is fitted to the best run of every budget of a mix; NLL -> accuracy is a
@@ -90,26 +101,31 @@ def forecasts(runs, chance, weights, kind='linear', samples=300):
     runs: dict mix -> runs with budget, tokens, flops_per_token and answers: benchmark
       -> answer_nll, accuracy.
   """
-  found, every = {}, [r for name in runs for r in runs[name]]
+  fits, every = {}, [r for name in runs for r in runs[name]]
   for i, name in enumerate(runs):
     models = best(runs[name], weights)
-    # One seed for all benchmarks: what one run misses in several is drawn together.
-    found[name] = {
+    # One seed for all benchmarks: the errors of one run in several are drawn together.
+    fits[name] = {
       b: predict.forecast(
         on(models, b), on(every, b), chance, kind, samples=samples, seed=i
       )
       for b in weights
     }
-  common = next(iter(found.values()))
-  for name in found:  # a sample has one sigmoid, whatever the mix
+  common = next(iter(fits.values()))
+  for name in fits:  # a sample has one sigmoid for all mixes
     for b, first in common.items():
-      found[name][b] = dataclasses.replace(
-        found[name][b], sigmoid=first.sigmoid, sigmoids=first.sigmoids
+      fits[name][b] = dataclasses.replace(
+        fits[name][b], sigmoid=first.sigmoid, sigmoids=first.sigmoids
       )
-  return found
+  return fits
 
 
-def rank(found, runs, flops, weights):
+def rank(
+  found: Mapping[str, Mapping[str, predict.Forecast]],
+  runs: Mapping[str, Sequence[Mapping]],
+  flops: float,
+  weights: Mapping[str, float],
+) -> list[dict]:
   """Candidates by predicted mean accuracy at `flops`, the best first.
 
   Args:
@@ -120,15 +136,15 @@ def rank(found, runs, flops, weights):
   Returns:
     list of dicts: mix, accuracy (of the mean: value, low, high), benchmarks (name ->
     nll and accuracy, each value, low, high), best_share: of bootstrap samples in which
-    the mix has the highest mean. Where accuracies are equal the lower NLL goes first.
+    the mix has the highest mean. Equal accuracies are ordered by NLL, lowest first.
   """
   rows, scores, losses = [], [], []
   for name in found:
     model = scaled(best(runs[name], weights)[-1], flops)
     rows.append({'mix': name, **predicted(found[name], model, weights)})
-    drawn = {b: predict.draws(f, *model, noise=False) for b, f in found[name].items()}
-    losses.append(mean({b: d[0] for b, d in drawn.items()}, weights))
-    scores.append(mean({b: d[1] for b, d in drawn.items()}, weights))
+    draws = {b: predict.draws(f, *model, noise=False) for b, f in found[name].items()}
+    losses.append(mean({b: d[0] for b, d in draws.items()}, weights))
+    scores.append(mean({b: d[1] for b, d in draws.items()}, weights))
   order = np.lexsort((np.array(losses), -np.round(np.array(scores), 6)), axis=0)
   for i, row in enumerate(rows):
     row['best_share'] = float(np.mean(order[0] == i))
@@ -140,18 +156,26 @@ def rank(found, runs, flops, weights):
   return sorted(rows, key=key)
 
 
-def predicted(found, model, weights):
+def predicted(
+  found: Mapping[str, predict.Forecast],
+  model: tuple[float, float],
+  weights: Mapping[str, float],
+) -> dict:
   """accuracy (mean) and benchmarks of one mix at `model` (parameters, tokens)."""
   each = {b: predict.predict(f, *model) for b, f in found.items()}
-  drawn = mean({b: predict.draws(f, *model)[1] for b, f in found.items()}, weights)
+  draws = mean({b: predict.draws(f, *model)[1] for b, f in found.items()}, weights)
   value = float(mean({b: v['accuracy'][0] for b, v in each.items()}, weights))
-  return {'accuracy': (value, *predict.interval(drawn)), 'benchmarks': each}
+  return {'accuracy': (value, *predict.interval(draws)), 'benchmarks': each}
 
 
-def compare(found, held, weights):
-  """Prediction against measurement at budgets that no fit saw.
+def compare(
+  found: Mapping[str, Mapping[str, predict.Forecast]],
+  held: Mapping[str, Sequence[Mapping]],
+  weights: Mapping[str, float],
+) -> dict:
+  """Prediction against measurement at budgets that were not fitted.
 
-  held: dict mix -> its runs of one budget. Returns: dict: budget, mixes (list of
+  held: dict mix -> its runs of one budget. Returns a dict: budget, mixes (list of
   dicts, the best measured first: mix, predicted, measured, benchmarks), pick, regret:
   accuracy lost by it against the mix that measures best.
   """
@@ -173,20 +197,20 @@ def compare(found, held, weights):
   }
 
 
-def scaled(run, flops):
-  """(parameters, tokens) of `flops`, in the proportion of `run`."""
+def scaled(run: Mapping, flops: float) -> tuple[float, float]:
+  """(parameters, tokens) at `flops`, in the proportion of `run`."""
   params, tokens = size(run)
   factor = (flops / (6 * params * tokens)) ** 0.5
   return params * factor, tokens * factor
 
 
-def flat(row):
+def flat(row: Mapping) -> dict:
   """A row of the ranking as one line of a table."""
-  found = {'mix': row['mix'], 'best_share': row['best_share']}
+  line = {'mix': row['mix'], 'best_share': row['best_share']}
   columns = {'accuracy': row['accuracy']}
   for benchmark, values in row['benchmarks'].items():
     columns |= {f'{benchmark}_{k}': values[k] for k in ('accuracy', 'nll')}
   for field, values in columns.items():
     for name, value in zip((field, f'{field}_low', f'{field}_high'), values):
-      found[name] = value
-  return found
+      line[name] = value
+  return line

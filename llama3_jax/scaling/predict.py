@@ -2,11 +2,13 @@
 
 FLOPs -> normalised NLL of the right answer (a straight line in log FLOPs, or a law with
 an offset), then NLL -> accuracy (a sigmoid). Both fits solve their linear values on a
-grid of the others, so every bootstrap sample is one matrix product.
+grid of the others, so that every bootstrap sample is one matrix product.
 """
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import optimize
@@ -22,8 +24,8 @@ class Curve:
   """A law of the first step.
 
   linear: a + b log C. power: E + B C^-beta. chinchilla: E + A N^-alpha + B D^-beta.
-  FLOPs, parameters and tokens are counted in `unit`s (C, N, D), so that the values are
-  of the size of the NLL.
+  FLOPs, parameters and tokens are divided by `unit` (C, N, D), so that the values have
+  the magnitude of the NLL.
   """
 
   kind: str
@@ -31,7 +33,9 @@ class Curve:
   values: tuple  # linear ones, in the order of the formula
   unit: tuple  # (C, N, D)
 
-  def __call__(self, params, tokens):
+  def __call__(
+    self, params: float | np.ndarray, tokens: float | np.ndarray
+  ) -> float | np.ndarray:
     """NLL at `params`, `tokens` (float or [n]); C = 6ND."""
     columns = _columns(self.kind, params, tokens, self.exponents, self.unit)
     return columns @ np.array(self.values)
@@ -46,7 +50,8 @@ class Sigmoid:
   slope: float
   middle: float
 
-  def __call__(self, nll):
+  def __call__(self, nll: float | np.ndarray) -> float | np.ndarray:
+    """Accuracy at `nll` (float or [n]), of its shape."""
     return self.floor + (self.ceiling - self.floor) * _fall(
       np.asarray(nll), self.slope, self.middle
     )
@@ -95,12 +100,12 @@ def _curves(params, tokens, nll, kind):
   values = [None] * nll.shape[1]
   for g, exponents in enumerate(grid):
     design = _columns(kind, params, tokens, exponents, unit)
-    found = _solve(design, nll, kind != 'linear')
-    miss = np.sum((design @ found - nll) ** 2, 0)
-    if kind != 'linear':  # losses fall with compute, to something that is not negative
-      miss = np.where((found >= 0).all(0), miss, np.inf)
+    coefficients = _solve(design, nll, kind != 'linear')
+    miss = np.sum((design @ coefficients - nll) ** 2, 0)
+    if kind != 'linear':  # losses fall with compute, to a limit that is not negative
+      miss = np.where((coefficients >= 0).all(0), miss, np.inf)
     for s in np.flatnonzero(miss < best):
-      best[s], chosen[s], values[s] = miss[s], g, tuple(map(float, found[:, s]))
+      best[s], chosen[s], values[s] = miss[s], g, tuple(map(float, coefficients[:, s]))
   return [
     None if v is None else Curve(kind, tuple(map(float, grid[g])), v, unit)
     for g, v in zip(chosen, values)
@@ -109,15 +114,20 @@ def _curves(params, tokens, nll, kind):
 
 def _solve(design, nll, positive):
   """Least squares [k, S]; where the offset would be negative it is 0."""
-  found, *_ = np.linalg.lstsq(design, nll, rcond=None)
-  if positive and (found[0] < 0).any():
+  coefficients, *_ = np.linalg.lstsq(design, nll, rcond=None)
+  if positive and (coefficients[0] < 0).any():
     rest, *_ = np.linalg.lstsq(design[:, 1:], nll, rcond=None)
     rest = np.concatenate([np.zeros_like(rest[:1]), rest])
-    found = np.where(found[0] < 0, rest, found)
-  return found
+    coefficients = np.where(coefficients[0] < 0, rest, coefficients)
+  return coefficients
 
 
-def fit_loss(params, tokens, nll, kind='linear'):
+def fit_loss(
+  params: Sequence[float] | np.ndarray,
+  tokens: Sequence[float] | np.ndarray,
+  nll: Sequence[float] | np.ndarray,
+  kind: str = 'linear',
+) -> Curve:
   """Curve of `nll` [n] over models of `params` and `tokens` [n].
 
   Raises UserError when there are too few models, or no law with an offset fits.
@@ -131,11 +141,16 @@ def fit_loss(params, tokens, nll, kind='linear'):
   return curve
 
 
-def fit_accuracy(nll, accuracy, chance=0.0, ceiling=None):
+def fit_accuracy(
+  nll: Sequence[float] | np.ndarray,
+  accuracy: Sequence[float] | np.ndarray,
+  chance: float = 0.0,
+  ceiling: float | None = None,
+) -> Sigmoid:
   """Sigmoid of `accuracy` [n] over `nll` [n].
 
-  chance: of guessing, 1 / choices: the floor is within 0.05 of it (small models may do
-  worse than guess: a length-normalised choice is not a uniform one).
+  chance: accuracy of guessing, 1 / choices; the floor is within 0.05 of it, as small
+  models may be worse: a length-normalised choice is not uniform.
   ceiling: fixed; None: free up to 1.
   """
   nll, accuracy = np.asarray(nll, float), np.asarray(accuracy, float)
@@ -147,10 +162,10 @@ def fit_accuracy(nll, accuracy, chance=0.0, ceiling=None):
   high = [min(chance + 0.05, 0.99), top[1], 1e3, nll.max() + np.ptp(nll)]
   low[1] = min(low[1], high[1] - 1e-9)
   x = np.clip(dataclasses.astuple(start), low, high)
-  found = optimize.least_squares(
+  fit = optimize.least_squares(
     lambda v: Sigmoid(*v)(nll) - accuracy, x, bounds=(low, high), x_scale='jac'
   )
-  return Sigmoid(*map(float, found.x))
+  return Sigmoid(*map(float, fit.x))
 
 
 def _sigmoids(nll, accuracy, chance, ceiling, near=None):
@@ -207,16 +222,24 @@ class Forecast:
 
 
 def forecast(
-  models, points=None, chance=0.0, kind='linear', ceiling=None, samples=300, seed=0
-):
+  models: Mapping[str, np.ndarray],
+  points: Mapping[str, np.ndarray] | None = None,
+  chance: float = 0.0,
+  kind: str = 'linear',
+  ceiling: float | None = None,
+  samples: int = 300,
+  seed: int = 0,
+) -> Forecast:
   """Forecast from measured models.
 
   Args:
-    models: dict of arrays [n]: params, tokens, nll: what the first step is fitted to.
+    models: dict of arrays [n]: params, tokens, nll, to which the first step is
+      fitted.
     points: dict of arrays [m]: nll, accuracy and (where a run gives several) run, of
       the second step (None: of `models`); the paper adds another family here.
     chance, ceiling: see fit_accuracy; kind: see Curve.
-    samples: of the bootstrap: residuals drawn again, widened by the values fitted.
+    samples: number of bootstrap samples, with resampled residuals, scaled up for the
+      number of fitted values.
   """
   points = models if points is None else points
   rng = np.random.default_rng(seed)
@@ -225,18 +248,18 @@ def forecast(
   curve = fit_loss(params, tokens, nll, kind)
   flat = curve(params, tokens)
   first = _residuals(nll - flat, len(curve.values) + len(curve.exponents))
-  drawn = flat[:, None] + rng.choice(first, (len(flat), samples))
-  curves = [c or curve for c in _curves(params, tokens, drawn, kind)]
+  resampled = flat[:, None] + rng.choice(first, (len(flat), samples))
+  curves = [c or curve for c in _curves(params, tokens, resampled, kind)]
 
   x, y = (np.asarray(points[k], float) for k in ('nll', 'accuracy'))
   sigmoid = fit_accuracy(x, y, chance, ceiling)
   flat = sigmoid(x)
   second = _residuals(y - flat, 4)
-  # Points of one run err together: their residuals change sign together.
+  # Errors of the points of one run are correlated: residuals change sign together.
   runs = np.unique(points.get('run', np.arange(len(x))), return_inverse=True)[1]
   signs = rng.choice((-1.0, 1.0), (runs.max() + 1, samples))
-  drawn = flat[:, None] + second[:, None] * signs[runs]
-  sigmoids = _sigmoids(x, drawn, chance, ceiling, sigmoid)
+  resampled = flat[:, None] + second[:, None] * signs[runs]
+  sigmoids = _sigmoids(x, resampled, chance, ceiling, sigmoid)
   noise = tuple(first), tuple(second)
   return Forecast(curve, sigmoid, tuple(curves), tuple(sigmoids), noise, seed)
 
@@ -246,9 +269,11 @@ def _residuals(values, fitted):
   return (values - values.mean()) * np.sqrt(n / max(n - fitted, 1))
 
 
-def draws(found, params, tokens, noise=True):
+def draws(
+  found: Forecast, params: float, tokens: float, noise: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
   """Bootstrap samples (NLL [S], accuracy [S]) at a model: of both fits and, with
-  `noise`, of what a single run adds to them."""
+  `noise`, of the deviation of a single run."""
   rng = np.random.default_rng(found.seed + 1)
   first, second = (np.array(v) for v in found.noise)
   losses = np.array([float(c(params, tokens)) for c in found.curves])
@@ -259,9 +284,11 @@ def draws(found, params, tokens, noise=True):
   return losses, scores
 
 
-def predict(found, params, tokens):
-  """NLL and accuracy at a model, each (value, low, high): 95% of what one run of it
-  would measure, if the laws hold that far: both fits and a run's own noise."""
+def predict(
+  found: Forecast, params: float, tokens: float
+) -> dict[str, tuple[float, float, float]]:
+  """{'nll', 'accuracy'} at a model, each (value, low, high): the 95% interval of what a
+  run measures, by the uncertainty of both fits and a run's own noise."""
   nll = float(found.curve(params, tokens))
   losses, scores = draws(found, params, tokens)
   return {
@@ -270,6 +297,6 @@ def predict(found, params, tokens):
   }
 
 
-def interval(values):
-  """(low, high) of 95%."""
+def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+  """(low, high) of the central 95% of `values`."""
   return tuple(float(q) for q in np.quantile(values, (0.025, 0.975)))

@@ -1,4 +1,7 @@
-"""What the page and the tables of each kind of study hold (3.2)."""
+"""Content of the page and the tables of each kind of study (3.2)."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 from llama3_jax.report.blocks import Card
 from llama3_jax.report.blocks import Interval
@@ -8,20 +11,27 @@ from llama3_jax.report.blocks import Row
 from llama3_jax.report.blocks import Section
 from llama3_jax.report.blocks import Table
 from llama3_jax.scaling import figures
+from llama3_jax.scaling import isoflop
 from llama3_jax.scaling import mixes as candidates
+from llama3_jax.scaling import predict
 
 
-def study(rows, found, results, two):
-  """Page of IsoFLOP runs; two: (Forecast, arrays of step 1, of step 2) or None."""
+def study(
+  rows: Sequence[Mapping], found: isoflop.Study, results: Mapping, two: tuple | None
+) -> dict:
+  """Content of the page of IsoFLOP runs, for `page`.
+
+  two: (Forecast, arrays of step 1, arrays of step 2), or None.
+  """
   held = results.get('held_out', [])
   far, iso = results['extrapolated'], results['isoflop']
-  said = [_law(iso, far), *map(_held_said, held)]
+  lines = [_law(iso, far), *map(_held_said, held)]
   problems = [b for b in iso['budgets'] if b['problem']]
-  said += [
+  lines += [
     f'The budget of {b["budget"]:.3g} FLOPs is left out of the law: {b["problem"]}.'
     for b in problems
   ]
-  drawn = [
+  plots = [
     (
       'curves',
       'IsoFLOP curves',
@@ -38,7 +48,7 @@ def study(rows, found, results, two):
   ]
   if two:
     forecast, models, points = two
-    drawn.append(
+    plots.append(
       (
         'steps',
         'From FLOPs to accuracy',
@@ -61,9 +71,9 @@ def study(rows, found, results, two):
         ),
       )
     )
-    said += [_steps_said(h) for h in results['two_steps']['held_out']]
-  shown = [('Optima', 'Of every budget in the fit.', _optima(iso))]
-  return {'title': 'Scaling laws', 'said': said, 'figures': drawn, 'tables': shown}
+    lines += [_steps_said(h) for h in results['two_steps']['held_out']]
+  optima = [('Optima', 'Of every budget in the fit.', _optima(iso))]
+  return {'title': 'Scaling laws', 'said': lines, 'figures': plots, 'tables': optima}
 
 
 def _law(iso, far):
@@ -110,33 +120,33 @@ def _optima(iso):
   return rows
 
 
-def tables(results):
+def tables(results: Mapping) -> dict[str, list[dict]]:
   """{file name: rows} of a study."""
   optima = []
   for b in results['isoflop']['budgets']:
     low, high = b['tokens_interval'] or ('', '')
     row = {k: v for k, v in b.items() if k != 'tokens_interval'}
     optima.append(row | {'tokens_low': low, 'tokens_high': high})
-  found = {'optima': optima}
+  files = {'optima': optima}
   if 'runs' in results:
     fields = ('index', 'budget', 'flops', 'parameters', 'non_embedding', 'tokens')
     fields += ('steps', 'batch', 'peak', 'loss', 'answer_nll', 'accuracy')
     rows = results['runs']
-    found['runs'] = [{k: r[k] for k in fields if k in r} for r in rows]
-  return found
+    files['runs'] = [{k: r[k] for k in fields if k in r} for r in rows]
+  return files
 
 
-def benchmarks(results, drawn):
-  """Page of a measured ladder's predictions."""
+def benchmarks(results: Mapping, drawn: Mapping[str, tuple]) -> dict:
+  """Content of the page of a measured ladder's predictions, for `page`."""
   held, method = results['held_out'], results['method']
-  said = [
+  lines = [
     f'Method, chosen by the held-out sizes: {", ".join(method.values())}.',
     f'{held["run"]} from the smaller sizes: mean error of accuracy '
     f'{100 * held["accuracy_error"]:.1f} points, of NLL {held["nll_error"]:.1%}; '
     f'{held["accuracy_covered"]:.0%} and {held["nll_covered"]:.0%} of the 95% '
     'intervals hold what was measured.',
   ]
-  shown = []
+  plots = []
   for name, (forecast, points) in drawn.items():
     if name.split('_')[0] in ('mmlu',) and name.count('_') > 1:
       continue  # parts of the mean
@@ -149,17 +159,17 @@ def benchmarks(results, drawn):
       forecast, points, points, guesses, ('NLL a byte of the right answer', 'accuracy')
     )
     note = 'Stars are predictions. Bands: 95% of bootstrap samples of the fits.'
-    shown.append((f'steps_{name}', name, note, figure))
+    plots.append((f'steps_{name}', name, note, figure))
   tables = [
     ('Predictions', 'Intervals of 95%.', _columns(results['predictions'])),
     (f'{held["run"]}, held out', 'Not used in this fit.', _columns(held['rows'])),
     ('Methods', 'Mean errors on the held-out sizes.', _methods(results['checks'])),
   ]
-  return {'title': 'Benchmarks', 'said': said, 'figures': shown, 'tables': tables}
+  return {'title': 'Benchmarks', 'said': lines, 'figures': plots, 'tables': tables}
 
 
 def _columns(rows):
-  found = []
+  table = []
   for r in rows:
     row = {'benchmark': r['benchmark']}
     if 'target' in r:
@@ -168,8 +178,8 @@ def _columns(rows):
       row[field] = (r[field], r[f'{field}_low'], r[f'{field}_high'])
       if f'measured_{field}' in r:
         row[f'measured {field}'] = r[f'measured_{field}']
-    found.append(row)
-  return found
+    table.append(row)
+  return table
 
 
 def _methods(checks):
@@ -179,24 +189,30 @@ def _methods(checks):
   ]
 
 
-def mixes(results, found, runs):
-  """Page of the ranking of candidate mixes; found: of mixes.forecasts, runs: of every
-  mix, those that were fitted."""
+def mixes(
+  results: Mapping,
+  found: Mapping[str, Mapping[str, predict.Forecast]],
+  runs: Mapping[str, Sequence[Mapping]],
+) -> dict:
+  """Content of the page of the ranking of candidate mixes, for `page`.
+
+  found: of mixes.forecasts; runs: the fitted runs of every mix.
+  """
   weights, target = results['weights'], results['target']
-  said = [f'Pick: {results["pick"]}.']
+  lines = [f'Pick: {results["pick"]}.']
   for r in results['ranking']:
     value, low, high = r['accuracy']
-    said.append(
+    lines.append(
       f'{r["mix"]}: mean accuracy {value:.1%} [{low:.1%}, {high:.1%}] at {target:.3g} '
       f'FLOPs, best in {r["best_share"]:.0%} of samples.'
     )
   for h in results['held_out']:
     order = ', '.join(f'{r["mix"]} {r["accuracy"]:.1%}' for r in h['mixes'])
-    said.append(
+    lines.append(
       f'Held out, {h["budget"]:.3g} FLOPs: measured {order}; predicted best: '
       f'{h["pick"]}.'
     )
-  shown = [
+  plots = [
     (
       f'mix_{i}',
       benchmark,
@@ -224,7 +240,7 @@ def mixes(results, found, runs):
     )
     for h in results['held_out']
   ]
-  return {'title': 'Data mixes', 'said': said, 'figures': shown, 'tables': tables}
+  return {'title': 'Data mixes', 'said': lines, 'figures': plots, 'tables': tables}
 
 
 def _ranking(results):
@@ -251,7 +267,7 @@ def _held_mix(r):
 
 
 def _held_points(held, benchmark):
-  """[(mix, flops, nll, accuracy)] of runs no fit saw."""
+  """[(mix, flops, nll, accuracy)] of runs that were not fitted."""
   return [
     (
       r['mix'],
@@ -263,25 +279,33 @@ def _held_points(held, benchmark):
   ]
 
 
-def valuation(results):
-  """Page of a data set's value."""
-  said = [
+def valuation(results: Mapping) -> dict:
+  """Content of the page of a data set's value, for `page`."""
+  lines = [
     f'{results["share"]:.0%} of {results["new"]} in the anneal, '
     f'{results["seeds"]} seeds.'
   ]
   for r in results['deltas']:
-    said.append(
+    lines.append(
       f'{r["source"]}: {r["delta"]:+.4f} [{r["low"]:+.4f}, {r["high"]:+.4f}] nats a '
       f'token: {r["verdict"]}.'
     )
   note = 'Held-out loss, nats a token; delta is treatment minus control, 95%.'
   tables = [('Deltas', note, results['deltas'])]
-  return {'title': 'Value of a data set', 'said': said, 'figures': [], 'tables': tables}
+  return {
+    'title': 'Value of a data set',
+    'said': lines,
+    'figures': [],
+    'tables': tables,
+  }
 
 
-def page(content):
-  """The page of what the functions above give: title, said [str], figures [(name,
-  heading, note, figure or a pair of them)], tables [(heading, note, list of dicts)]."""
+def page(content: Mapping) -> Page:
+  """The page of a content that a function above returns.
+
+  content: title, said [str], figures [(name, heading, note, figure or a pair of
+  them)], tables [(heading, note, list of dicts)].
+  """
   sections = []
   for name, heading, note, figure in content['figures']:
     if isinstance(figure, tuple):  # side by side, on a phone one below the other

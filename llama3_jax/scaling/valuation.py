@@ -1,20 +1,26 @@
-"""What is a data set worth? Anneal on it and see (section 3.1.3).
+"""Value of a data set, measured by annealing on it (section 3.1.3).
 
 A half-trained model is annealed, the learning rate linear to 0, twice: on the default
 mix (control), and on 30% of the new data set and 70% of the default mix (treatment).
 """
 
+from collections.abc import Mapping
+from collections.abc import Sequence
+
 import numpy as np
+from ml_collections import ConfigDict
 
 from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import pipeline
+from llama3_jax.data import shards
+from llama3_jax.model import llama
 from llama3_jax.scaling import ladder
 from llama3_jax.train import likelihood
 from llama3_jax.train import schedule
 
 
-def base(config, model):
+def base(config: ConfigDict, model: configs.ModelConfig) -> ConfigDict:
   """Config of the first part of a pre-training whose cosine spans all `steps`."""
   s = config.scaling
   steps = round(s.steps * s.done)
@@ -40,11 +46,14 @@ def base(config, model):
   )
 
 
-def anneal(config, s, arm, seed, start):
+def anneal(
+  config: ConfigDict, s: ConfigDict, arm: str, seed: int, start: str
+) -> ConfigDict:
   """Config of one anneal from the workdir `start` of `config`'s run.
 
-  s: new, share, anneal_tokens; arm: 'control' or 'treatment'; seed: order of the data.
-  The rate falls linearly to 0 from where the cosine had left it.
+  s: the `scaling` part of a config (new, share, anneal_tokens); arm: 'control' or
+  'treatment'; seed: order of the data. The learning rate falls linearly to 0 from the
+  last value of the cosine.
   """
   before = {n: w for n, w in config.data.mix.items() if w > 0}
   if s.new not in config.data.mix:
@@ -76,7 +85,7 @@ def anneal(config, s, arm, seed, start):
   )
 
 
-def mixture(default, new, share):
+def mixture(default: Mapping[str, float], new: str, share: float) -> dict[str, float]:
   """{source: weight}: `share` of the source `new`, the rest as in `default`."""
   total = sum(default.values())
   mix = {n: (1 - share) * w / total for n, w in default.items()}
@@ -84,8 +93,13 @@ def mixture(default, new, share):
   return mix
 
 
-def row_losses(params, model, source, config):
-  """(nats, tokens) of every held-out row of a source: lists of floats."""
+def row_losses(
+  params: llama.Params,
+  model: configs.ModelConfig,
+  source: shards.Source,
+  config: ConfigDict,
+) -> tuple[list[float], list[float]]:
+  """(nats, tokens) of the held-out rows of a source, a float for each row."""
   t, d = config.train, config.data
   rows = pipeline.heldout(
     {'source': source}, t.batch, t.length, d.eval_batches, d.positions
@@ -99,7 +113,12 @@ def row_losses(params, model, source, config):
   return nats, counts
 
 
-def deltas(control, treatment, samples=1000, start=None):
+def deltas(
+  control: Sequence[Mapping[str, tuple]],
+  treatment: Sequence[Mapping[str, tuple]],
+  samples: int = 1000,
+  start: Mapping[str, tuple] | None = None,
+) -> list[dict]:
   """Treatment minus control, held-out loss of each source, nats a token.
 
   Args:
@@ -109,7 +128,7 @@ def deltas(control, treatment, samples=1000, start=None):
 
   Returns:
     list of dicts: source, before, control, treatment, delta, low, high (95%; rows are
-    drawn again, the same for both arms, and so are the seeds of each), verdict.
+    resampled, the same for both arms, and so are the seeds of each), verdict.
   """
   if len(control) != len(treatment) or not control:
     raise UserError('scaling.seeds: both arms need the same seeds, 1 or more')
@@ -133,14 +152,14 @@ def deltas(control, treatment, samples=1000, start=None):
 
 
 def _interval(nats, counts, samples):
-  """95% of treatment - control over rows (paired) and seeds."""
+  """95% interval of treatment - control over rows (paired) and seeds."""
   rng = np.random.default_rng(0)
   control, treatment = nats
   seeds, n = control.shape
-  found = []
+  differences = []
   for _ in range(samples):
     rows = rng.integers(n, size=n)
     a = control[rng.integers(seeds, size=seeds)][:, rows].sum()
     b = treatment[rng.integers(seeds, size=seeds)][:, rows].sum()
-    found.append((b - a) / (counts[rows].sum() * seeds))
-  return tuple(float(q) for q in np.quantile(found, (0.025, 0.975)))
+    differences.append((b - a) / (counts[rows].sum() * seeds))
+  return tuple(float(q) for q in np.quantile(differences, (0.025, 0.975)))

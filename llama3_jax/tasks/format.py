@@ -1,4 +1,6 @@
-"""Format following: write words in the asked form."""
+"""Format following: write words in the requested form."""
+
+import random
 
 from llama3_jax.tasks import task
 
@@ -11,7 +13,8 @@ FORMS = {
 }
 
 
-def make(rng):
+def make(rng: random.Random) -> task.Example:
+  """An Example of two or three random words in a random form."""
   words = task.words(rng, rng.randint(2, 3))
   form = rng.choice(sorted(FORMS))
   prompt = f'Write {form}: {" ".join(words)}'
@@ -19,6 +22,7 @@ def make(rng):
   return task.Example(prompt, answer)
 
 
-def create(source=''):
+def create(source: str = '') -> task.Task:
+  """The Task; it has no source."""
   del source
   return task.generated('format', make)

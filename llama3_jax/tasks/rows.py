@@ -1,11 +1,12 @@
 """A benchmark from your own JSONL: --config.tasks="('rows=test.jsonl,train.jsonl',)".
 
 A row is {"question", "answer", "worked"?, "choices"?}: `worked` is the answer with its
-steps, the answer alone on the last line; `choices` are answers to choose from, the
-right one among them. The second file holds the solved examples of a base model.
+steps, the answer alone on the last line; `choices` are answers to choose from, with the
+right one among them. The second file has the solved examples for a base model.
 """
 
 import random
+from collections.abc import Mapping
 
 from absl import logging
 
@@ -14,7 +15,8 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import task
 
 
-def create(source=''):
+def create(source: str = '') -> task.Task:
+  """The Task of the files 'TEST' or 'TEST,TRAIN'."""
   test, _, train = source.partition(',')
 
   def examples(split, n, seed):
@@ -24,27 +26,29 @@ def create(source=''):
       raise UserError(f'tasks: rows={source} names no file of {split} rows: {way}')
     rows = _read(path)
     if split == 'train':
-      asked = {row.prompt for row in _read(test)}
-      rows = _without(rows, lambda row: row.prompt in asked, f'{path}: asked in {test}')
+      prompts = {row.prompt for row in _read(test)}
+      rows = _without(
+        rows, lambda row: row.prompt in prompts, f'{path}: asked in {test}'
+      )
     random.Random(f'{seed}/{split}').shuffle(rows)
     return rows[:n]
 
   return task.Task(examples, score, prompt, stop='\nQ:', max_new=256)
 
 
-def prompt(example):
-  """The question, and the answers to choose from, a line each."""
+def prompt(example: task.Example) -> str:
+  """The question and its choices, each on a line."""
   return '\n'.join([example.prompt, *example.choices])
 
 
-def score(example, response):
-  """1.0 when the answer is said: alone, or after the steps on the last line."""
+def score(example: task.Example, response: str) -> float:
+  """1.0 when the response is the answer: alone, or after the steps on the last line."""
   last = response.strip().split('\n')[-1]
   return task.exact(example, last if example.worked else response)
 
 
 def _read(path):
-  """The Examples of a file, each question once."""
+  """The Examples of a file, without repeated questions."""
   rows, seen = [parse(row, where) for where, row in jsonl.read(path, 'tasks')], set()
 
   def again(row):
@@ -62,21 +66,25 @@ def _without(rows, left_out, why):
   return kept
 
 
-def parse(row, where):
-  """The Example of one row; UserError that opens with `where`."""
+def parse(row: Mapping, where: str) -> task.Example:
+  """The Example of one row; a UserError starts with `where`."""
   jsonl.known(row, ('question', 'answer', 'worked', 'choices'), where)
   text = lambda field, *default: jsonl.text(row, field, where, *default)
   choices = row.get('choices', [])
   if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
     raise UserError(f'{where}: field choices is not a list of texts')
-  made = task.Example(
+  example = task.Example(
     text('question'),
     text('answer').strip(),
     worked=text('worked', ''),
     choices=tuple(choices),
   )
-  if made.worked and task.exact(made, made.worked.strip().split('\n')[-1]) != 1:
+  if (
+    example.worked and task.exact(example, example.worked.strip().split('\n')[-1]) != 1
+  ):
     raise UserError(f'{where}: the last line of worked must be the answer alone')
-  if made.choices and made.answer not in made.choices:
-    raise UserError(f'{where}: the answer {made.answer!r} must be one of its choices')
-  return made
+  if example.choices and example.answer not in example.choices:
+    raise UserError(
+      f'{where}: the answer {example.answer!r} must be one of its choices'
+    )
+  return example

@@ -2,44 +2,49 @@
 
 import itertools
 import random
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import task
 
-# What the toy models are trained on, unless a config names others.
+# Tasks of the toy models, unless a config names others.
 TASKS = ('copy', 'sort', 'arithmetic', 'needle', 'format')
 TRIES = 1000
 NEAR = 0.2  # of the rejected answers are near misses: hard to tell for a small model
 
 
-def mixed(n, seed, split, names=TASKS):
-  """`n` examples, the tasks in equal parts and shuffled."""
+def mixed(
+  n: int, seed: int, split: str, names: Sequence[str] = TASKS
+) -> list[task.Example]:
+  """`n` examples, shuffled, with equal parts of all tasks."""
   if not names:
     raise UserError('task_names is empty: name tasks, or set their number to 0')
   share = -(-n // len(names))
-  drawn = [e for name in names for e in task.load(name).examples(split, share, seed)]
-  random.Random(f'{seed}/mixed').shuffle(drawn)
-  return drawn[:n]
+  pool = [e for name in names for e in task.load(name).examples(split, share, seed)]
+  random.Random(f'{seed}/mixed').shuffle(pool)
+  return pool[:n]
 
 
-def score(e, response):
-  """What a response is worth to the example's task, 0 to 1."""
+def score(e: task.Example, response: str) -> float:
+  """Score of a response by the example's task, 0 to 1."""
   return task.load(e.task).score(e, response)
 
 
-def ranked(e, rng):
+def ranked(e: task.Example, rng: random.Random) -> list[str]:
   """[edited, chosen, rejected] by construction (section 4.2.1).
 
-  Edited: the answer alone, as asked. Chosen: the right answer, but wrapped in words
-  nobody asked for. Rejected: a wrong answer, in either manner.
+  Edited: the answer alone, as requested. Chosen: the right answer, but wrapped in words
+  that were not requested. Rejected: a wrong answer, in either form.
   """
   wrong = spoiled(e, rng)
   rejected = wrong if rng.random() < 0.5 else wrapped(wrong, rng)
   return [e.answer, wrapped(e.answer, rng), rejected]
 
 
-def spoiled(e, rng):
-  """The answer to another prompt, or a near miss: some words taken from there."""
+def spoiled(e: task.Example, rng: random.Random) -> str:
+  """A wrong answer: that of another prompt, or a near miss with some of its words."""
   share = rng.random() if rng.random() < NEAR else 1.0
   words = e.answer.split()
   for tries in itertools.count():
@@ -57,40 +62,45 @@ def spoiled(e, rng):
 
 def _other(e, rng):
   """The answer to some question of the same task."""
-  made = task.load(e.task)
-  example = made.make(rng) if made.make else rng.choice(made.examples('train', 64, 0))
+  loaded = task.load(e.task)
+  example = (
+    loaded.make(rng) if loaded.make else rng.choice(loaded.examples('train', 64, 0))
+  )
   return example.answer
 
 
-def wrapped(answer, rng):
+def wrapped(answer: str, rng: random.Random) -> str:
+  """The answer in words that were not requested."""
   return rng.choice(('I think it is {}', 'Well, {} I guess', 'Maybe: {}')).format(
     answer
   )
 
 
-def document(group):
-  """Plain text of several solved examples, as a page of exercises has them."""
+def document(group: Iterable[task.Example]) -> str:
+  """Plain text of several solved examples, in the form of a page of exercises."""
   return '\n'.join(f'{task.load(e.task).page(e)} {e.worked or e.answer}' for e in group)
 
 
-def drill(rng):
-  """A line of random words said again and again.
+def drill(rng: random.Random) -> str:
+  """A line of random words, repeated.
 
-  Half of its tokens follow from the text before: the quickest known lesson in looking
-  back (induction), on which copying, recall and formats rest.
+  At least half of its tokens follow from the text before: the fastest known way to
+  learn induction, on which copying, recall and formats depend.
   """
   line = [rng.choice(task.WORDS) for _ in range(rng.randint(3, 16))]
   return ' ' + ' '.join(line * rng.randint(2, 4))
 
 
-def drills(n, seed):
+def drills(n: int, seed: int) -> list[dict]:
   """`n` drills as documents."""
   rng = random.Random(f'{seed}/drills')
   return [{'text': drill(rng), 'source': 'drill', 'lang': 'en'} for _ in range(n)]
 
 
-def documents(n, seed, names=TASKS, per_page=8):
-  """`n` pages of exercises of the train split, one task a page or mixed pages."""
+def documents(
+  n: int, seed: int, names: Sequence[str] = TASKS, per_page: int = 8
+) -> Iterator[dict]:
+  """Yields `n` pages of exercises of the train split, of one task or mixed."""
   rng = random.Random(f'{seed}/documents')
   count = 1 + n * per_page // 3
   pools = {name: task.load(name).examples('train', count, seed) for name in names}
@@ -106,7 +116,9 @@ def documents(n, seed, names=TASKS, per_page=8):
     yield {'text': document(group), 'source': f'task_{name}', 'lang': 'en'}
 
 
-def sft_rows(n, seed, split='train', names=TASKS):
+def sft_rows(
+  n: int, seed: int, split: str = 'train', names: Sequence[str] = TASKS
+) -> list[dict]:
   """SFT rows (`messages`, `source`)."""
   rows = []
   for e in mixed(n, seed, split, names):
@@ -115,7 +127,9 @@ def sft_rows(n, seed, split='train', names=TASKS):
   return rows
 
 
-def preference_rows(n, seed, split, names=TASKS):
+def preference_rows(
+  n: int, seed: int, split: str, names: Sequence[str] = TASKS
+) -> list[dict]:
   """Preference rows (`prompt`, `responses` best first, `source`)."""
   rng = random.Random(f'{seed}/{split}/ranked')
   rows = []

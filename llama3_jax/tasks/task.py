@@ -1,7 +1,7 @@
 """The task: questions with checkable answers, to train on, reward and evaluate (5.1).
 
 A task is a module with `create(source='') -> Task`: one of this folder by its name, or
-one of yours by its dotted name; what follows `=` is its source, such as a file.
+one of yours by its dotted name; the text after `=` is its source, such as a file.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ class Example:
   """A question and its right answer.
 
   task: its name, as in the config; `load` sets it.
-  worked: the answer with its steps, as a solved example shows it; '': the answer alone.
-  choices: answers to choose from, of which a base model's likelihood picks one.
+  worked: the answer with its steps, for a solved example; '': the answer alone.
+  choices: answers to choose from; a base model chooses by likelihood.
   media: files of images or sound that belong to the prompt.
   """
 
@@ -33,31 +33,31 @@ class Example:
   media: tuple[str, ...] = ()
 
 
-def exact(example, response):
+def exact(example: Example, response: str) -> float:
   """1.0 when the response is the answer, 0.0 otherwise."""
   return float(response.strip() == example.answer)
 
 
-def plain(example):
-  """The question as it stands."""
+def plain(example: Example) -> str:
+  """The question, unchanged."""
   return example.prompt
 
 
-def page(example):
+def page(example: Example) -> str:
   """The question in the form of the pages of exercises, up to its answer."""
   return f'Q: {example.prompt}\nA:'
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """Questions of one kind, how they are asked, and what a response is worth.
+  """Questions of one kind, their prompts, and the score of a response.
 
   examples: (split, n, seed) -> up to n Examples of 'train' or 'heldout'; no prompt is
     in both, and held-out prompts are all different.
   score: (example, response) -> 0 to 1.
-  prompt: (example) -> what a user says in a chat; page: what a base model continues.
-  stop: text that ends a base model's answer, which is cut there.
-  max_new: tokens that an answer may need; 0: as the config says.
+  prompt: (example) -> the user's message in a chat; page: the text for a base model.
+  stop: text at which a base model's answer is cut.
+  max_new: tokens that an answer may need; 0: the config's number.
   make: (rng) -> Example, of a task that generates its questions.
   """
 
@@ -79,42 +79,44 @@ stone sun table tent train tree wall wind wolf
 """.split()
 
 
-def words(rng, n):
+def words(rng: random.Random, n: int) -> list[str]:
   """`n` different words."""
   return rng.sample(WORDS, n)
 
 
-def is_heldout(prompt):
-  """One prompt in eight is kept for evaluation, by hash: the same in every process."""
+def is_heldout(prompt: str) -> bool:
+  """Whether a prompt is held out: one in eight, by hash, the same in every process."""
   return hashlib.blake2b(prompt.encode(), digest_size=1).digest()[0] < 32
 
 
-def generated(name, make, **more):
-  """The Task of make(rng) -> Example; name: of its random numbers; more: other fields.
+def generated(
+  name: str, make: Callable[[random.Random], Example], **more: object
+) -> Task:
+  """The Task of make(rng) -> Example; name: seeds its random numbers; more: its fields.
 
-  A task with few prompts gives fewer held-out examples than it is asked for.
+  A task with few prompts returns fewer held-out examples than requested.
   """
 
   def examples(split, n, seed):
     rng = random.Random(f'{seed}/{split}/llama3_jax.tasks.{name}')
-    drawn, seen, tries = [], set(), 0
-    while len(drawn) < n and tries < 100 * n + 1000:
+    kept, seen, tries = [], set(), 0
+    while len(kept) < n and tries < 100 * n + 1000:
       example, tries = make(rng), tries + 1
       if is_heldout(example.prompt) != (split == 'heldout'):
         continue
       if split == 'train' or example.prompt not in seen:
-        drawn.append(example)
+        kept.append(example)
       seen.add(example.prompt)
-    return drawn
+    return kept
 
   return Task(examples, make=make, **more)
 
 
 @functools.cache
-def load(text):
+def load(text: str) -> Task:
   """The Task of 'name', 'package.module' or either with '=source'.
 
-  Raises UserError that lists the tasks there are for a name that must be one of them.
+  Raises a UserError that lists the known tasks when the name is not one of them.
   """
   name, _, source = text.partition('=')
   path = name if '.' in name else f'llama3_jax.tasks.{name}'
@@ -128,15 +130,15 @@ def load(text):
     own = ', or no module of yours with create(source)' if '.' in name else ''
     known = ', '.join(_names())
     raise UserError(f'task {name!r} is unknown{own}: there are {known}')
-  made = module.create(source)
+  loaded = module.create(source)
 
   def examples(split, n, seed):
-    return [dataclasses.replace(e, task=text) for e in made.examples(split, n, seed)]
+    return [dataclasses.replace(e, task=text) for e in loaded.examples(split, n, seed)]
 
-  return dataclasses.replace(made, examples=examples)
+  return dataclasses.replace(loaded, examples=examples)
 
 
 def _names():
-  """Of the tasks in this folder."""
+  """Names of the tasks in this folder."""
   files = sorted(pathlib.Path(__file__).parent.glob('*.py'))
   return [f.stem for f in files if '\ndef create(' in f.read_text(encoding='utf-8')]

@@ -1,21 +1,29 @@
-"""What belongs together: a model, its vocabulary, and the rows it is trained on."""
+"""Checks that a model, its vocabulary and its training rows belong together."""
 
 import dataclasses
+import os
+from collections.abc import Mapping
 
 from llama3_jax import tokenizer as tokenizers
 from llama3_jax import tool_calls
 from llama3_jax.base.errors import UserError
+from llama3_jax.data import shards
 from llama3_jax.train import checkpoint
 
 
-def tokenizer(path, stage, field='tokenizer', call_format=''):
-  """The Tokenizer of the stage that a config starts from, compared before any device.
+def tokenizer(
+  path: str | os.PathLike,
+  stage: str | os.PathLike,
+  field: str = 'tokenizer',
+  call_format: str = '',
+) -> tokenizers.Tokenizer:
+  """The Tokenizer of the stage that a config starts from, checked before device work.
 
   Args:
-    path: of a vocabulary file; '' takes the one that `stage` carries.
+    path: of a vocabulary file; '' selects the one stored with `stage`.
     stage: workdir of a finished stage (`init_from`).
-    field: of the config, that names `path`.
-    call_format: in which calls of tools are written; '': as the stage's model does.
+    field: name of the config field that holds `path`.
+    call_format: format of tool calls; '': that of the stage's model.
 
   Raises:
     UserError: the model was trained on another vocabulary, has fewer rows than the
@@ -32,43 +40,46 @@ def tokenizer(path, stage, field='tokenizer', call_format=''):
     raise UserError(
       f'data.call_format={call_format!r}: one of {", ".join(tool_calls.FORMATS)}'
     )
-  found = tokenizers.Tokenizer.load(path or carried, known['variant'] or '3.1')
+  loaded = tokenizers.Tokenizer.load(path or carried, known['variant'] or '3.1')
   written = call_format or known['call_format'] or 'json'
-  found = dataclasses.replace(found, call_format=written)
+  loaded = dataclasses.replace(loaded, call_format=written)
   way = f'give the tokenizer.model of that model with --config.{field}=PATH'
   if carried is not None:
     way = f"leave it out: --config.{field}='' takes the one beside the model"
-  if known['vocabulary'] and known['vocabulary'] != found.fingerprint:
+  if known['vocabulary'] and known['vocabulary'] != loaded.fingerprint:
     raise UserError(
-      f'{field}={path} is vocabulary {found.fingerprint[:12]}, the model of {stage} '
+      f'{field}={path} is vocabulary {loaded.fingerprint[:12]}, the model of {stage} '
       f'was trained with {known["vocabulary"][:12]}: {way}'
     )
-  if found.vocab_size > model.vocab_size:
+  if loaded.vocab_size > model.vocab_size:
     raise UserError(
-      f'{field}={path} has {found.vocab_size} tokens, the model of {stage} has '
+      f'{field}={path} has {loaded.vocab_size} tokens, the model of {stage} has '
       f'{model.vocab_size} rows (model.vocab_size): {way}'
     )
-  return found
+  return loaded
 
 
-def of_shards(sources):
-  """The Tokenizer that shards carry, for the stage that is trained on them; None for
-  shards of before."""
+def of_shards(sources: Mapping[str, shards.Source]) -> tokenizers.Tokenizer | None:
+  """The Tokenizer stored with the shards, for the stage that is trained on them; None
+  for shards written before they carried one."""
   for source in sources.values():
     path = source.folder / 'tokenizer.model'
     if path.exists():
-      found = tokenizers.Tokenizer.load(path)
-      if found.fingerprint != source.vocabulary:
+      loaded = tokenizers.Tokenizer.load(path)
+      if loaded.fingerprint != source.vocabulary:
         raise UserError(
           f'{path} is not the vocabulary that index.json beside it names: write the '
           'folder again'
         )
-      return found
+      return loaded
   return None
 
 
-def compare(tokenizer, sources, field):
-  """UserError when `tokenizer` (of the config's `field`) did not write the shards."""
+def compare(
+  tokenizer: tokenizers.Tokenizer, sources: Mapping[str, shards.Source], field: str
+) -> None:
+  """Raises UserError unless the shards were written with `tokenizer`, which the
+  config's `field` names."""
   for name, source in sources.items():
     if source.vocabulary != tokenizer.fingerprint:
       raise UserError(
@@ -77,8 +88,10 @@ def compare(tokenizer, sources, field):
       )
 
 
-def same(field, stage, other_field, other):
-  """UserError when two stages were trained on different vocabularies."""
+def same(
+  field: str, stage: str | os.PathLike, other_field: str, other: str | os.PathLike
+) -> None:
+  """Raises UserError when two stages were trained on different vocabularies."""
   marks = [checkpoint.identity(folder)['vocabulary'] for folder in (stage, other)]
   if all(marks) and marks[0] != marks[1]:
     raise UserError(

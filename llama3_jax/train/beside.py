@@ -1,4 +1,7 @@
-"""What lies beside a stage's parameters, compared with its digests (3.3.4)."""
+"""Reads the files beside a stage's parameters and checks their digests (3.3.4)."""
+
+import os
+import pathlib
 
 from absl import logging
 
@@ -9,48 +12,50 @@ from llama3_jax.train import digest
 MADE_AGAIN = 'make the stage again'
 
 
-def digests(folder):
-  """digests.json of a folder of parameters; None if it was made without."""
+def digests(folder: pathlib.Path) -> dict | None:
+  """Content of digests.json in a folder of parameters; None if it has no digests."""
   path = folder / 'digests.json'
   if not path.exists():
     if (folder / 'identity.json').exists():
       raise damaged(folder, path.name, MADE_AGAIN)
     logging.info('%s has no digests: it is used unchecked', folder)
     return None
-  found = parse(path)
-  if not all(isinstance(found.get(part), dict) for part in ('files', 'arrays')):
+  recorded = parse(path)
+  if not all(isinstance(recorded.get(part), dict) for part in ('files', 'arrays')):
     raise damaged(folder, path.name, MADE_AGAIN)
-  return found
+  return recorded
 
 
-def check(path):
-  """UserError when a file beside the parameters is not the one that was written."""
-  wanted = digests(path.parent)
-  if wanted is None:
+def check(path: pathlib.Path) -> None:
+  """Raises UserError when a file beside the parameters was changed after the save."""
+  recorded = digests(path.parent)
+  if recorded is None:
     return
   try:
-    found = digest.content(path.read_bytes())
+    actual = digest.content(path.read_bytes())
   except OSError as e:
     raise UserError(f'{path} cannot be read ({e}): {MADE_AGAIN}')
-  if wanted['files'].get(path.name) != found:
+  if recorded['files'].get(path.name) != actual:
     raise damaged(path.parent, path.name, MADE_AGAIN)
 
 
-def read(path):
+def read(path: pathlib.Path) -> dict:
   """The JSON object in a file beside the parameters, compared with its digest."""
   check(path)
   return parse(path)
 
 
-def parse(path):
+def parse(path: pathlib.Path) -> dict:
+  """The JSON object in a file; UserError when it is damaged or no object."""
   try:
-    found = files.read_json(path)
+    value = files.read_json(path)
   except (UserError, OSError, RecursionError):
     raise damaged(path.parent, path.name, MADE_AGAIN)
-  if not isinstance(found, dict):
+  if not isinstance(value, dict):
     raise UserError(f'{path} holds no JSON object: {MADE_AGAIN}')
-  return found
+  return value
 
 
-def damaged(folder, name, remedy):
+def damaged(folder: os.PathLike, name: str, remedy: str) -> UserError:
+  """UserError that says which part of `folder` is damaged, and the way out."""
   return UserError(f'{folder}: {name} is not what was written there: {remedy}')

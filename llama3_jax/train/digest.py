@@ -1,8 +1,8 @@
-"""Digests of arrays and files: what was damaged on disk is never used (3.3.4).
+"""Digests of arrays and files, so that data damaged on disk is never used (3.3.4).
 
 The digest of an array is two sums mod 2^32 over its words, each word mixed with its
-place. A sum does not depend on the order, hence not on how the array is cut over
-devices, and every device sums its own part where the array is.
+index. A sum does not depend on the order, hence not on how the array is sharded, and
+every device sums its own shard.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ MIX = 0x85EBCA6B, 0xC2B2AE35
 GOLDEN = 0x9E3779B9
 
 
-def arrays(tree):
-  """{name: [dtype, 16 hex digits]} of every leaf; all processes call it."""
+def arrays(tree: object) -> dict[str, list[str]]:
+  """{name: [dtype, 16 hex digits]} of every leaf; all processes must call it."""
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   leaves = [(p, x if isinstance(x, jax.Array) else np.asarray(x)) for p, x in leaves]
   bare = [_bare(x) for _, x in leaves]
-  # One program, and after those before it: on a CPU whose devices are threads, programs
-  # that sum over devices at the same time can wait for each other without end.
+  # One program, started when earlier ones have finished: on a CPU whose devices are
+  # threads, programs that sum over devices at the same time can deadlock.
   sums = _all(jax.block_until_ready(bare))
   return {
     name(path): [str(x.dtype), '{:08x}{:08x}'.format(*(int(s) for s in pair))]
@@ -32,23 +32,23 @@ def arrays(tree):
   }
 
 
-def name(path):
-  """A leaf's name as messages and files have it: 'params.layers.wq'."""
+def name(path: jax.tree_util.KeyPath) -> str:
+  """Name of a leaf in messages and files, such as 'params.layers.wq'."""
   return jax.tree_util.keystr(path, simple=True, separator='.')
 
 
-def value(data):
-  """sha256 of a JSON-able value, the same before it is written and after."""
+def value(data: object) -> str:
+  """sha256 (hex) of a JSON-able value, the same before writing and after reading."""
   return content(json.dumps(data, sort_keys=True).encode())
 
 
-def content(data):
-  """sha256 of bytes."""
+def content(data: bytes) -> str:
+  """sha256 (hex) of bytes."""
   return hashlib.sha256(data).hexdigest()
 
 
 def _bare(x):
-  """The numbers of a leaf, which may be a PRNG key."""
+  """The array of a leaf; of a PRNG key, its data."""
   if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
     return jax.random.key_data(x)
   return x
@@ -63,7 +63,7 @@ def _all(leaves):
 def _sums(x):
   """The two sums of an array, uint32 each.
 
-  A word w at place i becomes h = mix(w + i GOLDEN), which is one to one in w: one
+  A word w at index i becomes h = mix(w + i GOLDEN), which is one to one in w: one
   changed word always changes the first sum. The second mixes h with i once more.
   """
   bits = x.dtype.itemsize * 8
@@ -89,13 +89,16 @@ def _sums(x):
 
 
 def _places(words):
-  """The place of every word in row order, mod 2^32, laid out like `words`."""
-  place = jnp.zeros_like(words)
+  """Row-major index of every word, uint32 mod 2^32, with the layout of `words`."""
+  index = jnp.zeros_like(words)
   for dim in range(words.ndim):
     stride = math.prod(words.shape[dim + 1 :]) % 2**32
-    where = jax.typeof(words).sharding
+    sharding = jax.typeof(words).sharding
     i = jax.lax.broadcasted_iota(
-      jnp.uint32, words.shape, dim, out_sharding=None if where.mesh.empty else where
+      jnp.uint32,
+      words.shape,
+      dim,
+      out_sharding=None if sharding.mesh.empty else sharding,
     )
-    place += i * np.uint32(stride)
-  return place
+    index += i * np.uint32(stride)
+  return index

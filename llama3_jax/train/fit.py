@@ -1,20 +1,26 @@
-"""Whether a training config fits the model and the mesh, before any data is read."""
+"""Checks that a training config fits the model and the mesh, before data is read."""
+
+from ml_collections import ConfigDict
 
 from llama3_jax import axes
 from llama3_jax import mesh as meshes
 from llama3_jax import quant
 from llama3_jax.base.errors import UserError
+from llama3_jax.config import ModelConfig
 from llama3_jax.model import remat
+from llama3_jax.pipeline.plans import Plan
 from llama3_jax.reliable import guard as guards
 from llama3_jax.reliable import health
 from llama3_jax.train import config as configs
 from llama3_jax.train import schedule
 
 
-def check(config, model, plan=None):
+def check(
+  config: configs.RunConfig | ConfigDict, model: ModelConfig, plan: Plan | None = None
+) -> tuple[schedule.Phase, ...]:
   """Phases of the ramp; UserError when they or the model do not fit the mesh.
 
-  config: RunConfig, or a ConfigDict with its parts.
+  config: RunConfig, or a ConfigDict with its parts; plan: of a pipeline, None without.
   """
   config = configs.of(config)
   t = config.train

@@ -1,22 +1,35 @@
-"""A step's metrics, looked at while the next step runs: the log, and what is bad."""
+"""Logs a step's metrics, and handles a bad step, while the next step runs."""
 
 import time
+from collections.abc import Mapping
 
 import jax
 from absl import logging
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.config import ModelConfig
+from llama3_jax.reliable import goodput
+from llama3_jax.reliable.guard import Guard
 from llama3_jax.train import metrics as reports
 from llama3_jax.train import schedule
+from llama3_jax.train.config import RunConfig
 
-QUIET_S = 30.0  # without a line in the log, at most
+QUIET_S = 30.0  # longest time without a line in the log
 _rate = jax.jit(schedule.learning_rate, static_argnums=1)
 
 
 class Late:
-  """Writes a step's metrics while the next one runs: fetching them would wait."""
+  """Writes a step's metrics while the next one runs: fetching them blocks."""
 
-  def __init__(self, writer, model, config, done, clock, guard):
+  def __init__(
+    self,
+    writer: reports.Writer,
+    model: ModelConfig,
+    config: RunConfig,
+    done: int,
+    clock: goodput.Clock,
+    guard: Guard | None,
+  ) -> None:
     self.writer, self.schedule = writer, config.optim.schedule
     self.t, self.clock, self.guard = config.train, clock, guard
     self.every, self.steps = config.train.log_every, config.train.steps
@@ -24,67 +37,71 @@ class Late:
     self.pending, self.tokens, self.done = None, 0, done
     self.bad, self.rewind = 0, False
     self.first, self.began = done, time.perf_counter()
-    self.told = self.began
+    self.logged = self.began
 
-  def back(self, done, bad):
-    """After a rewind to step `done`, where `bad` steps had been bad."""
+  def back(self, done: int, bad: int) -> None:
+    """Continue after a rewind to step `done`, until which `bad` steps were bad."""
     self.pending, self.tokens, self.done = None, 0, done
     self.bad, self.rewind = bad, False
 
-  def put(self, step, found, tokens, phase):
+  def put(
+    self, step: int, found: Mapping[str, jax.Array], tokens: int, phase: schedule.Phase
+  ) -> None:
+    """Write the pending metrics and keep those of `step`: `found`, device scalars."""
     self.flush()
     self.tokens += phase.batch * phase.length
     self.pending = (step, found, tokens, phase)
 
-  def flush(self):
+  def flush(self) -> None:
+    """Write the pending metrics, where due; UserError where the run must end."""
     if self.pending is None:
       return
-    step, found, tokens, phase = self.pending
+    step, metrics, tokens, phase = self.pending
     self.pending = None
     acts = self.guard and self.guard.policy in ('rewind', 'stop')
     due = step % self.every == 0 or step in (self.steps, self.done + 1)
     if acts or due:
-      self._judge(step, found)
+      self._judge(step, metrics)
     now = time.perf_counter()
-    if not due and now - self.told > QUIET_S:
-      logging.info('step %d/%d loss %.4g', step, self.steps, float(found['loss']))
-      self.told = now
+    if not due and now - self.logged > QUIET_S:
+      logging.info('step %d/%d loss %.4g', step, self.steps, float(metrics['loss']))
+      self.logged = now
     if not due or self.rewind:
       return
-    row = {k: float(v) for k, v in found.items()}
+    row = {k: float(v) for k, v in metrics.items()}
     row['tokens'] = tokens
-    # optax reads the schedule before it counts the step
+    # optax reads the schedule before it counts the step.
     row['lr'] = float(_rate(step - 1, self.schedule))
     row |= self.meter.rates(self.tokens, phase.length)
     row['goodput'] = self.clock.goodput()
     self.tokens = 0
     self.writer.write(step, row)
     ended = step in (1, self.steps)
-    if ended or step % (10 * self.every) == 0 or now - self.told > QUIET_S:
+    if ended or step % (10 * self.every) == 0 or now - self.logged > QUIET_S:
       pace = (now - self.began) / max(step - self.first, 1)
       left = pace * (self.steps - step)
       logging.info('%s', reports.line(step, self.steps, row, left))
-      self.told = now
+      self.logged = now
 
-  def _judge(self, step, found):
-    """Says what the guard did until `step`; UserError where the run must end."""
-    if not self.guard or int(found['bad_steps']) == self.bad:
+  def _judge(self, step, metrics):
+    """Log what the guard did until `step`; UserError where the run must end."""
+    if not self.guard or int(metrics['bad_steps']) == self.bad:
       return
-    more, self.bad = int(found['bad_steps']) - self.bad, int(found['bad_steps'])
-    shown = ', '.join(f'{k} {float(found[k]):.4g}' for k in ('loss', 'grad_norm'))
+    more, self.bad = int(metrics['bad_steps']) - self.bad, int(metrics['bad_steps'])
+    values = ', '.join(f'{k} {float(metrics[k]):.4g}' for k in ('loss', 'grad_norm'))
     policy = self.guard.policy
     if policy == 'stop':
       raise UserError(
-        f'step {step} is bad ({shown}) and train.on_bad_step=stop: look at its data, '
-        'or go on with --config.train.on_bad_step=skip'
+        f'step {step} is bad ({values}) and train.on_bad_step=stop: look at its data, '
+        'or continue with --config.train.on_bad_step=skip'
       )
-    streak = int(found['bad_streak'])
+    streak = int(metrics['bad_streak'])
     if policy != 'rewind' and streak >= self.t.max_bad_steps:
       raise UserError(
-        f'{streak} bad steps in a row until step {step} ({shown}; train.max_bad_steps)'
+        f'{streak} bad steps in a row until step {step} ({values}; train.max_bad_steps)'
         ': look at the data and at optim.peak, or rewind with train.on_bad_step=rewind'
       )
     self.rewind = policy == 'rewind'
     done = 'clipped or skipped' if policy == 'clip' else 'skipped'
     if not self.rewind:
-      logging.warning('step %d: %d bad %s (%s)', step, more, done, shown)
+      logging.warning('step %d: %d bad %s (%s)', step, more, done, values)

@@ -1,7 +1,8 @@
-"""Log-probability of answers after prompts, for all who ask (4.1.4, 3.2.1, 5.1)."""
+"""Log-probability of answers after prompts, for every caller (4.1.4, 3.2.1, 5.1)."""
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,20 @@ import numpy as np
 from llama3_jax import axes
 from llama3_jax import feed
 from llama3_jax.base.errors import UserError
+from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
 from llama3_jax.train import loss
 
-BLOCK = 64  # rows are as long as a multiple of this: few lengths, few programs
+BLOCK = 64  # row lengths are multiples of this: few lengths, few compilations
 
 
-def of_targets(params, batch, config, chunk=1024):
-  """Log-probability of each target, float32, shaped and laid out as the tokens.
+def of_targets(
+  params: llama.Params,
+  batch: feed.Tokens | feed.Pairs,
+  config: ModelConfig,
+  chunk: int = 1024,
+) -> jax.Array:
+  """Log-probability of each target, float32, shape and layout of the tokens.
 
   Args: batch: feed.Tokens [B,T] or a batch of groups of rows [B,A,T]; chunk: tokens a
   device whose logits exist at one time (0: all).
@@ -32,26 +39,40 @@ def of_targets(params, batch, config, chunk=1024):
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _sums(params, batch, config, chunk):
   total = jnp.sum(of_targets(params, batch, config, chunk) * batch.weight, -1)
-  return axes.shard(total, '__')  # on every device: they are read on the host
+  return axes.shard(total, '__')  # replicated: it is read on the host
 
 
-def of_rows(params, rows, config, size, chunk=1024):
+def of_rows(
+  params: llama.Params,
+  rows: feed.Tokens | feed.Pairs,
+  config: ModelConfig,
+  size: int,
+  chunk: int = 1024,
+) -> np.ndarray:
   """Log-probability of every row's weighted targets, np.float32 [rows] or [rows,A].
 
   Args: rows: a batch of all rows, np arrays; size: rows at a time.
   """
-  found = [
+  parts = [
     np.asarray(_sums(params, feed.place(batch), config, chunk))
     for batch in feed.batches(rows, size)
   ]
-  return np.concatenate(found)[: len(rows.tokens)] if found else np.zeros(0, np.float32)
+  return np.concatenate(parts)[: len(rows.tokens)] if parts else np.zeros(0, np.float32)
 
 
-def of_answers(params, prompts, answers, config, size, length, chunk=1024):
+def of_answers(
+  params: llama.Params,
+  prompts: Sequence[Sequence[int]],
+  answers: Sequence[Sequence[int]],
+  config: ModelConfig,
+  size: int,
+  length: int,
+  chunk: int = 1024,
+) -> np.ndarray:
   """Log-probability of every answer after its prompt, np.float32 [n].
 
   Args:
-    prompts, answers: lists of token ids, one token at least.
+    prompts, answers: lists of token ids, at least one token each.
     size: rows at a time.
     length: tokens of a row; a prompt that is too long for it loses its beginning.
   """
@@ -68,14 +89,21 @@ def of_answers(params, prompts, answers, config, size, length, chunk=1024):
   return of_rows(params, rows, config, size, chunk)
 
 
-def of_each(params, prompts, answers, config, size, chunk=1024):
+def of_each(
+  params: llama.Params,
+  prompts: Sequence[Sequence[int]],
+  answers: Sequence[Sequence[int]],
+  config: ModelConfig,
+  size: int,
+  chunk: int = 1024,
+) -> np.ndarray:
   """Log-probability of every answer after every prompt, np.float32 [prompts, answers].
 
   Args: prompts, answers: lists of token ids; size: prompts at a time.
   """
   length = max(map(len, prompts)) + max(map(len, answers))
   length = -(-length // BLOCK) * BLOCK
-  asked, said = zip(*itertools.product(prompts, answers))
+  contexts, continuations = zip(*itertools.product(prompts, answers))
   rows = size * len(answers)
-  found = of_answers(params, asked, said, config, rows, length, chunk)
-  return found.reshape(len(prompts), len(answers))
+  logp = of_answers(params, contexts, continuations, config, rows, length, chunk)
+  return logp.reshape(len(prompts), len(answers))

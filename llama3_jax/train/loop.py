@@ -1,14 +1,19 @@
-"""The one training loop: the stages of 3 and 4 differ by loss and data only."""
+"""The one training loop: the stages of 3 and 4 differ only by loss and data."""
 
 import dataclasses
+import os
 import pathlib
 import time
+from collections.abc import Callable
+from collections.abc import Mapping
 
 import jax
 from absl import logging
+from ml_collections import ConfigDict
 
 from llama3_jax import feed
 from llama3_jax.base.errors import Preempted
+from llama3_jax.config import ModelConfig
 from llama3_jax.pipeline import layout as layouts
 from llama3_jax.pipeline import plans
 from llama3_jax.reliable import goodput
@@ -23,31 +28,45 @@ from llama3_jax.train import late
 from llama3_jax.train import metrics as reports
 from llama3_jax.train import prefetch
 from llama3_jax.train import resume
+from llama3_jax.train.step import State
+from llama3_jax.train.step import TrainStep
 
 
-def run(config, workdir, model, train_step, data, params, evaluate=None):
+def run(
+  config: configs.RunConfig | ConfigDict,
+  workdir: str | os.PathLike,
+  model: ModelConfig,
+  train_step: TrainStep,
+  data: object,
+  params: Callable[[], object],
+  evaluate: Callable[[object], Mapping[str, float]] | None = None,
+) -> State:
   """Train to `config.train.steps`, resuming from the newest checkpoint in `workdir`.
 
   Args:
     config: RunConfig (train/config.py), or a ConfigDict with its parts.
     model: ModelConfig, for the FLOPs of a token.
-    train_step: of step.compose. Where its loss is the Plan of a pipeline, `evaluate` is
-      given parameters in the order of its layout.
+    train_step: of step.compose. Where its loss is the Plan of a pipeline, `evaluate`
+      receives parameters in the order of its layout.
     data: plan(batch, length), read(plan, share), state(), restore(state), tokens: the
       consumed tokens, which key the batch and sequence ramp (see prefetch.Batches).
-    params: function without arguments that gives the initial parameters.
-    evaluate: evaluate(params) -> {name: float}, at step 0, every eval_every, the end.
+    params: function without arguments that returns the initial parameters.
+    evaluate: evaluate(params) -> {name: float}, called at step 0, every eval_every
+      steps and at the end.
 
-  Returns the final State, in the model's own order. Raises Preempted after saving when
-  SIGTERM came, UserError when it cannot go on (bad steps, a corrupt device, a full
-  disk).
+  Returns:
+    The final State, layers in the model's own order.
+
+  Raises:
+    Preempted: SIGTERM was received; the step is saved.
+    UserError: the run cannot continue (bad steps, a corrupt device, a full disk).
   """
   one = _Run(config, workdir, model, train_step, data, params, evaluate)
   return plans.natural(one.train(), one.plan)
 
 
 class _Run:
-  """One start of a run: what it holds between steps."""
+  """State of one start of a run between steps."""
 
   def __init__(self, config, workdir, model, train_step, data, params, evaluate):
     config = configs.of(config)
@@ -63,7 +82,7 @@ class _Run:
     self.checkpoints = checkpoint.open_run(workdir, t)
     self.state = self._fresh()
     self.step = self._restore(self.checkpoints.latest())
-    self.frozen = resume.frozen(self.state)  # once: it never changes
+    self.frozen = resume.frozen(self.state)  # computed once: it never changes
     self.writer = reports.Writer(workdir, self.step)
     self.late = late.Late(self.writer, model, config, self.step, self.clock, self.guard)
     self.late.bad = int(self.state.health.bad)
@@ -72,17 +91,17 @@ class _Run:
     self.dog = watchdog.Watchdog(workdir, t.watchdog_s, t.watchdog_exit)
 
   def train(self):
-    """All steps that are left; returns the final state."""
+    """Run all remaining steps; returns the final state."""
     self.clock.mark('start')
     progress = reports.progress(self.t.steps, self.step, self.config.experiment)
     try:
-      with signals.listen() as asked, self.dog, progress as bar:
+      with signals.listen() as requests, self.dog, progress as bar:
         if not self.step and self.t.steps:
           self._measure()
         while self.step < self.t.steps:
           self._advance()
           bar.update()
-          self._after(asked)
+          self._after(requests)
       self.late.flush()
     finally:
       self.writer.close()
@@ -101,28 +120,28 @@ class _Run:
     if t.replay_every and self.step % t.replay_every == 0:
       health.replay(self.state, batch, self.train_step)
       self.clock.mark('replay')
-    self.state, found = self.train_step(self.state, batch)
+    self.state, metrics = self.train_step(self.state, batch)
     self.stragglers.put(time.perf_counter() - start)
     if self.compiled != phase:
-      jax.block_until_ready(found)
+      jax.block_until_ready(metrics)
       self.compiled = phase
       self.clock.mark('compile')
-    self.late.put(self.step, found, self.data.tokens, phase)
+    self.late.put(self.step, metrics, self.data.tokens, phase)
     self.clock.mark('step')
 
-  def _after(self, asked):
-    """What is due after a step: statistics, held-out loss, save, stop."""
+  def _after(self, requests):
+    """Do what is due after a step: statistics, held-out loss, save, stop."""
     t, step = self.t, self.step
-    last, stop, wish = step == t.steps, asked.stop(), False
+    last, stop, wish = step == t.steps, requests.stop(), False
     if not self.several:
-      wish = asked.save()
+      wish = requests.save()
     elif t.stats_every and step % t.stats_every == 0:
-      row, wish = self.stragglers.gather(asked.save())
+      row, wish = self.stragglers.gather(requests.save())
       self.writer.write(step, row)
     look = last or bool(t.eval_every and step % t.eval_every == 0)
     keep = last or stop or wish or step % t.save_every == 0
-    # Rows first, then the save: a run that resumes from it lacks no row. A bad
-    # step is known before anything is saved, and a rewind at once, on every start.
+    # Write metrics before saving, so that a resumed run has no gap. A bad step is known
+    # before anything is saved, and a rewind happens at once, on every start.
     if look or keep or (self.guard and self.guard.policy == 'rewind'):
       self.late.flush()
       self.clock.mark('step')
@@ -141,11 +160,11 @@ class _Run:
     if self.evaluate is None:
       return
     self.dog.beat(f'the evaluation after step {self.step}')
-    found = self.evaluate(self.train_step.view(self.state))
-    self.writer.write(self.step, {'tokens': self.data.tokens, **found})
-    shown = ' '.join(f'{k} {v:.4g}' for k, v in found.items())
-    shown = shown or 'nothing is held out to measure'
-    logging.info('step %d %s', self.step, shown)
+    losses = self.evaluate(self.train_step.view(self.state))
+    self.writer.write(self.step, {'tokens': self.data.tokens, **losses})
+    text = ' '.join(f'{k} {v:.4g}' for k, v in losses.items())
+    text = text or 'nothing is held out to measure'
+    logging.info('step %d %s', self.step, text)
     self.clock.mark('evaluate')
 
   def _save(self):
@@ -164,7 +183,7 @@ class _Run:
     return self.train_step.start(params)
 
   def _restore(self, step):
-    """Takes the save of `step` (None: keeps the fresh state); returns its step."""
+    """Restore the save of `step` (None: keep the fresh state); returns its step."""
     useful = 0.0
     if step is not None:
       now = self.plan and self.plan.layout
@@ -181,7 +200,7 @@ class _Run:
     return step or 0
 
   def _rewind(self):
-    """Back to a save of `rewind_steps` ago, and on with the data that is next now."""
+    """Restore a save of `rewind_steps` ago, and continue with the data that is next."""
     bad = self.step
     self.dog.beat(f'the rewind from step {bad}')
     target, count = self.rewinds.back(bad, self.data, self.checkpoints)
@@ -193,7 +212,5 @@ class _Run:
     row = {'rewind_from': bad, 'rewinds': count, 'tokens': self.data.tokens}
     self.writer.write(self.step, row)
     self.late.back(self.step, int(self.state.health.bad))
-    logging.warning(
-      'step %d was bad: back to step %d, on with other data', bad, self.step
-    )
+    logging.warning('step %d was bad: back to step %d, with other data', bad, self.step)
     self.clock.mark('lost')

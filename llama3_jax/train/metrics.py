@@ -1,4 +1,4 @@
-"""Metrics to metrics.jsonl and TensorBoard, fetched one step late, and progress."""
+"""Writes metrics to metrics.jsonl and TensorBoard; progress bar and step reports."""
 
 import contextlib
 import errno
@@ -8,6 +8,8 @@ import pathlib
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from collections.abc import Mapping
 
 import jax
 import tensorboardX
@@ -15,9 +17,10 @@ import tqdm
 from absl import logging
 
 from llama3_jax.base import jsonl
+from llama3_jax.config import ModelConfig
 from llama3_jax.model import flops
 
-WIDTH = 71  # of a step report; the time of the log before it makes 80
+WIDTH = 71  # of a step report: 80 columns less the time at the start of the line
 
 
 class Writer:
@@ -26,7 +29,7 @@ class Writer:
   On resume the rows of steps that will run again are removed first.
   """
 
-  def __init__(self, workdir, resume_step):
+  def __init__(self, workdir: str | os.PathLike, resume_step: int) -> None:
     self.active = jax.process_index() == 0
     if not self.active:
       return
@@ -37,17 +40,17 @@ class Writer:
     jsonl.write(self.path, rows)
     self.file = open(self.path, 'a', encoding='utf-8')
     before = set(threading.enumerate())
-    # The queue must not be full before write() sees that the board's thread has died.
+    # The queue must not be full before write() sees that TensorBoard's thread has died.
     self.board = tensorboardX.SummaryWriter(
       str(folder / 'tensorboard'), purge_step=resume_step + 1, max_queue=10_000
     )
     self.threads = set(threading.enumerate()) - before
 
-  def write(self, step, row):
+  def write(self, step: int, row: Mapping[str, object]) -> None:
     """Appends a row; OSError on a full disk.
 
-    The board writes in a thread of its own, which ends on the first error and tells
-    nobody: the queue would fill, and the run would wait for it without end.
+    TensorBoard writes in a thread of its own, which ends silently on the first error:
+    the queue would fill up, and the run would block on it forever.
     """
     if not self.active:
       return
@@ -59,15 +62,15 @@ class Writer:
       if isinstance(value, (int, float)):
         self.board.add_scalar(name, value, step)
 
-  def close(self):
+  def close(self) -> None:
     if self.active:
       self.file.close()
       self.board.close()
 
 
-def read(workdir):
-  """Rows of metrics.jsonl; what is no row of a step, such as a half-written last line
-  (kill -9), is left out."""
+def read(workdir: str | os.PathLike) -> list[dict]:
+  """Rows of metrics.jsonl, in order; a line that is not the row of a step, such as a
+  half-written last one (kill -9), is left out."""
   path = pathlib.Path(workdir) / 'metrics.jsonl'
   rows = []
   for line in path.read_bytes().split(b'\n') if path.exists() else ():
@@ -83,13 +86,14 @@ def read(workdir):
 class Meter:
   """Rates of a step: tokens/s and MFU over the time since the last call."""
 
-  def __init__(self, config):
+  def __init__(self, config: ModelConfig) -> None:
     self.config = config
     self.peak, source = flops.peak()
     logging.info('%s; peak %.3g FLOP/s (%s)', flops.FORMULA, self.peak, source)
     self.last = time.perf_counter()
 
-  def rates(self, tokens, length):
+  def rates(self, tokens: int, length: int) -> dict[str, float]:
+    """Rates over `tokens` of rows of `length`: tokens_per_s, mfu (0 to 1), seconds."""
     now = time.perf_counter()
     seconds, self.last = now - self.last, now
     rate = tokens / seconds
@@ -98,16 +102,19 @@ class Meter:
     cpu = jax.default_backend() == 'cpu'
     devices = jax.process_count() if cpu else jax.device_count()
     mfu = used / (self.peak * devices)
-    known = {'mfu': mfu} if mfu <= 1 else {}  # more cannot be: the time is not of these
+    # Above 1 the time is not that of these tokens.
+    known = {'mfu': mfu} if mfu <= 1 else {}
     return {'tokens_per_s': rate, **known, 'seconds': seconds}
 
 
 @contextlib.contextmanager
-def progress(total, done, name):
-  """Progress bar on a terminal, log lines above it; silent elsewhere (the log has plain
-  lines)."""
-  shown = sys.stderr.isatty()
-  bar = tqdm.tqdm(total=total, initial=done, desc=name, unit='step', disable=not shown)
+def progress(total: int, done: int, name: str) -> Iterator[tqdm.tqdm]:
+  """Progress bar on a terminal, with log lines above it; elsewhere it is silent, as the
+  log has plain lines."""
+  visible = sys.stderr.isatty()
+  bar = tqdm.tqdm(
+    total=total, initial=done, desc=name, unit='step', disable=not visible
+  )
   handler = logging.get_absl_handler().python_handler
   plain = handler.emit
 
@@ -115,7 +122,7 @@ def progress(total, done, name):
     with tqdm.tqdm.external_write_mode(file=sys.stderr):
       plain(record)
 
-  if shown:
+  if visible:
     handler.emit = above
   try:
     with bar:
@@ -124,8 +131,8 @@ def progress(total, done, name):
     handler.emit = plain
 
 
-def line(step, steps, row, left_s):
-  """One step report within 80 columns, the time of the log before it included."""
+def line(step: int, steps: int, row: Mapping[str, float], left_s: float) -> str:
+  """One step report that fits into 80 columns together with the time of the log."""
   minutes, seconds = divmod(round(left_s), 60)
   hours, minutes = divmod(minutes, 60)
   eta = f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'

@@ -1,13 +1,15 @@
-"""AdamW with the paper's values; what it leaves open is Llama 2's (3.4.1)."""
+"""AdamW with the paper's values; those it leaves open are Llama 2's (3.4.1)."""
 
 import dataclasses
 import fnmatch
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from ml_collections import ConfigDict
 
 from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
@@ -24,25 +26,26 @@ class OptimConfig:
   warmup: int = 8000  # steps of a linear rise to it
   decay: int = 1_200_000  # step at which the cosine reaches the floor; 0: none
   floor: float = 0.01  # of the peak
-  anneal_start: int = 0  # step from which the rate falls to 0 in a line (3.4.3)
-  anneal_steps: int = 0  # that this takes; 0: it does not
-  b1: float = 0.9  # of the first moment a step is kept
-  b2: float = 0.95  # of the second
-  eps: float = 1e-5  # beside the root of the second moment
+  anneal_start: int = 0  # step from which the rate falls linearly to 0 (3.4.3)
+  anneal_steps: int = 0  # length of that fall; 0: no annealing
+  b1: float = 0.9  # decay of the first moment a step
+  b2: float = 0.95  # decay of the second
+  eps: float = 1e-5  # added to the root of the second moment
   weight_decay: float = 0.1  # of matrices, times the learning rate
-  clip: float = 1.0  # largest norm of all gradients together
+  clip: float = 1.0  # largest global norm of the gradients
   mu_dtype: str = 'float32'  # of the first moment: float32 | bfloat16 | int8
   nu_dtype: str = 'float32'  # of the second
-  groups: tuple = ()  # ((pattern, factor), ...) on rates: ('embed', 0.1)
+  groups: tuple = ()  # ((pattern, factor of the rate), ...): ('embed', 0.1)
 
   @property
-  def schedule(self):
+  def schedule(self) -> schedule.Schedule:
+    """The Schedule of these fields."""
     names = [f.name for f in dataclasses.fields(schedule.Schedule)]
     return schedule.Schedule(**{n: getattr(self, n) for n in names})
 
 
-def decayed(params):
-  """Mask of weight decay: matrices yes, norm scales no (their names end in norm)."""
+def decayed(params: object) -> object:
+  """Mask of weight decay, a tree of bool: all but norm scales (names end in norm)."""
 
   def matrix(path, _):
     return not jax.tree_util.keystr(path, simple=True, separator='.').endswith('norm')
@@ -52,7 +55,7 @@ def decayed(params):
 
 @struct.dataclass
 class Int8:
-  """An array as int8 or uint8 [..., n] and one float32 scale a row [..., 1]."""
+  """A quantised array: int8 or uint8 [..., n] and a float32 scale a row [..., 1]."""
 
   values: jax.Array
   scale: jax.Array
@@ -60,7 +63,7 @@ class Int8:
 
 @struct.dataclass
 class Moments:
-  """State of AdamW: updates so far int32, first and second moments."""
+  """State of AdamW: number of updates int32, first and second moments."""
 
   count: jax.Array
   mu: object
@@ -76,7 +79,7 @@ def _pack_mu(x, dtype):
 
 
 def _pack_nu(x, dtype):
-  """int8 keeps the square root, rounded up: a zero would divide the update by eps."""
+  """int8 stores the square root, rounded up: a zero would divide the update by eps."""
   if dtype != 'int8':
     return x.astype(dtype)
   root = jnp.sqrt(x)
@@ -100,11 +103,11 @@ def _is_packed(x):
   return isinstance(x, Int8)
 
 
-def scale_by_adam(c):
-  """optax transformation m / (sqrt(v) + eps), both moments kept in a chosen dtype.
+def scale_by_adam(c: OptimConfig) -> optax.GradientTransformation:
+  """optax transformation m / (sqrt(v) + eps), both moments stored in a chosen dtype.
 
-  The arithmetic is float32; only what is stored is smaller: 8 bytes a parameter in
-  float32, 4 in bfloat16, 2 in int8.
+  The arithmetic is float32; the stored moments take 8 bytes a parameter in float32, 4
+  in bfloat16, 2 in int8.
   """
 
   def init(params):
@@ -135,16 +138,16 @@ def scale_by_adam(c):
   return optax.GradientTransformation(init, update)
 
 
-def of(config):
+def of(config: ConfigDict) -> optax.GradientTransformation:
   """The optimizer of the `optim` part of a config."""
   return create(configs.fill(OptimConfig(), config.optim, 'optim'))
 
 
 @functools.cache
-def create(c):
+def create(c: OptimConfig) -> optax.GradientTransformation:
   """optax transformation: clip by global norm, AdamW, learning rate of the schedule.
 
-  One object for one config, so that a second run compiles its step no second time.
+  Cached by config, so that a second run does not compile its step again.
   """
   for field in ('mu_dtype', 'nu_dtype'):
     if getattr(c, field) not in BYTES:
@@ -160,10 +163,11 @@ def create(c):
   )
 
 
-def scale_groups(groups):
-  """optax transformation: times the factor of the first pattern that a path matches.
+def scale_groups(groups: Sequence[tuple[str, float]]) -> optax.GradientTransformation:
+  """optax transformation: multiplies an update by the factor of the first pattern that
+  matches its path, else by 1.
 
-  A pattern that matches none is a UserError: a misspelt one would change nothing.
+  A pattern without a match is a UserError: a misspelt one would have no effect.
   """
 
   def names(tree):

@@ -1,17 +1,19 @@
 """Which parameters a stage trains: all, those of some names, or low-rank ones (LoRA).
 
-The rest is frozen: carried and cut over the mesh, not differentiated, without a state
-of the optimizer and without a copy in the saves.
+The others are frozen: sharded over the mesh, but not differentiated, without optimizer
+state and without a copy in the saves.
 """
 
 import dataclasses
 import fnmatch
 import math
 import zlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from ml_collections import ConfigDict
 
 from llama3_jax import axes
 from llama3_jax import config as configs
@@ -27,15 +29,15 @@ class PartConfig:
   Patterns are of paths such as 'layers.wq', '*norm' or 'layers.*'.
   """
 
-  trainable: tuple[str, ...] = ()  # of what is trained; (): all, with a rank none
-  rank: int = 0  # of low-rank adapters (LoRA) beside frozen products; 0: none
-  lora: tuple[str, ...] = ('*',)  # of those products: ('layers.w[qkvo]',)
-  alpha: float = 16.0  # adapters count alpha / rank
+  trainable: tuple[str, ...] = ()  # patterns of trained ones; (): all, none with LoRA
+  rank: int = 0  # of low-rank adapters (LoRA) of frozen products; 0: no adapters
+  lora: tuple[str, ...] = ('*',)  # patterns of those products: ('layers.w[qkvo]',)
+  alpha: float = 16.0  # adapters are scaled by alpha / rank
 
 
 @struct.dataclass
 class Trained:
-  """own: parameters that are trained themselves, None elsewhere; low: {path: (a, b)} of
+  """own: parameters that are trained directly, None elsewhere; low: {path: (a, b)} of
   the adapters a [L,O,R], b [L,R,O]."""
 
   own: object
@@ -46,7 +48,7 @@ class Trained:
 class Part:
   """Which of the parameters with these `letters` (a tree of strings) are trained.
 
-  new: patterns of what the stage adds to the model, which is always trained.
+  new: patterns of parameters that the stage adds to the model; always trained.
   """
 
   letters: object
@@ -54,23 +56,23 @@ class Part:
   new: tuple[str, ...] = ()
   seed: int = 0
 
-  def split(self, params):
-    """(Trained, the frozen parameters: None where they are trained)."""
-    wanted, products, low = self._own(), self._products(), {}
-    if not wanted and not products:
+  def split(self, params: object) -> tuple[Trained, object]:
+    """(Trained, frozen parameters with None in place of the trained ones)."""
+    paths, products, low = self._own(), self._products(), {}
+    if not paths and not products:
       raise UserError('part: nothing is trained: name products in part.lora')
 
     def own(path, x):
       if path in products:
         low[path] = self._adapter(path, products[path], x)
-      return x if path in wanted else None
+      return x if path in paths else None
 
     trained = _map(own)(params)
-    frozen = _map(lambda path, x: None if path in wanted else x)(params)
+    frozen = _map(lambda path, x: None if path in paths else x)(params)
     return Trained(trained, low), frozen
 
-  def join(self, trained, frozen):
-    """The parameters as a loss takes them: products that are frozen say so."""
+  def join(self, trained: Trained, frozen: object) -> object:
+    """The parameters for a loss; frozen products are Adapted."""
     products = _products(self.letters)
 
     def one(path, own, kept):
@@ -81,15 +83,15 @@ class Part:
 
     return _map(one)(trained.own, frozen)
 
-  def whole(self, trained, frozen):
-    """Plain parameters: the adapters are added to their products."""
+  def whole(self, trained: Trained, frozen: object) -> object:
+    """Plain parameters, with the adapters added to their products."""
 
     def one(path, own, kept):
       if path not in trained.low:
         return kept if own is None else own
       a, b = trained.low[path]
       letters = self._products()[path]
-      # The side of the stream stays cut: the whole sum is on no device.
+      # The side of the residual stream stays sharded: no device holds the whole sum.
       first = letters[1] == 'D'
       a = axes.shard(a, f'L{_cut(a.shape[1])}R' if first else '___')
       b = axes.shard(b, '___' if first else f'LR{_cut(b.shape[2])}')
@@ -99,7 +101,7 @@ class Part:
     return _map(one)(trained.own, frozen)
 
   def _own(self):
-    """Paths of the parameters that are trained themselves."""
+    """Paths of the parameters that are trained directly."""
     paths = _paths(self.letters)
     patterns = [*self.config.trainable, *self.new]
     if not self.config.trainable and not self.config.rank:
@@ -115,20 +117,20 @@ class Part:
     """{path: letters} of the products that have adapters."""
     if not self.config.rank:
       return {}
-    found, own = _products(self.letters), self._own()
+    products, own = _products(self.letters), self._own()
     for pattern in self.config.lora:
-      if not fnmatch.filter(found, pattern):
+      if not fnmatch.filter(products, pattern):
         raise UserError(
-          f'part.lora: no product is {pattern!r}: there are {", ".join(found)}'
+          f'part.lora: no product is {pattern!r}: there are {", ".join(products)}'
         )
     return {
       path: letters
-      for path, letters in found.items()
+      for path, letters in products.items()
       if path not in own and any(fnmatch.fnmatch(path, p) for p in self.config.lora)
     }
 
   def _adapter(self, path, letters, w):
-    """(a, b) of the product `w`: random and zero, so that nothing is added at first."""
+    """(a, b) of the product `w`: random and zero, so that their product starts at 0."""
     layers, inputs, outputs = _sizes(letters, w.shape)
     key = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(path.encode()))
     shape = (layers, inputs, self.config.rank)
@@ -137,7 +139,7 @@ class Part:
     return axes.shard(a, f'L{_cut(inputs)}R'), axes.shard(b, f'LR{_cut(outputs)}')
 
 
-def of(config, letters, new=()):
+def of(config: ConfigDict, letters: object, new: Sequence[str] = ()) -> Part | None:
   """The Part of a config's `part`; None where all parameters are trained."""
   c = configs.fill(PartConfig(), config.get('part', {}), 'part')
   if not c.rank and not c.trainable:
@@ -158,20 +160,20 @@ def _products(letters):
 
 
 def _sizes(letters, shape):
-  """(layers, what a product sums over, what it gives) of 'LDNH' and its shape."""
-  first = letters[1] == 'D'  # the stream is its input, else its output
+  """(layers, input size, output size) of a product with letters such as 'LDNH'."""
+  first = letters[1] == 'D'  # the residual stream is its input, else its output
   return shape[0], *(
     (shape[1], math.prod(shape[2:])) if first else (math.prod(shape[1:-1]), shape[-1])
   )
 
 
 def _cut(n):
-  """The letter of a dim of `n`, which is cut where the mesh divides it."""
+  """Letter of a dim of size `n`: sharded where the mesh divides it."""
   return '_' if n % axes.parts('O') else 'O'
 
 
 def _map(f):
-  """f(path, *leaves) over trees of one form, of which None is a leaf."""
+  """Maps f(path, *leaves) over trees of one structure, in which None is a leaf."""
 
   def run(*trees):
     one = lambda path, *leaves: f(digest.name(path), *leaves)

@@ -1,11 +1,13 @@
-"""What the three stages of pre-training share: their parts, and their end (3.4)."""
+"""Setup and end that the three stages of pre-training share (3.4)."""
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable
 
 import jax
 from absl import logging
+from ml_collections import ConfigDict
 
 from llama3_jax import config as configs
 from llama3_jax import show
@@ -25,14 +27,14 @@ from llama3_jax.train import sources
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-  """What a stage trains, on what, from where, and how it is measured.
+  """Model, loss, data, initial parameters and evaluation of a stage.
 
-  loss: the next token's, loss(params, batch) -> (sum, metric sums with 'count').
+  loss: next-token loss, loss(params, batch) -> (sum, metric sums with 'count').
   minimised: that loss, or the Plan of a pipeline where the mesh has stages.
   part: which parameters are trained; None: all.
-  start: () -> the first parameters.
-  evaluate: (params) -> held-out losses; during: of parameters as the training step
-    holds them, which a pipeline does in its own order.
+  start: () -> the initial parameters.
+  evaluate: (params) -> held-out losses; during: the same, of parameters in the order of
+    the training step, which differs in a pipeline.
   """
 
   model: configs.ModelConfig
@@ -46,8 +48,8 @@ class Parts:
   during: Callable
 
 
-def prepare(config):
-  """The Parts of a config; UserError where they do not belong together."""
+def prepare(config: ConfigDict) -> Parts:
+  """The Parts of a config; UserError where they do not fit together."""
   model = configs.model_config(config.model)
   t = config.train
   how = dict(config=model, z_loss=t.z_loss, chunk=t.loss_chunk)
@@ -70,8 +72,8 @@ def prepare(config):
   return Parts(model, loss, plan or loss, part, used, rows, begin, evaluate, during)
 
 
-def start(config, model):
-  """Initial parameters: random, or those of the stage `init_from`."""
+def start(config: ConfigDict, model: configs.ModelConfig) -> llama.Params:
+  """Initial parameters: random, or those of the stage `config.init_from`."""
   if config.init_from:
     return checkpoint.load(config.init_from, model)[0]
   params = jax.jit(llama.init, static_argnums=1)(jax.random.key(config.seed), model)
@@ -79,9 +81,13 @@ def start(config, model):
   return params
 
 
-def finish(config, folder, stage, params):
-  """Writes `final/`, measures it; returns {'parameters', 'tokens', 'eval_loss',
-  'goodput'}."""
+def finish(
+  config: ConfigDict, folder: pathlib.Path, stage: Parts, params: llama.Params
+) -> dict:
+  """Writes `final/` and evaluates it.
+
+  Returns {'parameters', 'tokens', 'eval_loss', 'goodput'}.
+  """
   results = {'parameters': llama.count(stage.model), 'tokens': stage.rows.tokens}
   results['eval_loss'] = stage.evaluate(params)
   tokenizer = belongs.of_shards(stage.sources) or _inherited(config)
@@ -90,6 +96,6 @@ def finish(config, folder, stage, params):
 
 
 def _inherited(config):
-  """The vocabulary that the stage before carries, None for one without."""
+  """The Tokenizer stored with the previous stage, None for one without."""
   path = checkpoint.tokenizer(config.init_from) if config.init_from else None
   return path and tokenizers.Tokenizer.load(path)

@@ -1,7 +1,9 @@
 """Learning rate and batch/sequence ramp as pure functions (sections 3.4.1, 3.4.3)."""
 
 import dataclasses
+from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
 from llama3_jax.base.errors import UserError
@@ -9,7 +11,7 @@ from llama3_jax.base.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """Warm-up, cosine, linear to zero. Steps; `anneal_steps` = 0 means no anneal.
+  """Warm-up, cosine, linear to zero; in steps. `anneal_steps` = 0: no annealing.
 
   The 405B: peak 8e-5, warmup 8,000, decay 1,200,000, floor 0.01 (8e-7).
   """
@@ -22,8 +24,8 @@ class Schedule:
   anneal_steps: int = 0
 
 
-def learning_rate(step, s):
-  """Learning rate at `step` (int or traced int32) under Schedule `s`."""
+def learning_rate(step: int | jax.Array, s: Schedule) -> jax.Array:
+  """Learning rate, float32 scalar, at `step` (int or int32 scalar) of Schedule `s`."""
   step = jnp.asarray(step, jnp.float32)
   rate = _main(step, s)
   if s.anneal_steps:
@@ -44,7 +46,7 @@ def _main(step, s):
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-  """From `tokens` consumed on, batches have `batch` rows of `length` tokens."""
+  """After `tokens` consumed tokens, batches have `batch` rows of `length` tokens."""
 
   tokens: int
   batch: int
@@ -59,8 +61,11 @@ PAPER_RAMP = (
 )
 
 
-def ramp(config):
-  """Phases of `train.ramp` = ((tokens, batch, length), ...), or one for all."""
+def ramp(config: object) -> tuple[Phase, ...]:
+  """Phases of `train.ramp` = ((tokens, batch, length), ...), or a single one.
+
+  config: TrainConfig, or a ConfigDict of its fields.
+  """
   rows = getattr(config, 'ramp', None) or ((0, config.batch, config.length),)
   phases = tuple(Phase(*map(int, r)) for r in rows)
   starts = [p.tokens for p in phases]
@@ -69,6 +74,6 @@ def ramp(config):
   return phases
 
 
-def phase(phases, tokens):
-  """The phase in force after `tokens` consumed tokens."""
+def phase(phases: Sequence[Phase], tokens: int) -> Phase:
+  """The phase that is active after `tokens` consumed tokens."""
   return [p for p in phases if p.tokens <= tokens][-1]

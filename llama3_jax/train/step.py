@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,9 @@ from llama3_jax.train import part as parts
 
 @struct.dataclass
 class State:
-  """All that training changes: step int32, params, optimizer state, guard.Health.
+  """Everything that training changes: step int32, params, optimizer state, Health.
 
-  frozen: parameters that it does not change (train/part.py), None where it does.
+  frozen: parameters that are not trained (train/part.py), None elsewhere.
   """
 
   step: jax.Array
@@ -32,17 +33,23 @@ class State:
   frozen: object = None
 
 
-def create(params, optimizer, part=None):
-  """State at step 0; the optimizer's moments are laid out like the parameters."""
+def create(
+  params: object,
+  optimizer: optax.GradientTransformation,
+  part: parts.Part | None = None,
+) -> State:
+  """State at step 0; the optimizer's moments have the layout of the parameters."""
   params, frozen = part.split(params) if part else (params, None)
   opt = optimizer.init(params)
   return State(jnp.int32(0), params, opt, guards.fresh(), frozen)
 
 
-def gradients(loss, params, batch, microbatches):
+def gradients(
+  loss: Callable | plans.Plan, params: object, batch: object, microbatches: int
+) -> tuple[object, dict[str, jax.Array]]:
   """Sums over the batch: (gradients float32, metrics).
 
-  Microbatches take strided rows, so that each keeps the batch's layout over devices;
+  Microbatches take strided rows, so that each has the layout of the batch on devices;
   their gradients are added in float32 (section 3.3.2).
   """
   if isinstance(loss, plans.Plan):
@@ -66,11 +73,12 @@ def gradients(loss, params, batch, microbatches):
 
 
 def _zeros(x):
-  place = {} if axes.mesh() is None else dict(out_sharding=x.sharding.spec)
-  return jnp.zeros(x.shape, x.dtype, **place)
+  layout = {} if axes.mesh() is None else dict(out_sharding=x.sharding.spec)
+  return jnp.zeros(x.shape, x.dtype, **layout)
 
 
-def normalise(tree, count):
+def normalise(tree: object, count: jax.Array) -> object:
+  """Every leaf of `tree`, a sum, divided by `count` (at least 1), a float32 scalar."""
   return jax.tree.map(lambda x: x / jnp.maximum(count, 1), tree)
 
 
@@ -80,12 +88,12 @@ class TrainStep:
 
   loss: loss(params, batch) -> (sum, metric sums with 'count'), or the Plan of a
     pipeline: parameters are then in the order of its layout.
-  optimizer: of optim.create; microbatches: of a batch, one after the other.
-  guard: what a bad step is (reliable/guard.py); None looks at none.
+  optimizer: of optim.create; microbatches: of a batch, run one after the other.
+  guard: what a bad step is (reliable/guard.py); None: steps are not judged.
   part: which parameters are trained (train/part.py); None: all.
 
   Metrics are means over the supervised items, and grad_norm, count. The step is static
-  under jit, so make it once; the state that it is given is donated.
+  under jit, so make it once; its state argument is donated.
   """
 
   loss: Callable | plans.Plan
@@ -94,37 +102,45 @@ class TrainStep:
   guard: guards.Guard | None = None
   part: parts.Part | None = None
 
-  def __call__(self, state, batch):
+  def __call__(self, state: State, batch: object) -> tuple[State, dict[str, jax.Array]]:
     return train_step(state, batch, self)
 
-  def start(self, params):
-    """State at step 0, its moments laid out like the parameters."""
+  def start(self, params: object) -> State:
+    """State at step 0; its moments have the layout of the parameters."""
     return jax.jit(create, static_argnums=(1, 2))(params, self.optimizer, self.part)
 
-  def view(self, state):
-    """The parameters of a state as the loss takes them."""
+  def view(self, state: State) -> object:
+    """The parameters of a state in the form that the loss takes."""
     return self.part.join(state.params, state.frozen) if self.part else state.params
 
-  def whole(self, state):
-    """The parameters of a state, adapters added to their products."""
+  def whole(self, state: State) -> object:
+    """The parameters of a state, with adapters added to their products."""
     if not self.part:
       return state.params
     return jax.jit(self.part.whole)(state.params, state.frozen)
 
 
-def compose(loss, optimizer, microbatches=1, guard=None, part=None):
-  """The training step of a loss: what every stage of the paper differs by."""
+def compose(
+  loss: Callable | plans.Plan,
+  optimizer: optax.GradientTransformation,
+  microbatches: int = 1,
+  guard: guards.Guard | None = None,
+  part: parts.Part | None = None,
+) -> TrainStep:
+  """The training step of a loss; the stages of the paper differ by the loss."""
   if part and isinstance(loss, plans.Plan):
     raise UserError('part: mesh.stage=1 is needed where parameters are frozen')
   return TrainStep(loss, optimizer, microbatches, guard, part)
 
 
 @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
-def train_step(state, batch, how):
+def train_step(
+  state: State, batch: object, how: TrainStep
+) -> tuple[State, dict[str, jax.Array]]:
   """One step of the TrainStep `how`: (state, metrics)."""
   optimizer, guard = how.optimizer, how.guard
   loss = how.loss
-  if how.part:  # only what is trained is differentiated
+  if how.part:  # only the trained parameters are differentiated
     loss = lambda p, b: how.loss(how.part.join(p, state.frozen), b)
   grads, sums = gradients(loss, state.params, batch, how.microbatches)
   grads = normalise(grads, sums['count'])
@@ -142,14 +158,18 @@ def train_step(state, batch, how):
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def eval_step(params, batch, loss):
-  """Metric sums of one batch."""
+def eval_step(
+  params: object, batch: object, loss: Callable | plans.Plan
+) -> dict[str, jax.Array]:
+  """Metric sums of one batch, float32 scalars."""
   if isinstance(loss, plans.Plan):
     return pipelines.measure(params, batch, loss)
   return loss(params, batch)[1]
 
 
-def evaluate(params, batches, loss):
+def evaluate(
+  params: object, batches: Sequence[object], loss: Callable | plans.Plan
+) -> dict[str, float]:
   """Means over the supervised items of all `batches`, as Python floats."""
   totals = [eval_step(params, b, loss) for b in batches]
   totals = jax.tree.map(lambda *x: float(sum(map(float, x))), *totals)
@@ -157,10 +177,13 @@ def evaluate(params, batches, loss):
   return {k: v / count for k, v in totals.items() if k != 'count'}
 
 
-def evaluator(loss, rows, size):
-  """evaluate(params) -> held-out means {'eval_loss', 'eval/NAME'}, {} of no rows.
+def evaluator(
+  loss: Callable | plans.Plan, rows: object, size: int
+) -> Callable[[object], dict[str, float]]:
+  """Function evaluate(params) -> held-out means {'eval_loss', 'eval/NAME'}; {} without
+  rows.
 
-  Args: rows: a batch of all rows; size: rows at a time, those of training, so that no
+  Args: rows: a batch of all rows; size: rows at a time, as in training, so that no
   other program is compiled.
   """
   batches = [feed.place(batch) for batch in feed.batches(rows, size)]
@@ -168,8 +191,8 @@ def evaluator(loss, rows, size):
   def measure(params):
     if not batches:
       return {}
-    found = evaluate(params, batches, loss)
-    others = {f'eval/{name}': x for name, x in found.items() if name != 'loss'}
-    return {'eval_loss': found['loss'], **others}
+    means = evaluate(params, batches, loss)
+    others = {f'eval/{name}': x for name, x in means.items() if name != 'loss'}
+    return {'eval_loss': means['loss'], **others}
 
   return measure
