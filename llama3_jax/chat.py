@@ -1,6 +1,7 @@
 """The chat protocol: messages to ids and back, with masks (4.1.1, 4.3.5)."""
 
 import dataclasses
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -102,7 +103,7 @@ def fields(m: Message) -> dict[str, object]:
   return row
 
 
-def sampled(tokenizer: Tokenizer, ids: Sequence[int]) -> Message:
+def sampled(tokenizer: Tokenizer, ids: Iterable[int]) -> Message:
   """The assistant's message of sampled ids, with their stop token."""
   ids = tuple(int(i) for i in ids)
   decoded = decode(tokenizer, ids)
@@ -160,7 +161,7 @@ def header(tokenizer: Tokenizer, role: str) -> list[int]:
   return [tokenizer.start_header, *name, tokenizer.end_header, *blank]
 
 
-def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> Message:
+def decode(tokenizer: Tokenizer, ids: Iterable[int]) -> Message:
   """The assistant's message from the ids that followed an open assistant header.
 
   Reads up to the first stop id; `end` is None when there is none (cut off) or

@@ -190,11 +190,11 @@ class Tokenizer:
       for n in counts
     ]
 
-  def decode(self, ids: Sequence[int]) -> str:
+  def decode(self, ids: Iterable[int]) -> str:
     """Text of ids; bytes that are not UTF-8 become U+FFFD."""
     return self.decode_bytes(ids).decode('utf-8', errors='replace')
 
-  def decode_bytes(self, ids: Sequence[int]) -> bytes:
+  def decode_bytes(self, ids: Iterable[int]) -> bytes:
     """Bytes of ids: a streaming reader must not cut inside a character."""
     ids = [int(i) for i in ids]
     for i in ids:

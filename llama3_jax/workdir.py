@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from absl import logging
-from etils import epath
 from ml_collections import ConfigDict
 
 from llama3_jax import config as configs
@@ -133,7 +132,7 @@ def _take(config, workdir, folder, free):
     files.write_json(path, {**record, 'config': now['config'], 'made_from': made_from})
 
 
-def own(folder: epath.Path, workdir: str | os.PathLike, field: str) -> None:
+def own(folder: pathlib.Path, workdir: str | os.PathLike, field: str) -> None:
   """Claims a `folder` elsewhere for the saves of the run in `workdir`, permanently.
 
   Raises UserError (naming the config's `field`) when it has saves of another run, or

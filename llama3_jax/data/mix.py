@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -62,7 +63,7 @@ def expand(
 
 
 def schedule(
-  phases: Sequence[tuple[int, Mapping[str, float]]], names: Sequence[str]
+  phases: Sequence[tuple[int, Mapping[str, float]]], names: Collection[str]
 ) -> tuple[Phase, ...]:
   """Checks and normalises a schedule.
 

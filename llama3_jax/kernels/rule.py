@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Side = tuple[jax.Array, jax.Array]  # position and segment of queries or keys, int32
+Numbers = jax.Array | np.ndarray | np.generic | int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +20,7 @@ class Rule:
 
   window: int = 0
 
-  def before(
-    self, q: jax.Array | np.ndarray, k: jax.Array | np.ndarray
-  ) -> jax.Array | np.ndarray:
+  def before(self, q: Numbers, k: Numbers) -> Numbers:
     """Whether queries at positions `q` may see keys at `k`, bool; shapes broadcast."""
     return (q >= k) & (q - k < self.window) if self.window else q >= k
 

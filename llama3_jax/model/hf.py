@@ -133,14 +133,8 @@ def write(
   """Writes safetensors files, their index, the configs and the tokenizer's files.
 
   Args:
-    weights: the model.
-    path: an existing folder.
-    shard_bytes: largest size of a file.
     tokenizer: that of the model, if it is known.
     length: of the rows the model was trained on, tokens; 0 if unknown.
-
-  Returns:
-    {tensor name: tensor} of each file.
   """
   c = weights.config
   if c.d_model % c.n_heads:

@@ -1,4 +1,4 @@
-"""The tokenizer that lies beside somebody's parameters, whatever its files are (3.2)."""
+"""The tokenizer beside somebody's parameters, whatever its files are (3.2)."""
 
 import json
 import os

@@ -68,10 +68,7 @@ def read(values: Mapping[str, object], where: str) -> library.Library | None:
     raise UserError(f'{where}: {len(texts)} tokens and {len(types)} token types')
   build = {'gpt2': _byte_level, 'llama': _sentence_piece}.get(kind)
   if build is None:
-    raise UserError(
-      f'{where}: a vocabulary of kind {kind!r} (tokenizer.ggml.model); known are gpt2 '
-      'and llama'
-    )
+    raise UserError(f'{where}: a vocabulary of kind {kind!r}; known are gpt2 and llama')
   made = build(field, texts, types, where)
   added = [(CONTROL, True), (USER, False)]
   for wanted, special in added:
@@ -106,7 +103,7 @@ def _byte_level(field, texts, types, where):
   name = field('pre', 'default')
   if name not in KINDS:
     raise UserError(
-      f'{where}: it cuts text by {name!r} (tokenizer.ggml.pre), which is not known; '
+      f'{where}: it cuts text by {name!r}, a kind that is not known; '
       f'known are {", ".join(KINDS)}'
     )
   patterns, digits, whole = KINDS[name]

@@ -43,7 +43,7 @@ LLAMA2 = """{%- if messages[0]['role'] == 'system' %}
 {%- endif %}
 {%- endfor %}"""
 LLAMA3 = (
-  "{% set loop_messages = messages %}{% for message in loop_messages %}"
+  '{% set loop_messages = messages %}{% for message in loop_messages %}'
   "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + "
   "message['content'] | trim + '<|eot_id|>' %}"
   '{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}'
@@ -178,8 +178,8 @@ VICUNA = (
   "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 DEEPSEEK = (
-  "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}"
-  "{% endif %}{{ bos_token }}{% for message in messages %}"
+  '{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}'
+  '{% endif %}{{ bos_token }}{% for message in messages %}'
   "{% if message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\\n\\n' }}"
   "{% elif message['role'] == 'assistant' %}"
   "{{ 'Assistant: ' + message['content'] + eos_token }}"
@@ -187,7 +187,7 @@ DEEPSEEK = (
   "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 OPENCHAT = (
-  "{{ bos_token }}{% for m in messages %}"
+  '{{ bos_token }}{% for m in messages %}'
   "{{ 'GPT4 Correct ' + m['role'].title() + ': ' + m['content'] + '<|end_of_turn|>' }}"
   "{% endfor %}{% if add_generation_prompt %}{{ 'GPT4 Correct Assistant:' }}{% endif %}"
 )
@@ -231,7 +231,7 @@ HERMES = """{%- macro kind(p) -%}
 """
 YI_BREAK = (
   "{% for m in messages %}{% if m.role == 'tool' %}{% continue %}{% endif %}"
-  "{% if loop.index0 > 3 %}{% break %}{% endif %}"
+  '{% if loop.index0 > 3 %}{% break %}{% endif %}'
   "{{ '<|im_start|>' ~ m.role ~ '\\n' ~ (m.content or '') ~ '<|im_end|>\\n' }}{% endfor %}"
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
