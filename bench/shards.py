@@ -17,10 +17,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import numpy as np
 
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards
 from llama3_jax.data import tokenise
+from llama3_jax.text import tokenizer as tokenizers
 
 DOCUMENT = 600  # tokens of a generated document
 

@@ -9,14 +9,14 @@ but config.json.
 
 import sys
 
-from llama3_jax import chat
 from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings
+from llama3_jax.text import chat
 from llama3_jax.train import belongs
-from llama3_jax.train import checkpoint
+from llama3_jax.train import models
 
 
 def main(config, workdir):
@@ -33,7 +33,7 @@ def main(config, workdir):
       f'system is longer than the {room} tokens that length={config.length} leaves for '
       'the dialog: shorten it or raise length'
     )
-  params, model = checkpoint.load(config.init_from)
+  params, model = models.load(config.init_from)
   params = engine.cast(params, model)
   turns, messages = 0, list(start)
   while (text := _ask()) is not None:

@@ -17,12 +17,14 @@ import jax
 from absl import logging
 
 from llama3_jax import config as configs
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import convert
-from llama3_jax.train import checkpoint
+from llama3_jax.text import store
+from llama3_jax.train import final
+from llama3_jax.train import foreign
+from llama3_jax.train import models
 
 SIZES = ('n_layers', 'd_model', 'n_heads', 'n_kv_heads', 'd_head', 'd_ff', 'vocab_size')
 
@@ -72,7 +74,7 @@ def main(config, folder):
 
 def _own(config):
   """Whether the source is a stage of this code."""
-  model = checkpoint.final(config.source) / 'model.json'
+  model = models.folder(config.source) / 'model.json'
   return config.source_format == 'run' or (
     config.source_format == 'auto' and model.exists()
   )
@@ -80,7 +82,7 @@ def _own(config):
 
 def _open(config):
   if _own(config):
-    return convert.from_params(*checkpoint.load(config.source, field='source'))
+    return convert.from_params(*models.load(config.source, field='source'))
   return convert.open_checkpoint(
     config.source, config.source_format, config.params_json or None
   )
@@ -91,18 +93,16 @@ def _tokenizer(config, rows):
   parameters; None where there is none. rows: of the embedding."""
   path, variant = config.tokenizer, '3.1'
   if not path and _own(config):
-    path = checkpoint.tokenizer(config.source)
-    variant = checkpoint.identity(config.source)['variant'] or variant
-  elif not path:
-    path = _beside(pathlib.Path(config.source))
-  if not path:
+    path = models.tokenizer(config.source)
+    variant = models.identity(config.source)['variant'] or variant
+  tokenizer = store.load(path, variant) if path else _beside(config)
+  if tokenizer is None:
     logging.warning(
-      '%s: no tokenizer.model there, so what is written has no vocabulary: '
-      'name one with --config.tokenizer=',
+      '%s: no tokenizer there, so what is written has no vocabulary: name one with '
+      '--config.tokenizer=',
       config.source,
     )
     return None
-  tokenizer = tokenizers.Tokenizer.load(path, variant)
   if tokenizer.vocab_size > rows:
     raise UserError(
       f'tokenizer {path} has {tokenizer.vocab_size} tokens, {config.source} has {rows} '
@@ -111,24 +111,22 @@ def _tokenizer(config, rows):
   return tokenizer
 
 
-def _beside(source):
-  """The vocabulary of Llama 3 in the folder of somebody's parameters, or None."""
-  folder = source if source.is_dir() else source.parent
-  for path in (folder / 'tokenizer.model', folder / 'original/tokenizer.model'):
-    if path.exists():
-      try:
-        tokenizers.Tokenizer.load(path)
-        return path
-      except UserError as error:
-        logging.warning("%s is not used: no vocabulary of Llama 3's (%s)", path, error)
-  return None
+def _beside(config):
+  """The tokenizer that comes with somebody's parameters, or None."""
+  if _own(config):
+    return None
+  try:
+    return foreign.tokenizer_of(config.source)
+  except UserError as error:
+    logging.warning('its tokenizer is not used: %s', error)
+    return None
 
 
 def _length(config):
   """The length of the rows a stage was trained on, as it recorded it, or 0."""
   if not _own(config):
     return 0
-  path = checkpoint.final(config.source).resolve().parent / 'config.json'
+  path = models.folder(config.source).resolve().parent / 'config.json'
   if not path.exists():
     return 0
   recorded = files.read_json(path)
@@ -141,7 +139,7 @@ def _write_run(weights, target, tokenizer):
   if os.path.exists(target):
     raise UserError(f'target {target} exists: remove it or name another folder')
   params = convert.load(weights)
-  checkpoint.save_params(target, params, weights.config, tokenizer)
+  final.save(target, params, weights.config, tokenizer)
   leaves = jax.tree.leaves(params)
   return dict(
     files=1,

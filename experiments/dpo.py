@@ -15,7 +15,7 @@ from llama3_jax.post import dpo
 from llama3_jax.post import preference
 from llama3_jax.post import training
 from llama3_jax.reliable import guard
-from llama3_jax.train import checkpoint
+from llama3_jax.train import models
 from llama3_jax.train import optim
 from llama3_jax.train import part
 from llama3_jax.train import step
@@ -26,7 +26,7 @@ def main(config, folder):
   """Train; returns held-out {'eval_loss', 'eval/chosen', 'eval/accuracy', ...}."""
   data, t = config.data, config.train
   tokenizer, model = training.prepare(config)
-  reference, _ = checkpoint.load(config.init_from, model)
+  reference, _ = models.load(config.init_from, model)
   made = {}
   for split in ('train', 'heldout'):
     found = preference.examples(data, config.seed, split)

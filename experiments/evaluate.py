@@ -18,7 +18,7 @@ from llama3_jax.eval import run
 from llama3_jax.generate.sample import Settings
 from llama3_jax.tasks import task as tasks
 from llama3_jax.train import belongs
-from llama3_jax.train import checkpoint
+from llama3_jax.train import models
 
 
 @workdirs.stage()
@@ -29,7 +29,7 @@ def main(config, folder):
     raise UserError('tasks is empty and data.root as well: nothing to evaluate')
   settings = Settings(temperature=0.0, max_new=config.max_new)
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
-  params, model = checkpoint.load(config.init_from)
+  params, model = models.load(config.init_from)
   found = run.tasks(
     params,
     model,

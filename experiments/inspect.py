@@ -16,13 +16,13 @@ import ml_collections
 import numpy as np
 
 from llama3_jax import config as configs
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import files
 from llama3_jax.base import jsonl
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.data.config import DataConfig
+from llama3_jax.text import store
 from llama3_jax.train import belongs
 from llama3_jax.train import schedule
 from llama3_jax.train import sources
@@ -37,7 +37,7 @@ def main(config, workdir):
   mixed = configs.fill(DataConfig(), config.data, 'data')
   used = sources.of_split(mixed, 'train')
   if config.tokenizer:
-    tokenizer = tokenizers.Tokenizer.load(config.tokenizer)
+    tokenizer = store.load(config.tokenizer)
     belongs.compare(tokenizer, used, 'tokenizer')
   else:
     tokenizer = belongs.of_shards(used)

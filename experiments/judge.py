@@ -15,7 +15,6 @@ import heapq
 
 import numpy as np
 
-from llama3_jax import chat
 from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
@@ -25,9 +24,10 @@ from llama3_jax.curate.judging import judge
 from llama3_jax.data import texts
 from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings
+from llama3_jax.text import chat
 from llama3_jax.train import belongs
-from llama3_jax.train import checkpoint
 from llama3_jax.train import likelihood
+from llama3_jax.train import models
 
 HOW = ('answer', 'likelihood')
 
@@ -43,7 +43,7 @@ def main(config, folder):
     Settings(), config.settings, 'settings'
   )  # refused before a device is used
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
-  params, model = checkpoint.load(config.init_from)
+  params, model = models.load(config.init_from)
   rows = sample(config.documents, config.sample)
   prompts = [_prompt(tokenizer, config, row['text']) for row in rows]
   ask = {'answer': _answers, 'likelihood': _likelihoods}[config.how]

@@ -10,7 +10,6 @@ answers, where that can be done), candidates.jsonl and results.json.
 
 import numpy as np
 
-from llama3_jax import chat
 from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
@@ -21,8 +20,9 @@ from llama3_jax.post import preference
 from llama3_jax.post import reject
 from llama3_jax.post import reward
 from llama3_jax.tasks import suite
+from llama3_jax.text import chat
 from llama3_jax.train import belongs
-from llama3_jax.train import checkpoint
+from llama3_jax.train import models
 
 
 @workdirs.stage('sft.jsonl', 'preferences.jsonl', 'candidates.jsonl')
@@ -34,7 +34,7 @@ def main(config, folder):
     config.data.tokenizer, config.init_from, 'data.tokenizer'
   )
   belongs.same('init_from', config.init_from, 'reward_from', config.reward_from)
-  params, model = checkpoint.load(config.init_from)
+  params, model = models.load(config.init_from)
   scorer, same = reward.load(config.reward_from)
   if same.vocab_size != model.vocab_size:
     raise UserError(

@@ -16,7 +16,7 @@ from llama3_jax.post import preference
 from llama3_jax.post import reward
 from llama3_jax.post import training
 from llama3_jax.reliable import guard
-from llama3_jax.train import checkpoint
+from llama3_jax.train import models
 from llama3_jax.train import optim
 from llama3_jax.train import part
 from llama3_jax.train import step
@@ -57,6 +57,6 @@ def main(config, folder):
 
 def _start(config, model):
   """The parameters of `init_from` with a head that is drawn."""
-  params, _ = checkpoint.load(config.init_from, model)
+  params, _ = models.load(config.init_from, model)
   key = jax.random.key(config.seed)
   return jax.jit(reward.init, static_argnums=2)(key, params, model)

@@ -24,7 +24,6 @@ from absl import logging
 
 import experiments
 from llama3_jax import config as configs
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import files
 from llama3_jax.base import processes
@@ -43,7 +42,9 @@ from llama3_jax.scaling import predict
 from llama3_jax.scaling import report
 from llama3_jax.scaling import valuation
 from llama3_jax.tasks import suite
-from llama3_jax.train import checkpoint
+from llama3_jax.text import store
+from llama3_jax.text import tokenizer as tokenizers
+from llama3_jax.train import models
 
 CORPUS = 'corpus'  # folder of the text made here
 PAGES = 6000  # of exercises, source math
@@ -193,13 +194,13 @@ def corpus(config, folder):
     path = s.tokenizer or f'{config.data.root}/../tokenizer/tokenizer.model'
     if s.questions and not os.path.exists(path):
       raise UserError(f'scaling.tokenizer: {path} is missing: name that of data.root')
-    tokenizer = tokenizers.Tokenizer.load(path) if s.questions else None
+    tokenizer = store.load(path) if s.questions else None
     for name in _used(config):
       _check_source(config, name, path)
   else:
     path = folder / CORPUS / 'tokenizer.model'
     _make_corpus(config, folder / CORPUS, path)
-    tokenizer = tokenizers.Tokenizer.load(path)
+    tokenizer = store.load(path)
     config = configs.edit(config, {'data.root': str(folder / CORPUS)})
   if tokenizer and tokenizer.vocab_size != config.model.vocab_size:
     raise UserError(
@@ -240,7 +241,7 @@ def _make_corpus(config, folder, path):
   # A tenth of the text: pairs that are frequent enough to matter are all in it.
   text = [d['text'] for name in documents for d in documents[name][::10]]
   tokenizers.train(text, config.scaling.vocabulary, path)
-  tokenizer = tokenizers.Tokenizer.load(path)
+  tokenizer = store.load(path)
   done = {}
   for name in documents:
     index = tokenise.write(
@@ -274,7 +275,7 @@ def _answers(config, folder, model, asked):
   """{benchmark: {'answer_nll', 'accuracy'}} of a finished run, kept in its folder."""
   path = folder / 'answers.json'
   if not path.exists():
-    params, _ = checkpoint.load(folder, model)
+    params, _ = models.load(folder, model)
     length, kept = config.scaling.prompt + config.scaling.answer, {}
     for name, rows in asked.items():
       values = answers.score(params, *rows, model, rows=64, length=length)
@@ -386,7 +387,7 @@ def _row_losses(config, folder, model):
   """{source: (nats of each held-out row, tokens of each)}, kept in the run's folder."""
   path = folder / 'rows.json'
   if not path.exists():
-    params, _ = checkpoint.load(folder, model)
+    params, _ = models.load(folder, model)
     found = {}
     for name in config.scaling.judged:
       source = shards.open_source(f'{config.data.root}/{name}', split='heldout')

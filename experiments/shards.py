@@ -9,7 +9,6 @@ needle_long) with ArrayRecord files and index.json, and results.json. Files are 
 part by part, each in a process of its own; the same command resumes where it stopped.
 """
 
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
@@ -18,6 +17,7 @@ from llama3_jax.data import texts
 from llama3_jax.data import tokenise
 from llama3_jax.tasks import needle
 from llama3_jax.tasks import suite
+from llama3_jax.text import store
 
 
 def _indexes(config, results):
@@ -29,7 +29,7 @@ def main(config, folder):
   """Write every source; returns {source: {documents, tokens, languages}}."""
   if not config.heldout < 1:
     raise UserError(f'heldout={config.heldout}: it is a share, below 1')
-  tokenizer, results = tokenizers.Tokenizer.load(config.tokenizer), {}
+  tokenizer, results = store.load(config.tokenizer), {}
   sources = texts.categories(config.documents, 'documents')
   for name, rows in _made(config, tokenizer, sources).items():
     path = folder / 'made' / f'{name}.jsonl.gz'

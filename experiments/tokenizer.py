@@ -17,12 +17,12 @@ import shutil
 
 from absl import logging
 
-from llama3_jax import tokenizer
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import texts
 from llama3_jax.tasks import suite
+from llama3_jax.text import tokenizer
 
 
 @workdirs.stage('tokenizer.model')

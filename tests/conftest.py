@@ -23,9 +23,9 @@ import pytest  # noqa: E402
 
 from llama3_jax import axes  # noqa: E402
 from llama3_jax import mesh as meshes  # noqa: E402
-from llama3_jax import tokenizer  # noqa: E402
-from llama3_jax import vocabulary  # noqa: E402
 from llama3_jax.data import tokenise  # noqa: E402
+from llama3_jax.text import tokenizer  # noqa: E402
+from llama3_jax.text import vocabulary  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 jax.config.update('jax_compilation_cache_dir', str(ROOT / '.pytest_cache/compiled'))

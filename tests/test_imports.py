@@ -26,7 +26,7 @@ LAYERS = (
     'report',
     'quant',
   ),
-  ('vocabulary', 'tokenizer', 'tool_calls', 'chat', 'text', 'model', 'kernels'),
+  ('text', 'model', 'kernels'),
   ('curate', 'data', 'reliable'),
   ('train', 'pipeline', 'scaling', 'plan'),
   ('generate', 'tasks', 'tools'),
@@ -170,4 +170,4 @@ def test_only_two_files_know_the_names_of_mesh_axes(folder):
       if isinstance(node, ast.Constant) and node.value in axes.AXES:
         found.append(f'{file.name}:{node.lineno} {node.value}')
   # A message's and a row's context are texts.
-  assert {f.partition(':')[0] for f in found} <= {'chat.py', 'assets.py'}, found
+  assert {f.partition(':')[0] for f in found} <= {'messages.py', 'assets.py'}, found

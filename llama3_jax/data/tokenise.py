@@ -23,12 +23,12 @@ from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import shuffle
 from llama3_jax.data import texts
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text import store
+from llama3_jax.text.tokenizer import Tokenizer
 
 # One record a group, so that a random read decompresses one document; zstd saves 63%.
 WRITER_OPTIONS = 'group_size:1,zstd:3'
 SPLITS = ('train', 'heldout')
-VOCABULARY = 'tokenizer.model'  # beside index.json
 BATCH_CHARACTERS = 1 << 20  # of text in memory at a time
 
 
@@ -127,7 +127,7 @@ def write_files(
     The index, as `write`.
   """
   options, partial = Options(**options), _partial(folder)
-  tokenizer = Tokenizer.load(vocabulary)
+  tokenizer = store.load(vocabulary)
   plan = [[str(path) for path in group] for group in _groups(paths, options.part_bytes)]
   facts = [[p, os.path.getsize(p), os.stat(p).st_mtime_ns] for g in plan for p in g]
   about = {'parts': plan, 'files': facts, 'vocabulary': tokenizer.fingerprint}
@@ -157,7 +157,7 @@ def work(part: Part) -> int:
 
 @functools.lru_cache(maxsize=1)
 def _tokenizer(path):
-  return Tokenizer.load(path)
+  return store.load(path)
 
 
 def _partial(folder):
@@ -213,7 +213,7 @@ def _finish(folder, parts, tokenizer, vocabulary, options):
   folder, partial = pathlib.Path(folder), _partial(folder)
   facts = [_facts(partial, i) for i in range(parts)]
   if vocabulary is not None:
-    shutil.copyfile(vocabulary, partial / VOCABULARY)
+    store.write(store.load(vocabulary), partial)
   splits = {split: _join(partial, split, facts) for split in SPLITS}
   index = {
     'version': 1,
@@ -305,7 +305,8 @@ def _tokenise(documents, tokenizer):
 def _encode(batch, tokenizer):
   encoded = tokenizer.encode_batch([document['text'] for document in batch])
   for document, ids in zip(batch, encoded):
-    yield document, np.array([tokenizer.bos, *ids, tokenizer.eos], np.uint32)
+    whole = [i for i in (tokenizer.bos, *ids, tokenizer.eos) if i is not None]
+    yield document, np.array(whole, np.uint32)
 
 
 def _is_heldout(text, fraction, seed):

@@ -17,9 +17,9 @@ from llama3_jax.data.config import DataConfig
 from llama3_jax.eval import needle
 from llama3_jax.model import llama
 from llama3_jax.tasks import needle as haystacks
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text import store
 from llama3_jax.train import belongs
-from llama3_jax.train import checkpoint
+from llama3_jax.train import models
 from llama3_jax.train import pretraining
 from llama3_jax.train import sources
 
@@ -57,7 +57,7 @@ def extend(
   g = configs.fill(GateConfig(), config.gate, 'gate')
   if not n.lengths:
     return train_to(config.train.steps), {}
-  tokenizer = Tokenizer.load(n.tokenizer)
+  tokenizer = store.load(n.tokenizer)
   belongs.compare(tokenizer, parts.sources, 'needle.tokenizer')
   short_loss, sentences = _short_loss(config, g, parts.loss), _hay(n.documents)
 
@@ -74,7 +74,7 @@ def extend(
       raise UserError(
         'init_from is empty: a longer context is learnt after the shorter'
       )
-    processes.write_json(path, examine(*checkpoint.load(config.init_from)))
+    processes.write_json(path, examine(*models.load(config.init_from)))
   before = files.read_json(path)
 
   def judge(params):

@@ -14,7 +14,7 @@ from llama3_jax.model import llama
 from llama3_jax.tasks import needle
 from llama3_jax.tasks.task import Example
 from llama3_jax.tasks.task import Task
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text.tokenizer import Tokenizer
 
 ANSWER = 8  # tokens left for the answer
 FRAME = 1  # begin_of_text

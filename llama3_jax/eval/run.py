@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llama3_jax import chat
 from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
@@ -21,7 +20,8 @@ from llama3_jax.tasks import suite
 from llama3_jax.tasks import task as task_lib
 from llama3_jax.tasks.task import Example
 from llama3_jax.tasks.task import Task
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text import chat
+from llama3_jax.text.tokenizer import Tokenizer
 from llama3_jax.train import likelihood
 from llama3_jax.train import loss as losses
 from llama3_jax.train import step

@@ -23,7 +23,9 @@ from llama3_jax.model import llama
 from llama3_jax.model import meta
 from llama3_jax.model.files import Tensor
 from llama3_jax.model.formats import Weights
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text import store
+from llama3_jax.text.library import Library
+from llama3_jax.text.tokenizer import Tokenizer
 
 SHARD_BYTES = 5 * 10**9  # of a Hugging Face file, as its own writer splits
 
@@ -148,7 +150,7 @@ def write(
   dtype: str | None = None,
   shards: int = 1,
   shard_bytes: int = SHARD_BYTES,
-  tokenizer: Tokenizer | None = None,
+  tokenizer: Tokenizer | Library | None = None,
   length: int = 0,
 ) -> dict[str, int]:
   """Writes a checkpoint folder, complete or not at all.
@@ -179,7 +181,7 @@ def write(
     if form == 'meta':
       written = meta.write(weights, partial, shards)
       if tokenizer is not None:
-        pathlib.Path(partial, 'tokenizer.model').write_bytes(tokenizer.content)
+        store.write(tokenizer, partial)
     else:
       written = hf.write(weights, partial, shard_bytes, tokenizer, length)
     os.replace(partial, path)

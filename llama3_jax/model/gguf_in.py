@@ -41,13 +41,25 @@ def open_checkpoint(path: str) -> Weights:
   try:
     reader = gguf.GGUFReader(path)
     tensors = {t.name: _tensor(path, t) for t in reader.tensors}
-    values = {name: field.contents() for name, field in reader.fields.items()}
+    values = _values(reader)
   except UserError:
     raise
   except (ValueError, IndexError, KeyError, OSError, TypeError) as error:
     raise UserError(f'{path}: not a whole GGUF file ({files.short(error)})')
   config = formats.read_config(path, lambda: _config(values, tensors, path))
   return formats.collect(config, tensors, LAYOUT, path)
+
+
+def fields(path: str) -> dict[str, object]:
+  """{name: value} of a GGUF file's fields, its vocabulary among them."""
+  try:
+    return _values(gguf.GGUFReader(path))
+  except (ValueError, IndexError, KeyError, OSError, TypeError) as error:
+    raise UserError(f'{path}: not a whole GGUF file ({files.short(error)})')
+
+
+def _values(reader):
+  return {name: field.contents() for name, field in reader.fields.items()}
 
 
 def _tensor(path: str, t: gguf.ReaderTensor) -> files.Tensor:

@@ -15,10 +15,11 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
 from llama3_jax.model import files
 from llama3_jax.model import formats
-from llama3_jax.model import hf_tokenizer
 from llama3_jax.model.files import Tensor
 from llama3_jax.model.formats import Weights
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text import hf_files
+from llama3_jax.text.library import Library
+from llama3_jax.text.tokenizer import Tokenizer
 
 LAYOUT = formats.Format(
   'hf',
@@ -127,7 +128,7 @@ def write(
   weights: Weights,
   path: str,
   shard_bytes: int,
-  tokenizer: Tokenizer | None = None,
+  tokenizer: Tokenizer | Library | None = None,
   length: int = 0,
 ) -> list[dict[str, Tensor]]:
   """Writes safetensors files, their index, the configs and the tokenizer's files.
@@ -176,7 +177,7 @@ def write(
   if ids['bos_token_id'] is not None:
     processes.write_json(os.path.join(path, 'generation_config.json'), ids)
   if tokenizer is not None:
-    hf_tokenizer.write(tokenizer, path, values['max_position_embeddings'])
+    hf_files.write(tokenizer, path, values['max_position_embeddings'])
   return groups
 
 
@@ -253,7 +254,7 @@ def positions(config: ModelConfig, length: int) -> int:
 
 
 def special_ids(
-  config: ModelConfig, tokenizer: Tokenizer | None
+  config: ModelConfig, tokenizer: Tokenizer | Library | None
 ) -> tuple[int | None, list[int] | None]:
   """(begin of text, ids that end a generation), or (None, None) if unknown."""
   if tokenizer is not None:
@@ -266,7 +267,7 @@ def special_ids(
 def config_json(
   config: ModelConfig,
   dtype: np.dtype,
-  tokenizer: Tokenizer | None = None,
+  tokenizer: Tokenizer | Library | None = None,
   length: int = 0,
 ) -> dict[str, object]:
   """Hugging Face's config.json, with the fields that all its versions read."""

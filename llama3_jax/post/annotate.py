@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from collections.abc import Sequence
 
-from llama3_jax import chat
 from llama3_jax.post import reject
+from llama3_jax.text import chat
 
 
 def preferences(

@@ -5,13 +5,19 @@ A form is told by the fields of a row. What a form becomes is a row of this code
 preferences, {"text": ...} for plain text.
 """
 
+import collections
 import dataclasses
 import difflib
 import json
+import os
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 
+from absl import logging
+
 from llama3_jax.base import jsonl
+from llama3_jax.base import rows
 from llama3_jax.base.errors import UserError
 
 # Who speaks, by the names that ShareGPT's rows and others use.
@@ -39,6 +45,22 @@ class Form:
   needs: tuple[str, ...]
   may: tuple[str, ...]
   read: Callable[[Mapping, str], dict]
+
+
+def read(
+  path: str | os.PathLike, field: str, forms: tuple[Form, ...]
+) -> Iterator[tuple[str, dict]]:
+  """Yields (where, our row) of every row of a file, and logs how many of each form.
+
+  path: .jsonl, .parquet or .csv (base/rows.py); field: of the config that named it.
+  """
+  counts = collections.Counter()
+  for where, row in rows.read(path, field):
+    name, made = of(row, forms, where)
+    counts[name] += 1
+    yield where, made
+  shown = ', '.join(f'{n} rows of {name}' for name, n in counts.items())
+  logging.info('%s: %s', path, shown)
 
 
 def of(row: Mapping, forms: tuple[Form, ...], where: str) -> tuple[str, dict]:
@@ -92,7 +114,7 @@ def _turn(turn, where, field):
       k: v for k, v in turn.items() if k not in ('from', 'value', 'weight')
     }
   role = turn.get('role')
-  if role not in ROLES:
+  if not isinstance(role, str) or role not in ROLES:
     near = difflib.get_close_matches(str(role), ROLES, 1)
     hint = f'; is it {near[0]!r}?' if near else f': one of {", ".join(ROLES)}'
     raise UserError(f'{where}: {field}: nobody is called {role!r}{hint}')
@@ -169,6 +191,8 @@ def _text(row, where):
 def _prompt(value, where):
   """Messages of a prompt that is a text or a list of messages."""
   if isinstance(value, str):
+    if not value.strip():
+      raise UserError(f'{where}: field prompt is empty')
     return [{'role': 'user', 'content': value}]
   return turns(value, where, 'prompt')
 

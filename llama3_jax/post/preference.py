@@ -10,13 +10,15 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from llama3_jax import chat
 from llama3_jax import feed
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
+from llama3_jax.post import formats
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.tasks import suite
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text import chat
+from llama3_jax.text.library import Library
+from llama3_jax.text.tokenizer import Tokenizer
 
 MOST = 3  # responses of an example: edited > chosen > rejected
 HUGE = 1e30  # limit of a margin: integers in JSON may exceed any float
@@ -40,14 +42,14 @@ class Preference:
 
 
 def read(path: str | os.PathLike, field: str = 'data.files') -> list[Preference]:
-  """Examples of a JSONL file, one a line.
+  """Examples of a file of rows, in any form of formats.PREFERENCES.
 
-  Each line is {"prompt": [{"role", "content"}], "responses": [best, ..., worst],
-  "source": str, "margin"?: float}; a response is a text, or a message as an object
-  ({"content", "calls", "end", ...}). Raises UserError with the file and the first bad
-  line, or `field` (that of the config) for a missing file.
+  A response is a text, or a message as an object ({"content", "calls", "end", ...}).
+  Raises UserError with the file and the first bad line, or `field` (that of the config)
+  for a missing file.
   """
-  return [parse(row, where) for where, row in jsonl.read(path, field)]
+  rows = formats.read(path, field, formats.PREFERENCES)
+  return [parse(row, where) for where, row in rows]
 
 
 def of_tasks(n: int, seed: int, split: str, names: Sequence[str]) -> list[Preference]:
@@ -131,15 +133,19 @@ class Ids(NamedTuple):
 
 
 def encode(
-  tokenizer: Tokenizer,
+  tokenizer: Tokenizer | Library,
   prompt: Sequence[chat.Message],
   response: chat.Message,
   where: str = '',
 ) -> Ids:
   """Ids and masks of `response` after `prompt`; a UserError starts with `where`."""
   try:
-    start = len(chat.encode(tokenizer, prompt).ids)
+    opened = isinstance(tokenizer, Library)  # a template writes no header alone
+    before = chat.encode(tokenizer, prompt, prompt=opened).ids
     whole = chat.encode(tokenizer, [*prompt, response])
+    start = len(before)
+    if not np.array_equal(whole.ids[:start], before):
+      raise UserError('its prompt has other ids with the answer than without it')
   except UserError as error:
     raise UserError(f'{where}: {error}' if where else str(error)) from None
   ids, mask = whole.ids.tolist(), np.asarray(whole.response, bool)
@@ -149,7 +155,7 @@ def encode(
 
 def reward_rows(
   examples: Sequence[Preference],
-  tokenizer: Tokenizer,
+  tokenizer: Tokenizer | Library,
   seq_len: int,
   mode: str = 'paper',
   seed: int = 0,
@@ -225,7 +231,7 @@ def dpo_pairs(count: int, pairs: str) -> list[tuple[int, int]]:
 
 def dpo_rows(
   examples: Sequence[Preference],
-  tokenizer: Tokenizer,
+  tokenizer: Tokenizer | Library,
   seq_len: int,
   pairs: str = 'extreme',
 ) -> tuple[feed.Pairs, int]:

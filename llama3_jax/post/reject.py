@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llama3_jax import chat
 from llama3_jax.config import ModelConfig
 from llama3_jax.generate import engine
 from llama3_jax.generate.sample import Settings
 from llama3_jax.model import llama
 from llama3_jax.post import reward
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text import chat
+from llama3_jax.text.tokenizer import Tokenizer
 
 CUT = -math.inf  # reward of an answer that was cut off
 

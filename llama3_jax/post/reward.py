@@ -15,7 +15,7 @@ from llama3_jax import parameters
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import linear
 from llama3_jax.model import llama
-from llama3_jax.train import checkpoint
+from llama3_jax.train import models
 
 
 @struct.dataclass
@@ -52,10 +52,10 @@ def load(
   workdir: str | os.PathLike, field: str = 'reward_from'
 ) -> tuple[Reward, ModelConfig]:
   """A trained reward model from a finished stage, laid out over the ambient mesh."""
-  config = checkpoint.load_model(workdir, field)
+  config = models.config(workdir, field)
   mesh = jax.sharding.get_mesh()
   target = None if mesh.empty else mesh
-  return checkpoint.load_params(workdir, abstract(config, mesh=target), field), config
+  return models.load_params(workdir, abstract(config, mesh=target), field), config
 
 
 def token_rewards(

@@ -9,16 +9,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from llama3_jax import chat
 from llama3_jax import feed
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
+from llama3_jax.post import formats
 from llama3_jax.post import preference
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.tasks import suite
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text import chat
+from llama3_jax.text.tokenizer import Tokenizer
 from llama3_jax.train import loss as loss_lib
 
 POSITIONS = ('restart', 'run')
@@ -27,20 +28,26 @@ TURNS = ('last', 'all')
 
 @dataclasses.dataclass(frozen=True)
 class Dialog:
-  """Messages, the last one the assistant's; `where` (file and line) is for errors."""
+  """Messages, the last one the assistant's, or a text that is no chat.
+
+  `where` (file and line) is for errors.
+  """
 
   messages: tuple[chat.Message, ...]
   source: str = ''
+  text: str = ''
   where: str = dataclasses.field(default='', compare=False)
 
 
 def read(path: str | os.PathLike, field: str = 'data.files') -> list[Dialog]:
-  """Dialogs of a JSONL file: {"messages": [{"role", "content", ...}], "source": str}.
+  """Dialogs of a file of rows, in any form of formats.DIALOGS.
 
   The last message must be the assistant's: text, tool calls, or sampled ids. Raises
   UserError with file and line, or `field` (that of the config) for a missing file.
   """
-  return [parse(row, where) for where, row in jsonl.read(path, field)]
+  return [
+    parse(row, where) for where, row in formats.read(path, field, formats.DIALOGS)
+  ]
 
 
 def dialogs(data: ConfigDict, seed: int, split: str) -> list[Dialog]:
@@ -56,7 +63,12 @@ def dialogs(data: ConfigDict, seed: int, split: str) -> list[Dialog]:
 
 def parse(row: Mapping, where: str) -> Dialog:
   """Dialog of one JSON row; a UserError starts with `where` (file and line)."""
-  jsonl.known(row, ('messages', 'source', 'reward'), where)
+  jsonl.known(row, ('messages', 'text', 'source', 'reward'), where)
+  if 'text' in row:
+    text = jsonl.text(row, 'text', where)
+    if not text.strip():
+      raise UserError(f'{where}: field text is empty')
+    return Dialog((), jsonl.text(row, 'source', where, ''), text, where)
   turns = preference.listed(row, 'messages', where)
   messages = tuple(chat.message(turn, where) for turn in turns)
   if len(messages) < 2 or messages[-1].role != 'assistant':
@@ -66,7 +78,7 @@ def parse(row: Mapping, where: str) -> Dialog:
   last = messages[-1]
   if not (last.content or last.calls or last.ids):
     raise UserError(f'{where}: the last message says nothing: there is no answer')
-  return Dialog(messages, jsonl.text(row, 'source', where, ''), where)
+  return Dialog(messages, jsonl.text(row, 'source', where, ''), where=where)
 
 
 def rows(
@@ -106,6 +118,9 @@ def rows(
 
 def _supervised(tokenizer, dialog, turns):
   """Ids of a dialog, and a mask of those that are trained on."""
+  if dialog.text:
+    ids = tokenizer.encode(dialog.text, bos=True, eos=True)
+    return ids, np.arange(len(ids)) > 0
   *context, last = dialog.messages
   encoded = preference.encode(tokenizer, context, last, dialog.where)
   before = encoded.earlier if turns == 'all' else np.zeros(len(encoded.prompt), bool)

@@ -8,10 +8,11 @@ from ml_collections import ConfigDict
 from llama3_jax import feed
 from llama3_jax.config import ModelConfig
 from llama3_jax.post import rows as rows_lib
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text.tokenizer import Tokenizer
 from llama3_jax.train import belongs
-from llama3_jax.train import checkpoint
+from llama3_jax.train import final
 from llama3_jax.train import loop
+from llama3_jax.train import models
 from llama3_jax.train import step
 
 
@@ -21,7 +22,7 @@ def prepare(config: ConfigDict) -> tuple[Tokenizer, ModelConfig]:
   tokenizer = belongs.tokenizer(
     data.tokenizer, config.init_from, 'data.tokenizer', data.call_format
   )
-  return tokenizer, checkpoint.load_model(config.init_from)
+  return tokenizer, models.config(config.init_from)
 
 
 def run(
@@ -43,8 +44,8 @@ def run(
   """
   evaluate = step.evaluator(train_step.loss, heldout, config.train.batch)
   stream = rows_lib.Rows(rows, config.train.length, config.seed)
-  start = start or (lambda: checkpoint.load(config.init_from, model)[0])
+  start = start or (lambda: models.load(config.init_from, model)[0])
   state = loop.run(config, folder, model, train_step, stream, start, evaluate)
   params = train_step.whole(state)
-  checkpoint.save_params(folder / 'final', params, model, tokenizer)
+  final.save(folder / 'final', params, model, tokenizer)
   return params, evaluate(params)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import task
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text.tokenizer import Tokenizer
 
 HAY = 200_000  # sentences, 20 MB of text
 

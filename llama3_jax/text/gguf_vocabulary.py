@@ -7,9 +7,9 @@ from tokenizers import decoders
 from tokenizers import normalizers
 from tokenizers import pre_tokenizers
 
-from llama3_jax import vocabulary
 from llama3_jax.base.errors import UserError
 from llama3_jax.text import library
+from llama3_jax.text import vocabulary
 
 # What a token is, tokenizer.ggml.token_type.
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
@@ -69,7 +69,13 @@ def read(values: Mapping[str, object], where: str) -> library.Library | None:
   build = {'gpt2': _byte_level, 'llama': _sentence_piece}.get(kind)
   if build is None:
     raise UserError(f'{where}: a vocabulary of kind {kind!r}; known are gpt2 and llama')
-  made = build(field, texts, types, where)
+  try:
+    made = build(field, texts, types, where)
+  except UserError:
+    raise
+  except Exception as error:  # the library raises nothing finer
+    reason = ' '.join(str(error).split())[:120]
+    raise UserError(f'{where}: its vocabulary is damaged ({reason})') from None
   added = [(CONTROL, True), (USER, False)]
   for wanted, special in added:
     made.add_tokens(

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import tokenizers
 
-from llama3_jax import vocabulary
 from llama3_jax.base.errors import UserError
+from llama3_jax.text import vocabulary
 from llama3_jax.text.template import Template
 
 # In place of the first character of a special token that is to stay text: characters
@@ -256,5 +256,5 @@ def _whole(text):
 
 def with_stops(tokenizer: Library, stops: Sequence[int]) -> Library:
   """The same tokenizer with further ids that end a generation."""
-  every = tuple(dict.fromkeys((*tokenizer.stop_ids, *stops)))
+  every = tuple(dict.fromkeys((*stops, *tokenizer.stop_ids)))
   return dataclasses.replace(tokenizer, stop_ids=every)

@@ -4,11 +4,13 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
-from llama3_jax import tokenizer as tokenizers
-from llama3_jax import tool_calls
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
-from llama3_jax.train import checkpoint
+from llama3_jax.text import store
+from llama3_jax.text import tool_calls
+from llama3_jax.text.library import Library
+from llama3_jax.text.tokenizer import Tokenizer
+from llama3_jax.train import models
 
 
 def tokenizer(
@@ -16,7 +18,7 @@ def tokenizer(
   stage: str | os.PathLike,
   field: str = 'tokenizer',
   call_format: str = '',
-) -> tokenizers.Tokenizer:
+) -> Tokenizer | Library:
   """The Tokenizer of the stage that a config starts from, checked before device work.
 
   Args:
@@ -29,8 +31,8 @@ def tokenizer(
     UserError: the model was trained on another vocabulary, has fewer rows than the
       vocabulary has tokens, or no vocabulary is known. More rows are legal: padding.
   """
-  model, known = checkpoint.load_model(stage), checkpoint.identity(stage)
-  carried = checkpoint.tokenizer(stage)
+  model, known = models.config(stage), models.identity(stage)
+  carried = models.tokenizer(stage)
   if not path and carried is None:
     raise UserError(
       f'{field} is empty and {stage} carries no vocabulary: give --config.{field}=PATH '
@@ -40,7 +42,7 @@ def tokenizer(
     raise UserError(
       f'data.call_format={call_format!r}: one of {", ".join(tool_calls.FORMATS)}'
     )
-  loaded = tokenizers.Tokenizer.load(path or carried, known['variant'] or '3.1')
+  loaded = store.load(path or carried, known['variant'] or '3.1')
   written = call_format or known['call_format'] or 'json'
   loaded = dataclasses.replace(loaded, call_format=written)
   way = f'give the tokenizer.model of that model with --config.{field}=PATH'
@@ -59,13 +61,14 @@ def tokenizer(
   return loaded
 
 
-def of_shards(sources: Mapping[str, shards.Source]) -> tokenizers.Tokenizer | None:
+def of_shards(sources: Mapping[str, shards.Source]) -> Tokenizer | Library | None:
   """The Tokenizer stored with the shards, for the stage that is trained on them; None
   for shards written before they carried one."""
   for source in sources.values():
-    path = source.folder / 'tokenizer.model'
-    if path.exists():
-      loaded = tokenizers.Tokenizer.load(path)
+    paths = [source.folder / name for name in store.FILES]
+    path = next((p for p in paths if p.exists()), None)
+    if path:
+      loaded = store.load(path)
       if loaded.fingerprint != source.vocabulary:
         raise UserError(
           f'{path} is not the vocabulary that index.json beside it names: write the '
@@ -76,7 +79,7 @@ def of_shards(sources: Mapping[str, shards.Source]) -> tokenizers.Tokenizer | No
 
 
 def compare(
-  tokenizer: tokenizers.Tokenizer, sources: Mapping[str, shards.Source], field: str
+  tokenizer: Tokenizer | Library, sources: Mapping[str, shards.Source], field: str
 ) -> None:
   """Raises UserError unless the shards were written with `tokenizer`, which the
   config's `field` names."""
@@ -92,7 +95,7 @@ def same(
   field: str, stage: str | os.PathLike, other_field: str, other: str | os.PathLike
 ) -> None:
   """Raises UserError when two stages were trained on different vocabularies."""
-  marks = [checkpoint.identity(folder)['vocabulary'] for folder in (stage, other)]
+  marks = [models.identity(folder)['vocabulary'] for folder in (stage, other)]
   if all(marks) and marks[0] != marks[1]:
     raise UserError(
       f'{other_field}={other} was trained with vocabulary {marks[1][:12]}, '

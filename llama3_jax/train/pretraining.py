@@ -11,16 +11,17 @@ from ml_collections import ConfigDict
 
 from llama3_jax import config as configs
 from llama3_jax import show
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax.data import pipeline
 from llama3_jax.data.config import DataConfig
 from llama3_jax.model import llama
 from llama3_jax.pipeline import plans
 from llama3_jax.reliable import goodput
+from llama3_jax.text import store
 from llama3_jax.train import belongs
-from llama3_jax.train import checkpoint
+from llama3_jax.train import final
 from llama3_jax.train import fit
 from llama3_jax.train import loss as losses
+from llama3_jax.train import models
 from llama3_jax.train import part as parts
 from llama3_jax.train import sources
 
@@ -75,7 +76,7 @@ def prepare(config: ConfigDict) -> Parts:
 def start(config: ConfigDict, model: configs.ModelConfig) -> llama.Params:
   """Initial parameters: random, or those of the stage `config.init_from`."""
   if config.init_from:
-    return checkpoint.load(config.init_from, model)[0]
+    return models.load(config.init_from, model)[0]
   params = jax.jit(llama.init, static_argnums=1)(jax.random.key(config.seed), model)
   logging.info('parameters\n%s', show.parameters(params))
   return params
@@ -91,11 +92,11 @@ def finish(
   results = {'parameters': llama.count(stage.model), 'tokens': stage.rows.tokens}
   results['eval_loss'] = stage.evaluate(params)
   tokenizer = belongs.of_shards(stage.sources) or _inherited(config)
-  checkpoint.save_params(folder / 'final', params, stage.model, tokenizer)
+  final.save(folder / 'final', params, stage.model, tokenizer)
   return {**results, 'goodput': goodput.report(folder)}
 
 
 def _inherited(config):
   """The Tokenizer stored with the previous stage, None for one without."""
-  path = checkpoint.tokenizer(config.init_from) if config.init_from else None
-  return path and tokenizers.Tokenizer.load(path)
+  path = models.tokenizer(config.init_from) if config.init_from else None
+  return path and store.load(path)

@@ -11,7 +11,7 @@ from llama3_jax.data import pipeline
 from llama3_jax.data import shards
 from llama3_jax.data.config import DataConfig
 from llama3_jax.pipeline import plans
-from llama3_jax.train import checkpoint
+from llama3_jax.train import models
 from llama3_jax.train import step
 
 
@@ -47,7 +47,7 @@ def of_split(
   """
   root = pathlib.Path(data.root)
   names = sorted({n for _, mix in phases(data) for n in mix})
-  known = checkpoint.identity(begun).get('vocabulary') if begun else None
+  known = models.identity(begun).get('vocabulary') if begun else None
   sources = {n: shards.open_source(root / n, known, split, limit) for n in names}
   if len({s.vocabulary for s in sources.values()}) > 1:
     marks = ', '.join(f'{n} {s.vocabulary[:12]}' for n, s in sources.items())

@@ -9,14 +9,14 @@ import pytest
 
 from configs import shards as shards_config
 from experiments import shards as experiment
-from llama3_jax import vocabulary
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate.machine import engine
 from llama3_jax.data import shards
 from llama3_jax.data import texts
 from llama3_jax.data import tokenise
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text import vocabulary
+from llama3_jax.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope='module')

@@ -8,10 +8,10 @@ import pytest
 from configs import inspect as configs_inspect
 from experiments import inspect
 from llama3_jax import config as configs
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import tokenise
 from llama3_jax.data.config import DataConfig
+from llama3_jax.text import tokenizer as tokenizers
 from llama3_jax.train import sources
 
 

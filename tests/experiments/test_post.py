@@ -21,8 +21,8 @@ from experiments import evaluate
 from experiments import reject
 from experiments import reward
 from experiments import sft
-from llama3_jax.chat import Message
-from llama3_jax.train import checkpoint
+from llama3_jax.text.chat import Message
+from llama3_jax.train import models
 
 root = toy_post.root  # fixture
 
@@ -84,9 +84,7 @@ def test_average_lies_between_its_members(chain, root):
   config = average_config.get_config()
   config.members = (str(root / 'sft'), str(root / 'dpo'))
   average.main(config, str(root / 'average'))
-  mean, a, b = (
-    checkpoint.load(str(root / name))[0] for name in ('average', 'sft', 'dpo')
-  )
+  mean, a, b = (models.load(str(root / name))[0] for name in ('average', 'sft', 'dpo'))
   for m, x, y in zip(*map(jax.tree.leaves, (mean, a, b))):
     np.testing.assert_allclose(m, (x + y) / 2, rtol=1e-5, atol=1e-7)
 

@@ -11,7 +11,7 @@ from configs import anneal
 from configs import long_context
 from experiments import pretrain
 from llama3_jax.base import files
-from llama3_jax.train import checkpoint
+from llama3_jax.train import models
 from llama3_jax.train import prefetch
 from llama3_jax.train import step as steps
 
@@ -85,5 +85,5 @@ def test_stage_stopped_in_every_phase_ends_in_the_same_bits(toy, whole, tmp_path
   expected = files.read_json(whole / name / 'results.json')
   assert results.pop('goodput')['starts'] == expected.pop('goodput')['starts'] == 1
   assert json.loads(json.dumps(results)) == expected
-  loops.equal(checkpoint.load(tmp_path / name)[0], checkpoint.load(whole / name)[0])
+  loops.equal(models.load(tmp_path / name)[0], models.load(whole / name)[0])
   assert loops.steady(tmp_path / name) == loops.steady(whole / name)

@@ -14,8 +14,10 @@ import numpy as np
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text.tokenizer import Tokenizer
 from llama3_jax.train import checkpoint
+from llama3_jax.train import final
+from llama3_jax.train import models
 
 C = ModelConfig(2, 16, 2, 2, 8, 24, vocab_size=40, dtype='float32')
 
@@ -66,7 +68,7 @@ def trial(seed, folder):
     {'index': [1, 2.5], 'x': 'y'},
   )
   if stage := seed % 3 == 0:
-    checkpoint.save_params(folder / 'final', params(), C, byte_tokenizer())
+    final.save(folder / 'final', params(), C, byte_tokenizer())
     done = harm(folder / 'final', rng)
   else:
     saves = checkpoint.Checkpoints(folder)
@@ -75,8 +77,8 @@ def trial(seed, folder):
     done = harm(folder / 'checkpoints' / '7', rng)
   try:
     if stage:
-      found, model = checkpoint.load(folder)
-      who, path = checkpoint.identity(folder), checkpoint.tokenizer(folder)
+      found, model = models.load(folder)
+      who, path = models.identity(folder), models.tokenizer(folder)
       whole = same(found, params()) and model == C and path is not None
       whole = whole and Tokenizer.load(path).fingerprint == who['vocabulary']
     else:

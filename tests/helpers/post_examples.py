@@ -5,12 +5,12 @@ import dataclasses
 import jax
 import numpy as np
 
-from llama3_jax import vocabulary
-from llama3_jax.chat import Message
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
 from llama3_jax.post.preference import Preference
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text import vocabulary
+from llama3_jax.text.chat import Message
+from llama3_jax.text.tokenizer import Tokenizer
 
 CONFIG = ModelConfig(2, 32, 4, 2, 8, 64, vocab_size=512, dtype='float32')
 

@@ -3,7 +3,7 @@
 import post_examples as toy
 import pytest
 
-from llama3_jax.train import checkpoint
+from llama3_jax.train import final
 
 
 @pytest.fixture(scope='module')
@@ -11,7 +11,7 @@ def root(tmp_path_factory):
   """A folder with a byte vocabulary and a toy model as the pre-trained one."""
   folder = tmp_path_factory.mktemp('post')
   toy.tokenizer(folder)
-  checkpoint.save_params(folder / 'base' / 'final', toy.model(), toy.CONFIG)
+  final.save(folder / 'base' / 'final', toy.model(), toy.CONFIG)
   return folder
 
 

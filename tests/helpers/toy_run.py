@@ -14,10 +14,10 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.data import pipeline
 from llama3_jax.model import llama
 from llama3_jax.reliable import guard
-from llama3_jax.train import checkpoint
 from llama3_jax.train import loop
 from llama3_jax.train import loss as losses
 from llama3_jax.train import metrics
+from llama3_jax.train import models
 from llama3_jax.train import optim
 from llama3_jax.train import step
 
@@ -114,7 +114,7 @@ def finished(toy, launcher, tmp_path_factory):
 
 
 def final(workdir):
-  params, _ = checkpoint.load(workdir)
+  params, _ = models.load(workdir)
   results = json.loads((workdir / 'results.json').read_text())
   assert 0 < results.pop('goodput')['goodput'] < 1
   return params, results, steady(workdir)

@@ -29,7 +29,8 @@ from llama3_jax.model import files
 from llama3_jax.model import formats
 from llama3_jax.model import llama
 from llama3_jax.model import pth
-from llama3_jax.train import checkpoint
+from llama3_jax.train import final
+from llama3_jax.train import models
 
 UNTIED = ModelConfig(
   3, 32, 4, 2, 8, 56, 300, rope_scaling=RopeScaling(4.0, 1.0, 4.0, 64), dtype='float32'
@@ -476,7 +477,7 @@ def test_experiment_converts_once(tmp_path):
 
 def test_experiment_exports_a_trained_run_and_imports_it(tmp_path):
   weights, params = _weights()
-  checkpoint.save_params(tmp_path / 'stage/final', params, weights.config)
+  final.save(tmp_path / 'stage/final', params, weights.config)
   path = tmp_path / 'stage'
   for name in ('auto_to_hf', 'hf_to_run', 'run_to_meta'):
     config = convert_config.get_config(name)
@@ -484,7 +485,7 @@ def test_experiment_exports_a_trained_run_and_imports_it(tmp_path):
     experiment.main(config, tmp_path / f'work_{name}')
     path = config.target
   _equal(weights, convert.open_checkpoint(path))
-  assert checkpoint.load_model(tmp_path / 'to_hf_to_run') == weights.config
+  assert models.config(tmp_path / 'to_hf_to_run') == weights.config
 
 
 @pytest.mark.parametrize('shards', [1, 2])

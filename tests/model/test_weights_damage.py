@@ -13,9 +13,11 @@ import pytest
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text.tokenizer import Tokenizer
 from llama3_jax.train import checkpoint
 from llama3_jax.train import digest
+from llama3_jax.train import final
+from llama3_jax.train import models
 
 
 def test_no_corruption_passes_in_silence(tmp_path):
@@ -117,18 +119,16 @@ def test_saves_from_before_the_digests_are_used_with_a_line(tmp_path, monkeypatc
 
 def test_parameters_in_another_dtype_are_checked_as_they_were_saved(tmp_path):
   half = damage.params(dtype=jnp.bfloat16)
-  checkpoint.save_params(tmp_path / 'final', half, damage.C)
-  found, _ = checkpoint.load(tmp_path)
+  final.save(tmp_path / 'final', half, damage.C)
+  found, _ = models.load(tmp_path)
   assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype('float32')}
   assert damage.same(found, half)
 
 
 def test_a_model_says_whose_it_is(tmp_path):
   tokenizer = damage.byte_tokenizer()
-  checkpoint.save_params(
-    tmp_path / 'final', damage.params(), damage.C, tokenizer, {'run': 'a'}
-  )
-  who = checkpoint.identity(tmp_path)
+  final.save(tmp_path / 'final', damage.params(), damage.C, tokenizer, {'run': 'a'})
+  who = models.identity(tmp_path)
   assert who == {
     'vocabulary': tokenizer.fingerprint,
     'vocab_size': 512,
@@ -137,30 +137,30 @@ def test_a_model_says_whose_it_is(tmp_path):
     'digest': digest.value(digest.arrays(damage.params())),
     'origin': {'run': 'a'},
   }
-  path = checkpoint.tokenizer(tmp_path)
+  path = models.tokenizer(tmp_path)
   assert Tokenizer.load(path).fingerprint == tokenizer.fingerprint
   path.write_bytes(path.read_bytes()[:-9])
   with pytest.raises(UserError, match='tokenizer.model is not what'):
-    checkpoint.tokenizer(tmp_path)
+    models.tokenizer(tmp_path)
   path.unlink()
   with pytest.raises(UserError, match='tokenizer.model is not what'):
-    checkpoint.tokenizer(tmp_path)
+    models.tokenizer(tmp_path)
 
 
 def test_a_model_without_a_tokenizer_or_a_name(tmp_path):
-  checkpoint.save_params(tmp_path / 'final', damage.params(), damage.C)
-  who = checkpoint.identity(tmp_path)
+  final.save(tmp_path / 'final', damage.params(), damage.C)
+  who = models.identity(tmp_path)
   assert who['vocabulary'] is None and len(who['digest']) == 64
-  assert checkpoint.tokenizer(tmp_path) is None
+  assert models.tokenizer(tmp_path) is None
   other = dataclasses.replace(damage.C, rope_theta=1e4)
-  checkpoint.save_params(tmp_path / 'other', damage.params(1), other)
-  assert checkpoint.identity(tmp_path / 'other')['digest'] != who['digest']
+  final.save(tmp_path / 'other', damage.params(1), other)
+  assert models.identity(tmp_path / 'other')['digest'] != who['digest']
   (tmp_path / 'final/identity.json').unlink()
   with pytest.raises(UserError, match='identity.json is not what .* stage again'):
-    checkpoint.identity(tmp_path)
+    models.identity(tmp_path)
   (tmp_path / 'final/digests.json').unlink()
-  assert checkpoint.identity(tmp_path) == checkpoint.NOBODY
-  assert damage.same(checkpoint.load(tmp_path)[0], damage.params())
+  assert models.identity(tmp_path) == final.NOBODY
+  assert damage.same(models.load(tmp_path)[0], damage.params())
 
 
 JSON = ['{}', '[]', '5', 'null', '"x"', '{"n_layers": "2"}', '{"a": {"b": 1}}', '[[[']
@@ -169,25 +169,25 @@ JSON = ['{}', '[]', '5', 'null', '"x"', '{"n_layers": "2"}', '{"a": {"b": 1}}', 
 @pytest.mark.parametrize('name', ['model.json', 'identity.json', 'digests.json'])
 @pytest.mark.parametrize('old', [False, True], ids=['new', 'old'])
 def test_other_valid_json_beside_the_parameters_is_one_line(tmp_path, name, old):
-  checkpoint.save_params(tmp_path / 'final', damage.params(), damage.C)
+  final.save(tmp_path / 'final', damage.params(), damage.C)
   if old and name != 'digests.json':
     (tmp_path / 'final/digests.json').unlink()
   if old and name == 'model.json':
     (tmp_path / 'final/identity.json').unlink()
   for text in JSON + ['[' * 100_000]:
     (tmp_path / 'final' / name).write_text(text)
-    for read in (checkpoint.load, checkpoint.identity, checkpoint.load_model):
+    for read in (models.load, models.identity, models.config):
       try:
         read(tmp_path)
       except UserError as e:
         assert '\n' not in str(e) and str(tmp_path) in str(e)
       else:
         # What a reader does not need does not stop it.
-        assert (read == checkpoint.identity) != (name == 'identity.json')
+        assert (read == models.identity) != (name == 'identity.json')
 
 
 def test_wrong_types_in_an_old_model_json_are_one_line(tmp_path):
-  checkpoint.save_params(tmp_path / 'final', damage.params(), damage.C)
+  final.save(tmp_path / 'final', damage.params(), damage.C)
   folder = tmp_path / 'final'
   good = json.loads((folder / 'model.json').read_text())
   for name in ('identity.json', 'digests.json'):
@@ -196,7 +196,7 @@ def test_wrong_types_in_an_old_model_json_are_one_line(tmp_path):
     for bad in ('x', -1, [], {}, None, 1e30):
       (folder / 'model.json').write_text(json.dumps(good | {field: bad}))
       try:
-        model = checkpoint.load_model(tmp_path)
+        model = models.config(tmp_path)
       except UserError as e:
         assert '\n' not in str(e), e
       else:

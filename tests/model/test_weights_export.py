@@ -12,16 +12,17 @@ import tokenizers
 
 from configs import convert as convert_config
 from experiments import convert as experiment
-from llama3_jax import vocabulary
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
 from llama3_jax.model import convert
 from llama3_jax.model import hf
-from llama3_jax.model import hf_tokenizer
 from llama3_jax.model import llama
-from llama3_jax.tokenizer import Tokenizer
-from llama3_jax.train import checkpoint
+from llama3_jax.text import hf_files
+from llama3_jax.text import vocabulary
+from llama3_jax.text.tokenizer import Tokenizer
+from llama3_jax.train import final
+from llama3_jax.train import models
 
 C = ModelConfig(1, 16, 2, 2, 8, 24, vocab_size=620, dtype='float32')
 TEXTS = (
@@ -62,7 +63,7 @@ def read(path):
 
 @pytest.fixture
 def out(tmp_path, tokenizer):
-  checkpoint.save_params(tmp_path / 'run/final', params(), C, tokenizer)
+  final.save(tmp_path / 'run/final', params(), C, tokenizer)
   record = {'config': {'train.length': 640}, 'versions': {}}
   (tmp_path / 'run/config.json').write_text(json.dumps(record))
   return exported(tmp_path)
@@ -98,7 +99,7 @@ def test_a_token_that_no_merges_lead_to_is_still_one(tmp_path):
   tokens = [bytes([i]) for i in range(256)] + [b'ab', b' abcd']
   vocabulary.write(tokens, tmp_path / 'v')
   tokenizer = Tokenizer.load(tmp_path / 'v')
-  made = hf_tokenizer.library(tokenizer)
+  made = hf_files.library(tokenizer)
   for text in (' abcd', 'x abcd abcde'):
     ids = made.encode(text, add_special_tokens=False).ids
     assert ids == tokenizer.encode(text)
@@ -120,9 +121,9 @@ def test_transformers_gives_the_same_ids_and_ends(out, tokenizer):
 
 
 def test_the_vocabulary_travels_between_formats(tmp_path, tokenizer):
-  checkpoint.save_params(tmp_path / 'run/final', params(), C, tokenizer)
+  final.save(tmp_path / 'run/final', params(), C, tokenizer)
   other = exported(tmp_path, 'run_to_run')
-  assert checkpoint.identity(other) == checkpoint.identity(tmp_path / 'run')
+  assert models.identity(other) == models.identity(tmp_path / 'run')
   meta = exported(tmp_path, 'run_to_meta')
   assert (meta / 'tokenizer.model').read_bytes() == tokenizer.content
 
@@ -130,7 +131,7 @@ def test_the_vocabulary_travels_between_formats(tmp_path, tokenizer):
 def test_the_april_vocabulary_has_no_end_of_message(tmp_path, tokenizer):
   (tmp_path / 'v').write_bytes(tokenizer.content)
   april = Tokenizer.load(tmp_path / 'v', 'april')
-  checkpoint.save_params(tmp_path / 'run/final', params(), C, april)
+  final.save(tmp_path / 'run/final', params(), C, april)
   values = read(exported(tmp_path) / 'config.json')
   assert values['eos_token_id'] == [301, 309]
 
@@ -199,7 +200,7 @@ def test_a_vocabulary_travels_with_the_parameters(out, tokenizer, caplog, place)
   (out / place).mkdir(exist_ok=True)
   (out / 'tokenizer.model').rename(out / place / 'tokenizer.model')
   found = converted(out, 'hf_to_run', 'a')
-  assert checkpoint.identity(found)['vocabulary'] == tokenizer.fingerprint
+  assert models.identity(found)['vocabulary'] == tokenizer.fingerprint
   meta = converted(found, 'run_to_meta', 'b')
   assert (meta / 'tokenizer.model').read_bytes() == tokenizer.content
   assert (converted(meta, 'meta_to_hf', 'c') / 'tokenizer.json').exists()
@@ -209,13 +210,13 @@ def test_a_vocabulary_travels_with_the_parameters(out, tokenizer, caplog, place)
 def test_a_vocabulary_that_is_none_or_not_there_is_said(out, tokenizer, caplog):
   path = out.parent / 'mine.model'
   (out / 'tokenizer.model').rename(path)
-  assert checkpoint.identity(converted(out, 'hf_to_run', 'a'))['vocabulary'] is None
+  assert models.identity(converted(out, 'hf_to_run', 'a'))['vocabulary'] is None
   assert 'what is written has no vocabulary' in caplog.text
   (out / 'tokenizer.model').write_bytes(b'\n\x0e\n\x05<unk>\x15\x00\x00')  # of Llama 2
-  assert checkpoint.identity(converted(out, 'hf_to_run', 'b'))['vocabulary'] is None
+  assert models.identity(converted(out, 'hf_to_run', 'b'))['vocabulary'] is None
   assert "no vocabulary of Llama 3's" in caplog.text
   named = converted(out, 'hf_to_run', 'c', tokenizer=str(path))
-  assert checkpoint.identity(named)['vocabulary'] == tokenizer.fingerprint
+  assert models.identity(named)['vocabulary'] == tokenizer.fingerprint
   vocabulary.train([inspect.getsource(dataclasses)], 400, out.parent / 'large.model')
   with pytest.raises(UserError, match='large.model has 6.. tokens.*has 620 rows'):
     converted(out, 'hf_to_run', 'd', tokenizer=str(out.parent / 'large.model'))

@@ -19,7 +19,7 @@ from llama3_jax.config import RopeScaling
 from llama3_jax.model import convert
 from llama3_jax.model import files
 from llama3_jax.model import pth
-from llama3_jax.train import checkpoint
+from llama3_jax.train import models
 
 
 def lie(path, header, data=bytes(64)):
@@ -267,9 +267,9 @@ def test_values_of_a_model_are_checked_whoever_wrote_them(tmp_path, change, faul
     (final / 'model.json').write_text(json.dumps(dataclasses.asdict(model)))
     if wrong:
       with pytest.raises(UserError, match=f'model.json: {wrong}'):
-        checkpoint.load_model(tmp_path)
+        models.config(tmp_path)
     else:
-      assert checkpoint.load_model(tmp_path) == model
+      assert models.config(tmp_path) == model
 
 
 @pytest.mark.parametrize(

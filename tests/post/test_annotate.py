@@ -1,10 +1,10 @@
 """Annotation by checking answers: which samples become a pair."""
 
-from llama3_jax.chat import Message
 from llama3_jax.post import annotate
 from llama3_jax.post import preference
 from llama3_jax.post.reject import CUT
 from llama3_jax.post.reject import Candidates
+from llama3_jax.text.chat import Message
 
 
 def pairs(responses, rewards, answer='4'):

@@ -10,10 +10,7 @@ import post_examples as toy
 import pytest
 
 from experiments import chat as talk
-from llama3_jax import chat
-from llama3_jax import tool_calls
 from llama3_jax.base.errors import UserError
-from llama3_jax.chat import Message
 from llama3_jax.generate import engine
 from llama3_jax.generate import sample
 from llama3_jax.generate.sample import Settings
@@ -23,6 +20,9 @@ from llama3_jax.post import reject
 from llama3_jax.post import reward
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.post import sft
+from llama3_jax.text import chat
+from llama3_jax.text import tool_calls
+from llama3_jax.text.chat import Message
 
 CALL = {'name': 'get', 'arguments': {'city': 'x'}}
 WEATHER = [
@@ -87,7 +87,7 @@ def test_responses_may_be_messages(tokenizer):
 BAD_PAIRS = [
   *({'responses': value} for value in ('ab', None, 5, ['a'], ['a', None], [1, 2])),
   *({'margin': value} for value in (float('nan'), float('inf'), True, '1', None)),
-  *({'prompt': value} for value in ('text', None, 5, [None], [5], [[]], ['x'], [])),
+  *({'prompt': value} for value in ('', None, 5, [None], [5], [[]], ['x'], [])),
   {'source': 5},
 ]
 BAD_MESSAGES = [
@@ -220,7 +220,7 @@ def test_file_without_rows_and_fields_that_nothing_reads(tmp_path, read, caplog)
   assert len(read(path)) == 2
   assert [r.getMessage() for r in caplog.records if 'note' in r.getMessage()] == [
     f"{path}: field 'note' is not used; used are "
-    + ('messages, source, reward' if read is sft.read else FIELDS)
+    + ('messages, source, reward, id, metadata, tools' if read is sft.read else FIELDS)
   ]
   line = json.dumps(good)
   path.write_text(line.replace('"source"', '"sorce"').replace('"margin"', '"magin"'))
@@ -231,7 +231,7 @@ def test_file_without_rows_and_fields_that_nothing_reads(tmp_path, read, caplog)
     read(path)
 
 
-FIELDS = 'prompt, responses, source, margin, rewards'
+FIELDS = 'prompt, responses, margin, rewards, source, reward, id, metadata, tools'
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import numpy as np
 import post_examples as toy
 import pytest
 
-from llama3_jax import chat
 from llama3_jax.base.errors import UserError
 from llama3_jax.post import preference
 from llama3_jax.post import rows
+from llama3_jax.text import chat
 
 
 @pytest.fixture(scope='module')
@@ -46,8 +46,8 @@ def test_reads_examples_and_keeps_unicode_line_separators(tmp_path):
     ('{"prompt": [', 'line 2'),
     ({**GOOD, 'responses': ['only one']}, 'responses must hold 2 or 3'),
     ({**GOOD, 'prompt': []}, 'prompt is empty'),
-    ({**GOOD, 'prompt': [{'role': 'bot', 'content': ''}]}, "role 'bot'"),
-    ({'responses': ['a', 'b']}, "'prompt' is missing"),
+    ({**GOOD, 'prompt': [{'role': 'boss', 'content': ''}]}, "called 'boss'"),
+    ({'responses': ['a', 'b']}, 'lacks prompt'),
   ],
 )
 def test_bad_lines_are_named(tmp_path, line, word):

@@ -7,10 +7,10 @@ import numpy as np
 import post_examples as toy
 import pytest
 
-from llama3_jax.chat import Message
 from llama3_jax.generate.sample import Settings
 from llama3_jax.post import reject
 from llama3_jax.post import reward
+from llama3_jax.text.chat import Message
 
 PROMPTS = [(Message('user', f'{i}+1?'),) for i in range(5)]
 DRAWN = Settings(temperature=1.0, top_p=1.0, max_new=6)

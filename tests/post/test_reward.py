@@ -7,11 +7,11 @@ import optax
 import post_examples as toy
 import pytest
 
-from llama3_jax import chat
 from llama3_jax import feed
 from llama3_jax import mesh
 from llama3_jax.post import preference
 from llama3_jax.post import reward
+from llama3_jax.text import chat
 
 loss = jax.jit(reward.loss, static_argnums=2)
 response_rewards = jax.jit(reward.response_rewards, static_argnums=2)

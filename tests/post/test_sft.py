@@ -9,9 +9,9 @@ import post_examples as toy
 import pytest
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.chat import Message
 from llama3_jax.model import llama
 from llama3_jax.post import sft
+from llama3_jax.text.chat import Message
 
 loss = jax.jit(sft.loss, static_argnums=2)
 

@@ -17,7 +17,6 @@ import toy_files as goldens
 import zstandard
 
 from experiments import tokenizer as tokenizer_stage
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import files
 from llama3_jax.base import jsonl as base
@@ -32,8 +31,10 @@ from llama3_jax.model import convert
 from llama3_jax.post import preference
 from llama3_jax.post import sft
 from llama3_jax.reliable import goodput
-from llama3_jax.train import checkpoint
+from llama3_jax.text import tokenizer as tokenizers
+from llama3_jax.train import final
 from llama3_jax.train import metrics
+from llama3_jax.train import models
 
 SFT = {
   'messages': [
@@ -179,8 +180,8 @@ def _shards(folder, vocabulary):
 
 def _weights(folder, vocabulary):
   """Weights in every format that is read, and a run's own final/."""
-  checkpoint.save_params(folder / 'run/final', toy.model(), toy.CONFIG, vocabulary)
-  weights = convert.from_params(*checkpoint.load(folder / 'run'))
+  final.save(folder / 'run/final', toy.model(), toy.CONFIG, vocabulary)
+  weights = convert.from_params(*models.load(folder / 'run'))
   convert.write(weights, str(folder / 'hf'), 'hf', None, 1, 1 << 30)
   convert.write(weights, str(folder / 'parts'), 'hf', None, 1, 40_000)
   convert.write(weights, str(folder / 'meta'), 'meta', None, 1, 1 << 30)
@@ -191,13 +192,13 @@ def _weights(folder, vocabulary):
     weights = convert.open_checkpoint(str(folder / name))
     return leaves(convert.load(weights)), weights.config
 
-  final = sorted((folder / 'run/final').rglob('*'))
-  final = [str(p.relative_to(folder)) for p in final if p.is_file()]
+  kept = sorted((folder / 'run/final').rglob('*'))
+  kept = [str(p.relative_to(folder)) for p in kept if p.is_file()]
 
   def run():
-    params, config = checkpoint.load(folder / 'run')
-    vocabulary = checkpoint.tokenizer(folder / 'run')
-    identity = checkpoint.identity(folder / 'run')
+    params, config = models.load(folder / 'run')
+    vocabulary = models.tokenizer(folder / 'run')
+    identity = models.identity(folder / 'run')
     return leaves(params), config, vocabulary.read_bytes(), identity
 
   index = 'model.safetensors.index.json'
@@ -210,7 +211,7 @@ def _weights(folder, vocabulary):
     ),
     'GGUF': (['m.gguf'], lambda: load('m.gguf')),
     'npz': (['npz/w.npz'], lambda: load('npz/w.npz')),
-    'a final/': (final, run),
+    'a final/': (kept, run),
   }
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards
-from llama3_jax.train import checkpoint
 from llama3_jax.train import metrics
+from llama3_jax.train import models
 
 group = jobs.group  # fixture
 
@@ -92,5 +92,5 @@ def test_killed_and_stopped_on_any_number_of_processes(group, toy, tmp_path):
   account = json.loads((workdir / 'results.json').read_text())['goodput']
   assert account['starts'] == 3 and 0 < account['goodput'] < 1
   assert account['down_s'] > 0 and account['lost_s'] >= 0
-  params, _ = checkpoint.load(workdir)
+  params, _ = models.load(workdir)
   assert np.isfinite(params.embed).all()

@@ -11,10 +11,10 @@ from tokenizers import normalizers
 from tokenizers import pre_tokenizers as pre
 from tokenizers import trainers
 
-from llama3_jax import vocabulary
 from llama3_jax.base.errors import UserError
 from llama3_jax.text import gguf_vocabulary
 from llama3_jax.text import library
+from llama3_jax.text import vocabulary
 
 SPECIAL = ['<unk>', '<s>', '</s>', '<|im_start|>', '<|im_end|>']
 LEVEL = pre.ByteLevel(add_prefix_space=False, use_regex=False)

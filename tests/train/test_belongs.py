@@ -9,13 +9,14 @@ import numpy as np
 import post_examples as toy_post
 import pytest
 
-from llama3_jax import vocabulary
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
 from llama3_jax.model import llama
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text import vocabulary
+from llama3_jax.text.tokenizer import Tokenizer
 from llama3_jax.train import belongs
-from llama3_jax.train import checkpoint
+from llama3_jax.train import final
+from llama3_jax.train import models
 
 
 @pytest.fixture(scope='module')
@@ -23,7 +24,7 @@ def stage(tmp_path_factory):
   """A stage that carries its vocabulary, and another vocabulary of the same size."""
   folder = tmp_path_factory.mktemp('stage')
   tokenizer = toy_post.tokenizer(folder)
-  checkpoint.save_params(folder / 'final', toy_post.model(), toy_post.CONFIG, tokenizer)
+  final.save(folder / 'final', toy_post.model(), toy_post.CONFIG, tokenizer)
   vocabulary.write([bytes([i]) for i in reversed(range(256))], folder / 'other.model')
   return folder
 
@@ -31,7 +32,7 @@ def stage(tmp_path_factory):
 def test_stage_carries_its_tokenizer(stage):
   found = belongs.tokenizer('', stage)
   assert found.fingerprint == toy_post.tokenizer(stage).fingerprint
-  assert checkpoint.identity(stage)['vocab_size'] == 512
+  assert models.identity(stage)['vocab_size'] == 512
 
 
 def test_another_vocabulary_is_refused(stage):
@@ -55,7 +56,7 @@ def test_shards_of_another_vocabulary_are_refused_by_name(stage, toy):
 def test_stages_of_different_vocabularies_are_refused(monkeypatch):
   marks = {'one': 'a' * 64, 'two': 'b' * 64, 'old': ''}
   known = lambda folder: {'vocabulary': marks[folder]}
-  monkeypatch.setattr(checkpoint, 'identity', known)
+  monkeypatch.setattr(models, 'identity', known)
   for other in ('one', 'old'):
     belongs.same('init_from', 'one', 'reward_from', other)
   with pytest.raises(UserError, match='reward_from=two'):
@@ -69,7 +70,7 @@ def test_fewer_rows_than_tokens_are_refused_and_more_are_padding(tmp_path):
     model = dataclasses.replace(toy_post.CONFIG, vocab_size=rows)
     params = jax.jit(llama.init, static_argnums=1)(jax.random.key(0), model)
     folder = tmp_path / str(rows)
-    checkpoint.save_params(folder / 'final', params, model)
+    final.save(folder / 'final', params, model)
     if legal:
       found = belongs.tokenizer(tmp_path / 'bytes.model', folder)
       assert found.fingerprint == tokenizer.fingerprint

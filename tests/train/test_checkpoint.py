@@ -18,6 +18,8 @@ from llama3_jax.model import llama
 from llama3_jax.post import reward
 from llama3_jax.train import average
 from llama3_jax.train import checkpoint
+from llama3_jax.train import final
+from llama3_jax.train import models
 from llama3_jax.train import optim
 from llama3_jax.train import step
 
@@ -191,11 +193,11 @@ def test_file_where_the_saves_are_due_is_one_line(tmp_path):
 def test_reward_model_is_no_language_model_and_the_reverse(tmp_path):
   params = state().params
   for name, tree in (('lm', params), ('rm', reward.init(jax.random.key(1), params, C))):
-    checkpoint.save_params(tmp_path / name / 'final', tree, C)
+    final.save(tmp_path / name / 'final', tree, C)
   with pytest.raises(
     UserError, match='members: .* a reward model, a language model is'
   ):
-    checkpoint.load(tmp_path / 'rm', field='members')
+    models.load(tmp_path / 'rm', field='members')
   with pytest.raises(
     UserError, match='reward_from: .* a language model, a reward model'
   ):
@@ -217,49 +219,49 @@ def test_unfinished_save_is_ignored(saved, tmp_path):
 def test_parameters_and_model_come_back(tmp_path):
   model = dataclasses.replace(C, rope_scaling=RopeScaling(4.0, 1.0, 4.0, 32))
   params = state(model).params
-  checkpoint.save_params(tmp_path / 'run' / 'final', params, model)
-  found, config = checkpoint.load(tmp_path / 'run')
+  final.save(tmp_path / 'run' / 'final', params, model)
+  found, config = models.load(tmp_path / 'run')
   equal(found, params)
   assert config == model
-  assert checkpoint.load(tmp_path / 'run' / 'final')[1] == model
+  assert models.load(tmp_path / 'run' / 'final')[1] == model
 
 
 def test_tied_parameters_come_back(tmp_path):
   model = dataclasses.replace(C, tie_embeddings=True)
   params = state(model).params
-  checkpoint.save_params(tmp_path / 'final', params, model)
-  found, config = checkpoint.load(tmp_path)
+  final.save(tmp_path / 'final', params, model)
+  found, config = models.load(tmp_path)
   assert found.head is None and config == model
   equal(found, params)
 
 
 def test_parameters_are_replaced_at_once(tmp_path):
   for seed in (0, 1):
-    checkpoint.save_params(tmp_path / 'final', state(seed=seed).params, C)
-  equal(checkpoint.load(tmp_path)[0], state(seed=1).params)
+    final.save(tmp_path / 'final', state(seed=seed).params, C)
+  equal(models.load(tmp_path)[0], state(seed=1).params)
   assert [p.name for p in tmp_path.iterdir()] == ['final']
 
 
 def test_parameters_load_onto_a_mesh(tmp_path, mesh):
   params = state().params
-  checkpoint.save_params(tmp_path / 'final', params, C)
+  final.save(tmp_path / 'final', params, C)
   with jax.set_mesh(mesh(fsdp=4, tensor=2)):
-    found, _ = checkpoint.load(tmp_path)
+    found, _ = models.load(tmp_path)
   equal(found, params)
   assert found.layers.wq.sharding.shard_shape((2, 32, 4, 8)) == (2, 8, 2, 8)
 
 
 def test_missing_parameters_name_init_from(tmp_path):
   with pytest.raises(UserError, match='init_from') as e:
-    checkpoint.load(tmp_path / 'nothing')
+    models.load(tmp_path / 'nothing')
   one_line(e.value)
 
 
 @pytest.mark.parametrize('changes', [*OTHERS.values(), dict(tie_embeddings=True)])
 def test_parameters_of_another_model_are_one_line(tmp_path, changes):
-  checkpoint.save_params(tmp_path / 'final', state().params, C)
+  final.save(tmp_path / 'final', state().params, C)
   with pytest.raises(UserError) as e:
-    checkpoint.load(tmp_path, dataclasses.replace(C, **changes))
+    models.load(tmp_path, dataclasses.replace(C, **changes))
   assert str(tmp_path / 'final' / 'params') in one_line(e.value)
 
 
@@ -325,9 +327,9 @@ def test_full_disk_is_one_line_and_loses_nothing(small_disk):
 
 
 def test_full_disk_keeps_the_old_final_parameters(small_disk):
-  checkpoint.save_params(small_disk / 'final', state().params, C)
+  final.save(small_disk / 'final', state().params, C)
   (small_disk / 'filler').write_bytes(os.urandom(1_300_000))
   with pytest.raises(UserError) as e:
-    checkpoint.save_params(small_disk / 'final', state(seed=1).params, C)
+    final.save(small_disk / 'final', state(seed=1).params, C)
   assert 'disk is full' in one_line(e.value)
-  equal(checkpoint.load(small_disk)[0], state().params)
+  equal(models.load(small_disk)[0], state().params)

@@ -26,6 +26,7 @@ from llama3_jax.train import checkpoint
 from llama3_jax.train import digest
 from llama3_jax.train import loop
 from llama3_jax.train import loss as losses
+from llama3_jax.train import models
 from llama3_jax.train import optim
 from llama3_jax.train import part
 from llama3_jax.train import step
@@ -231,7 +232,7 @@ def test_post_training_with_adapters_leaves_plain_parameters(root, name, module,
   results = module.main(c, str(root / f'{name}_lora'))
   assert np.isfinite(results['eval_loss'])
   before, after = (
-    named(checkpoint.load(str(root / folder))[0]) for folder in ('base', f'{name}_lora')
+    named(models.load(str(root / folder))[0]) for folder in ('base', f'{name}_lora')
   )
   for path, x in after.items():
     same = (x == before[path]).all()
@@ -243,7 +244,7 @@ def test_reward_model_with_adapters_trains_its_head(root):
   c.part.update(dict(rank=2, lora=('*.wq',)))
   reward.main(c, str(root / 'reward_lora'))
   found, model = reward_lib.load(str(root / 'reward_lora'))
-  before = checkpoint.load(str(root / 'base'))[0]
+  before = models.load(str(root / 'base'))[0]
   np.testing.assert_array_equal(found.model.layers.wk, before.layers.wk)
   assert (found.model.layers.wq != before.layers.wq).any()
   start = reward_lib.init(jax.random.key(c.seed), before, model)

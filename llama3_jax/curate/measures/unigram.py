@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from llama3_jax import tokenizer as tokenizers
 from llama3_jax.curate.machine import documents
 from llama3_jax.curate.machine import keys as key_files
 from llama3_jax.curate.measures import words as texts
+from llama3_jax.text import tokenizer as tokenizers
 
 DIVERGENCE, TOKENS = 'outlier.divergence', 'outlier.tokens'
 SCHEMA = pa.schema(

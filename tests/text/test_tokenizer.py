@@ -16,10 +16,10 @@ import tokenizers
 
 from configs import tokenizer as tokenizer_config
 from experiments import tokenizer as experiment
-from llama3_jax import tokenizer
-from llama3_jax import vocabulary
 from llama3_jax.base.errors import UserError
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text import tokenizer
+from llama3_jax.text import vocabulary
+from llama3_jax.text.tokenizer import Tokenizer
 
 # Real text that every machine has: modules of the standard library.
 CODE = [inspect.getsource(m) for m in (argparse, inspect, pathlib, random, textwrap)]

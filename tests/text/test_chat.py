@@ -8,13 +8,13 @@ import os
 import numpy as np
 import pytest
 
-from llama3_jax import chat
-from llama3_jax import tokenizer
-from llama3_jax import tool_calls
 from llama3_jax.base.errors import UserError
-from llama3_jax.chat import Message
-from llama3_jax.tokenizer import Tokenizer
-from llama3_jax.tool_calls import Call
+from llama3_jax.text import chat
+from llama3_jax.text import tokenizer
+from llama3_jax.text import tool_calls
+from llama3_jax.text.chat import Message
+from llama3_jax.text.tokenizer import Tokenizer
+from llama3_jax.text.tool_calls import Call
 
 
 @pytest.fixture(scope='module')

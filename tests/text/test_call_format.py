@@ -7,11 +7,11 @@ import toy_post as post
 
 from configs import sft as sft_config
 from experiments import sft
-from llama3_jax import chat
-from llama3_jax import tool_calls
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.post import sft as sft_lib
+from llama3_jax.text import chat
+from llama3_jax.text import tool_calls
 from llama3_jax.train import belongs
 
 root = post.root  # fixture

@@ -14,8 +14,8 @@ from typing import Self
 
 import tiktoken
 
-from llama3_jax import vocabulary
 from llama3_jax.base.errors import UserError
+from llama3_jax.text import vocabulary
 
 N_SPECIAL = 256
 # tiktoken panics on longer input, and its regex engine on longer runs.
@@ -89,15 +89,7 @@ class Tokenizer:
       )
     content = vocabulary.read(path)
     ranks = vocabulary.parse(content, path)
-    specials = special_tokens(len(ranks), variant)
-    encoding = tiktoken.Encoding(
-      name=os.path.basename(os.fspath(path)),
-      pat_str=vocabulary.PATTERN,
-      mergeable_ranks=ranks,
-      special_tokens=specials,
-    )
-    fingerprint = hashlib.sha256(content).hexdigest()
-    return cls(len(ranks), variant, fingerprint, specials, encoding, content)
+    return _made(content, ranks, variant, os.path.basename(os.fspath(path)))
 
   @property
   def vocab_size(self) -> int:
@@ -201,6 +193,23 @@ class Tokenizer:
       if not 0 <= i < self.vocab_size:
         raise UserError(f'id {i} is outside the vocabulary of {self.vocab_size}')
     return self.encoding.decode_bytes(ids)
+
+
+def of_ranks(ranks: Mapping[bytes, int], variant: str = '3.1') -> Tokenizer:
+  """The Tokenizer of a vocabulary {token: rank}, with Meta's file as its content."""
+  return _made(vocabulary.dump(ranks), dict(ranks), variant, 'ranks')
+
+
+def _made(content, ranks, variant, name):
+  specials = special_tokens(len(ranks), variant)
+  encoding = tiktoken.Encoding(
+    name=name,
+    pat_str=vocabulary.PATTERN,
+    mergeable_ranks=ranks,
+    special_tokens=specials,
+  )
+  fingerprint = hashlib.sha256(content).hexdigest()
+  return Tokenizer(len(ranks), variant, fingerprint, specials, encoding, content)
 
 
 # The two other operations on a vocabulary file.

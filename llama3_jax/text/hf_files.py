@@ -5,14 +5,29 @@ from collections.abc import Mapping
 
 import tokenizers
 
-from llama3_jax import vocabulary
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
-from llama3_jax.tokenizer import Tokenizer
+from llama3_jax.text import store
+from llama3_jax.text import vocabulary
+from llama3_jax.text.library import Library
+from llama3_jax.text.tokenizer import Tokenizer
+
+# Llama 3's chat as text.chat writes it.
+TEMPLATE = (
+  '{{ bos_token }}{% for m in messages %}'
+  "{{ '<|start_header_id|>' + ('ipython' if m.role == 'tool' else m.role) }}"
+  "{{ '<|end_header_id|>\\n\\n' + m.content + '<|eot_id|>' }}{% endfor %}"
+  "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>' }}"
+  "{{ '\\n\\n' }}{% endif %}"
+)
 
 
-def write(tokenizer: Tokenizer, path: str, length: int) -> None:
-  """Writes tokenizer.json, tokenizer_config.json and tokenizer.model into `path`."""
+def write(tokenizer: Tokenizer | Library, path: str, length: int) -> None:
+  """Writes tokenizer.json, tokenizer_config.json, with the chat template, and Llama 3's
+  tokenizer.model into `path`; length: longest row, tokens."""
+  if isinstance(tokenizer, Library):
+    store.write(tokenizer, path, model_max_length=length)
+    return
   with open(os.path.join(path, 'tokenizer.model'), 'wb') as file:
     file.write(tokenizer.content)
   library(tokenizer).save(os.path.join(path, 'tokenizer.json'))
@@ -23,6 +38,7 @@ def write(tokenizer: Tokenizer, path: str, length: int) -> None:
     clean_up_tokenization_spaces=False,
     model_input_names=['input_ids', 'attention_mask'],
     model_max_length=length,
+    chat_template=TEMPLATE,
   )
   processes.write_json(os.path.join(path, 'tokenizer_config.json'), values)
 

@@ -126,14 +126,17 @@ def extend(
 
 def write(tokens: Sequence[bytes], path: str | os.PathLike) -> None:
   """Writes tokens in the order of their ranks, atomically."""
-  lines = (
-    base64.b64encode(token) + b' %d\n' % rank for rank, token in enumerate(tokens)
-  )
   try:
     with files.renamed(path) as partial, open(partial, 'wb') as file:
-      file.writelines(lines)
+      file.write(dump({token: rank for rank, token in enumerate(tokens)}))
   except OSError as error:
     raise UserError(f'tokenizer file {os.fspath(path)}: {error.strerror}')
+
+
+def dump(ranks: Mapping[bytes, int]) -> bytes:
+  """The content of Meta's vocabulary file, in the order of the ranks."""
+  ordered = sorted(ranks.items(), key=lambda item: item[1])
+  return b''.join(base64.b64encode(token) + b' %d\n' % rank for token, rank in ordered)
 
 
 def byte_characters() -> dict[str, int]:
