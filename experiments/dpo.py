@@ -24,13 +24,12 @@ from llama3_jax.train import step
 @workdirs.stage('final')
 def main(config, folder):
   """Train; returns held-out {'eval_loss', 'eval/chosen', 'eval/accuracy', ...}."""
-  data, t = config.data, config.train
+  t = config.train
   tokenizer, model = training.prepare(config)
   reference, _ = models.load(config.init_from, model)
   made = {}
   for split in ('train', 'heldout'):
-    found = preference.examples(data, config.seed, split)
-    pairs, dropped = preference.dpo_rows(found, tokenizer, t.length, data.pairs)
+    pairs, dropped = preference.pairs(config, tokenizer, split)
     pairs = dpo.reference(reference, pairs, model, t.batch, t.loss_chunk)
     made[split] = pairs, dropped
   del reference

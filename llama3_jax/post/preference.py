@@ -229,6 +229,14 @@ def dpo_pairs(count: int, pairs: str) -> list[tuple[int, int]]:
   return list(itertools.combinations(range(count), 2))
 
 
+def pairs(
+  config: ConfigDict, tokenizer: Tokenizer | Library, split: str
+) -> tuple[feed.Pairs, int]:
+  """`dpo_rows` of the examples of a split, by a config's `data` and train.length."""
+  found = examples(config.data, config.seed, split)
+  return dpo_rows(found, tokenizer, config.train.length, config.data.pairs)
+
+
 def dpo_rows(
   examples: Sequence[Preference],
   tokenizer: Tokenizer | Library,
