@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEY_MEMORY = 256 << 20
-BAR_MB = 2048
+BAR_MB = 768
 COPIES = 5  # of a hundred
 CHUNK = 10_000
 WORDS = (

@@ -1,4 +1,4 @@
-"""Pre-training, initial stage: argument is the size (tiny, small, 1b ... 405b)."""
+"""Pre-training, initial stage: argument is the size (tiny, small, 135m ... 405b)."""
 
 import ml_collections
 
@@ -13,10 +13,11 @@ from llama3_jax.train.part import PartConfig
 
 # Peak learning rates of table 3 (below 8B ours); ramp, warm-up and decay are those of
 # the 405B.
-PEAK = {'small': 1e-3, '1b': 4e-4, '3b': 3e-4, '8b': 3e-4, '70b': 1.5e-4, '405b': 8e-5}
+PEAK = {'small': 1e-3, '135m': 1e-3, '360m': 8e-4}
+PEAK |= {'1b': 4e-4, '3b': 3e-4, '8b': 3e-4, '70b': 1.5e-4, '405b': 8e-5}
 # [TP, CP, PP, DP] of table 4 with FSDP in the place of its pipeline;
 # docs/parallelism.md has the layout with 16 stages.
-MESH = {n: dict(tensor=1) for n in ('small', '1b', '3b', '8b')}
+MESH = {n: dict(tensor=1) for n in ('small', '135m', '360m', '1b', '3b', '8b')}
 MESH |= {'70b': dict(tensor=8), '405b': dict(tensor=8)}
 # General knowledge, maths and reasoning, code, multilingual (section 3.1.2).
 PAPER_MIX = dict(general=0.5, math=0.25, code=0.17, multilingual=0.08)

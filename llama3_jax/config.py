@@ -98,6 +98,8 @@ def checked(c: ModelConfig) -> ModelConfig:
       raise UserError(f'{path}={value!r} is not a {kind.__name__}')
     if fault := fields.find(path).fault(value):
       raise UserError(f'{path}={value}: {fault} ({fields.find(path).text})')
+  if not c.vocab_size:
+    raise UserError('model.vocab_size=0: only pre-training finds it in its shards')
   if c.n_heads % c.n_kv_heads:
     raise UserError(
       f'model.n_heads={c.n_heads} is not a multiple of '

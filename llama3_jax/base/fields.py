@@ -117,7 +117,7 @@ FIELDS = {
   'model.rope_theta': Field('[1, 1e12]', 'base of the RoPE frequencies'),
   'model.rope_scaling.original': Field('[1, 1e9]', 'context before extension, tokens'),
   'model.rope_scaling.*': Field('(0, 1e6]', 'RoPE scaling; factor 1: none'),
-  'model.vocab_size': Field('[1, 1e7]', 'rows of the embedding'),
+  'model.vocab_size': Field('[0, 1e7]', 'rows of the embedding; 0: as the shards say'),
   'model.*': Field(SIZE, 'a size of the model'),
   'pipeline.*': Field('[0, 1e4]', 'how the stages share the model (3.3.2)', free=True),
   'optim.peak': Field('[0, 10]', 'highest learning rate'),

@@ -59,7 +59,7 @@ def extend(
     return train_to(config.train.steps), {}
   tokenizer = store.load(n.tokenizer)
   belongs.compare(tokenizer, parts.sources, 'needle.tokenizer')
-  short_loss, sentences = _short_loss(config, g, parts.loss), _hay(n.documents)
+  short_loss, sentences = _short_loss(config, g, parts), _hay(n.documents)
 
   def examine(params, model):
     grid = needle.grid(
@@ -128,17 +128,17 @@ def _hay(documents):
   return haystacks.sentences(page['text'] for page in pages)
 
 
-def _short_loss(config, g, loss):
+def _short_loss(config, g, parts):
   """short_loss(params, model): held-out loss at the initial length (3.4.2)."""
   t, data = config.train, configs.fill(DataConfig(), config.data, 'data')
   mix = {n: w for n, w in data.mix.items() if n in g.sources}
   data = dataclasses.replace(data, mix=mix, changes=())
-  limit = config.model.vocab_size
+  limit = parts.model.vocab_size
   held = sources.of_split(data, 'heldout', limit, config.init_from)
   batch = t.batch * max(t.length // g.length, 1)
 
   def measure(params, model):
-    own = functools.partial(loss, config=model)
+    own = functools.partial(parts.loss, config=model)
     losses = sources.evaluator(data, held, batch, g.length, own)(params)
     if 'eval_loss' not in losses:
       raise UserError('gate.sources: none of them holds documents out (data.root)')

@@ -37,6 +37,13 @@ SIZES = {
   '3b': ModelConfig(
     28, 3072, 24, 8, 128, 8192, rope_scaling=RopeScaling(32.0), tie_embeddings=True
   ),
+  # The shapes of SmolLM2.
+  '135m': ModelConfig(
+    30, 576, 9, 3, 64, 1536, 49_152, 1e5, norm_eps=1e-5, tie_embeddings=True
+  ),
+  '360m': ModelConfig(
+    32, 960, 15, 5, 64, 2560, 49_152, 1e5, norm_eps=1e-5, tie_embeddings=True
+  ),
   'tiny': TINY,
   'small': ModelConfig(8, 512, 8, 2, 64, 1536, vocab_size=32_000, dtype='float32'),
 }

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
-from llama3_jax.train import arrays as saved
+from llama3_jax.train import arrays as stored
 from llama3_jax.train import beside
 from llama3_jax.train import digest
 from llama3_jax.train.config import TrainConfig
@@ -44,7 +44,7 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep, keep_period=every or None, create=True
     )
-    with saved.quiet():
+    with stored.quiet():
       try:
         self.manager = ocp.CheckpointManager(self.folder, options=options)
       except (OSError, ValueError, RuntimeError, ImportError) as e:
@@ -68,7 +68,7 @@ class Checkpoints:
     try:
       saved = self.manager.save(step, args=args, force=True)
     except (OSError, ValueError) as e:
-      raise saved.explain(e, self.folder)
+      raise stored.explain(e, self.folder)
     if not saved:
       latest = self.manager.latest_step()
       raise UserError(
@@ -97,7 +97,7 @@ class Checkpoints:
       return self.manager.restore(step, args=args)['state']
 
     marks, path = digests and digests['arrays'], folder / 'state'
-    return saved.read(read, path, abstract, marks, folder, saved.AGAIN), data
+    return stored.read(read, path, abstract, marks, folder, stored.AGAIN), data
 
   def data(self, step: int) -> dict:
     """The JSON part of a save."""
@@ -110,24 +110,24 @@ class Checkpoints:
     if (folder / 'digest').exists():
       items['digest'] = ocp.args.JsonRestore()
     try:
-      with saved.quiet():
+      with stored.quiet():
         parts = self.manager.restore(step, args=ocp.args.Composite(**items))
     except Exception as e:
-      raise saved.explain(e, folder)
+      raise stored.explain(e, folder)
     data, digests = parts['data'], parts.get('digest')
     if 'digest' not in items:
       logging.info('%s has no digests: it is used unchecked', folder)
     elif not (isinstance(digests, dict) and isinstance(digests.get('arrays'), dict)):
-      raise beside.damaged(folder, 'digest', saved.AGAIN)
+      raise beside.damaged(folder, 'digest', stored.AGAIN)
     elif digests.get('step', step) != step:
       raise UserError(
         f'{folder} is the save of step {digests["step"]} under another name: give the '
         'folder its own name back, or remove it'
       )
     elif digests.get('data') != digest.value(data):
-      raise beside.damaged(folder, 'data', saved.AGAIN)
+      raise beside.damaged(folder, 'data', stored.AGAIN)
     if not isinstance(data, dict):
-      raise beside.damaged(folder, 'data', saved.AGAIN)
+      raise beside.damaged(folder, 'data', stored.AGAIN)
     return data, digests
 
   def forget(self, after: int) -> None:
@@ -143,7 +143,7 @@ class Checkpoints:
     try:
       self.manager.wait_until_finished()
     except Exception as e:
-      raise saved.explain(e, self.folder)
+      raise stored.explain(e, self.folder)
 
   def close(self) -> None:
     self.wait()

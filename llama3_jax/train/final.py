@@ -18,7 +18,7 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.text import store
 from llama3_jax.text.library import Library
 from llama3_jax.text.tokenizer import Tokenizer
-from llama3_jax.train import arrays as saved
+from llama3_jax.train import arrays as stored
 from llama3_jax.train import digest
 
 # Identity of parameters of unknown origin.
@@ -42,12 +42,12 @@ def save(
   fresh = folder.with_name(folder.name + '.new')
   if jax.process_index() == 0:
     shutil.rmtree(fresh, ignore_errors=True)
-  with saved.quiet(), ocp.StandardCheckpointer() as saver:
+  with stored.quiet(), ocp.StandardCheckpointer() as saver:
     try:
       saver.save(fresh / 'params', params)
       saver.wait_until_finished()
     except Exception as e:
-      raise saved.explain(e, folder)
+      raise stored.explain(e, folder)
   arrays = digest.arrays(params)
   named = NOBODY | {'digest': digest.value(arrays)}
   if tokenizer is not None:
@@ -74,4 +74,4 @@ def _write_beside(folder, model, named, tokenizer, arrays):
     marks = {p.name: digest.content(p.read_bytes()) for p in folder.glob('*.*')}
     files.write_json(folder / 'digests.json', {'files': marks, 'arrays': arrays})
   except OSError as e:
-    raise saved.explain(e, folder)
+    raise stored.explain(e, folder)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from llama3_jax import config as configs
 from llama3_jax import show
+from llama3_jax.base.errors import UserError
 from llama3_jax.data import pipeline
 from llama3_jax.data.config import DataConfig
 from llama3_jax.model import llama
@@ -51,8 +52,7 @@ class Parts:
 
 def prepare(config: ConfigDict) -> Parts:
   """The Parts of a config; UserError where they do not fit together."""
-  model = configs.model_config(config.model)
-  t = config.train
+  model, t = model_of(config), config.train
   how = dict(config=model, z_loss=t.z_loss, chunk=t.loss_chunk)
   loss = functools.partial(losses.next_token, **how)
   tail = functools.partial(losses.head_loss, **how)
@@ -71,6 +71,17 @@ def prepare(config: ConfigDict) -> Parts:
   begin = functools.partial(start, config, model)
   part = parts.of(config, llama.dims(model))
   return Parts(model, loss, plan or loss, part, used, rows, begin, evaluate, during)
+
+
+def model_of(config: ConfigDict) -> configs.ModelConfig:
+  """ModelConfig of a config; model.vocab_size 0 is that of the shards' tokenizer."""
+  if config.model.vocab_size:
+    return configs.model_config(config.model)
+  data = configs.fill(DataConfig(), config.data, 'data')
+  found = {s.index.get('vocab_size') for s in sources.of_split(data, 'train').values()}
+  if len(found) != 1 or None in found:
+    raise UserError(f'model.vocab_size=0: the shards of {data.root} do not say it')
+  return configs.model_config(config.model.to_dict() | {'vocab_size': found.pop()})
 
 
 def start(config: ConfigDict, model: configs.ModelConfig) -> llama.Params:
