@@ -74,10 +74,9 @@ def main(config, folder):
 
 def _own(config):
   """Whether the source is a stage of this code."""
-  model = models.folder(config.source) / 'model.json'
-  return config.source_format == 'run' or (
-    config.source_format == 'auto' and model.exists()
-  )
+  if config.source_format != 'auto':
+    return config.source_format == 'run'
+  return models.own(config.source) is not None
 
 
 def _open(config):

@@ -23,11 +23,14 @@ def folder(name: str | os.PathLike, field: str = 'init_from') -> pathlib.Path:
   name: a stage's workdir or its final/; or what foreign.ours knows: the folder of
   another project, a GGUF file, a name, which are converted once.
   """
+  return own(name) or foreign.ours(name, field) or pathlib.Path(name) / 'final'
+
+
+def own(name: str | os.PathLike) -> pathlib.Path | None:
+  """The folder of parameters in our form, None for those of others."""
   path = pathlib.Path(name)
-  for own in (path, path / 'final'):
-    if (own / 'model.json').exists():
-      return own
-  return foreign.ours(name, field) or path / 'final'
+  folders = (path, path / 'final')
+  return next((f for f in folders if (f / 'model.json').exists()), None)
 
 
 def config(workdir: str | os.PathLike, field: str = 'init_from') -> ModelConfig:
@@ -66,11 +69,11 @@ def identity(workdir: str | os.PathLike) -> dict:
 
 def tokenizer(workdir: str | os.PathLike) -> pathlib.Path | None:
   """Path of the vocabulary file beside the parameters, or None."""
-  own = folder(workdir)
-  paths = [own / name for name in store.FILES if (own / name).exists()]
+  kept = folder(workdir)
+  paths = [kept / name for name in store.FILES if (kept / name).exists()]
   if not paths:
     if identity(workdir)['vocabulary']:
-      raise beside.damaged(own, store.FILES[0], beside.MADE_AGAIN)
+      raise beside.damaged(kept, store.FILES[0], beside.MADE_AGAIN)
     return None
   for path in paths:
     beside.check(path)
@@ -82,12 +85,12 @@ def load_params(
 ) -> object:
   """Parameters of a finished stage, laid out as `abstract` (ShapeDtypeStructs)."""
   config(workdir, field)
-  own = folder(workdir, field).resolve()
-  recorded, path = beside.digests(own), own / 'params'
+  kept = folder(workdir, field).resolve()
+  recorded, path = beside.digests(kept), kept / 'params'
   marks = recorded and recorded['arrays']
   with ocp.StandardCheckpointer() as loader:
     read = lambda like: loader.restore(path, like)
-    return arrays.read(read, path, abstract, marks, own, beside.MADE_AGAIN, field)
+    return arrays.read(read, path, abstract, marks, kept, beside.MADE_AGAIN, field)
 
 
 def load(
