@@ -48,27 +48,6 @@ def path(tmp_path_factory):
   return path
 
 
-@pytest.fixture(scope='module')
-def toy(path):
-  return Tokenizer.load(path)
-
-
-@pytest.fixture(scope='module')
-def meta():
-  """Meta's vocabulary, which the user has to bring."""
-  cache = os.environ.get('LLAMA3_CACHE', os.path.expanduser('~/.cache/llama3_jax'))
-  path = os.environ.get('LLAMA3_TOKENIZER', os.path.join(cache, 'tokenizer.model'))
-  if not os.path.exists(path):
-    pytest.skip('no Meta vocabulary: set LLAMA3_TOKENIZER to its tokenizer.model')
-  return Tokenizer.load(path)
-
-
-@pytest.fixture(scope='module')
-def parity(assets):
-  text = (assets / 'llama3_tokenizer/parity.json').read_text(encoding='utf-8')
-  return json.loads(text)
-
-
 def test_ranks_give_tiktoken_the_merges_of_training(toy):
   library = tokenizers.Tokenizer(tokenizers.models.BPE())
   library.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
