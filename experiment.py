@@ -3,7 +3,9 @@
 --config=FILE[:ARG]        the config file and the size or budget it is asked for
 --config.optim.peak=1e-3   changes one field; a misspelt one is named, with the nearest
 --workdir=DIR              all output; the same command again resumes
---data=DIR                 short for --config.data=DIR
+--init_from=MODEL --files=ROWS --lora=RANK --steps=N --batch=N --length=N --seed=N
+                           short for the fields of the config; also --reward_from,
+                           --inputs, --documents, --data
 --flagfile=FILE            arguments from a file, one a line
 --sweep                    runs all members of the config's sweep(), each in DIR/<index>
 --sweep_index=I            runs member I only (array jobs)

@@ -9,6 +9,10 @@ from absl import flags as absl_flags
 from llama3_jax.base.errors import UserError
 
 HELP = 'see python -m experiment --help'
+# Flags that are short for a field of the config.
+SHORT = {name: name for name in ('data', 'init_from', 'reward_from', 'inputs', 'seed')}
+SHORT |= {'documents': 'documents', 'files': 'files', 'lora': 'part.rank'}
+SHORT |= {name: f'train.{name}' for name in ('steps', 'batch', 'length')}
 
 
 def _defined():
@@ -41,8 +45,8 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, object], dict[str, str]]:
   """(flags, overrides): {name: value} of the flags that are given, typed, and {path:
   text} of the fields of the config. UserError for an argument that is neither.
 
-  --flagfile=FILE is replaced by the arguments in a file, one a line. `--data=DIR` is
-  short for --config.data=DIR.
+  --flagfile=FILE is replaced by the arguments in a file, one a line. Flags of SHORT
+  stand for fields: --init_from=X for --config.init_from=X.
   """
   known = _defined()
   try:
@@ -66,10 +70,10 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, object], dict[str, str]]:
 
 def _fields(arguments):
   """(other arguments, {path: text} of --config.PATH=TEXT or --config.PATH TEXT)."""
-  rest, overrides, left = [], {}, list(arguments)
+  rest, overrides, left, names = [], {}, list(arguments), '|'.join(SHORT)
   while left:
     argument = left.pop(0)
-    match = re.fullmatch(r'--?(config\.[\w.\-]+|data)(?:=(.*))?', argument, re.S)
+    match = re.fullmatch(rf'--?(config\.[\w.\-]+|{names})(?:=(.*))?', argument, re.S)
     if not match:
       rest.append(argument)
       continue
@@ -78,5 +82,5 @@ def _fields(arguments):
       if not left or left[0].startswith('--'):
         raise UserError(f'{argument}: not understood, it has no value; {HELP}')
       value = left.pop(0)
-    overrides[name.removeprefix('config.')] = value
+    overrides[SHORT.get(name, name.removeprefix('config.'))] = value
   return rest, overrides

@@ -12,8 +12,12 @@ from llama3_jax.base.errors import UserError
 
 
 def apply(config: ml_collections.ConfigDict, overrides: Mapping[str, object]) -> None:
-  """Sets {'optim.peak': '1e-3'} in place, with the type of the present value."""
-  for path, text in overrides.items():
+  """Sets {'optim.peak': '1e-3'} in place, with the type of the present value.
+
+  'files' is whatever a config calls rows of your own: data.files, with no generated
+  examples beside them, or the questions of tasks.
+  """
+  for path, text in _with_files(config, overrides).items():
     *parents, name = path.split('.')
     section = _section(config, parents)
     known = section is not None and name in section
@@ -25,6 +29,20 @@ def apply(config: ml_collections.ConfigDict, overrides: Mapping[str, object]) ->
       hint = f'did you mean {" or ".join(near)}?' if near else 'see --help'
       raise UserError(f'--config.{path}: no such field; {hint}')
     section[name] = _parse(path, text, section[name])
+
+
+def _with_files(config, overrides):
+  """The overrides with the fields that `files` stands for in this config."""
+  if 'files' not in overrides or 'files' in config:
+    return overrides
+  given = {path: text for path, text in overrides.items() if path != 'files'}
+  paths = _parse('files', overrides['files'], ('',))
+  if 'files' in config.get('data', {}):
+    none = {f'data.{n}': 0 for n in ('tasks', 'heldout_tasks') if n in config.data}
+    return none | {'data.files': paths} | given
+  if 'tasks' in config:
+    return {'tasks': tuple(f'rows={path}' for path in paths)} | given
+  raise UserError('--files: this config reads no rows of yours; see --help')
 
 
 def _is_section(value):

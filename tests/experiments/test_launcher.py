@@ -17,6 +17,10 @@ import pytest
 from absl import logging as absl_logging
 
 import experiment
+from configs import evaluate as evaluate_config
+from configs import sft as sft_config
+from configs import shards as shards_config
+from llama3_jax import commandline
 from llama3_jax import override
 from llama3_jax import sweep
 from llama3_jax.base.errors import UserError
@@ -381,3 +385,21 @@ def test_no_recipe_is_named_by_the_launcher():
   text = (ROOT / 'experiment.py').read_text().partition('"""\n\n')[2]
   for file in (ROOT / 'experiments').glob('[a-z]*.py'):
     assert not re.search(rf"'{file.stem}'", text), file.stem
+
+
+def test_short_flags_stand_for_fields_of_the_config():
+  given = ['--init_from=m', '--files', 'a.jsonl', '--lora=8', '--steps=1e2']
+  _, overrides = commandline.parse(['--config=sft', *given])
+  c = sft_config.get_config('tiny')
+  override.apply(c, overrides)
+  assert (c.init_from, c.part.rank, c.train.steps) == ('m', 8, 100)
+  assert c.data.files == ('a.jsonl',) and c.data.tasks == c.data.heldout_tasks == 0
+  _, overrides = commandline.parse(['--files=a.jsonl', '--config.data.tasks=5'])
+  c = sft_config.get_config('tiny')
+  override.apply(c, overrides)
+  assert c.data.tasks == 5 and c.data.heldout_tasks == 0
+  c = evaluate_config.get_config('chat')
+  override.apply(c, {'files': "('a.jsonl', 'b.csv')"})
+  assert c.tasks == ('rows=a.jsonl', 'rows=b.csv')
+  with pytest.raises(UserError, match='no rows of yours'):
+    override.apply(shards_config.get_config(), {'files': 'a.jsonl'})
