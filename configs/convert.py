@@ -8,7 +8,7 @@ from llama3_jax.base.errors import UserError
 def get_config(mode='auto_to_hf'):
   source, to, target = mode.partition('_to_')
   sources = ('auto', 'meta', 'hf', 'gguf', 'npz', 'run')
-  targets = ('meta', 'hf', 'run')
+  targets = ('meta', 'hf', 'gguf', 'run')
   if not to or source not in sources or target not in targets:
     raise UserError(
       f'configs/convert.py:{mode}: write SOURCE_to_TARGET with a source of '

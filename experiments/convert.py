@@ -4,7 +4,7 @@
     --config.source=Meta-Llama-3.1-8B/original --config.target=llama-hf
 
 Reads Meta's .pth files, Hugging Face's safetensors, GGUF and npz; writes the first
-two. Expect the time that the disk needs, and little memory. `run` is the format of
+three. Expect the time that the disk needs, and little memory. `run` is the format of
 this code's own stages (held in memory whole): run_to_hf exports a trained model,
 hf_to_run writes what a stage's `init_from` can name.
 """

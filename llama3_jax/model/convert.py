@@ -18,6 +18,7 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.model import files
 from llama3_jax.model import formats
 from llama3_jax.model import gguf_in
+from llama3_jax.model import gguf_out
 from llama3_jax.model import hf
 from llama3_jax.model import llama
 from llama3_jax.model import meta
@@ -161,7 +162,7 @@ def write(
   Args:
     weights: what to write.
     path: folder that does not exist yet.
-    form: 'meta' or 'hf'.
+    form: 'meta', 'hf' or 'gguf' (a file model.gguf in the folder).
     dtype: of the tensors: 'bfloat16', 'float16', 'float32'; None keeps each.
     shards: tensor-parallel files of the Meta format.
     shard_bytes: largest size of a file of the Hugging Face format.
@@ -182,6 +183,9 @@ def write(
       written = meta.write(weights, partial, shards)
       if tokenizer is not None:
         store.write(tokenizer, partial)
+    elif form == 'gguf':
+      name = os.path.join(partial, 'model.gguf')
+      written = gguf_out.write(weights, name, tokenizer, length)
     else:
       written = hf.write(weights, partial, shard_bytes, tokenizer, length)
     os.replace(partial, path)
@@ -201,8 +205,8 @@ def write(
 
 def _writable(weights, path, form):
   """Raises UserError where the model or the target cannot be written."""
-  if form not in ('meta', 'hf'):
-    raise UserError(f'target_format={form}: use meta or hf')
+  if form not in ('meta', 'hf', 'gguf'):
+    raise UserError(f'target_format={form}: use meta, hf or gguf')
   if weights.config.window:
     raise UserError(
       f'the model sees {weights.config.window} positions (model.window), which a '

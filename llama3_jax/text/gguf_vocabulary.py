@@ -1,5 +1,6 @@
 """The tokenizer inside a GGUF file, as a tokenizer.json (3.2)."""
 
+import json
 from collections.abc import Mapping
 
 import tokenizers
@@ -8,8 +9,11 @@ from tokenizers import normalizers
 from tokenizers import pre_tokenizers
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.text import hf_files
 from llama3_jax.text import library
 from llama3_jax.text import vocabulary
+from llama3_jax.text.library import Library
+from llama3_jax.text.tokenizer import Tokenizer
 
 # What a token is, tokenizer.ggml.token_type.
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
@@ -49,7 +53,7 @@ KINDS = {
 }
 
 
-def read(values: Mapping[str, object], where: str) -> library.Library | None:
+def read(values: Mapping[str, object], where: str) -> Library | None:
   """The tokenizer of a GGUF file's fields; None where it holds no vocabulary.
 
   Args:
@@ -118,12 +122,7 @@ def _byte_level(field, texts, types, where):
   made = tokenizers.Tokenizer(
     tokenizers.models.BPE(vocab=vocab, merges=merges, ignore_merges=whole)
   )
-  steps = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
-  cuts = [pre_tokenizers.Split(tokenizers.Regex(p), 'isolated') for p in patterns]
-  # SmolLM's kind cuts digits first, DeepSeek's last.
-  steps = steps + cuts if patterns == (GPT2,) else cuts + steps
-  level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-  made.pre_tokenizer = pre_tokenizers.Sequence([*steps, level])
+  made.pre_tokenizer = _cutter(patterns, digits)
   made.decoder = decoders.ByteLevel()
   if name == 'qwen2':
     made.normalizer = normalizers.NFC()
@@ -166,3 +165,87 @@ def _pairs(vocab, scores):
     pairs += [(a, b, scores[i]) for a, b in cuts]
   pairs.sort(key=lambda p: (p[2], len(p[0]), len(p[1])), reverse=True)
   return [(a, b) for a, b, _ in pairs]
+
+
+def fields(tokenizer: Tokenizer | Library, rows: int) -> dict[str, object]:
+  """The fields of a GGUF file that hold a tokenizer, without tokenizer.ggml. before.
+
+  rows: of the model's embedding; tokens that no text has fill what is left of them.
+
+  Raises:
+    UserError: a kind of cutting a text that GGUF has no name for.
+  """
+  if isinstance(tokenizer, Tokenizer):
+    made, template = hf_files.library(tokenizer), hf_files.TEMPLATE
+    names = {'bos': tokenizer.bos, 'eos': tokenizer.eos, 'eot': tokenizer.eot}
+    spec, opens = json.loads(made.to_str()), True
+  else:
+    spec, opens = json.loads(tokenizer.content), tokenizer.bos is not None
+    template = tokenizer.template and tokenizer.template.text
+    number = lambda name: tokenizer.backend.token_to_id(tokenizer.tokens[name])
+    pairs = dict(bos='bos_token', eos='eos_token', unknown='unk_token')
+    pairs['padding'] = 'pad_token'
+    names = {n: number(name) for n, name in pairs.items() if name in tokenizer.tokens}
+    others = [i for i in tokenizer.stop_ids if i != names.get('eos')]
+    names |= {'eot': others[0]} if others else {}
+  added = {t['id']: t for t in spec['added_tokens']}
+  vocab = spec['model']['vocab'] | {t['content']: i for i, t in added.items()}
+  texts, types = [f'[unused{i}]' for i in range(rows)], [UNUSED] * rows
+  for text, i in vocab.items():
+    special = added[i]['special'] if i in added else None
+    texts[i] = text
+    types[i] = NORMAL if special is None else CONTROL if special else USER
+  found = dict(tokens=texts, token_type=types, add_bos_token=opens)
+  if 'ByteLevel' in library.kinds(spec.get('decoder')):
+    merges = [m if isinstance(m, str) else ' '.join(m) for m in spec['model']['merges']]
+    found |= dict(model='gpt2', pre=_kind(spec), merges=merges)
+  else:
+    found |= _pieces(spec, vocab, texts, types)
+  found |= {f'{name}_token_id': i for name, i in names.items()}
+  return found | ({'chat_template': template} if template else {})
+
+
+def _pieces(spec, vocab, texts, types):
+  """Fields of sentencepiece's kind: bytes, and scores in the order of the merges."""
+  order = {}
+  for rank, pair in enumerate(spec['model']['merges']):
+    order.setdefault(''.join(pair if isinstance(pair, list) else pair.split(' ')), rank)
+  scores = [-float(order.get(text, 0)) for text in texts]
+  for i, text in enumerate(texts):
+    if types[i] == NORMAL and len(text) == 6 and text.startswith('<0x'):
+      types[i] = BYTE
+  prefix = 'Prepend' in library.kinds(spec.get('normalizer'))
+  unknown = vocab.get(spec['model'].get('unk_token'))
+  if unknown is not None:
+    types[unknown] = UNKNOWN
+  return dict(model='llama', scores=scores, add_space_prefix=prefix)
+
+
+# Texts that every two kinds cut in different places.
+PROBES = ("I'LL 1234 don't", 'ABc Def x1', '\n\n  a\r\n b', '你好 hello!?/\n/')
+PROBES += ("it's é́ ½²",)
+
+
+def _kind(spec):
+  """The name of the kind that cuts texts as the tokenizer does."""
+  whole = tokenizers.Tokenizer.from_str(json.dumps(spec))
+  cuts = [whole.pre_tokenizer.pre_tokenize_str(text) for text in PROBES]
+  for name, (patterns, digits, _) in KINDS.items():
+    if (name == 'qwen2') != ('NFC' in library.kinds(spec.get('normalizer'))):
+      continue
+    cut = _cutter(patterns, digits)
+    if [cut.pre_tokenize_str(text) for text in PROBES] == cuts:
+      return name
+  raise UserError(
+    'the tokenizer cuts texts in a way that GGUF has no name for: write another format'
+  )
+
+
+def _cutter(patterns, digits):
+  """The pre-tokenizer of a kind."""
+  steps = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
+  cuts = [pre_tokenizers.Split(tokenizers.Regex(p), 'isolated') for p in patterns]
+  # SmolLM's kind cuts digits first, DeepSeek's last.
+  steps = steps + cuts if patterns == (GPT2,) else cuts + steps
+  level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+  return pre_tokenizers.Sequence([*steps, level])

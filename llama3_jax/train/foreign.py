@@ -64,6 +64,9 @@ def _path(name, field):
   if name.startswith(HUB):
     return _of_hub(name.removeprefix(HUB), field)
   path = pathlib.Path(name)
+  inside = list(path.glob('*.gguf')) if path.is_dir() else []
+  if len(inside) == 1 and not any(path.glob('*.safetensors')):
+    return inside[0]
   return path if path.exists() else None
 
 
@@ -93,7 +96,8 @@ def tokenizer_of(source: str | os.PathLike) -> Tokenizer | Library | None:
   """The tokenizer that comes with a model's file or folder, None where none does."""
   source = pathlib.Path(source)
   if source.suffix == '.gguf':
-    return gguf_vocabulary.read(gguf_in.fields(str(source)), str(source))
+    found = gguf_vocabulary.read(gguf_in.fields(str(source)), str(source))
+    return found and (store.of_llama3(found) or found)
   return store.of_folder(source if source.is_dir() else source.parent)
 
 

@@ -431,8 +431,8 @@ def test_users_mistakes_are_named(tmp_path):
     convert.open_checkpoint(str(tmp_path / 'empty'))
   with pytest.raises(UserError, match='model exists'):
     convert.write(weights, str(model), 'hf')
-  with pytest.raises(UserError, match='target_format=gguf'):
-    convert.write(weights, str(tmp_path / 'x'), 'gguf')
+  with pytest.raises(UserError, match='target_format=onnx'):
+    convert.write(weights, str(tmp_path / 'x'), 'onnx')
   with pytest.raises(UserError, match='dtype=int8'):
     convert.write(weights, str(tmp_path / 'x'), 'hf', dtype='int8')
   with pytest.raises(UserError, match='shards=3 does not divide n_heads'):

@@ -1,5 +1,6 @@
 """Models of others are started from by their path: parameters, tokenizer, template."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -14,6 +15,7 @@ from tokenizers import decoders
 from tokenizers import pre_tokenizers
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.config import RopeScaling
 from llama3_jax.model import convert
 from llama3_jax.model import llama
 from llama3_jax.text import chat
@@ -208,3 +210,29 @@ def test_a_damaged_config_of_a_tokenizer_is_one_line(hf, change, words):
   with pytest.raises(UserError, match=words) as error:
     chat.encode(belongs.tokenizer('', hf[0]), DIALOG)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('llama3', [False, True])
+def test_a_model_goes_out_as_gguf_and_comes_back(tmp_path, llama3):
+  tokenizer = toy.tokenizer(tmp_path) if llama3 else byte_level()
+  params = toy.model()
+  weights = convert.from_params(params, toy.CONFIG)
+  convert.write(weights, str(tmp_path / 'out'), 'gguf', tokenizer=tokenizer)
+  loaded, config = models.load(tmp_path / 'out')
+  jax.tree.map(np.testing.assert_array_equal, loaded, params)
+  assert config == toy.CONFIG
+  found = belongs.tokenizer('', tmp_path / 'out')
+  text = 'Hi 1234 <|im_end|> wörld\n\n  x'
+  assert found.encode(text) == tokenizer.encode(text)
+  ours = chat.encode(tokenizer, DIALOG)
+  theirs = chat.encode(found, DIALOG)
+  np.testing.assert_array_equal(ours.ids, theirs.ids)
+  assert set(tokenizer.stop_ids) <= {*found.stop_ids, 2, tokenizer.stop_ids[0]}
+
+
+def test_llama_3_1_s_scaling_goes_out_and_comes_back(tmp_path):
+  config = dataclasses.replace(toy.CONFIG, rope_scaling=RopeScaling(32.0), d_head=8)
+  params = jax.jit(llama.init, static_argnums=1)(jax.random.key(0), config)
+  weights = convert.from_params(params, config)
+  convert.write(weights, str(tmp_path / 'out'), 'gguf', 'bfloat16')
+  assert models.load(tmp_path / 'out')[1].rope_scaling == RopeScaling(32.0)
