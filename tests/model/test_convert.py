@@ -471,8 +471,8 @@ def test_experiment_converts_once(tmp_path):
   assert experiment.main(config, tmp_path / 'run') == results
   weights, _ = _weights()
   _equal(weights, convert.open_checkpoint(str(tmp_path / 'meta')))
-  with pytest.raises(UserError, match='configs/convert.py:meta_to_gguf'):
-    convert_config.get_config('meta_to_gguf')
+  with pytest.raises(UserError, match='configs/convert.py:meta_to_onnx'):
+    convert_config.get_config('meta_to_onnx')
 
 
 def test_experiment_exports_a_trained_run_and_imports_it(tmp_path):
