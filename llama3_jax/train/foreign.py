@@ -6,11 +6,11 @@ import shutil
 import time
 import zipfile
 
+import jax
 from absl import logging
 
 from llama3_jax.base import content
 from llama3_jax.base import files
-from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import samples
 from llama3_jax.model import convert
@@ -51,9 +51,12 @@ def ours(name: str | os.PathLike, field: str = 'init_from') -> pathlib.Path | No
     return None
   kept = files.cache_folder() / 'models' / f'{content.of(source, True)}-{FORM}'
   if not (kept / 'model.json').exists():
-    if processes.first():
-      _convert(source, kept)
-    processes.meet('converted')
+    if jax.process_count() > 1:
+      raise UserError(
+        f'{field}={name}: several processes start from a model in our form: convert it '
+        'first with --config=convert:auto_to_run'
+      )
+    _convert(source, kept)
   return kept
 
 
