@@ -6,7 +6,12 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = ['README.md', *(f'docs/{p.name}' for p in (ROOT / 'docs').glob('*.md'))]
+PAGES = [
+  'README.md',
+  'CONTRIBUTING.md',
+  'CHANGELOG.md',
+  *(f'docs/{p.name}' for p in (ROOT / 'docs').glob('*.md')),
+]
 TOPS = 'llama3_jax|experiments|configs|tests|bench|launch|docs'
 
 
