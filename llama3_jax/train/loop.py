@@ -104,6 +104,7 @@ class _Run:
           self._after(requests)
       self.late.flush()
     finally:
+      self.data.close()
       self.writer.close()
       self.checkpoints.close()
       self.clock.mark('save')

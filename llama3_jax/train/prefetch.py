@@ -55,6 +55,10 @@ class Batches:
     self._data.restore(state)
     self._begin()
 
+  def close(self) -> None:
+    """Leaves the data as it is after the batch that was taken last."""
+    self.restore(self._state)
+
   def _begin(self):
     self._plans, self._batches = _Plans(self._data, self._phases), None
     self._state, self.tokens = self._data.state(), self._data.tokens

@@ -112,6 +112,8 @@ def test_a_run_that_reads_ahead_stops_and_resumes_in_the_bits_of_one_that_does_n
 
   with pytest.raises(toy.Dies):
     toy.train(tmp_path / 'ahead', toy.Data(documents, 10, dies), prefetch=3)
-  state, again = toy.train(tmp_path / 'ahead', toy.Data(documents), prefetch=2)
+  data = toy.Data(documents)
+  state, again = toy.train(tmp_path / 'ahead', data, prefetch=2)
+  assert data.tokens == 12 * 8 * 16  # of the steps, not of what was planned ahead
   toy.equal(whole.params, state.params)
   assert again == rows
