@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import gguf
 import numpy as np
 
-from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
 from llama3_jax.model import files
@@ -76,8 +75,6 @@ def divisors(s: RopeScaling, d_head: int, theta: float) -> np.ndarray:
 
 
 def _sizes(writer: gguf.GGUFWriter, c: ModelConfig, length: int) -> None:
-  if c.window:
-    raise UserError('model.window: a GGUF file of a Llama cannot say it')
   writer.add_block_count(c.n_layers)
   writer.add_context_length(length or (131_072 if c.rope_scaling else 8192))
   writer.add_embedding_length(c.d_model)

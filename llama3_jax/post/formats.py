@@ -30,7 +30,7 @@ ROLES = {
   ),
 }
 # Fields that carry no text to train on: any row may have them.
-BESIDE = ('source', 'reward', 'id', 'metadata', 'tools')
+BESIDE = ('source', 'reward', 'id', 'metadata')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _turn(turn, where, field):
     )
   if 'from' in turn and 'role' not in turn:  # ShareGPT
     turn = {'role': turn['from'], 'content': turn.get('value')} | {
-      k: v for k, v in turn.items() if k not in ('from', 'value', 'weight')
+      k: v for k, v in turn.items() if k not in ('from', 'value')
     }
   role = turn.get('role')
   if not isinstance(role, str) or role not in ROLES:
@@ -120,8 +120,13 @@ def _turn(turn, where, field):
     raise UserError(f'{where}: {field}: nobody is called {role!r}{hint}')
   made = {**turn, 'role': ROLES[role]}
   calls = made.pop('tool_calls', None)
+  if made.get('weight') not in (None, 1):
+    raise UserError(
+      f'{where}: {field}: a message has weight {made["weight"]!r}, and every answer '
+      'counts alike here: remove it, or train on the last one (data.turns=last)'
+    )
   for name in ('name', 'tool_call_id', 'weight', 'refusal', 'function_call'):
-    if made.get(name) is None or name != 'function_call':
+    if made.get(name) is None or name in ('name', 'tool_call_id', 'weight'):
       made.pop(name, None)
   if calls:
     made['calls'] = [_call(call, where) for call in calls]
@@ -172,7 +177,8 @@ def _conversations(row, where):
 
 def _completion(row, where):
   answer = _answer(row['completion'], where, 'completion')
-  return {'messages': [*_prompt(row['prompt'], where), *answer]}
+  said = [*_prompt(row['prompt'], where), *answer]
+  return {'messages': _with_tools(said, row, where)}
 
 
 def _instruction(row, where):
@@ -228,7 +234,7 @@ def _with_tools(messages, row, where):
 
 def _ranked(row, where):
   made = {k: row[k] for k in ('responses', 'margin', 'rewards') if k in row}
-  return {'prompt': _prompt(row['prompt'], where), **made}
+  return {'prompt': _with_tools(_prompt(row['prompt'], where), row, where), **made}
 
 
 def _pair(row, where):
@@ -255,20 +261,28 @@ def _pair(row, where):
         f'{where}: {name} must be one message of the assistant after the prompt; it is '
         f'{len(answer)}'
       )
+  before = _with_tools(before, row, where)
   made = {'prompt': before, 'responses': [a[0] for a in answers]}
   return made | {k: row[k] for k in ('margin',) if k in row}
 
 
 DIALOGS = (
-  Form('messages', ('messages',), (), _messages),
-  Form('ShareGPT', ('conversations',), ('system',), _conversations),
-  Form('prompt/completion', ('prompt', 'completion'), (), _completion),
+  Form('messages', ('messages',), ('tools',), _messages),
+  Form('ShareGPT', ('conversations',), ('system', 'tools'), _conversations),
+  Form('prompt/completion', ('prompt', 'completion'), ('tools',), _completion),
   Form(
     'instruction/output', ('instruction', 'output'), ('input', 'system'), _instruction
   ),
   Form('text', ('text',), (), _text),
 )
 PREFERENCES = (
-  Form('prompt/responses', ('prompt', 'responses'), ('margin', 'rewards'), _ranked),
-  Form('prompt/chosen/rejected', ('chosen', 'rejected'), ('prompt', 'margin'), _pair),
+  Form(
+    'prompt/responses', ('prompt', 'responses'), ('margin', 'rewards', 'tools'), _ranked
+  ),
+  Form(
+    'prompt/chosen/rejected',
+    ('chosen', 'rejected'),
+    ('prompt', 'margin', 'tools'),
+    _pair,
+  ),
 )

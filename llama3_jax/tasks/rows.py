@@ -1,4 +1,4 @@
-"""A benchmark from your own JSONL: --config.tasks="('rows=test.jsonl,train.jsonl',)".
+"""A benchmark from your own rows: --config.tasks="('rows=test.jsonl,train.jsonl',)".
 
 A row is {"question", "answer", "worked"?, "choices"?}: `worked` is the answer with its
 steps, the answer alone on the last line; `choices` are answers to choose from, with the
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from absl import logging
 
 from llama3_jax.base import jsonl
+from llama3_jax.base import rows as files
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import task
 
@@ -49,7 +50,7 @@ def score(example: task.Example, response: str) -> float:
 
 def _read(path):
   """The Examples of a file, without repeated questions."""
-  rows, seen = [parse(row, where) for where, row in jsonl.read(path, 'tasks')], set()
+  rows, seen = [parse(row, where) for where, row in files.read(path, 'tasks')], set()
 
   def again(row):
     known = row.prompt in seen

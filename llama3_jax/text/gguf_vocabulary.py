@@ -70,6 +70,8 @@ def read(values: Mapping[str, object], where: str) -> Library | None:
   kind, types = field('model'), field('token_type') or [NORMAL] * len(texts)
   if len(types) != len(texts):
     raise UserError(f'{where}: {len(texts)} tokens and {len(types)} token types')
+  if len(set(texts)) < len(texts):
+    raise UserError(f'{where}: {len(texts) - len(set(texts))} tokens are there twice')
   build = {'gpt2': _byte_level, 'llama': _sentence_piece}.get(kind)
   if build is None:
     raise UserError(f'{where}: a vocabulary of kind {kind!r}; known are gpt2 and llama')
@@ -91,7 +93,10 @@ def read(values: Mapping[str, object], where: str) -> Library | None:
     )
   names = ('bos', 'eos', 'unknown', 'padding', 'eot')
   ids = {name: field(f'{name}_token_id') for name in names}
-  known = {n: i for n, i in ids.items() if i is not None and i < len(texts)}
+  known = {n: i for n, i in ids.items() if i is not None}
+  for name, i in known.items():
+    if not 0 <= i < len(texts):
+      raise UserError(f'{where}: {name}_token_id is {i} of {len(texts)} tokens')
   labels = dict(bos='bos_token', eos='eos_token', unknown='unk_token')
   labels['padding'] = 'pad_token'
   tokens = {labels[n]: texts[i] for n, i in known.items() if n in labels}

@@ -14,7 +14,8 @@ from llama3_jax.text.tokenizer import Tokenizer
 
 # Llama 3's chat as text.chat writes it.
 TEMPLATE = (
-  '{{ bos_token }}{% for m in messages %}'
+  '{{ bos_token }}{% for m in messages %}{% if m.tool_calls %}'
+  "{{ raise_exception('write a call as the content of its message') }}{% endif %}"
   "{{ '<|start_header_id|>' + ('ipython' if m.role == 'tool' else m.role) }}"
   "{{ '<|end_header_id|>\\n\\n' + m.content + '<|eot_id|>' }}{% endfor %}"
   "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>' }}"

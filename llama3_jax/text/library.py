@@ -16,7 +16,8 @@ from llama3_jax.text.template import Template
 
 # In place of the first character of a special token that is to stay text: characters
 # that no text has (noncharacters of Unicode), one for each first character.
-HIDDEN = tuple(map(chr, range(0xFDD2, 0xFDE0)))
+HIDDEN = tuple(map(chr, range(0xFDD2, 0xFDF0)))
+NO_CHARACTERS = dict.fromkeys(range(0xFDD0, 0xFDF0), '\ufffd')
 KINDS = ('BPE',)  # of models that the Llama family has
 BYTES = ('ByteLevel', 'ByteFallback')  # decoders that know the bytes of a token
 
@@ -128,7 +129,8 @@ class Library:
 
   def hide(self, text: str) -> str:
     """A text in which no special token is left: each one's first character is another
-    until `spans` has its ids."""
+    until `spans` has its ids. Noncharacters of its own become U+FFFD."""
+    text = text.translate(NO_CHARACTERS)
     for name in sorted(self.specials, key=len, reverse=True):
       if name in text:
         text = text.replace(name, self._unseen[name[0]] + name[1:])
@@ -137,6 +139,8 @@ class Library:
   @functools.cached_property
   def _unseen(self):
     firsts = sorted({name[0] for name in self.specials if name})
+    if len(firsts) > len(HIDDEN):
+      raise UserError(f'special tokens begin with {len(firsts)} characters: too many')
     return dict(zip(firsts, HIDDEN, strict=False))
 
   @functools.cached_property

@@ -5,9 +5,12 @@ import os
 import pathlib
 from collections.abc import Mapping
 
+from absl import logging
+
 from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.text import library
+from llama3_jax.text import templated
 from llama3_jax.text import tokenizer as llama3
 from llama3_jax.text import vocabulary
 from llama3_jax.text.library import Library
@@ -89,7 +92,26 @@ def _library(folder):
   ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
   if not all(type(i) is int for i in ends):
     raise UserError(f'{folder / GENERATION}: eos_token_id is no id')
-  return library.with_stops(made, ends)
+  return chatting(library.with_stops(made, ends))
+
+
+def chatting(tokenizer: Library) -> Library:
+  """The same, which also stops where its chat template ends an answer.
+
+  Many models name only the end of a document as their end. A template that does not
+  work is left for the chat to refuse.
+  """
+  if tokenizer.template is None:
+    return tokenizer
+  try:
+    end = templated.end_of_turn(tokenizer)
+  except UserError as error:
+    logging.warning('%s', error)
+    return tokenizer
+  missing = end is not None and end not in tokenizer.stop_ids
+  return (
+    library.with_stops(tokenizer, (*tokenizer.stop_ids, end)) if missing else tokenizer
+  )
 
 
 def of_llama3(found: Library) -> llama3.Tokenizer | None:

@@ -32,6 +32,8 @@ def encode(
       'the tokenizer of this model has no chat template: ask it after solved examples '
       '(--config=evaluate:base), or give a model that chats'
     )
+  for i, m in enumerate(messages):
+    _check(tokenizer, m, f'message {i}', i == len(messages) - 1 and not prompt)
   rows = [_row(tokenizer, m) for m in messages]
   last = messages[-1] if messages else None
   if last is not None and last.ids is not None and not prompt:
@@ -72,13 +74,29 @@ def end_of_turn(tokenizer: Library) -> int | None:
   return special[0] if special else None
 
 
-def _sampled(tokenizer, before, last):
-  """The prompt as it was, and what was sampled after it."""
-  if last.vocabulary != tokenizer.fingerprint:
+def _check(tokenizer, m, where, last):
+  """Raises UserError for a message that a template cannot write as it is."""
+  if m.python_tag:
+    raise UserError(f'{where}: python_tag is of the chats of Llama 3 alone')
+  if m.end is None and not last:
+    raise UserError(f'{where}: it was cut off, and only the last message may be')
+  if m.ids is None:
+    return
+  if m.vocabulary != tokenizer.fingerprint:
     raise UserError(
-      f'its ids are of vocabulary {last.vocabulary[:12]!r}, the tokenizer is '
+      f'{where}: its ids are of vocabulary {m.vocabulary[:12]!r}, the tokenizer is '
       f'{tokenizer.fingerprint[:12]!r}: name the one that it was sampled with'
     )
+  said = decode(tokenizer, m.ids)
+  if (said.content, said.end, said.calls) != (m.content, m.end, m.calls):
+    raise UserError(
+      f'{where}: its ids say something else than its content, calls and end: remove '
+      'ids and vocabulary from a message that was edited'
+    )
+
+
+def _sampled(tokenizer, before, last):
+  """The prompt as it was, and what was sampled after it."""
   opened = template.render(tokenizer.template, before, prompt=True)
   prompt, _ = tokenizer.spans(opened)
   ids = np.concatenate([prompt, np.array(last.ids, np.int32)])

@@ -49,7 +49,7 @@ def ours(name: str | os.PathLike, field: str = 'init_from') -> pathlib.Path | No
   source = _path(str(name), field)
   if source is None or not _known(source):
     return None
-  kept = files.cache_folder() / 'models' / f'{content.of(source, True)}-{FORM}'
+  kept = files.cache_folder() / 'models' / f'{_mark(source)}-{FORM}'
   if not (kept / 'model.json').exists():
     if jax.process_count() > 1:
       raise UserError(
@@ -79,6 +79,14 @@ def _known(path):
   return any(next(path.glob(p), None) for p in ('*.safetensors*', 'consolidated.*.pth'))
 
 
+def _mark(source):
+  """Fingerprint of a model's files; beside an .npz, of its sizes and tokenizer too."""
+  names = (*store.MODEL, store.JSON, store.CONFIG, 'params.json')
+  beside = [source.parent / name for name in names] if source.suffix == '.npz' else []
+  marks = [content.of(path, True) for path in (source, *beside)]
+  return '-'.join(mark for mark in marks if mark)
+
+
 def _convert(source, kept):
   """Reads a model leaf by leaf and writes it in our form, with its tokenizer."""
   start = time.monotonic()
@@ -91,7 +99,14 @@ def _convert(source, kept):
     )
   logging.info('%s is converted once into %s', source, kept.parent)
   kept.parent.mkdir(parents=True, exist_ok=True)
-  final.save(kept, convert.load(weights), weights.config, tokenizer)
+  # Another command may convert the same: each writes its own, the first one stays.
+  fresh = kept.with_name(f'{kept.name}.{os.getpid()}')
+  origin = {'source': str(source), 'content': kept.name}
+  final.save(fresh, convert.load(weights), weights.config, tokenizer, origin)
+  try:
+    fresh.rename(kept)
+  except OSError:
+    shutil.rmtree(fresh, ignore_errors=True)
   logging.info('%s: converted in %.0f s', source, time.monotonic() - start)
 
 
@@ -100,7 +115,7 @@ def tokenizer_of(source: str | os.PathLike) -> Tokenizer | Library | None:
   source = pathlib.Path(source)
   if source.suffix == '.gguf':
     found = gguf_vocabulary.read(gguf_in.fields(str(source)), str(source))
-    return found and (store.of_llama3(found) or found)
+    return found and (store.of_llama3(found) or store.chatting(found))
   return store.of_folder(source if source.is_dir() else source.parent)
 
 

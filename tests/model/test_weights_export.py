@@ -223,7 +223,7 @@ def test_a_vocabulary_that_is_none_or_not_there_is_said(out, tokenizer, caplog):
     converted(out, 'hf_to_run', 'd', tokenizer=str(out.parent / 'large.model'))
 
 
-@pytest.mark.parametrize('form', ['meta', 'hf'])
+@pytest.mark.parametrize('form', ['meta', 'hf', 'gguf'])
 def test_a_window_is_not_dropped_in_silence(tmp_path, form):
   windowed = dataclasses.replace(C, window=8)
   weights = convert.from_params(params(windowed), windowed)

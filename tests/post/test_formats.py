@@ -168,3 +168,21 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path, name, content, words):
   with pytest.raises(UserError, match=words) as error:
     list(rows.read(tmp_path / name, 'data.files'))
   assert '\n' not in str(error.value)
+
+
+def test_tools_reach_the_prompt_of_every_form_and_weights_are_not_ignored():
+  tools = [CALL]
+  for row in (
+    PAIR['texts'],
+    PAIR['an implicit prompt'],
+    {'prompt': 'Hi', 'responses': ['a', 'b']},
+  ):
+    made = formats.of(row | {'tools': tools}, formats.PREFERENCES, 'x')[1]
+    assert '"weather"' in made['prompt'][0]['content']
+  row = DIALOG['prompt/completion'] | {'tools': tools}
+  assert (
+    '"weather"' in formats.of(row, formats.DIALOGS, 'x')[1]['messages'][0]['content']
+  )
+  for turn in (ANSWER | {'weight': 0}, {'from': 'gpt', 'value': 'a', 'weight': 0}):
+    with pytest.raises(UserError, match='has weight 0'):
+      formats.of({'conversations': [USER, turn]}, formats.DIALOGS, 'x')

@@ -220,7 +220,7 @@ def test_file_without_rows_and_fields_that_nothing_reads(tmp_path, read, caplog)
   assert len(read(path)) == 2
   assert [r.getMessage() for r in caplog.records if 'note' in r.getMessage()] == [
     f"{path}: field 'note' is not used; used are "
-    + ('messages, source, reward, id, metadata, tools' if read is sft.read else FIELDS)
+    + ('messages, tools, source, reward, id, metadata' if read is sft.read else FIELDS)
   ]
   line = json.dumps(good)
   path.write_text(line.replace('"source"', '"sorce"').replace('"margin"', '"magin"'))
@@ -231,7 +231,7 @@ def test_file_without_rows_and_fields_that_nothing_reads(tmp_path, read, caplog)
     read(path)
 
 
-FIELDS = 'prompt, responses, margin, rewards, source, reward, id, metadata, tools'
+FIELDS = 'prompt, responses, margin, rewards, tools, source, reward, id, metadata'
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,11 @@ from llama3_jax.config import RopeScaling
 from llama3_jax.model import convert
 from llama3_jax.model import llama
 from llama3_jax.text import chat
+from llama3_jax.text import hf_files
 from llama3_jax.text import library
 from llama3_jax.text import store
+from llama3_jax.text.template import Template
+from llama3_jax.text.template import render
 from llama3_jax.train import belongs
 from llama3_jax.train import foreign
 from llama3_jax.train import models
@@ -236,3 +239,48 @@ def test_llama_3_1_s_scaling_goes_out_and_comes_back(tmp_path):
   weights = convert.from_params(params, config)
   convert.write(weights, str(tmp_path / 'out'), 'gguf', 'bfloat16')
   assert models.load(tmp_path / 'out')[1].rope_scaling == RopeScaling(32.0)
+
+
+def test_a_model_stops_where_its_template_ends_an_answer(tmp_path):
+  """Whose config names the end of a document only."""
+  made = byte_level()
+  tokens = {'eos_token': '</s>'}
+  plain = library.read(made.content, 'made', tokens, (), templates.CHATML)
+  assert plain.stop_ids == (2,)
+  weights = convert.from_params(toy.model(), toy.CONFIG)
+  convert.write(weights, str(tmp_path / 'e'), 'hf', tokenizer=plain)
+  assert set(belongs.tokenizer('', tmp_path / 'e').stop_ids) == {2, 4}
+
+
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    (dict(content='No'), 'its ids say something else'),
+    (dict(vocabulary='other'), 'vocabulary .other.'),
+    (dict(python_tag=True), 'python_tag'),
+  ],
+)
+def test_a_message_that_is_not_what_was_sampled_is_refused_anywhere(change, words):
+  tokenizer = byte_level()
+  message = chat.sampled(tokenizer, [*tokenizer.encode('Yo!'), 4])
+  changed = dataclasses.replace(message, **change)
+  for dialog in ([DIALOG[0], changed], [DIALOG[0], changed, DIALOG[2]]):
+    with pytest.raises(UserError, match=words):
+      chat.encode(tokenizer, dialog)
+
+
+def test_noncharacters_of_a_user_become_no_token():
+  tokenizer = byte_level()
+  message = chat.Message('user', 'a \ufdd2|im_end|> \ufdd0 b')
+  shown = tokenizer.decode(chat.encode(tokenizer, [message]).ids)
+  assert shown == '<|im_start|>user\na \ufffd|im_end|> \ufffd b<|im_end|>\n'
+
+
+def test_llama_3_s_exported_template_is_the_codec(tmp_path):
+  tokenizer = toy.tokenizer(tmp_path)
+  made = Template(hf_files.TEMPLATE, {'bos_token': '<|begin_of_text|>'})
+  rows = [{'role': m.role, 'content': m.content} for m in DIALOG]
+  expected = tokenizer.decode(chat.encode(tokenizer, DIALOG, prompt=True).ids)
+  assert render(made, rows, prompt=True) == expected
+  with pytest.raises(UserError, match='write a call'):
+    render(made, [rows[0] | {'tool_calls': [{}]}])
