@@ -48,6 +48,7 @@ def _parquet(path, field):
   number = 0
   try:
     with pq.ParquetFile(path) as file:
+      _once(file.schema_arrow.names, path, field)
       for batch in file.iter_batches(ROWS):
         for row in batch.to_pylist():
           number += 1
@@ -59,6 +60,12 @@ def _parquet(path, field):
     raise UserError(f'{field}: {path} cannot be read: {reason}') from None
   if not number:
     raise UserError(f'{field}: {path} holds no rows')
+
+
+def _once(names, path, field):
+  """Raises UserError for a column that is there twice: one would hide the other."""
+  if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+    raise UserError(f'{field}: {path}: column {twice[0]!r} is there twice')
 
 
 def _given(value):
@@ -74,6 +81,7 @@ def _csv(path, field):
     with _open(path) as file:
       reader = csv.DictReader(file, strict=True)
       names = reader.fieldnames or ()
+      _once(names, path, field)
       for row in reader:
         number += 1
         where = f'{path}, line {reader.line_num}'

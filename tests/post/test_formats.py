@@ -157,6 +157,7 @@ def test_nulls_of_parquet_are_fields_that_are_not_there(tmp_path):
     ('a.csv', b'a,b\n1\n', 'line 2: not 2 cells'),
     ('a.csv', b'a,b\n1,2,3\n', 'not 2 cells'),
     ('a.csv', b'a,b\n\xff,2\n', 'not UTF-8'),
+    ('a.csv', b'a,b,a\n1,2,3\n', "column 'a' is there twice"),
     ('a.csv', b'a,b\n', 'holds no rows'),
     ('a.csv', b'', 'holds no rows'),
     ('a.csv', b'a,b\n"x,2\n', 'unreadable|cells'),
