@@ -34,9 +34,9 @@ def main(config, folder):
   for name, rows in _made(config, tokenizer, sources).items():
     path = folder / 'made' / f'{name}.jsonl.gz'
     path.parent.mkdir(exist_ok=True)
-    jsonl.write(path, rows)
-    before = sources.get(name, []) if name == 'math' else []
-    sources[name] = [*before, path]
+    if jsonl.write(path, rows):
+      before = sources.get(name, []) if name == 'math' else []
+      sources[name] = [*before, path]
   how = {n: config[n] for n in ('heldout', 'seed', 'part_bytes')}
   with engine.start(config.engine, config.workers) as each:
     for name, paths in sources.items():
@@ -49,10 +49,12 @@ def _made(config, tokenizer, sources):
   """{source: documents} that are generated: exercises, drills and needles."""
   made = {'math': suite.documents(config.task_pages, config.seed, config.task_names)}
   made['drill'] = suite.drills(config.drills, config.seed)
+  c = config.needle
+  if not (c.short_pages or c.long_pages):
+    return made
   general = sources.get('general') or next(iter(sources.values()))
   rows = (row for path in general for row in texts.read(path, 'documents'))
   hay = needle.sentences(row['text'] for row in rows)
-  c = config.needle
   for name, pages, room, facts in (
     ('needle', c.short_pages, c.short, c.facts),
     ('needle_long', c.long_pages, c.long, c.long_facts),

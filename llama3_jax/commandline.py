@@ -10,7 +10,10 @@ from llama3_jax.base.errors import UserError
 
 HELP = 'see python -m experiment --help'
 # Flags that are short for a field of the config.
-SHORT = {name: name for name in ('data', 'init_from', 'reward_from', 'inputs', 'seed')}
+NAMES = ('data', 'init_from', 'reward_from', 'inputs', 'seed', 'text', 'prompt')
+SHORT = {name: name for name in NAMES}
+SWITCHES = ('curate',)  # that need no value
+SHORT |= {name: name for name in SWITCHES}
 SHORT |= {'documents': 'documents', 'files': 'files', 'lora': 'part.rank'}
 SHORT |= {name: f'train.{name}' for name in ('steps', 'batch', 'length')}
 
@@ -78,6 +81,8 @@ def _fields(arguments):
       rest.append(argument)
       continue
     name, value = match.groups()
+    if value is None and name in SWITCHES:
+      value = 'true'
     if value is None:
       if not left or left[0].startswith('--'):
         raise UserError(f'{argument}: not understood, it has no value; {HELP}')

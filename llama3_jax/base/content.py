@@ -9,7 +9,16 @@ import xxhash
 
 # Config fields that name an input. The path is free to change; its content is not.
 INPUTS = (
-  *('init_from', 'reward_from', 'members', 'tokenizer', 'base', 'documents', 'inputs'),
+  *(
+    'init_from',
+    'reward_from',
+    'members',
+    'tokenizer',
+    'base',
+    'documents',
+    'inputs',
+    'text',
+  ),
   *('data', 'data.root', 'data.tokenizer', 'data.files', 'data.heldout_files'),
   *('needle.tokenizer', 'needle.documents', 'scaling.tokenizer'),
   *('source', 'params_json'),

@@ -52,7 +52,7 @@ def lines(path: str | os.PathLike, field: str) -> Iterator[tuple[str, bytes]]:
     raise UserError(f"{field}: {path} is a folder: write '{path}/*.jsonl'")
   number = 0
   try:
-    with _open(path) as file:
+    with opened(path) as file:
       for number, line in enumerate(file, 1):
         line = line.removeprefix(BOM) if number == 1 else line
         if line.strip():
@@ -145,7 +145,7 @@ def _constant(name):
 
 
 @contextlib.contextmanager
-def _open(path):
+def opened(path: pathlib.Path) -> Iterator[typing.BinaryIO]:
   """A file of bytes, decompressed; a truncated zstd frame raises EOFError."""
   if path.suffix == '.gz':
     with gzip.open(path, 'rb') as file:
@@ -253,15 +253,21 @@ class _Walk:
 
 
 def write(path: str | os.PathLike, rows: Iterable[Mapping[str, object]]) -> int:
-  """Writes a .jsonl or .jsonl.gz file atomically; returns the number of rows."""
+  """Writes a .jsonl, .jsonl.gz or .jsonl.zst file atomically; returns its rows."""
   count = 0
   with files.renamed(path) as partial, open(partial, 'wb') as raw:
-    packed = pathlib.Path(path).suffix == '.gz'
-    # The header has no name and time, so that the same rows give the same bytes.
-    with gzip.GzipFile('', 'wb', 6, raw, 0) if packed else raw as file:
+    with _packed(raw, pathlib.Path(path).suffix) as file:
       for row in rows:
         count += 1
         line = json.dumps(row, ensure_ascii=False) + '\n'
         # A lone surrogate, which JSON escapes may encode, becomes an escape again.
         file.write(line.encode('utf-8', 'backslashreplace'))
   return count
+
+
+def _packed(raw, suffix):
+  if suffix == '.gz':  # without name and time: the same rows give the same bytes
+    return gzip.GzipFile('', 'wb', 6, raw, 0)
+  if suffix == '.zst':
+    return zstandard.ZstdCompressor(3).stream_writer(raw, closefd=False)
+  return contextlib.nullcontext(raw)

@@ -39,7 +39,7 @@ def run(
   train_step: TrainStep,
   data: object,
   params: Callable[[], object],
-  evaluate: Callable[[object], Mapping[str, float]] | None = None,
+  evaluate: Callable[[object], Mapping[str, object]] | None = None,
 ) -> State:
   """Train to `config.train.steps`, resuming from the newest checkpoint in `workdir`.
 
@@ -51,7 +51,8 @@ def run(
     data: plan(batch, length), read(plan, share), state(), restore(state), tokens: the
       consumed tokens, which key the batch and sequence ramp (see prefetch.Batches).
     params: function without arguments that returns the initial parameters.
-    evaluate: evaluate(params) -> {name: float}, called at step 0, every eval_every
+    evaluate: evaluate(params) -> {name: float, or what metrics.jsonl alone holds, such
+        as texts}, called at step 0, every eval_every
       steps and at the end.
 
   Returns:
@@ -163,7 +164,8 @@ class _Run:
     self.dog.beat(f'the evaluation after step {self.step}')
     losses = self.evaluate(self.train_step.view(self.state))
     self.writer.write(self.step, {'tokens': self.data.tokens, **losses})
-    text = ' '.join(f'{k} {v:.4g}' for k, v in losses.items())
+    numbers = {k: v for k, v in losses.items() if isinstance(v, (int, float))}
+    text = ' '.join(f'{k} {v:.4g}' for k, v in numbers.items())
     text = text or 'nothing is held out to measure'
     logging.info('step %d %s', self.step, text)
     self.clock.mark('evaluate')

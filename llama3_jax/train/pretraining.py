@@ -34,6 +34,7 @@ class Parts:
   loss: next-token loss, loss(params, batch) -> (sum, metric sums with 'count').
   minimised: that loss, or the Plan of a pipeline where the mesh has stages.
   part: which parameters are trained; None: all.
+  sources, held: {name: Source}, of training and held out.
   start: () -> the initial parameters.
   evaluate: (params) -> held-out losses; during: the same, of parameters in the order of
     the training step, which differs in a pipeline.
@@ -44,6 +45,7 @@ class Parts:
   minimised: Callable | plans.Plan
   part: parts.Part | None
   sources: dict
+  held: dict
   rows: pipeline.Rows
   start: Callable
   evaluate: Callable
@@ -70,7 +72,9 @@ def prepare(config: ConfigDict) -> Parts:
     during = evaluator(plans.of(config, model, tail, 'forward'))
   begin = functools.partial(start, config, model)
   part = parts.of(config, llama.dims(model))
-  return Parts(model, loss, plan or loss, part, used, rows, begin, evaluate, during)
+  return Parts(
+    model, loss, plan or loss, part, used, held, rows, begin, evaluate, during
+  )
 
 
 def model_of(config: ConfigDict) -> configs.ModelConfig:
