@@ -19,6 +19,7 @@ def base(size):
       files=(),  # JSONL files of further examples
       heldout_tasks=320,  # generated examples of the held-out split
       heldout_files=(),
+      heldout=0.0,  # share of the rows of files, by prompt; --files alone makes it 0.05
     )
   )
   del c.model

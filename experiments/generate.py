@@ -15,6 +15,7 @@ import json
 import sys
 
 from absl import logging
+from llama3_jax.talk import dialog
 
 from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
@@ -22,7 +23,6 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
 from llama3_jax.generate import prompts
 from llama3_jax.generate.sample import Settings
-from llama3_jax.talk import dialog
 from llama3_jax.train import belongs
 from llama3_jax.train import models
 

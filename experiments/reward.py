@@ -33,7 +33,7 @@ def main(config, folder):
   train, dropped = rank(preference.examples(data, config.seed, 'train'))
   names = data.task_names
   made = preference.of_tasks(data.heldout_tasks, config.seed, 'heldout', names)
-  heldout, _ = rank(made)
+  heldout, _ = rank(made + preference.held(data))
   loss = functools.partial(reward.loss, config=model)
   train_step = step.compose(
     loss,

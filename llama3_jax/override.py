@@ -38,8 +38,9 @@ def _with_files(config, overrides):
   given = {path: text for path, text in overrides.items() if path != 'files'}
   paths = _parse('files', overrides['files'], ('',))
   if 'files' in config.get('data', {}):
-    none = {f'data.{n}': 0 for n in ('tasks', 'heldout_tasks') if n in config.data}
-    return none | {'data.files': paths} | given
+    alone = {'tasks': 0, 'heldout_tasks': 0, 'heldout': 0.05}
+    alone = {f'data.{name}': v for name, v in alone.items() if name in config.data}
+    return alone | {'data.files': paths} | given
   if 'tasks' in config:
     return {'tasks': tuple(f'rows={path}' for path in paths)} | given
   raise UserError('--files: this config reads no rows of yours; see --help')

@@ -48,11 +48,12 @@ class Form:
 
 
 def read(
-  path: str | os.PathLike, field: str, forms: tuple[Form, ...]
+  path: str | os.PathLike, field: str, forms: tuple[Form, ...], quiet: bool = False
 ) -> Iterator[tuple[str, dict]]:
   """Yields (where, our row) of every row of a file, and logs how many of each form.
 
-  path: .jsonl, .parquet or .csv (base/rows.py); field: of the config that named it.
+  path: .jsonl, .parquet or .csv (base/rows.py); field: of the config that named it;
+  quiet: without a line in the log.
   """
   counts = collections.Counter()
   for where, row in rows.read(path, field):
@@ -60,7 +61,8 @@ def read(
     counts[name] += 1
     yield where, made
   shown = ', '.join(f'{n} rows of {name}' for name, n in counts.items())
-  logging.info('%s: %s', path, shown)
+  if not quiet:
+    logging.info('%s: %s', path, shown)
 
 
 def of(row: Mapping, forms: tuple[Form, ...], where: str) -> tuple[str, dict]:

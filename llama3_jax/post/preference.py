@@ -15,6 +15,7 @@ from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.post import formats
 from llama3_jax.post import rows as rows_lib
+from llama3_jax.post import split as shares
 from llama3_jax.tasks import suite
 from llama3_jax.text import chat
 from llama3_jax.text.library import Library
@@ -41,14 +42,16 @@ class Preference:
   where: str = dataclasses.field(default='', compare=False)
 
 
-def read(path: str | os.PathLike, field: str = 'data.files') -> list[Preference]:
+def read(
+  path: str | os.PathLike, field: str = 'data.files', quiet: bool = False
+) -> list[Preference]:
   """Examples of a file of rows, in any form of formats.PREFERENCES.
 
   A response is a text, or a message as an object ({"content", "calls", "end", ...}).
   Raises UserError with the file and the first bad line, or `field` (that of the config)
   for a missing file.
   """
-  rows = formats.read(path, field, formats.PREFERENCES)
+  rows = formats.read(path, field, formats.PREFERENCES, quiet)
   return [parse(row, where) for where, row in rows]
 
 
@@ -60,11 +63,22 @@ def of_tasks(n: int, seed: int, split: str, names: Sequence[str]) -> list[Prefer
 
 def examples(data: ConfigDict, seed: int, split: str) -> list[Preference]:
   """Examples of a split by a config's `data`: generated ones, then those of files."""
-  before = '' if split == 'train' else 'heldout_'
-  preferences = of_tasks(data[f'{before}tasks'], seed, split, data.task_names)
-  for path in data[f'{before}files']:
-    preferences += read(path, f'data.{before}files')
-  return preferences
+  if split == 'train':
+    made = of_tasks(data.tasks, seed, split, data.task_names)
+    return made + shares.train(data, read, _prompt)
+  preferences = of_tasks(data.heldout_tasks, seed, split, data.task_names)
+  for path in data.heldout_files:
+    preferences += read(path, 'data.heldout_files')
+  return preferences + held(data)
+
+
+def held(data: ConfigDict) -> list[Preference]:
+  """The share data.heldout of data.files."""
+  return shares.heldout(data, read, _prompt)
+
+
+def _prompt(example):
+  return '\n'.join(message.content for message in example.prompt)
 
 
 def parse(row: Mapping, where: str) -> Preference:

@@ -17,6 +17,7 @@ from llama3_jax.model import llama
 from llama3_jax.post import formats
 from llama3_jax.post import preference
 from llama3_jax.post import rows as rows_lib
+from llama3_jax.post import split as shares
 from llama3_jax.tasks import suite
 from llama3_jax.text import chat
 from llama3_jax.text.tokenizer import Tokenizer
@@ -39,26 +40,34 @@ class Dialog:
   where: str = dataclasses.field(default='', compare=False)
 
 
-def read(path: str | os.PathLike, field: str = 'data.files') -> list[Dialog]:
+def read(
+  path: str | os.PathLike, field: str = 'data.files', quiet: bool = False
+) -> list[Dialog]:
   """Dialogs of a file of rows, in any form of formats.DIALOGS.
 
   The last message must be the assistant's: text, tool calls, or sampled ids. Raises
   UserError with file and line, or `field` (that of the config) for a missing file.
   """
-  return [
-    parse(row, where) for where, row in formats.read(path, field, formats.DIALOGS)
-  ]
+  rows = formats.read(path, field, formats.DIALOGS, quiet)
+  return [parse(row, where) for where, row in rows]
 
 
 def dialogs(data: ConfigDict, seed: int, split: str) -> list[Dialog]:
   """Dialogs of a split by a config's `data`: generated ones, then those of files."""
-  before = '' if split == 'train' else 'heldout_'
-  n = data[f'{before}tasks']
+  n = data['tasks' if split == 'train' else 'heldout_tasks']
   rows = suite.sft_rows(n, seed, split, data.task_names) if n else []
   parsed = [parse(row, f'{split} example {i}') for i, row in enumerate(rows)]
-  for path in data[f'{before}files']:
-    parsed += read(path, f'data.{before}files')
-  return parsed
+  if split == 'train':
+    return parsed + shares.train(data, read, _prompt)
+  for path in data.heldout_files:
+    parsed += read(path, 'data.heldout_files')
+  return parsed + shares.heldout(data, read, _prompt)
+
+
+def _prompt(dialog):
+  """The first message of the user, or the text."""
+  said = (m.content for m in dialog.messages if m.role == 'user')
+  return next(said, dialog.text)
 
 
 def parse(row: Mapping, where: str) -> Dialog:
