@@ -1,9 +1,9 @@
-"""Direct preference optimization: argument is the model size (tiny, 8b, 70b, 405b)."""
+"""Direct preference optimization: any (rows of yours), or tiny, 8b, 70b, 405b."""
 
 from configs import reward
 
 
-def get_config(size='tiny'):
+def get_config(size='any'):
   c = reward.base(size)
   c.experiment = 'dpo'
   c.init_from = 'runs/herd/sft_2'  # also the reference model
@@ -13,7 +13,7 @@ def get_config(size='tiny'):
   if size == 'tiny':
     c.optim.update(dict(peak=3e-5, warmup=10, decay=80, floor=0.1))
     c.train.update(dict(steps=80, batch=16, length=72))
-  else:
+  elif size != 'any':
     # 1e-5, beta 0.1 (4.1.4); batch and steps are not given.
     c.optim.update(dict(peak=1e-5, warmup=50, decay=1000, floor=0.1))
     c.train.update(dict(steps=1000, batch=64, length=4096, save_every=100))

@@ -1,4 +1,4 @@
-"""Reward model: argument is the model size (tiny, 8b, 70b, 405b)."""
+"""Reward model: argument is any (rows of yours) or a size (tiny, 8b, 70b, 405b)."""
 
 import ml_collections
 
@@ -6,8 +6,12 @@ from configs import pretrain
 
 
 def base(size):
-  """Fields of a post-training stage; the model's sizes are those of `init_from`."""
-  c = pretrain.get_config(size)
+  """Fields of a post-training stage; the model's sizes are those of `init_from`.
+
+  `any`: rows of yours and a model of any size; what is 0 is chosen by them
+  (post/training.py).
+  """
+  c = pretrain.get_config('tiny' if size == 'any' else size)
   c.train.ramp = ()
   c.train.update(dict(save_every=100, eval_every=100))
   c.data = ml_collections.ConfigDict(
@@ -19,14 +23,21 @@ def base(size):
       files=(),  # JSONL files of further examples
       heldout_tasks=320,  # generated examples of the held-out split
       heldout_files=(),
+      epochs=3.0,  # passes over the rows, where train.steps is 0
       heldout=0.0,  # share of the rows of files, by prompt; --files alone makes it 0.05
     )
   )
   del c.model
+  if size == 'any':
+    # peak: by the model's size; warmup: a twentieth of the steps; decay: all of them
+    c.optim.update(dict(peak=0.0, warmup=0, decay=0, floor=0.1))
+    # steps: by epochs; length: that of the longest example
+    c.train.update(dict(steps=0, batch=8, length=0, eval_every=50))
+    c.data.update(dict(tasks=0, heldout_tasks=0, heldout=0.05))
   return c
 
 
-def get_config(size='tiny'):
+def get_config(size='any'):
   c = base(size)
   c.experiment = 'reward'
   c.init_from = 'runs/herd/anneal'  # the pre-trained model (4.1.2)
@@ -35,7 +46,7 @@ def get_config(size='tiny'):
     c.optim.update(dict(peak=2e-3, warmup=10, decay=480, floor=0.1))
     c.train.update(dict(steps=480, batch=32, length=88))
     c.data.tasks = 12_000
-  else:
+  elif size != 'any':
     # Not in the paper; Llama 2: 1e-5 (5e-6 for 70B), warm-up 3%, cosine to 10%.
     peak = 1e-5 if size == '8b' else 5e-6
     c.optim.update(dict(peak=peak, warmup=60, decay=2000, floor=0.1))

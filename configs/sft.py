@@ -1,9 +1,9 @@
-"""Supervised finetuning: argument is the model size (tiny, 8b, 70b, 405b)."""
+"""Supervised finetuning: any (rows of yours) or a size (tiny, 8b, 70b, 405b)."""
 
 from configs import reward
 
 
-def get_config(size='tiny'):
+def get_config(size='any'):
   c = reward.base(size)
   c.experiment = 'sft'
   c.init_from = 'runs/herd/anneal'  # every round starts from the pre-trained model
@@ -12,7 +12,7 @@ def get_config(size='tiny'):
   if size == 'tiny':
     c.optim.update(dict(peak=3e-3, warmup=10, decay=120, floor=0.1))
     c.train.update(dict(steps=120, batch=16, length=128))
-  else:
+  elif size != 'any':
     # 1e-5 over 8.5K to 9K steps (4.1.3); batch and schedule are not given.
     c.optim.update(dict(peak=1e-5, warmup=100, decay=8500, floor=0.1))
     c.train.update(dict(steps=8500, batch=64, length=8192, save_every=500))

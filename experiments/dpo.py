@@ -24,16 +24,18 @@ from llama3_jax.train import step
 @workdirs.stage('final')
 def main(config, folder):
   """Train; returns held-out {'eval_loss', 'eval/chosen', 'eval/accuracy', ...}."""
-  t = config.train
   tokenizer, model = training.prepare(config)
+  length = config.train.length
+  train, dropped = preference.pairs(config, tokenizer, 'train', length)
+  config = training.settle(config, model, train)
+  t = config.train
+  heldout, _ = preference.pairs(config, tokenizer, 'heldout', t.length)
   reference, _ = models.load(config.init_from, model)
-  made = {}
-  for split in ('train', 'heldout'):
-    pairs, dropped = preference.pairs(config, tokenizer, split)
-    pairs = dpo.reference(reference, pairs, model, t.batch, t.loss_chunk)
-    made[split] = pairs, dropped
+  train, heldout = (
+    dpo.reference(reference, pairs, model, t.batch, t.loss_chunk)
+    for pairs in (train, heldout)
+  )
   del reference
-  train, dropped = made['train']
   loss = functools.partial(
     dpo.loss, config=model, beta=config.beta, nll=config.nll, chunk=t.loss_chunk
   )
@@ -45,6 +47,6 @@ def main(config, folder):
     part.of(config, llama.dims(model)),
   )
   _, measured = training.run(
-    config, folder, model, tokenizer, train_step, train, made['heldout'][0]
+    config, folder, model, tokenizer, train_step, train, heldout
   )
   return {'pairs': len(train.tokens), 'dropped': dropped, **measured}

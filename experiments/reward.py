@@ -25,12 +25,14 @@ from llama3_jax.train import step
 @workdirs.stage('final')
 def main(config, folder):
   """Train the reward model; returns {'accuracy', 'n', 'margins', 'files', ...}."""
-  data, t = config.data, config.train
+  data = config.data
   tokenizer, model = training.prepare(config)
   rank = lambda found: preference.reward_rows(
-    found, tokenizer, t.length, data.mode, config.seed
+    found, tokenizer, config.train.length, data.mode, config.seed
   )
   train, dropped = rank(preference.examples(data, config.seed, 'train'))
+  config = training.settle(config, model, train)
+  t = config.train
   names = data.task_names
   made = preference.of_tasks(data.heldout_tasks, config.seed, 'heldout', names)
   heldout, _ = rank(made + preference.held(data))

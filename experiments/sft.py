@@ -22,13 +22,15 @@ from llama3_jax.train import step
 @workdirs.stage('final')
 def main(config, folder):
   """Finetune; returns {'eval_loss', 'dialogs', 'dropped'}."""
-  data, t = config.data, config.train
+  data, seed = config.data, config.seed
   tokenizer, model = training.prepare(config)
-  found = sft.dialogs(data, config.seed, 'train')
-  pack = functools.partial(sft.rows, tokenizer=tokenizer, seq_len=t.length)
+  pack = functools.partial(sft.rows, tokenizer=tokenizer, seed=seed)
   pack = functools.partial(pack, position=data.positions, turns=data.turns)
-  train, dropped = pack(found, seed=config.seed)
-  heldout, _ = pack(sft.dialogs(data, config.seed, 'heldout'), seed=config.seed)
+  found = sft.dialogs(data, seed, 'train')
+  train, dropped = pack(found, seq_len=config.train.length)
+  config = training.settle(config, model, train)
+  t = config.train
+  heldout, _ = pack(sft.dialogs(data, seed, 'heldout'), seq_len=t.length)
   loss = functools.partial(sft.loss, config=model, chunk=t.loss_chunk)
   train_step = step.compose(
     loss,

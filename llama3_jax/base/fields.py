@@ -129,7 +129,9 @@ FIELDS = {
   'optim.*': Field(STEPS, 'steps of the schedule'),
   'train.steps': Field(STEPS, 'optimizer steps; raise it to train longer'),
   'train.batch': Field('[0, 1e8]', 'rows a step (0: only where a plan chooses)'),
-  'train.length': Field('[1, 1e8]', 'tokens a row'),
+  'train.length': Field(
+    '[0, 1e8]', 'tokens a row; 0 (after pre-training): those of the longest example'
+  ),
   'train.prefetch': Field('[0, 1024]', 'batches read before they are due', free=True),
   'train.ramp': Field(
     '[0, 1e18]', '((tokens, batch, length), ...), then in force', 'iii'
@@ -159,6 +161,7 @@ FIELDS = {
   'data.lanes': Field('[1, 1e7]', 'documents open at a time; not below the batch'),
   'data.batch': Field(SIZE, 'rows of a batch of the held-out loss'),
   'data.length': Field('[1, 1e8]', 'tokens of its rows'),
+  'data.epochs': Field('(0, 1e6]', 'passes over the rows, where train.steps is 0'),
   'data.heldout': Field('[0, 0.5]', 'share of the rows of data.files that is held out'),
   'data.*': Field(COUNT, 'examples or batches of data'),
   'needle.depths': Field('[0, 1]', 'places in the text, as shares'),
@@ -247,6 +250,12 @@ def find(path: str) -> Field | None:
   return None
 
 
+def _of_stage(path, flat):
+  """The field of a path, which may begin with the name of a stage."""
+  stage, _, rest = path.partition('.')
+  return find(rest if f'{stage}.experiment' in flat else path)
+
+
 def free(path: str) -> bool:
   """Whether a field may change between two starts of one run."""
   field = find(path)
@@ -259,10 +268,8 @@ def check(flat: Mapping[str, object]) -> None:
   Args:
     flat: {path: value}; a path may begin with the name of a stage (the herd's).
   """
-  stages = {k.rpartition('.')[0] for k in flat if k.endswith('.experiment')}
   for path, value in flat.items():
-    stage, _, rest = path.partition('.')
-    field = find(rest if stage in stages else path)
+    field = _of_stage(path, flat)
     fault = field.fault(value) if field else ''
     if fault:
       raise UserError(f'--config.{path}={value}: {fault} ({field.text})')
@@ -272,7 +279,7 @@ def describe(flat: Mapping[str, object]) -> list[str]:
   """A line for every field: path, value, description, range."""
   lines = []
   for path, value in flat.items():
-    field = find(path)
+    field = _of_stage(path, flat)
     setting = f'  --config.{path}={value}'
     about = f'{field.text} {field.range}'.strip() if field else ''
     number = isinstance(value, (int, float, tuple)) and not isinstance(value, bool)

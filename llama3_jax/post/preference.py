@@ -184,9 +184,10 @@ def reward_rows(
     raise UserError(f'data.mode={mode!r} is unknown: use one of {", ".join(MODES)}')
   build = _paper_row if mode == 'paper' else _exact_row
   rng = np.random.default_rng(seed)
+  encoded = [_encoded(tokenizer, example) for example in examples]
+  seq_len = seq_len or _longest(encoded, mode == 'paper')
   rows = []
-  for example in examples:
-    parts = _encoded(tokenizer, example)
+  for example, parts in zip(examples, encoded):
     # Sampled for dropped examples too: the order does not depend on seq_len.
     order = rng.permutation(len(parts))
     row = build(parts[0].prompt, [part.response for part in parts], order, seq_len)
@@ -244,11 +245,11 @@ def dpo_pairs(count: int, pairs: str) -> list[tuple[int, int]]:
 
 
 def pairs(
-  config: ConfigDict, tokenizer: Tokenizer | Library, split: str
+  config: ConfigDict, tokenizer: Tokenizer | Library, split: str, length: int
 ) -> tuple[feed.Pairs, int]:
-  """`dpo_rows` of the examples of a split, by a config's `data` and train.length."""
+  """`dpo_rows` of `length` tokens of the examples of a split, by a config's `data`."""
   found = examples(config.data, config.seed, split)
-  return dpo_rows(found, tokenizer, config.train.length, config.data.pairs)
+  return dpo_rows(found, tokenizer, length, config.data.pairs)
 
 
 def dpo_rows(
@@ -263,9 +264,11 @@ def dpo_rows(
   to the prompt, as in generation); contrast is 1 on those that are not format tokens.
   `ref_logp` is 0 until `post.dpo.reference` sets it.
   """
+  encoded = [_encoded(tokenizer, example) for example in examples]
+  seq_len = seq_len or _longest(encoded, False)
   rows, dropped = [], 0
-  for example in examples:
-    sides = [_dpo_side(part, seq_len) for part in _encoded(tokenizer, example)]
+  for parts in encoded:
+    sides = [_dpo_side(part, seq_len) for part in parts]
     for chosen, rejected in dpo_pairs(len(sides), pairs):
       if sides[chosen] is None or sides[rejected] is None:
         dropped += 1
@@ -274,6 +277,16 @@ def dpo_rows(
   if not rows:
     return feed.empty(feed.Pairs, dict(B=0, A=2, T=seq_len)), dropped
   return rows_lib.stack(rows), dropped
+
+
+def _longest(encoded, together):
+  """Tokens of rows for the longest example, with all its responses or each alone."""
+  responses = sum if together else max
+  sizes = [
+    len(parts[0].prompt) + responses(len(part.response) for part in parts)
+    for parts in encoded
+  ]
+  return rows_lib.fitting(max(sizes, default=1))
 
 
 def _encoded(tokenizer, example):

@@ -11,6 +11,7 @@ import numpy as np
 from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 
+LONGEST = 1024  # tokens of a row whose length is chosen by its examples
 # Computed by a model: the digits of the same examples differ between machines.
 COMPUTED = ('ref_logp',)
 
@@ -100,6 +101,12 @@ def digest(arrays: feed.Tokens | feed.Pairs | feed.Ranked) -> str:
     hasher.update(f'{name} {array.dtype} {shape};'.encode())
     hasher.update(array)
   return hasher.hexdigest()
+
+
+def fitting(longest: int) -> int:
+  """Tokens of rows for examples of up to `longest`: a multiple of 64, at most LONGEST;
+  longer examples are dropped, as with any length."""
+  return min(max(-(-longest // 64), 1) * 64, LONGEST)
 
 
 def place(

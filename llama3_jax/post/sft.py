@@ -100,6 +100,7 @@ def rows(
 ) -> tuple[feed.Tokens, int]:
   """Packed rows [rows,T], and how many dialogs were too long and dropped.
 
+  T is `seq_len`; 0: as long as the longest dialog (rows.fitting).
   The weight is 1 where the target belongs to the final response (its end included),
   with turns 'all' to any response. A row holds several dialogs, each its own segment;
   positions restart with each or run through the row.
@@ -110,13 +111,12 @@ def rows(
   if turns not in TURNS:
     choices = ', '.join(TURNS)
     raise UserError(f'data.turns={turns!r} is unknown: use one of {choices}')
-  encoded, dropped = [], 0
-  for dialog in dialogs:
-    ids, mask = _supervised(tokenizer, dialog, turns)
-    if len(ids) > seq_len:
-      dropped += 1
-    else:
-      encoded.append((ids, mask))
+  encoded = [_supervised(tokenizer, dialog, turns) for dialog in dialogs]
+  seq_len = seq_len or rows_lib.fitting(
+    max((len(ids) for ids, _ in encoded), default=1)
+  )
+  encoded = [(ids, mask) for ids, mask in encoded if len(ids) <= seq_len]
+  dropped = len(dialogs) - len(encoded)
   order = np.random.default_rng(seed).permutation(len(encoded))
   packed = _pack([encoded[i] for i in order], seq_len)
   filled = [_row(group, seq_len, position) for group in packed]

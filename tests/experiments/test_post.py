@@ -35,9 +35,9 @@ def rows(path):
 def chain(root):
   """Results of all stages: SFT, reward model, rejection, DPO."""
   found = {}
-  config = toy_post.training(sft_config.get_config(), root, 'base')
+  config = toy_post.training(sft_config.get_config('tiny'), root, 'base')
   found['sft'] = sft.main(config, str(root / 'sft'))
-  config = toy_post.training(reward_config.get_config(), root, 'base')
+  config = toy_post.training(reward_config.get_config('tiny'), root, 'base')
   found['reward'] = reward.main(config, str(root / 'reward'))
   config = reject_config.get_config()
   config.init_from, config.reward_from = str(root / 'sft'), str(root / 'reward')
@@ -45,7 +45,7 @@ def chain(root):
   config.update(dict(samples=3, batch=4))
   config.data.tasks, config.sample.max_new = 6, 6
   found['reject'] = reject.main(config, str(root / 'reject'))
-  config = toy_post.training(dpo_config.get_config(), root, 'sft')
+  config = toy_post.training(dpo_config.get_config('tiny'), root, 'sft')
   found['dpo'] = dpo.main(config, str(root / 'dpo'))
   return found
 
@@ -76,7 +76,7 @@ def test_rejection_writes_sft_rows_and_a_curve(chain, root):
 
 
 def test_finished_stages_are_not_run_again(chain, root):
-  config = toy_post.training(sft_config.get_config(), root, 'base')
+  config = toy_post.training(sft_config.get_config('tiny'), root, 'base')
   assert sft.main(config, str(root / 'sft')) == chain['sft']
 
 

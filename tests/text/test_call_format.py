@@ -45,7 +45,7 @@ def test_rows_are_written_in_the_tokenizers_format(root, form):
 
 def test_a_model_is_asked_in_the_format_it_was_trained_with(root, tmp_path):
   jsonl.write(tmp_path / 'calls.jsonl', [ROW] * 4)
-  c = post.training(sft_config.get_config(), root, 'base')
+  c = post.training(sft_config.get_config('tiny'), root, 'base')
   c.data.files = (str(tmp_path / 'calls.jsonl'),)
   c.data.call_format = 'function_tag'
   sft.main(c, str(root / 'calls'))
@@ -59,7 +59,7 @@ def test_a_model_is_asked_in_the_format_it_was_trained_with(root, tmp_path):
 
 
 def test_an_unknown_format_is_one_line(root):
-  c = post.training(sft_config.get_config(), root, 'base')
+  c = post.training(sft_config.get_config('tiny'), root, 'base')
   c.data.call_format = 'yaml'
   with pytest.raises(UserError, match="data.call_format='yaml': one of json") as error:
     sft.main(c, str(root / 'yaml'))

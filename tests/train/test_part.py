@@ -227,7 +227,7 @@ def test_a_pipeline_with_frozen_parameters_is_refused(mesh):
   'name,module,get', [('sft', sft, sft_config), ('dpo', dpo, dpo_config)]
 )
 def test_post_training_with_adapters_leaves_plain_parameters(root, name, module, get):
-  c = post.training(get.get_config(), root, 'base')
+  c = post.training(get.get_config('tiny'), root, 'base')
   c.part.rank = 4
   results = module.main(c, str(root / f'{name}_lora'))
   assert np.isfinite(results['eval_loss'])
@@ -240,7 +240,7 @@ def test_post_training_with_adapters_leaves_plain_parameters(root, name, module,
 
 
 def test_reward_model_with_adapters_trains_its_head(root):
-  c = post.training(reward_config.get_config(), root, 'base')
+  c = post.training(reward_config.get_config('tiny'), root, 'base')
   c.part.update(dict(rank=2, lora=('*.wq',)))
   reward.main(c, str(root / 'reward_lora'))
   found, model = reward_lib.load(str(root / 'reward_lora'))
