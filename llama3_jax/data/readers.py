@@ -41,7 +41,8 @@ def kind(path: pathlib.Path) -> str:
 
 
 def texts(path: pathlib.Path, column: str, field: str) -> Iterator[Iterator[str]]:
-  """Yields every document of a file, each as an iterator of its parts, in order.
+  """Yields every document of a file, each as an iterator of its parts, in order, which
+  is read to its end before the next document.
 
   Args:
     path: a file of a kind in KINDS.
@@ -188,7 +189,7 @@ def _of_pdf(path):
 
 
 def _read(file: io.BufferedIOBase, size: int) -> bytes:
-  """Up to `size` bytes, fewer only at the end."""
+  """Up to `size` bytes; none at the end."""
   try:
     return file.read(size)
   except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
