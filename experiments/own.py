@@ -45,7 +45,7 @@ def main(config, folder):
     config, folder, parts.model, train_step, parts.rows, parts.start, look
   )
   trained = pretraining.finish(config, folder, parts, train_step.whole(state))
-  return {**found, 'epochs': trained['tokens'] / found['tokens'], **trained}
+  return {**found, 'epochs': trained['tokens'] / found['text_tokens'], **trained}
 
 
 def _prepare(config, folder):
@@ -60,7 +60,11 @@ def _prepare(config, folder):
   if config.curate:
     given = {'inputs': (f'{documents}/general/*.jsonl.zst',)}
     curated = curate.main(configs.edit(config.curation, given), folder / 'curate')
-    found['curation'] = {n: curated[n] for n in ('documents', 'kept')}
+    found['curation'] = {n: curated[n] for n in ('steps', 'categories')}
+    if not curated['categories']:
+      raise UserError(
+        f'curate: no document is left; {folder}/curate/report.html says why'
+      )
     documents = folder / 'curate' / 'documents'
   if not begun:
     ranks = 256 + found['text']['characters'] // CHARACTERS_A_RANK
@@ -70,7 +74,7 @@ def _prepare(config, folder):
   given = {'documents': str(documents), 'tokenizer': str(begun), 'seed': config.seed}
   given['heldout'] = config.heldout or _share(found['text']['documents'])
   written = shards.main(configs.edit(config.shards, given), folder / 'shards')
-  found['tokens'] = sum(source['tokens'] for source in written.values())
+  found['text_tokens'] = sum(source['tokens'] for source in written.values())
   return found, _completed(config, folder, written)
 
 

@@ -150,7 +150,7 @@ def _rows(pieces, path, count):
   for text in pieces:
     count.documents += 1
     count.characters += len(text)
-    yield {'text': text, 'url': str(path), 'source': path.name}
+    yield {'text': text, 'source': path.name}
 
 
 def _write(documents, folder):
