@@ -3,8 +3,12 @@
   python -m experiment --config=configs/evaluate.py:chat --workdir=runs/evaluate \\
     --config.init_from=runs/herd/average_2
 
-Expected: a table of exact match; `:base` asks a base model after solved examples.
-Writes results.json.
+  python -m experiment --config=evaluate --init_from=MODEL --files=qa.jsonl \\
+    --workdir=runs/evaluate
+
+The second one asks your own questions (tasks/rows.py); --text=FOLDER measures the loss
+on your own text. Expected: a table of exact match; `:base` asks a base model after
+solved examples. Writes answers.jsonl, every question with its answer, and results.json.
 """
 
 import pathlib
@@ -12,8 +16,10 @@ import pathlib
 from absl import logging
 
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
+from llama3_jax.eval import own_text
 from llama3_jax.eval import run
 from llama3_jax.generate.sample import Settings
 from llama3_jax.tasks import task as tasks
@@ -23,13 +29,14 @@ from llama3_jax.train import models
 
 @workdirs.stage()
 def main(config, folder):
-  """Evaluate; returns {'tasks': {task: {score, n, ci}}, 'eval_loss': {source},
-  'dialogs': [{title, messages}] of a chat model}."""
-  if not config.tasks and not config.data.root:
-    raise UserError('tasks is empty and data.root as well: nothing to evaluate')
+  """Evaluate; returns {'tasks': {task: {score, n, ci}}, 'eval_loss': {source}, 'text':
+  of own_text.measure, 'dialogs': [{title, messages}] of a chat model}."""
+  if not (config.tasks or config.data.root or config.text):
+    raise UserError('tasks, text and data.root are empty: there is nothing to evaluate')
   settings = Settings(temperature=0.0, max_new=config.max_new)
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   params, model = models.load(config.init_from)
+  said = []
   found = run.tasks(
     params,
     model,
@@ -40,19 +47,31 @@ def main(config, folder):
     None if config.shots < 0 else config.shots,
     settings,
     config.batch,
+    record=said.append,
   )
-  for name, r in found.items():
-    logging.info('%-12s %5.1f +- %.1f', name, 100 * r['score'], 100 * r['ci'])
-  losses = {}
-  if config.data.root:
-    d = config.data
-    losses = run.held_out(
-      params, model, _sources(d.root), d.batch, d.length, d.batches, d.positions
-    )
-  results = {'tasks': found, 'eval_loss': losses}
+  for name, r in found.items() if config.tasks else ():
+    shown = name, 100 * r['score'], 100 * r['ci'], r['n']
+    logging.info('%-12s %5.1f +- %.1f %% of %d', *shown)
+  if said:
+    jsonl.write(folder / 'answers.jsonl', said)
+  results = {'tasks': found, **_losses(config, folder, params, model, tokenizer)}
   if config.shots < 0:
     results['dialogs'] = _dialogs(config, params, model, tokenizer)
   return results
+
+
+def _losses(config, folder, params, model, tokenizer):
+  """Losses on held-out shards and on text of the user's own, nats a token."""
+  found, d = {'eval_loss': {}}, config.data
+  how = dict(batch=d.batch, length=d.length, batches=d.batches, positions=d.positions)
+  if d.root:
+    found['eval_loss'] = run.held_out(params, model, _sources(d.root), **how)
+  if config.text:
+    own = own_text.measure(config.text, folder, params, model, tokenizer, **how)
+    found['text'] = own
+    shown = own['loss'], own['bits_per_byte']
+    logging.info('text: %.4f nats a token, %.4f bits a byte', *shown)
+  return found
 
 
 def _dialogs(config, params, model, tokenizer):

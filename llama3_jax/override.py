@@ -10,6 +10,8 @@ import ml_collections
 from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 
+EVERY = 10**9  # examples: all there are
+
 
 def apply(config: ml_collections.ConfigDict, overrides: Mapping[str, object]) -> None:
   """Sets {'optim.peak': '1e-3'} in place, with the type of the present value.
@@ -33,6 +35,8 @@ def apply(config: ml_collections.ConfigDict, overrides: Mapping[str, object]) ->
 
 def _with_files(config, overrides):
   """The overrides with the fields that `files` stands for in this config."""
+  if 'text' in overrides and 'tasks' in config:  # alone: no questions beside it
+    overrides = {'tasks': ()} | dict(overrides)
   if 'files' not in overrides or 'files' in config:
     return overrides
   given = {path: text for path, text in overrides.items() if path != 'files'}
@@ -42,7 +46,8 @@ def _with_files(config, overrides):
     alone = {f'data.{name}': v for name, v in alone.items() if name in config.data}
     return alone | {'data.files': paths} | given
   if 'tasks' in config:
-    return {'tasks': tuple(f'rows={path}' for path in paths)} | given
+    tasks = tuple(f'rows={path}' for path in paths)
+    return {'examples': EVERY} | given | {'tasks': tasks}
   raise UserError('--files: this config reads no rows of yours; see --help')
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -61,7 +62,7 @@ def answers(
   """The model's answer to each example of a task.
 
   shots None: in a chat. Otherwise as a base model after these solved examples: the text
-  before `task.stop`, or the likeliest of the example's choices.
+  before `task.stop`. Where every example has choices, the answer is the likeliest.
   """
   if any(e.media for e in examples):
     raise UserError('this model reads text: the task has images or sound')
@@ -69,8 +70,9 @@ def answers(
     prompts = [chat_prompt(tokenizer, task, e) for e in examples]
   else:
     prompts = [base_prompt(tokenizer, task, e, shots) for e in examples]
-    if examples and all(e.choices for e in examples):
-      return _chosen(params, config, tokenizer, examples, prompts, batch_size)
+  if examples and all(e.choices for e in examples):
+    lead = '' if shots is None else ' '  # an answer of a chat begins a message
+    return _chosen(params, config, tokenizer, examples, prompts, batch_size, lead)
   room = max(settings.max_new, task.max_new)
   settings = dataclasses.replace(
     settings, max_new=room, vocab_size=tokenizer.vocab_size
@@ -82,10 +84,10 @@ def answers(
   return texts if shots is None else [t.strip().split(task.stop)[0] for t in texts]
 
 
-def _chosen(params, config, tokenizer, examples, prompts, size):
-  """For each example, the choice that is likeliest after its prompt."""
+def _chosen(params, config, tokenizer, examples, prompts, size, lead):
+  """For each example, the choice that is likeliest after its prompt and `lead`."""
   pairs = [
-    (ids, tokenizer.encode(f' {choice}'))
+    (ids, tokenizer.encode(f'{lead}{choice}'))
     for e, ids in zip(examples, prompts)
     for choice in e.choices
   ]
@@ -108,11 +110,13 @@ def tasks(
   shots: int | None = None,
   settings: Settings = GREEDY,
   batch_size: int = 16,
+  record: Callable[[dict], None] | None = None,
 ) -> dict[str, dict]:
   """Mean score on up to `n` held-out examples a task: {task: {'score', 'n', 'ci'}}.
 
   shots None: in a chat; a number: as a base model after so many solved examples of the
-  train split. 'macro' is the mean over tasks, independent of their n.
+  train split. 'macro' is the mean over tasks, independent of their n. record: called
+  with {'task', 'question', 'answer', 'response', 'score'} of every example.
   """
   results = {}
   for name, task in {name: task_lib.load(name) for name in names}.items():
@@ -123,9 +127,12 @@ def tasks(
     responses = answers(
       *(params, config, tokenizer, task, examples, solved, settings, batch_size)
     )
-    right = sum(task.score(e, text) for e, text in zip(examples, responses))
+    scores = [task.score(e, text) for e, text in zip(examples, responses)]
+    for e, text, score in zip(examples, responses, scores) if record else ():
+      one = dict(task=name, question=e.prompt, answer=e.answer, response=text)
+      record(one | {'score': score})
     count = len(examples)  # a task with few prompts gives fewer than n
-    score = right / max(count, 1)
+    score = sum(scores) / max(count, 1)
     results[name] = {'score': score, 'n': count, 'ci': interval(score, count)}
   return {**results, 'macro': macro(results)}
 

@@ -1,6 +1,7 @@
 """A benchmark from your own rows: --config.tasks="('rows=test.jsonl,train.jsonl',)".
 
-A row is {"question", "answer", "worked"?, "choices"?}: `worked` is the answer with its
+Shorter: --files=test.jsonl. A row is {"question", "answer", "worked"?, "choices"?}, the
+question also as "prompt"; JSONL, Parquet or CSV. `worked` is the answer with its
 steps, the answer alone on the last line; `choices` are answers to choose from, with the
 right one among them. The second file has the solved examples for a base model.
 """
@@ -69,7 +70,9 @@ def _without(rows, left_out, why):
 
 def parse(row: Mapping, where: str) -> task.Example:
   """The Example of one row; a UserError starts with `where`."""
-  jsonl.known(row, ('question', 'answer', 'worked', 'choices'), where)
+  if 'prompt' in row and 'question' not in row:
+    row = {('question' if k == 'prompt' else k): v for k, v in row.items()}
+  jsonl.known(row, ('question', 'answer', 'worked', 'choices', 'id', 'source'), where)
   text = lambda field, *default: jsonl.text(row, field, where, *default)
   choices = row.get('choices', [])
   if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):

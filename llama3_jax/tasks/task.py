@@ -21,7 +21,7 @@ class Example:
 
   task: its name, as in the config; `load` sets it.
   worked: the answer with its steps, for a solved example; '': the answer alone.
-  choices: answers to choose from; a base model chooses by likelihood.
+  choices: answers to choose from, which the model does by likelihood.
   media: files of images or sound that belong to the prompt.
   """
 
