@@ -199,15 +199,19 @@ def test_worked_solution_is_read_until_the_tasks_own_end(
   assert found['sums']['score'] == score
 
 
-def test_base_model_picks_the_likeliest_choice(tokenizer):
-  """As by hand: the log-probability of each choice after the prompt."""
+@pytest.mark.parametrize('shots, lead', [((), ' '), (None, '')])
+def test_model_picks_the_likeliest_choice(tokenizer, shots, lead):
+  """As by hand: the log-probability of each choice after the prompt, in a chat at the
+  beginning of the answer."""
   params, words = toy.model(), ('apple', 'moon and sun', 'a')
   task = Task(lambda split, n, seed: [])
   asked = [Example(f'Which {i}?', 'a', choices=words) for i in range(3)]
-  found = run.answers(params, toy.CONFIG, tokenizer, task, asked, ())
+  found = run.answers(params, toy.CONFIG, tokenizer, task, asked, shots)
   for e, chosen in zip(asked, found):
-    ids = [tokenizer.encode(f' {word}') for word in words]
-    prompt = run.base_prompt(tokenizer, task, e, ())
+    ids = [tokenizer.encode(f'{lead}{word}') for word in words]
+    prompt = run.chat_prompt(tokenizer, task, e)
+    if shots is not None:
+      prompt = run.base_prompt(tokenizer, task, e, shots)
     logp = likelihood.of_answers(params, [prompt] * 3, ids, toy.CONFIG, 3, 128)
     assert chosen == words[int(np.argmax(logp))]
 

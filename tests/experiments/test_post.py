@@ -21,6 +21,7 @@ from experiments import evaluate
 from experiments import reject
 from experiments import reward
 from experiments import sft
+from llama3_jax import override
 from llama3_jax.text.chat import Message
 from llama3_jax.train import models
 
@@ -95,6 +96,34 @@ def test_evaluation_scores_every_task(chain, root):
   config.update(dict(examples=2, max_new=4, batch=4, tasks=('copy', 'sort')))
   found = evaluate.main(config, str(root / 'evaluate'))
   assert set(found['tasks']) == {'copy', 'sort', 'macro'}
+  said = rows(root / 'evaluate' / 'answers.jsonl')
+  assert [row['task'] for row in said] == ['copy'] * 2 + ['sort'] * 2
+  right = sum(row['score'] for row in said[:2]) / 2
+  assert right == found['tasks']['copy']['score']
+
+
+def test_every_question_of_a_file_is_asked_and_own_text_is_measured(chain, root):
+  lines = [
+    {'prompt': f'{i}?', 'answer': 'a', 'choices': ['a', 'b']} for i in range(101)
+  ]
+  (root / 'qa.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+  (root / 'text.txt').write_text('some words of text. ' * 40)
+  config = evaluate_config.get_config()
+  config.init_from, config.tokenizer = str(root / 'dpo'), str(root / 'bytes.model')
+  given = {'files': str(root / 'qa.jsonl'), 'text': str(root / 'text.txt')}
+  override.apply(config, given)
+  config.data.update(dict(batch=4, length=16, batches=100))
+  found = evaluate.main(config, str(root / 'evaluate_own'))
+  assert found['tasks']['macro']['n'] == 101
+  one, tokens = found['text'], 1 + 799 + 1
+  assert one['tokens'] == tokens
+  assert one['bits_per_byte'] == pytest.approx(one['loss'] / np.log(2) * tokens / 799)
+
+
+def test_text_alone_asks_no_questions():
+  config = evaluate_config.get_config()
+  override.apply(config, {'text': 'a.txt'})
+  assert config.tasks == () and config.text == ('a.txt',)
 
 
 def test_chat_forgets_the_oldest_turns_first(root):
