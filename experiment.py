@@ -2,7 +2,7 @@
 
 --config=FILE[:ARG]        the config file and the size or budget it is asked for
 --config.optim.peak=1e-3   changes one field; a misspelt one is named, with the nearest
---workdir=DIR              all output; the same command again resumes
+--workdir=DIR              all output; the same command again resumes (chat needs none)
 --init_from=MODEL --files=ROWS --lora=RANK --steps=N --batch=N --length=N --seed=N
                            short for the fields of the config; also --reward_from,
                            --inputs, --documents, --data
@@ -74,8 +74,17 @@ def check(config):
 
 def _says(recipe, constant):
   """Whether a recipe declares `constant = True`; it is read, and nothing imported."""
-  text = (ROOT / 'experiments' / f'{recipe}.py').read_text(encoding='utf-8')
+  file = ROOT / 'experiments' / f'{recipe}.py'
+  text = file.read_text(encoding='utf-8') if file in _files('experiments') else ''
   return re.search(rf'^{constant} = True\b', text, re.M) is not None
+
+
+def _needs_workdir(config, flags):
+  """UserError where --workdir is missing, except for a recipe that declares that it
+  runs without one."""
+  one = not {'sweep', 'sweep_index'} & set(flags)
+  if 'workdir' not in flags and not (one and _says(config.experiment, 'NO_WORKDIR')):
+    raise UserError('--workdir is missing; see python -m experiment --help')
 
 
 def help_text(config=None):
@@ -170,17 +179,17 @@ def main(arguments, peers):
   if 'help' in flags or not flags:
     sys.stdout.write(help_text(flags.get('config')) + '\n')
     return 0
-  for name in ('config', 'workdir'):
-    if name not in flags:
-      raise UserError(f'--{name} is missing; see python -m experiment --help')
+  if 'config' not in flags:
+    raise UserError('--config is missing; see python -m experiment --help')
   alone = 'coordinator' not in flags and not cluster.several()
-  if alone:
+  if alone and 'workdir' in flags:
     lock.check(flags['workdir'])  # before jax is imported; open_workdir takes it
   module, config = load_config(flags['config'])
-  runs = sweep.members(module, config, flags, overrides, flags['workdir'])
+  _needs_workdir(config, flags)
+  runs = sweep.members(module, config, flags, overrides, flags.get('workdir'))
   for member, workdir in runs:
     check(member)
-    if alone:
+    if alone and workdir:
       lock.check(workdir)
   if _says(config.experiment, 'ABSENT') or _only_compiler():
     os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -197,9 +206,10 @@ def main(arguments, peers):
     start = time.perf_counter()
     run(config, workdir, bool(peers))
     seconds = time.perf_counter() - start
-    logging.info('%s: done in %.0f s: %s', config.experiment, seconds, workdir)
-    report = pathlib.Path(workdir, 'report.html')
-    if report.exists():
+    where = f': {workdir}' if workdir else ''
+    logging.info('%s: done in %.0f s%s', config.experiment, seconds, where)
+    report = pathlib.Path(workdir, 'report.html') if workdir else None
+    if report and report.exists():
       sys.stdout.write(f'report: {report.resolve()}\n')
   if len(runs) > 1:
     sys.stdout.write(sweep.table(runs))

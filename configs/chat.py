@@ -10,10 +10,10 @@ def get_config(arg=None):
   c = ml_collections.ConfigDict()
   c.experiment = 'chat'
   c.seed = 0
-  c.init_from = 'runs/herd/average_2'  # workdir of a finished stage
+  c.init_from = 'runs/herd/average_2'  # a stage's workdir, or a model of others
   c.mesh = pretrain.base().mesh
   c.tokenizer = ''  # vocabulary file; '': the one that init_from carries
-  c.system = ''
+  c.system = ''  # message that opens the dialog; '': as the chat template has it
   c.length = 1024  # longest dialog, tokens; older turns are forgotten
   # The defaults of the release code.
   c.sample = ml_collections.ConfigDict(

@@ -31,7 +31,7 @@ LAYERS = (
   ('train', 'pipeline', 'scaling', 'plan'),
   ('generate', 'tasks', 'tools'),
   ('post',),
-  ('synth',),
+  ('synth', 'talk'),
   ('eval',),
   ('vision', 'speech'),
 )

@@ -128,6 +128,13 @@ def test_missing_flag_is_named(told, workdir, missing):
   assert f'--{missing}' in told(*given.values())
 
 
+def test_recipe_that_leaves_nothing_needs_no_workdir(told):
+  line = told('--config=chat', '--init_from=nowhere', blind=False)
+  assert 'init_from=nowhere' in line and 'workdir is missing' not in line
+  assert '--workdir is missing' in told('--config=chat', '--sweep')
+  assert 'must be one of' in told('--config=chat', '--config.experiment=oops')
+
+
 def test_slurm_tasks_without_srun_are_one_line(told, workdir, monkeypatch):
   monkeypatch.setenv('SLURM_NTASKS', '4')
   line = told(TINY, workdir)

@@ -4,7 +4,6 @@ import json
 
 import jax
 import numpy as np
-import post_examples as toy
 import pytest
 import toy_post
 
@@ -15,14 +14,12 @@ from configs import reject as reject_config
 from configs import reward as reward_config
 from configs import sft as sft_config
 from experiments import average
-from experiments import chat
 from experiments import dpo
 from experiments import evaluate
 from experiments import reject
 from experiments import reward
 from experiments import sft
 from llama3_jax import override
-from llama3_jax.text.chat import Message
 from llama3_jax.train import models
 
 root = toy_post.root  # fixture
@@ -124,34 +121,3 @@ def test_text_alone_asks_no_questions():
   config = evaluate_config.get_config()
   override.apply(config, {'text': 'a.txt'})
   assert config.tasks == () and config.text == ('a.txt',)
-
-
-def test_chat_forgets_the_oldest_turns_first(root):
-  tokenizer = toy.tokenizer(root)
-  messages = [Message('system', 'S')]
-  for i in range(6):
-    messages += [Message('user', f'question {i}'), Message('assistant', 'yes')]
-  messages.append(Message('user', 'last'))
-  kept, ids = chat.fit(tokenizer, messages, 1, 90)
-  assert kept[0] == messages[0] and kept[-1] == messages[-1]
-  assert len(ids) <= 90 and 1 < len(kept) < len(messages)
-  assert kept[1].role == 'user'
-
-
-def test_chat_answers_until_the_input_ends(chain, root, monkeypatch, capsys):
-  from configs import chat as chat_config
-
-  config = chat_config.get_config()
-  config.init_from, config.tokenizer = str(root / 'dpo'), str(root / 'bytes.model')
-  config.sample.max_new, config.length = 4, 64
-  lines = iter(['hi', '', 'more'])
-
-  def typed(_):
-    try:
-      return next(lines)
-    except StopIteration:
-      raise EOFError from None
-
-  monkeypatch.setattr('builtins.input', typed)
-  assert chat.main(config, str(root / 'chat')) == {'turns': 2}
-  assert '(new dialog)' in capsys.readouterr().out

@@ -9,7 +9,6 @@ import numpy as np
 import post_examples as toy
 import pytest
 
-from experiments import chat as talk
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
 from llama3_jax.generate import sample
@@ -360,19 +359,6 @@ def test_row_ends_at_any_of_its_stop_ids():
 def test_sampling_settings_without_a_meaning_are_refused(fields):
   with pytest.raises(UserError, match=f'sample.{next(iter(fields))}'):
     Settings(**fields)
-
-
-def test_long_dialog_keeps_begin_system_and_the_newest_whole_messages(tokenizer):
-  system = Message('system', 'Be short.')
-  turns = [Message(r, f'{r} {i} ' * 4) for i in range(5) for r in ('user', 'assistant')]
-  asked = [system, *turns, Message('user', 'now?')]
-  messages, ids = talk.fit(tokenizer, asked, 1, 260)
-  assert messages[0] == system and messages[-1] == asked[-1]
-  assert 2 < len(messages) < len(asked) and messages[1:] == asked[1 - len(messages) :]
-  assert messages[1].role == 'user' and len(ids) <= 260
-  assert ids == chat.encode(tokenizer, messages, prompt=True).ids.tolist()
-  assert ids[0] == tokenizer.bos
-  assert talk.fit(tokenizer, [system, Message('user', 'x' * 300)], 1, 260) is None
 
 
 def data(text='a', n=9):

@@ -9,10 +9,8 @@ import numpy as np
 import post_examples as toy
 import pytest
 import templates
-import tokenizers
+import toy_chat
 import toy_files
-from tokenizers import decoders
-from tokenizers import pre_tokenizers
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import RopeScaling
@@ -28,6 +26,7 @@ from llama3_jax.train import belongs
 from llama3_jax.train import foreign
 from llama3_jax.train import models
 
+byte_level = toy_chat.byte_level
 DIALOG = (
   chat.Message('user', 'Hi <|im_end|> you'),
   chat.Message('assistant', 'Yo!'),
@@ -39,21 +38,6 @@ DIALOG = (
 def cache(tmp_path, monkeypatch):
   monkeypatch.setenv('LLAMA3_CACHE', str(tmp_path / 'cache'))
   return tmp_path / 'cache'
-
-
-def byte_level(template=templates.CHATML, stops=(2,)):
-  """A tokenizer of bytes and five special tokens that chats."""
-  names = ['<unk>', '<s>', '</s>', '<|im_start|>', '<|im_end|>']
-  vocab = {text: i for i, text in enumerate(names)}
-  for text in sorted(pre_tokenizers.ByteLevel.alphabet()):
-    vocab[text] = len(vocab)
-  made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[]))
-  made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-  made.decoder = decoders.ByteLevel()
-  made.add_special_tokens(names)
-  tokens = {'bos_token': '<s>', 'eos_token': '<|im_end|>'}
-  content = made.to_str().encode()
-  return library.read(content, 'made', tokens, stops, template)
 
 
 @pytest.fixture

@@ -1,0 +1,255 @@
+"""A dialog with a model as a value: what was said, the settings, the next prompt."""
+
+import dataclasses
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+
+from llama3_jax.base.errors import UserError
+from llama3_jax.config import ModelConfig
+from llama3_jax.generate import engine
+from llama3_jax.generate.sample import Settings
+from llama3_jax.model import llama
+from llama3_jax.text import chat
+from llama3_jax.text import template
+from llama3_jax.text.chat import Message
+from llama3_jax.text.library import Library
+from llama3_jax.text.tokenizer import Tokenizer
+
+SHORTEST = 16  # tokens of a question: with less room nothing can be asked
+PARTS = 3  # most tokens of a character that was cut off: it has up to four bytes
+NEAR = 16  # tokens whose text tells whether it ends inside a character
+# Names of chat templates, by what only they write.
+KINDS = {
+  '<|im_start|>': 'ChatML',
+  '<|start_header_id|>': 'Llama 3',
+  '<<SYS>>': 'Llama 2',
+  '[INST]': 'Mistral',
+  '<start_of_turn>': 'Gemma',
+  '<|user|>': 'Zephyr',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Talker:
+  """A model that talks: parameters (in the compute dtype, or they are cast at every
+  answer), its config and the tokenizer it reads."""
+
+  params: llama.Params
+  config: ModelConfig
+  tokenizer: Tokenizer | Library
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialog:
+  """What was said so far, and how the next answer is sampled.
+
+  Attributes:
+    system: the system message; '': none, or the one that the chat template writes.
+    messages: the turns after it, a question and its answer in turn.
+    settings: of sampling.
+    length: longest dialog with its answer, tokens; older turns are forgotten.
+    seed: of the first answer; each further one has the next.
+    asked: answers that were sampled, forgotten ones too.
+  """
+
+  system: str = ''
+  messages: tuple[Message, ...] = ()
+  settings: Settings = Settings()
+  length: int = 1024
+  seed: int = 0
+  asked: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+  """A dialog whose last message waits for an answer.
+
+  Attributes:
+    dialog: with the question, without the turns that no longer fit.
+    ids: the prompt, which ends with an open answer.
+    forgotten: messages that no longer fit.
+  """
+
+  dialog: Dialog
+  ids: tuple[int, ...]
+  forgotten: int = 0
+
+
+def room(length: int, max_new: int) -> int:
+  """Tokens of `length` that are left for the dialog before an answer of `max_new`.
+
+  Raises:
+    UserError: too few to ask anything.
+  """
+  left = length - max_new
+  if left < SHORTEST:
+    raise UserError(
+      f'length={length} leaves no room for a question beside '
+      f'sample.max_new={max_new}: raise length'
+    )
+  return left
+
+
+def check(tokenizer: Tokenizer | Library, dialog: Dialog) -> Dialog:
+  """The dialog, where its system message leaves room to ask and the model can chat.
+
+  Raises:
+    UserError: one of them is not so.
+  """
+  left = room(dialog.length, dialog.settings.max_new)
+  opened = _opening(dialog)
+  # Many templates read the first message: they refuse a dialog that has none.
+  if fit(tokenizer, [*opened, Message('user', '?')], len(opened), left) is None:
+    raise UserError(
+      f'system is longer than the {left} tokens that length={dialog.length} leaves for '
+      'the dialog: shorten it or raise length'
+    )
+  return dialog
+
+
+def ask(tokenizer: Tokenizer | Library, dialog: Dialog, text: str) -> Question:
+  """The question `text` in a dialog, as the prompt of a model.
+
+  Raises:
+    UserError: the question is longer than the room; the template refuses the dialog.
+  """
+  opened, left = _opening(dialog), room(dialog.length, dialog.settings.max_new)
+  messages = [*opened, *dialog.messages, Message('user', text)]
+  fitted = fit(tokenizer, messages, len(opened), left)
+  if fitted is None:
+    raise UserError(
+      f'that is more than the {left} tokens of room: shorten it, raise length or lower '
+      'sample.max_new'
+    )
+  kept, ids = fitted
+  asked = dataclasses.replace(dialog, messages=tuple(kept[len(opened) :]))
+  return Question(asked, tuple(ids), len(messages) - len(kept))
+
+
+def _opening(dialog):
+  return [Message('system', dialog.system)] if dialog.system else []
+
+
+def fit(
+  tokenizer: Tokenizer | Library, messages: Sequence[Message], kept: int, room: int
+) -> tuple[list[Message], list[int]] | None:
+  """(messages, prompt ids): begin_of_text, the first `kept` messages and the newest
+  whole ones that have at most `room` tokens together; None when the newest has not."""
+  messages = [*(_closed(tokenizer, m) for m in messages[:-1]), *messages[-1:]]
+  while True:
+    ids = chat.encode(tokenizer, messages, prompt=True).ids.tolist()
+    if len(ids) <= room:
+      return messages, ids
+    if len(messages) <= kept + 1:
+      return None
+    # A question leaves together with its answer.
+    del messages[kept : kept + 2]
+
+
+def _closed(tokenizer, m):
+  """An answer that was cut off with an end, so that the next header stands where a
+  header may."""
+  if m.end is not None or (m.ids and m.ids[-1] in tokenizer.stop_ids):
+    return m
+  if m.ids is None or isinstance(tokenizer, Library):  # a template writes the text
+    return dataclasses.replace(m, end='eot', ids=None, vocabulary='')
+  return chat.sampled(tokenizer, [*m.ids, tokenizer.eot])
+
+
+def stream(talker: Talker, question: Question) -> Iterator[int]:
+  """Yields the tokens of the answer as they are sampled, the stop token last."""
+  d = question.dialog
+  settings = dataclasses.replace(d.settings, vocab_size=talker.tokenizer.vocab_size)
+  seed = (d.seed + d.asked) % 2**32
+  stops = talker.tokenizer.stop_ids
+  return engine.stream(
+    talker.params, question.ids, talker.config, stops, settings, seed
+  )
+
+
+def pieces(tokenizer: Tokenizer | Library, tokens: Iterable[int]) -> Iterator[str]:
+  """Yields the text of tokens as they come, without the stop token.
+
+  A character may be spread over tokens: its bytes are held back until it is whole, and
+  dropped where the answer is cut off inside it. Together they are the text of `reply`.
+  """
+  ids, shown, read = [], 0, 0  # ids[shown:read] give a text its left neighbour
+  for token in tokens:
+    ids.append(token)
+    if token in tokenizer.stop_ids:
+      break
+    before, now = tokenizer.decode(ids[shown:read]), tokenizer.decode(ids[shown:])
+    if len(now) > len(before) and not now.endswith('\ufffd'):
+      yield now[len(before) :]
+      shown, read = read, len(ids)
+  left = _whole(tokenizer, ids)
+  if left and left[-1] in tokenizer.stop_ids:
+    left = left[:-1]
+  before, now = tokenizer.decode(ids[shown:read]), tokenizer.decode(left[shown:])
+  if len(now) > len(before):
+    yield now[len(before) :]
+
+
+def _whole(tokenizer, ids):
+  """Sampled ids without the beginning of a character that was cut off."""
+  ids = list(ids)
+  if ids and ids[-1] in tokenizer.stop_ids:
+    return ids
+  for n in range(min(PARTS, len(ids)) + 1):
+    end = len(ids) - n
+    if not tokenizer.decode(ids[max(end - NEAR, 0) : end]).endswith('\ufffd'):
+      return ids[:end]
+  return ids
+
+
+def reply(tokenizer: Tokenizer | Library, ids: Sequence[int]) -> Message:
+  """The message of sampled ids; its end is None where it was cut off."""
+  return chat.sampled(tokenizer, _whole(tokenizer, ids))
+
+
+def answered(question: Question, message: Message) -> Dialog:
+  """The dialog after an answer."""
+  d = question.dialog
+  return dataclasses.replace(d, messages=(*d.messages, message), asked=d.asked + 1)
+
+
+def undone(dialog: Dialog) -> tuple[Dialog, str]:
+  """(the dialog without its last question and what came after, that question).
+
+  Raises:
+    UserError: nothing was asked.
+  """
+  asked = [i for i, m in enumerate(dialog.messages) if m.role == 'user']
+  if not asked:
+    raise UserError('nothing was asked yet')
+  before = dialog.messages[: asked[-1]]
+  question = dialog.messages[asked[-1]].content
+  return dataclasses.replace(dialog, messages=before), question
+
+
+def template_name(tokenizer: Tokenizer | Library) -> str:
+  """Name of the form in which a model writes a dialog."""
+  if not isinstance(tokenizer, Library):
+    return 'Llama 3'
+  if tokenizer.template is None:
+    return 'none'
+  text = tokenizer.template.text
+  return next((name for mark, name in KINDS.items() if mark in text), 'its own')
+
+
+def default_system(tokenizer: Tokenizer | Library) -> str:
+  """The system message that a chat template writes where a dialog has none; ''."""
+  if not isinstance(tokenizer, Library) or tokenizer.template is None:
+    return ''
+  marker = 'marks the system message'
+  user = {'role': 'user', 'content': 'question'}
+  try:
+    alone = template.render(tokenizer.template, [user])
+    given = {'role': 'system', 'content': marker}
+    both = template.render(tokenizer.template, [given, user])
+  except UserError:  # many templates refuse a system message
+    return ''
+  before, _, after = both.partition(marker)
+  around = alone.startswith(before) and alone.endswith(after) and before and after
+  return alone[len(before) : len(alone) - len(after)].strip() if around else ''
