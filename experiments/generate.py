@@ -15,7 +15,6 @@ import json
 import sys
 
 from absl import logging
-from llama3_jax.talk import dialog
 
 from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
@@ -23,9 +22,12 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
 from llama3_jax.generate import prompts
 from llama3_jax.generate.sample import Settings
+from llama3_jax.talk import dialog
 from llama3_jax.train import belongs
 from llama3_jax.train import models
 
+ALONE = True  # one process writes
+NO_WORKDIR = True  # rows are printed where it is left out
 GROUP = 8  # batches between two writes
 
 

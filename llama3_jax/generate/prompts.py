@@ -60,6 +60,8 @@ def completed(
   `metadata` its tokens and whether it stopped by itself."""
   texts = [tokenizer.decode(one.ids) for one in made]
   about = [{'tokens': len(one.sampled), 'stopped': one.stopped} for one in made]
+  before = row.get('metadata')
+  kept = before if isinstance(before, Mapping) else {}
   if len(made) == 1:
-    return {**row, 'completion': texts[0], 'metadata': about[0]}
-  return {**row, 'completions': texts, 'metadata': about}
+    return {**row, 'completion': texts[0], 'metadata': {**kept, **about[0]}}
+  return {**row, 'completions': texts, 'metadata': {**kept, 'samples': about}}
