@@ -34,6 +34,7 @@ LAYERS = (
   ('synth', 'talk'),
   ('eval',),
   ('vision', 'speech'),
+  ('api',),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

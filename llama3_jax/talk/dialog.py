@@ -108,14 +108,17 @@ def check(tokenizer: Tokenizer | Library, dialog: Dialog) -> Dialog:
   return dialog
 
 
-def ask(tokenizer: Tokenizer | Library, dialog: Dialog, text: str) -> Question:
-  """The question `text` in a dialog, as the prompt of a model.
+def ask(
+  tokenizer: Tokenizer | Library, dialog: Dialog, text: str | Message
+) -> Question:
+  """The question `text` (a user's, or any message) in a dialog, as a model's prompt.
 
   Raises:
     UserError: the question is longer than the room; the template refuses the dialog.
   """
   opened, left = _opening(dialog), room(dialog.length, dialog.settings.max_new)
-  messages = [*opened, *dialog.messages, Message('user', text)]
+  last = text if isinstance(text, Message) else Message('user', text)
+  messages = [*opened, *dialog.messages, last]
   fitted = fit(tokenizer, messages, len(opened), left)
   if fitted is None:
     raise UserError(

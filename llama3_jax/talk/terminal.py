@@ -123,8 +123,9 @@ def _silent():
     termios.tcsetattr(keyboard, termios.TCSANOW, before)
 
 
-def editor(note):
-  """Reads messages with an editor; Enter ends one, a pasted one may have many lines."""
+def editor(note: Callable[[str], None]) -> Callable[[], str | None]:
+  """A function that reads the next message with an editor, None at the end; Enter ends
+  a message, a pasted one may have many lines. note: as that of a Screen."""
   keys = KeyBindings()
   keys.add('enter')(lambda event: event.current_buffer.validate_and_handle())
   keys.add('escape', 'enter')(lambda event: event.current_buffer.insert_text('\n'))
