@@ -26,6 +26,7 @@ from llama3_jax.train import loop
 from llama3_jax.train import models
 from llama3_jax.train import optim
 from llama3_jax.train import pretraining
+from llama3_jax.train import schedule
 from llama3_jax.train import step
 
 ALONE = True  # one process reads the files
@@ -81,11 +82,9 @@ def _prepare(config, folder):
 def _completed(config, folder, written):
   """The config with the data, the model's sizes and the end of the schedule."""
   mix = {name: float(source['tokens']) for name, source in written.items()}
-  given = {
-    'data.root': str(folder / 'shards'),
-    'data.mix': ConfigDict(mix),
-    'optim.decay': config.optim.decay or config.train.steps,
-  }
+  o, steps = config.optim, config.train.steps
+  given = {'data.root': str(folder / 'shards'), 'data.mix': ConfigDict(mix)}
+  given |= schedule.filled(o.warmup, o.decay, steps)
   if config.init_from:
     given['model'] = configs.model_fields(models.config(config.init_from))
   return configs.edit(config, given)

@@ -17,6 +17,7 @@ from llama3_jax.train import belongs
 from llama3_jax.train import final
 from llama3_jax.train import loop
 from llama3_jax.train import models
+from llama3_jax.train import schedule
 from llama3_jax.train import step
 
 # (parameters up to, peak learning rate of all of them, of adapters). The paper has 1e-5
@@ -52,8 +53,7 @@ def settle(config: ConfigDict, model: ModelConfig, rows: object) -> ConfigDict:
     return config
   steps = t.steps or max(math.ceil(config.data.epochs * count / t.batch), 1)
   given = {'train.steps': steps, 'train.length': t.length or length}
-  given['optim.decay'] = o.decay or steps
-  given['optim.warmup'] = o.warmup or min(max(steps // 20, 1), 100)
+  given |= schedule.filled(o.warmup, o.decay, steps)
   given['optim.peak'] = o.peak or peak(llama.count(model), config)
   logging.info(
     '%d rows of %d tokens: %d steps of %d rows, peak learning rate %.3g',

@@ -24,6 +24,13 @@ class Schedule:
   anneal_steps: int = 0
 
 
+def filled(warmup: int, decay: int, steps: int) -> dict[str, int]:
+  """{'optim.warmup', 'optim.decay'} where 0 means: as `steps` suggest, a twentieth of
+  them (at most 100) and all of them."""
+  warm = warmup or min(max(steps // 20, 1), 100, steps)
+  return {'optim.warmup': warm, 'optim.decay': decay or steps}
+
+
 def learning_rate(step: int | jax.Array, s: Schedule) -> jax.Array:
   """Learning rate, float32 scalar, at `step` (int or int32 scalar) of Schedule `s`."""
   step = jnp.asarray(step, jnp.float32)
