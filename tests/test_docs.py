@@ -22,8 +22,6 @@ PAGES = [
 TOPS = 'llama3_jax|experiments|configs|tests|bench|launch|docs'
 FENCE = re.compile(r'^ *```.*?^ *```[ ]*$', re.M | re.S)
 LINK = re.compile(r'\]\(([^)\s]+)\)')
-# Configs that docs describe before they are there.
-COMING = ('own', 'generate')
 
 
 def read(page):
@@ -105,18 +103,10 @@ def commands(page):
   return found
 
 
-def is_coming(words):
-  """Whether a command is of a config that is described before it is there."""
-  [name] = [w.split('=')[1].split(':')[0] for w in words if w.startswith('--config=')]
-  return name in COMING and not (ROOT / f'configs/{name}.py').exists()
-
-
 @pytest.mark.parametrize('page', [page for page in PAGES if commands(page)])
 def test_commands_are_understood(page):
   """Flags, config, fields and their types; nothing is run."""
   for words in commands(page):
-    if is_coming(words):
-      continue
     flags, overrides = commandline.parse(words)
     _, config = experiment.load_config(flags['config'])
     override.apply(config, overrides)
