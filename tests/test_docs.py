@@ -8,6 +8,7 @@ import shlex
 import pytest
 
 import experiment
+import llama3_jax
 from llama3_jax import commandline
 from llama3_jax import override
 
@@ -117,6 +118,12 @@ def test_targets_of_make_that_docs_name_are_there():
   for page in PAGES:
     named = set(re.findall(r'(?:`|^)make ([a-z]+)', read(page), re.M))
     assert named <= targets, (page, named - targets)
+
+
+def test_names_of_the_notebook_are_public():
+  for page in PAGES:
+    named = set(re.findall(r'\bl3\.(\w+)', read(page)))
+    assert named <= set(llama3_jax.API), page
 
 
 def test_docstrings_hold_no_brackets_that_the_site_takes_for_a_link():
