@@ -78,7 +78,7 @@ def grid(
 ) -> dict:
   """Recall, 0 to 1, of a fact at each depth (0 = the beginning) of each length.
 
-  Returns {'lengths', 'depths', 'recall': [depths][lengths], 'samples'}; greedy. The
+  Returns {'lengths', 'depths', 'recall': `[depths][lengths]`, 'samples'}; greedy. The
   haystacks depend on seed, length, depth and number only. Raises UserError for a length
   without room for a fact and its question.
   """

@@ -40,7 +40,7 @@ def content(results: Mapping) -> Page:
       order; tokens from the stage's start.
     'curation': [{'name', 'documents', 'tokens'?}], documents left after each rule.
     'needle': {'lengths': [int], 'depths': [0..1], 'before'?, 'after'?: recall
-      [depths][lengths]}.
+      `[depths][lengths]`}.
     'reward': {'accuracy', 'n', 'margins': [float], 'real_accuracy'?, 'real_n'?}.
     'best_of_k': [{'k', 'reward', 'ci'?, 'exact'?}].
     'evaluation': {stage: {task: {'score', 'n', 'ci'}}}; 'macro' may be a task.

@@ -6,9 +6,14 @@ import re
 from llama3_jax.train import metrics
 
 
-def test_a_loss_of_your_own_is_trained_by_the_same_loop(root, toy, tmp_path):
+def blocks(root, language):
+  """The texts of the page's blocks in a language."""
   text = (root / 'docs/extend.md').read_text(encoding='utf-8')
-  [code] = re.findall(r'```python\n(.*?)```', text, re.S)
+  return re.findall(rf'```{language}\n(.*?)```', text, re.S)
+
+
+def test_a_loss_of_your_own_is_trained_by_the_same_loop(root, toy, tmp_path):
+  code, _ = blocks(root, 'python')
   example = {}
   exec(code, example)
   spec = importlib.util.spec_from_file_location('toy_config', toy / 'toy.py')
@@ -19,3 +24,13 @@ def test_a_loss_of_your_own_is_trained_by_the_same_loop(root, toy, tmp_path):
   assert rows[-1]['loss'] < rows[0]['loss']
   assert results['eval_loss']['eval_loss'] > 0
   assert (tmp_path / 'run' / 'final' / 'model.json').exists()
+
+
+def test_a_chat_template_of_your_own_says_what_is_trained_on(root):
+  [source], (_, code) = blocks(root, 'jinja'), blocks(root, 'python')
+  example = {'source': source}
+  exec(code, example)
+  assert example['trained'] == ['Hello.<|im_end|>']
+  opened = '<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n'
+  assert example['prompt'] == opened
+  assert example['made'].text == opened + 'Hello.<|im_end|>\n'
