@@ -18,9 +18,9 @@
 --stopped=STATUS           status after SIGTERM instead of 0, where a job must go on
 """
 
+import contextlib
 import importlib.util
 import inspect
-import logging as python_logging
 import os
 import pathlib
 import re
@@ -163,11 +163,11 @@ def _devices(flags):
 
 def main(arguments, peers):
   """Runs what the command line asks for; `peers` is filled when there are others."""
-  from absl import logging
-
   from llama3_jax import commandline
   from llama3_jax import sweep
   from llama3_jax.base import lock
+  from llama3_jax.base import log
+  from llama3_jax.base import processes
   from llama3_jax.reliable import cluster
 
   flags, overrides = commandline.parse(arguments)
@@ -186,7 +186,8 @@ def main(arguments, peers):
     lock.check(flags['workdir'])  # before jax is imported; open_workdir takes it
   module, config = load_config(flags['config'])
   _needs_workdir(config, flags)
-  runs = sweep.members(module, config, flags, overrides, flags.get('workdir'))
+  asked = module, config, flags, overrides, flags.get('workdir')
+  runs, members = sweep.members(*asked), sweep.everyone(*asked)
   for member, workdir in runs:
     check(member)
     if alone and workdir:
@@ -196,36 +197,36 @@ def main(arguments, peers):
   cluster.started(config, flags)
   _devices(flags)
   peers += filter(None, [cluster.join(flags)])
-  logging.set_verbosity(logging.WARNING if peers and peers[0].index else logging.INFO)
-  logging._warn_preinit_stderr = False  # our flags are not absl's
-  logging.use_absl_handler()
-  logging.get_absl_handler().addFilter(_ours)
-  lines = python_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S')
-  logging.get_absl_handler().setFormatter(lines)
-  for config, workdir in runs:
-    start = time.perf_counter()
-    run(config, workdir, bool(peers))
-    seconds = time.perf_counter() - start
-    where = f': {workdir}' if workdir else ''
-    logging.info('%s: done in %.0f s%s', config.experiment, seconds, where)
-    report = pathlib.Path(workdir, 'report.html') if workdir else None
-    if report and report.exists():
-      sys.stdout.write(f'report: {report.resolve()}\n')
-  if len(runs) > 1:
-    sys.stdout.write(sweep.table(runs))
+  log.start(quiet=bool(peers and peers[0].index))
+  waits = any(_says(member.experiment, 'WAITS') for member, _ in runs)
+  moves = sys.stderr.isatty() or waits  # a bar there, or a recipe that a user talks to
+  with contextlib.nullcontext() if moves else log.heart():
+    _all(runs, bool(peers), members)
+  if members and processes.first():
+    sys.stdout.write(sweep.table(sweep.collect(members)))
   return 0
 
 
-def _ours(record):
-  """Our own lines, and the warnings of libraries that log every file they touch."""
-  return (
-    str(ROOT) in record.pathname
-    and '.venv' not in record.pathname
-    or (
-      # Orbax logs what it then raises, with its traceback.
-      record.levelno >= 30 and 'orbax' not in record.pathname
-    )
-  )
+def _all(runs, several, members):
+  """Runs one config after the other; `members`: of the sweep, () without one."""
+  from absl import logging
+
+  from llama3_jax import sweep
+  from llama3_jax import workdir as workdirs
+  from llama3_jax.base import processes
+
+  for config, workdir in runs:
+    start = time.perf_counter()
+    results = run(config, workdir, several)
+    seconds = time.perf_counter() - start
+    measured = workdirs.said(results)
+    words = config.experiment, seconds, measured and f', {measured}', workdir
+    logging.info('%s: done in %.0f s%s: %s', *words)
+    report = pathlib.Path(workdir, 'report.html')
+    if report.exists():
+      sys.stdout.write(f'report: {report.resolve()}\n')
+    if members and processes.first():
+      sweep.write(pathlib.Path(workdir).parent, members)
 
 
 def _unheard(lost):

@@ -14,10 +14,11 @@ from llama3_jax.train import average
 from llama3_jax.train import loop
 from llama3_jax.train import optim
 from llama3_jax.train import pretraining
+from llama3_jax.train import report
 from llama3_jax.train import step
 
 
-@workdirs.stage('final')
+@workdirs.stage('final', report=report.write)
 def main(config, folder):
   """Train, then average; returns {'eval_loss': {source: nats a token}, 'average'}."""
   parts = pretraining.prepare(config)
@@ -33,7 +34,7 @@ def main(config, folder):
   )
   if not config.train.average:
     return pretraining.finish(config, folder, parts, train_step.whole(state))
-  params, report = average.of_saves(
+  params, averaged = average.of_saves(
     config.train, folder, state, train_step.whole, parts.evaluate
   )
-  return {'average': report, **pretraining.finish(config, folder, parts, params)}
+  return {'average': averaged, **pretraining.finish(config, folder, parts, params)}

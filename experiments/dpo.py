@@ -18,18 +18,19 @@ from llama3_jax.reliable import guard
 from llama3_jax.train import models
 from llama3_jax.train import optim
 from llama3_jax.train import part
+from llama3_jax.train import report
 from llama3_jax.train import step
 
 
-@workdirs.stage('final')
+@workdirs.stage('final', report=report.write)
 def main(config, folder):
   """Train; returns held-out {'eval_loss', 'eval/chosen', 'eval/accuracy', ...}."""
   tokenizer, model = training.prepare(config)
   length = config.train.length
-  train, dropped = preference.pairs(config, tokenizer, 'train', length)
+  train, dropped, read = preference.pairs(config, tokenizer, 'train', length)
   config = training.settle(config, model, train)
   t = config.train
-  heldout, _ = preference.pairs(config, tokenizer, 'heldout', t.length)
+  heldout, *_ = preference.pairs(config, tokenizer, 'heldout', t.length)
   reference, _ = models.load(config.init_from, model)
   train, heldout = (
     dpo.reference(reference, pairs, model, t.batch, t.loss_chunk)
@@ -49,4 +50,4 @@ def main(config, folder):
   _, measured = training.run(
     config, folder, model, tokenizer, train_step, train, heldout
   )
-  return {'pairs': len(train.tokens), 'dropped': dropped, **measured}
+  return {'pairs': len(train.tokens), 'dropped': dropped, 'read': read, **measured}

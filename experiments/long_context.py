@@ -15,10 +15,11 @@ from llama3_jax.reliable import guard
 from llama3_jax.train import loop
 from llama3_jax.train import optim
 from llama3_jax.train import pretraining
+from llama3_jax.train import report
 from llama3_jax.train import step
 
 
-@workdirs.stage('final')
+@workdirs.stage('final', report=report.write)
 def main(config, folder):
   """Train until the gate opens; returns {'needle', 'gate', 'eval_loss', ...}."""
   parts = pretraining.prepare(config)
@@ -37,5 +38,5 @@ def main(config, folder):
     )
     return train_step.whole(state)
 
-  params, report = gate.extend(config, folder, parts, train_to)
-  return {**report, **pretraining.finish(config, folder, parts, params)}
+  params, found = gate.extend(config, folder, parts, train_to)
+  return {**found, **pretraining.finish(config, folder, parts, params)}

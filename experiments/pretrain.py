@@ -12,10 +12,11 @@ from llama3_jax.reliable import guard
 from llama3_jax.train import loop
 from llama3_jax.train import optim
 from llama3_jax.train import pretraining
+from llama3_jax.train import report
 from llama3_jax.train import step
 
 
-@workdirs.stage('final')
+@workdirs.stage('final', report=report.write)
 def main(config, folder):
   """Train; returns {'parameters', 'tokens', 'eval_loss': {source: nats a token}}."""
   parts = pretraining.prepare(config)

@@ -12,6 +12,7 @@ import functools
 import jax
 
 from llama3_jax import workdir as workdirs
+from llama3_jax.post import formats
 from llama3_jax.post import preference
 from llama3_jax.post import reward
 from llama3_jax.post import training
@@ -19,10 +20,11 @@ from llama3_jax.reliable import guard
 from llama3_jax.train import models
 from llama3_jax.train import optim
 from llama3_jax.train import part
+from llama3_jax.train import report
 from llama3_jax.train import step
 
 
-@workdirs.stage('final')
+@workdirs.stage('final', report=report.write)
 def main(config, folder):
   """Train the reward model; returns {'accuracy', 'n', 'margins', 'files', ...}."""
   data = config.data
@@ -30,7 +32,8 @@ def main(config, folder):
   rank = lambda found: preference.reward_rows(
     found, tokenizer, config.train.length, data.mode, config.seed
   )
-  train, dropped = rank(preference.examples(data, config.seed, 'train'))
+  found = preference.examples(data, config.seed, 'train')
+  train, dropped = rank(found)
   config = training.settle(config, model, train)
   t = config.train
   names = data.task_names
@@ -49,7 +52,7 @@ def main(config, folder):
     config, folder, model, tokenizer, train_step, train, heldout, start
   )
   results = {'dropped': dropped, **reward.judge(params, heldout, model, t.batch)}
-  results['files'] = {}
+  results |= {'read': formats.counted(found), 'files': {}}
   for path in data.heldout_files:
     people, lost = rank(preference.read(path, 'data.heldout_files'))
     judged = reward.judge(params, people, model, t.batch)

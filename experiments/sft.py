@@ -11,17 +11,19 @@ import functools
 
 from llama3_jax import workdir as workdirs
 from llama3_jax.model import llama
+from llama3_jax.post import formats
 from llama3_jax.post import sft
 from llama3_jax.post import training
 from llama3_jax.reliable import guard
 from llama3_jax.train import optim
 from llama3_jax.train import part
+from llama3_jax.train import report
 from llama3_jax.train import step
 
 
-@workdirs.stage('final')
+@workdirs.stage('final', report=report.write)
 def main(config, folder):
-  """Finetune; returns {'eval_loss', 'dialogs', 'dropped'}."""
+  """Finetune; returns {'eval_loss', 'dialogs', 'dropped', 'read': by file and form}."""
   data, seed = config.data, config.seed
   tokenizer, model = training.prepare(config)
   pack = functools.partial(sft.rows, tokenizer=tokenizer, seed=seed)
@@ -42,4 +44,5 @@ def main(config, folder):
   _, measured = training.run(
     config, folder, model, tokenizer, train_step, train, heldout
   )
-  return {'dialogs': len(found), 'dropped': dropped, **measured}
+  read = formats.counted(found)
+  return {'dialogs': len(found), 'dropped': dropped, 'read': read, **measured}

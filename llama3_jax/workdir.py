@@ -3,6 +3,7 @@
 import functools
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import tempfile
@@ -26,12 +27,15 @@ from llama3_jax.base.errors import UserError
 NAME = 'config.json'
 # Only a run writes these: a folder with one of them and no config.json is refused.
 OUTPUTS = ('results.json', 'final', 'checkpoints', 'metrics.jsonl')
+# What results may have as their main measure, the first that is there, and its name.
+MEASURES = {'eval_loss': 'held-out loss', 'accuracy': 'accuracy', 'score': 'score'}
 
 
 def stage(
   *outputs: str,
   made: Callable[[ConfigDict, Mapping], Iterable[str]] | None = None,
   free: Sequence[str] = (),
+  report: Callable[[pathlib.Path, Mapping], None] | None = None,
 ) -> Callable[[Callable], Callable]:
   """Decorator that turns `main(config, folder) -> results` into main(config, workdir).
 
@@ -43,6 +47,8 @@ def stage(
     made: (config, results) -> such names, where they depend on these.
     free: fields that may change between two starts of one run, besides those that are
       marked so in base/fields.py. Paths of inputs may if the content is the same.
+    report: report(folder, results) writes the page of a run before its results; a run
+      whose page cannot be written is finished all the same.
   """
 
   def decorate(main):
@@ -53,12 +59,42 @@ def stage(
       results = finished(folder, names)
       if results is None:
         results = main(config, folder)
+        if report and processes.first():
+          _reported(report, folder, results)
         processes.write_json(folder / 'results.json', results)
       return results
 
     return run
 
   return decorate
+
+
+def _reported(report, folder, results):
+  """Calls report(folder, results); what goes wrong is a line in the log."""
+  try:
+    report(folder, results)
+  except Exception as e:
+    reason = ' '.join(f'{type(e).__name__}: {e}'.split())[:200]
+    logging.warning('%s: the run is whole, its page is not (%s)', folder, reason)
+
+
+def measured(results: object) -> tuple[str | None, float]:
+  """(one of MEASURES, its value) of the results of a run; (None, nan) without one."""
+  results = results if isinstance(results, Mapping) else {}
+  if isinstance(results.get('tasks'), Mapping):  # of an evaluation
+    results = {'score': results['tasks'].get('macro', {}).get('score')}
+  for name in MEASURES:
+    value = results.get(name)
+    value = value.get(name) if isinstance(value, Mapping) else value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+      return name, float(value)
+  return None, math.nan
+
+
+def said(results: object) -> str:
+  """The main measure of results in words: 'held-out loss 2.816'; '' without one."""
+  name, value = measured(results)
+  return f'{MEASURES[name]} {value:.4g}' if name else ''
 
 
 def claim(
@@ -184,11 +220,17 @@ def _whole(record, path):
 
 def _described(config, folder):
   """{config, made_from} of a run, as values of JSON."""
+  return {
+    'config': _recorded(config, folder),
+    'made_from': content.inputs(configs.flatten(config)),
+  }
+
+
+def _recorded(config, folder):
+  """{path: value} of a config as config.json of `folder` has it."""
   beside = folder.resolve().parent
-  flat = configs.flatten(config)
-  plain = {k: _plain(v, beside) for k, v in flat.items()}
-  plain = json.loads(json.dumps(plain, default=str))
-  return {'config': plain, 'made_from': content.inputs(flat)}
+  plain = {k: _plain(v, beside) for k, v in configs.flatten(config).items()}
+  return json.loads(json.dumps(plain, default=str))
 
 
 def _plain(value, beside):
@@ -228,6 +270,14 @@ def _differences(record, now, free=()):
   return ', '.join(lines[:6]) + more
 
 
+def differing(config: ConfigDict, folder: str | os.PathLike) -> str:
+  """The fields in which the run of a folder is of another config than this one, '' for
+  none; the content of its inputs is not compared."""
+  record = read(pathlib.Path(folder) / NAME)
+  flat = _recorded(config, pathlib.Path(folder))
+  return _differences(record, {'config': flat, 'made_from': record['made_from']})
+
+
 def _lengthen(folder, old, flat):
   """Prepares a finished run for more steps: its results are kept under another name."""
   results, before = folder / 'results.json', old['train.steps']
@@ -264,5 +314,7 @@ def finished(
       logging.warning('%s is missing: running again', path.parent / output)
       return None
   date = time.strftime('%Y-%m-%d %H:%M', time.localtime(path.stat().st_mtime))
-  logging.info('%s: finished on %s, nothing to do', folder, date)
+  result = said(results)
+  result = result and f' ({result})'
+  logging.info('%s: finished on %s%s, nothing to do', folder, date, result)
   return results

@@ -153,6 +153,7 @@ FIELDS = {
   'train.max_rewinds': Field(STEPS, 'of one run', free=True),
   'train.replay_every': Field(STEPS, 'steps between two run twice; 0: none', free=True),
   'train.stats_every': Field(STEPS, 'steps between statistics of processes', free=True),
+  'train.wandb': Field('', "project of Weights & Biases; '': none", free=True),
   'train.*': Field(STEPS, 'steps, or a count of them'),
   'data.mix.*': Field('[0, 1e9]', 'weight of a source'),
   'data.changes': Field(

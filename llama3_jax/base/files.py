@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 from collections.abc import Iterator
 
 from llama3_jax.base.errors import UserError
@@ -17,7 +18,9 @@ FULL = 1 << 24  # bytes; with less free space a disk counts as full
 def renamed(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """Yields a temporary path; the file is renamed to `path` when the block ends."""
   path = pathlib.Path(path)
-  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+  # Jobs of an array may have the same number on two machines.
+  mine = f'{socket.gethostname()}.{os.getpid()}'
+  partial = path.with_name(f'{path.name}.{mine}.partial')
   try:
     yield partial
     with open(partial, 'rb') as f:

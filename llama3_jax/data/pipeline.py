@@ -90,6 +90,22 @@ class Rows:
     """{source: pairs drawn so far}; open documents count in full."""
     return dict(self._drawn)
 
+  @property
+  def begun(self) -> list[dict]:
+    """[{'from': source, 'documents': begun so far, 'of': documents there are, 'tokens':
+    drawn, 'share': of all tokens}]; open documents count in full."""
+    total = max(sum(self._drawn.values()), 1)
+    return [
+      {
+        'from': name,
+        'documents': self._documents[name],
+        'of': len(source),
+        'tokens': self._drawn[name],
+        'share': self._drawn[name] / total,
+      }
+      for name, source in self.sources.items()
+    ]
+
   def batch(
     self, batch_size: int, seq_len: int, shard: tuple[int, int] = (0, 1)
   ) -> feed.Tokens:

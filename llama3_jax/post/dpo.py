@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from llama3_jax import feed
+from llama3_jax.base import log
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
 from llama3_jax.train import likelihood
@@ -55,5 +56,6 @@ def reference(
 ) -> feed.Pairs:
   """`rows` with `ref_logp` f32 [pairs,2]: log-probabilities under the SFT model."""
   contrast = rows.replace(weight=rows.contrast)
-  logp = likelihood.of_rows(params, contrast, config, batch_size, chunk)
+  with log.work(f'log-probabilities of {len(rows.tokens):,} pairs before training'):
+    logp = likelihood.of_rows(params, contrast, config, batch_size, chunk)
   return rows.replace(ref_logp=logp.reshape(-1, 2))

@@ -10,9 +10,11 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -31,6 +33,7 @@ ROLES = {
 }
 # Fields that carry no text to train on: any row may have them.
 BESIDE = ('source', 'reward', 'id', 'metadata')
+TASKS = 'verifiable tasks, made here'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +52,9 @@ class Form:
 
 def read(
   path: str | os.PathLike, field: str, forms: tuple[Form, ...], quiet: bool = False
-) -> Iterator[tuple[str, dict]]:
-  """Yields (where, our row) of every row of a file, and logs how many of each form.
+) -> Iterator[tuple[str, dict, str]]:
+  """Yields (where, our row, name of its form) of every row of a file, and logs how many
+  of each form there are.
 
   path: .jsonl, .parquet or .csv (base/rows.py); field: of the config that named it;
   quiet: without a line in the log.
@@ -59,10 +63,19 @@ def read(
   for where, row in rows.read(path, field):
     name, made = of(row, forms, where)
     counts[name] += 1
-    yield where, made
+    yield where, made, name
   shown = ', '.join(f'{n} rows of {name}' for name, n in counts.items())
   if not quiet:
     logging.info('%s: %s', path, shown)
+
+
+def counted(examples: Sequence) -> list[dict]:
+  """[{'from': file, 'form', 'rows'}] of Dialogs or Preferences, for the report; those
+  of no file are of the verifiable tasks."""
+  files = [re.sub(r', (line|row) \d+$', '', e.where) for e in examples]
+  named = [(f, e.form) if e.form else (TASKS, '') for f, e in zip(files, examples)]
+  counts = collections.Counter(named)
+  return [{'from': f, 'form': form, 'rows': n} for (f, form), n in counts.items()]
 
 
 def of(row: Mapping, forms: tuple[Form, ...], where: str) -> tuple[str, dict]:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from llama3_jax import feed
 from llama3_jax.base import jsonl
+from llama3_jax.base import log
 from llama3_jax.base.errors import UserError
 from llama3_jax.post import formats
 from llama3_jax.post import rows as rows_lib
@@ -32,7 +33,7 @@ class Preference:
   """A prompt (any number of turns) and its 2 or 3 responses, best first.
 
   margin: by how much a better response should win (Llama 2); Llama 3 has none.
-  where: file and line, for errors.
+  where: file and line, for errors. form: of the file's row, '' where it was made.
   """
 
   prompt: tuple[chat.Message, ...]
@@ -40,6 +41,7 @@ class Preference:
   source: str = ''
   margin: float = 0.0
   where: str = dataclasses.field(default='', compare=False)
+  form: str = dataclasses.field(default='', compare=False)
 
 
 def read(
@@ -52,7 +54,9 @@ def read(
   for a missing file.
   """
   rows = formats.read(path, field, formats.PREFERENCES, quiet)
-  return [parse(row, where) for where, row in rows]
+  return [
+    dataclasses.replace(parse(row, where), form=form) for where, row, form in rows
+  ]
 
 
 def of_tasks(n: int, seed: int, split: str, names: Sequence[str]) -> list[Preference]:
@@ -184,7 +188,8 @@ def reward_rows(
     raise UserError(f'data.mode={mode!r} is unknown: use one of {", ".join(MODES)}')
   build = _paper_row if mode == 'paper' else _exact_row
   rng = np.random.default_rng(seed)
-  encoded = [_encoded(tokenizer, example) for example in examples]
+  with log.work(f'encoding {len(examples):,} preferences'):
+    encoded = [_encoded(tokenizer, example) for example in examples]
   seq_len = seq_len or _longest(encoded, mode == 'paper')
   rows = []
   for example, parts in zip(examples, encoded):
@@ -194,6 +199,7 @@ def reward_rows(
     if row is not None:
       rows.append(feed.Ranked(**row, margin=np.float32(example.margin)))
   dropped = len(examples) - len(rows)
+  rows_lib.tell_dropped(dropped, len(examples), seq_len)
   if not rows:
     sizes = dict(B=0, A=1 if mode == 'paper' else MOST, T=seq_len, _=MOST)
     return feed.empty(feed.Ranked, sizes), dropped
@@ -246,10 +252,12 @@ def dpo_pairs(count: int, pairs: str) -> list[tuple[int, int]]:
 
 def pairs(
   config: ConfigDict, tokenizer: Tokenizer | Library, split: str, length: int
-) -> tuple[feed.Pairs, int]:
-  """`dpo_rows` of `length` tokens of the examples of a split, by a config's `data`."""
+) -> tuple[feed.Pairs, int, list[dict]]:
+  """`dpo_rows` of `length` tokens of the examples of a split, by a config's `data`; and
+  how many examples there are of each file and form."""
   found = examples(config.data, config.seed, split)
-  return dpo_rows(found, tokenizer, length, config.data.pairs)
+  rows, dropped = dpo_rows(found, tokenizer, length, config.data.pairs)
+  return rows, dropped, formats.counted(found)
 
 
 def dpo_rows(
@@ -264,7 +272,8 @@ def dpo_rows(
   to the prompt, as in generation); contrast is 1 on those that are not format tokens.
   `ref_logp` is 0 until `post.dpo.reference` sets it.
   """
-  encoded = [_encoded(tokenizer, example) for example in examples]
+  with log.work(f'encoding {len(examples):,} preferences'):
+    encoded = [_encoded(tokenizer, example) for example in examples]
   seq_len = seq_len or _longest(encoded, False)
   rows, dropped = [], 0
   for parts in encoded:
@@ -274,6 +283,7 @@ def dpo_rows(
         dropped += 1
         continue
       rows.append(rows_lib.stack([sides[chosen], sides[rejected]]))
+  rows_lib.tell_dropped(dropped, len(rows) + dropped, seq_len)
   if not rows:
     return feed.empty(feed.Pairs, dict(B=0, A=2, T=seq_len)), dropped
   return rows_lib.stack(rows), dropped

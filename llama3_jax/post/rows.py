@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from absl import logging
 
 from llama3_jax import feed
 from llama3_jax.base.errors import UserError
@@ -107,6 +108,17 @@ def fitting(longest: int) -> int:
   """Tokens of rows for examples of up to `longest`: a multiple of 64, at most LONGEST;
   longer examples are dropped, as with any length."""
   return min(max(-(-longest // 64), 1) * 64, LONGEST)
+
+
+def tell_dropped(dropped: int, total: int, length: int) -> None:
+  """Says in the log how many of `total` examples are too long for a row."""
+  if dropped:
+    logging.info(
+      '%s of %s examples are longer than train.length=%d and dropped',
+      f'{dropped:,}',
+      f'{total:,}',
+      length,
+    )
 
 
 def place(

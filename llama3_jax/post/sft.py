@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from llama3_jax import feed
 from llama3_jax.base import jsonl
+from llama3_jax.base import log
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
@@ -31,13 +32,14 @@ TURNS = ('last', 'all')
 class Dialog:
   """Messages, the last one the assistant's, or a text that is no chat.
 
-  `where` (file and line) is for errors.
+  `where` (file and line) is for errors; form: of the file's row, '' where it was made.
   """
 
   messages: tuple[chat.Message, ...]
   source: str = ''
   text: str = ''
   where: str = dataclasses.field(default='', compare=False)
+  form: str = dataclasses.field(default='', compare=False)
 
 
 def read(
@@ -49,7 +51,9 @@ def read(
   UserError with file and line, or `field` (that of the config) for a missing file.
   """
   rows = formats.read(path, field, formats.DIALOGS, quiet)
-  return [parse(row, where) for where, row in rows]
+  return [
+    dataclasses.replace(parse(row, where), form=form) for where, row, form in rows
+  ]
 
 
 def dialogs(data: ConfigDict, seed: int, split: str) -> list[Dialog]:
@@ -111,12 +115,14 @@ def rows(
   if turns not in TURNS:
     choices = ', '.join(TURNS)
     raise UserError(f'data.turns={turns!r} is unknown: use one of {choices}')
-  encoded = [_supervised(tokenizer, dialog, turns) for dialog in dialogs]
+  with log.work(f'encoding {len(dialogs):,} dialogs'):
+    encoded = [_supervised(tokenizer, dialog, turns) for dialog in dialogs]
   seq_len = seq_len or rows_lib.fitting(
     max((len(ids) for ids, _ in encoded), default=1)
   )
   encoded = [(ids, mask) for ids, mask in encoded if len(ids) <= seq_len]
   dropped = len(dialogs) - len(encoded)
+  rows_lib.tell_dropped(dropped, len(dialogs), seq_len)
   order = np.random.default_rng(seed).permutation(len(encoded))
   packed = _pack([encoded[i] for i in order], seq_len)
   filled = [_row(group, seq_len, position) for group in packed]

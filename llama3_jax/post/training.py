@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from llama3_jax import config as configs
 from llama3_jax import feed
+from llama3_jax.base import log
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
 from llama3_jax.post import rows as rows_lib
@@ -92,4 +93,5 @@ def run(
   state = loop.run(config, folder, model, train_step, stream, start, evaluate)
   params = train_step.whole(state)
   final.save(folder / 'final', params, model, tokenizer)
-  return params, evaluate(params)
+  with log.work('measuring what is held out'):
+    return params, evaluate(params)

@@ -51,13 +51,15 @@ class Clock:
     """Seconds of steps that were not undone."""
     return self.seconds['step']
 
-  def mark(self, kind: str) -> None:
-    """Counts the time since the last mark as `kind`."""
+  def mark(self, kind: str) -> float:
+    """Counts the time since the last mark as `kind`; returns its seconds."""
     now = self.zero + time.monotonic()
-    self.seconds[kind] += max(now - self.at, 0.0)
+    seconds = max(now - self.at, 0.0)
+    self.seconds[kind] += seconds
     self.at = now
     if now - self.written > EVERY:
       self.write()
+    return seconds
 
   def back(self, useful: float) -> None:
     """Records that training resumes from a save after `useful` seconds of steps."""

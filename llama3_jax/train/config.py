@@ -39,6 +39,7 @@ class TrainConfig:
   watchdog_exit: bool = False  # and the process ends
   replay_every: int = 0  # steps between two that are run again, to compare every bit
   stats_every: int = 50  # steps between statistics of slow processes
+  wandb: str = ''  # project of Weights & Biases that gets the metrics; '': none
 
 
 @dataclasses.dataclass(frozen=True)

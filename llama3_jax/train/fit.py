@@ -11,6 +11,7 @@ from llama3_jax.model import remat
 from llama3_jax.pipeline.plans import Plan
 from llama3_jax.reliable import guard as guards
 from llama3_jax.reliable import health
+from llama3_jax.train import boards
 from llama3_jax.train import config as configs
 from llama3_jax.train import schedule
 
@@ -46,6 +47,7 @@ def check(
       'learning rate would jump; raise decay or lower warmup'
     )
   guards.create(t)
+  boards.check(t.wandb)
   health.check(t.replay_every)
   quant.check(model.quant)
   remat.names(model.remat)

@@ -14,7 +14,7 @@ from llama3_jax.train import metrics as reports
 from llama3_jax.train import schedule
 from llama3_jax.train.config import RunConfig
 
-QUIET_S = 30.0  # longest time without a line in the log
+QUIET_S = 20.0  # longest time without a step report; base/log.py allows 30 s
 _rate = jax.jit(schedule.learning_rate, static_argnums=1)
 
 
@@ -33,23 +33,34 @@ class Late:
     self.writer, self.schedule = writer, config.optim.schedule
     self.t, self.clock, self.guard = config.train, clock, guard
     self.every, self.steps = config.train.log_every, config.train.steps
-    self.meter = reports.Meter(model)
+    self.meter = reports.Meter(model, clock.useful)
     self.pending, self.tokens, self.done = None, 0, done
-    self.bad, self.rewind = 0, False
-    self.first, self.began = done, time.perf_counter()
-    self.logged = self.began
+    self.compiled, self.bad, self.rewind = 0.0, 0, False
+    self.first, self.began = None, None  # the first step, and when it was done
+    self.logged = time.perf_counter()
 
   def back(self, done: int, bad: int) -> None:
     """Continue after a rewind to step `done`, until which `bad` steps were bad."""
     self.pending, self.tokens, self.done = None, 0, done
-    self.bad, self.rewind = bad, False
+    self.compiled, self.bad, self.rewind = 0.0, bad, False
+    self.meter.last = self.clock.useful
+    self.first = None
 
   def put(
-    self, step: int, found: Mapping[str, jax.Array], tokens: int, phase: schedule.Phase
+    self,
+    step: int,
+    found: Mapping[str, jax.Array],
+    tokens: int,
+    phase: schedule.Phase,
+    compiled: float = 0.0,
   ) -> None:
-    """Write the pending metrics and keep those of `step`: `found`, device scalars."""
+    """Write the pending metrics and keep those of `step`: `found`, device scalars.
+
+    compiled: seconds of a step that was compiled first; its tokens count in no rate.
+    """
     self.flush()
-    self.tokens += phase.batch * phase.length
+    self.compiled += compiled
+    self.tokens += 0 if compiled else phase.batch * phase.length
     self.pending = (step, found, tokens, phase)
 
   def flush(self) -> None:
@@ -62,24 +73,37 @@ class Late:
     due = step % self.every == 0 or step in (self.steps, self.done + 1)
     if acts or due:
       self._judge(step, metrics)
-    now = time.perf_counter()
-    if not due and now - self.logged > QUIET_S:
-      logging.info('step %d/%d loss %.4g', step, self.steps, float(metrics['loss']))
-      self.logged = now
     if not due or self.rewind:
+      self._quiet(step, metrics)
       return
     row = {k: float(v) for k, v in metrics.items()}
     row['tokens'] = tokens
     # optax reads the schedule before it counts the step.
     row['lr'] = float(_rate(step - 1, self.schedule))
-    row |= self.meter.rates(self.tokens, phase.length)
+    self.clock.mark('step')
+    row |= self.meter.rates(self.tokens, phase.length, self.clock.useful)
+    row |= {'compile_s': self.compiled} if self.compiled else {}
     row['goodput'] = self.clock.goodput()
-    self.tokens = 0
+    self.tokens, self.compiled = 0, 0.0
     self.writer.write(step, row)
-    ended = step in (1, self.steps)
+    self._report(step, row)
+
+  def _quiet(self, step, metrics):
+    """One line where the next report is far."""
+    now = time.perf_counter()
+    if not self.rewind and now - self.logged > QUIET_S:
+      logging.info('step %d/%d  loss %.3g', step, self.steps, float(metrics['loss']))
+      self.logged = now
+
+  def _report(self, step, row):
+    """The line of a row, where it is due."""
+    now, left = time.perf_counter(), None
+    if self.first is None:
+      self.first, self.began = step, now
+    elif step > self.first:
+      left = (now - self.began) / (step - self.first) * (self.steps - step)
+    ended = step in (self.first, self.steps)
     if ended or step % (10 * self.every) == 0 or now - self.logged > QUIET_S:
-      pace = (now - self.began) / max(step - self.first, 1)
-      left = pace * (self.steps - step)
       logging.info('%s', reports.line(step, self.steps, row, left))
       self.logged = now
 

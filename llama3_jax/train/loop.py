@@ -12,6 +12,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from llama3_jax import feed
+from llama3_jax.base import log
 from llama3_jax.base.errors import Preempted
 from llama3_jax.config import ModelConfig
 from llama3_jax.pipeline import layout as layouts
@@ -84,7 +85,7 @@ class _Run:
     self.state = self._fresh()
     self.step = self._restore(self.checkpoints.latest())
     self.frozen = resume.frozen(self.state)  # computed once: it never changes
-    self.writer = reports.Writer(workdir, self.step)
+    self.writer = reports.Writer(workdir, self.step, t.wandb)
     self.late = late.Late(self.writer, model, config, self.step, self.clock, self.guard)
     self.late.bad = int(self.state.health.bad)
     self.compiled, self.several = None, jax.process_count() > 1
@@ -122,13 +123,17 @@ class _Run:
     if t.replay_every and self.step % t.replay_every == 0:
       health.replay(self.state, batch, self.train_step)
       self.clock.mark('replay')
-    self.state, metrics = self.train_step(self.state, batch)
+    if self.compiled == phase:
+      self.state, metrics = self.train_step(self.state, batch)
+      compiled = 0.0
+    else:
+      self.clock.mark('step')
+      with log.work(f'compiling the step: {phase.batch} rows of {phase.length} tokens'):
+        self.state, metrics = self.train_step(self.state, batch)
+        jax.block_until_ready(metrics)
+      self.compiled, compiled = phase, self.clock.mark('compile')
     self.stragglers.put(time.perf_counter() - start)
-    if self.compiled != phase:
-      jax.block_until_ready(metrics)
-      self.compiled = phase
-      self.clock.mark('compile')
-    self.late.put(self.step, metrics, self.data.tokens, phase)
+    self.late.put(self.step, metrics, self.data.tokens, phase, compiled)
     self.clock.mark('step')
 
   def _after(self, requests):
@@ -162,12 +167,11 @@ class _Run:
     if self.evaluate is None:
       return
     self.dog.beat(f'the evaluation after step {self.step}')
-    losses = self.evaluate(self.train_step.view(self.state))
+    with log.work(f'measuring what is held out, after step {self.step}'):
+      losses = self.evaluate(self.train_step.view(self.state))
     self.writer.write(self.step, {'tokens': self.data.tokens, **losses})
     numbers = {k: v for k, v in losses.items() if isinstance(v, (int, float))}
-    text = ' '.join(f'{k} {v:.4g}' for k, v in numbers.items())
-    text = text or 'nothing is held out to measure'
-    logging.info('step %d %s', self.step, text)
+    logging.info('%s', reports.held_out(self.step, self.t.steps, numbers))
     self.clock.mark('evaluate')
 
   def _save(self):
@@ -176,7 +180,8 @@ class _Run:
     data['useful_s'] = self.clock.useful
     data['frozen'] = self.frozen
     data['layout'] = self.plan and dataclasses.asdict(self.plan.layout)
-    resume.save(self.checkpoints, self.state, self.step, data)
+    with log.work(f'saving step {self.step}'):
+      resume.save(self.checkpoints, self.state, self.step, data)
     self.clock.mark('save')
 
   def _fresh(self):
@@ -190,10 +195,11 @@ class _Run:
     useful = 0.0
     if step is not None:
       now = self.plan and self.plan.layout
-      self.state, saved = resume.restore(self.checkpoints, self.state, step, now)
+      with log.work(f'reading the save of step {step}'):
+        self.state, saved = resume.restore(self.checkpoints, self.state, step, now)
       self.data.restore(saved['data'])
       useful = saved.get('useful_s', 0.0)
-      logging.info('resumed at step %d, %d tokens', step, self.data.tokens)
+      logging.info('resumed at step %d, %s tokens', step, f'{self.data.tokens:,}')
     elif reports.read(self.workdir):
       folder = self.checkpoints.folder
       logging.warning('%s holds no save: the run begins again at step 0', folder)
@@ -211,7 +217,9 @@ class _Run:
       self.state = self._fresh()
     self.step = self._restore(target)
     self.writer.close()
-    self.writer = self.late.writer = reports.Writer(self.workdir, self.step)
+    self.writer = self.late.writer = reports.Writer(
+      self.workdir, self.step, self.t.wandb
+    )
     row = {'rewind_from': bad, 'rewinds': count, 'tokens': self.data.tokens}
     self.writer.write(self.step, row)
     self.late.back(self.step, int(self.state.health.bad))

@@ -7,6 +7,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from llama3_jax import config as configs
+from llama3_jax.base import log
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
@@ -90,7 +91,8 @@ def load_params(
   marks = recorded and recorded['arrays']
   with ocp.StandardCheckpointer() as loader:
     read = lambda like: loader.restore(path, like)
-    return arrays.read(read, path, abstract, marks, kept, beside.MADE_AGAIN, field)
+    with log.work(f'reading the weights of {workdir}'):
+      return arrays.read(read, path, abstract, marks, kept, beside.MADE_AGAIN, field)
 
 
 def load(

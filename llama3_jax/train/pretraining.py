@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from llama3_jax import config as configs
 from llama3_jax import show
+from llama3_jax.base import log
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import pipeline
 from llama3_jax.data.config import DataConfig
@@ -102,10 +103,12 @@ def finish(
 ) -> dict:
   """Writes `final/` and evaluates it.
 
-  Returns {'parameters', 'tokens', 'eval_loss', 'goodput'}.
+  Returns {'parameters', 'tokens', 'read': by source, 'eval_loss', 'goodput'}.
   """
   results = {'parameters': llama.count(stage.model), 'tokens': stage.rows.tokens}
-  results['eval_loss'] = stage.evaluate(params)
+  results['read'] = stage.rows.begun
+  with log.work('measuring what is held out'):
+    results['eval_loss'] = stage.evaluate(params)
   tokenizer = belongs.of_shards(stage.sources) or _inherited(config)
   final.save(folder / 'final', params, stage.model, tokenizer)
   return {**results, 'goodput': goodput.report(folder)}

@@ -23,7 +23,7 @@ from llama3_jax.train import step
 
 C = ModelConfig(2, 32, 4, 4, 8, 48, vocab_size=64, dtype='float32', attention='dense')
 LOSS = functools.partial(losses.next_token, config=C, chunk=0)
-TIMES = ('seconds', 'tokens_per_s', 'mfu', 'goodput')
+TIMES = ('seconds', 'tokens_per_s', 'mfu', 'goodput', 'compile_s')
 
 
 def config(**train):
