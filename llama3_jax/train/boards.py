@@ -14,6 +14,7 @@ from absl import logging
 
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import files
+from llama3_jax.base import log
 from llama3_jax.base.errors import UserError
 
 
@@ -58,16 +59,17 @@ class Wandb:
       files.write_json(kept, {'id': uuid.uuid4().hex[:12]})
     config = workdirs.read(record)['config'] if record.exists() else {}
     try:
-      self.run = wandb.init(
-        project=project,
-        id=files.read_json(kept)['id'],
-        name=folder.resolve().name,
-        dir=str(folder),
-        config=config,
-        resume='allow',
-        reinit='create_new',
-        settings=wandb.Settings(silent=True, console='off', finish_timeout=60),
-      )
+      with log.work('connecting to Weights & Biases'):
+        self.run = wandb.init(
+          project=project,
+          id=files.read_json(kept)['id'],
+          name=folder.resolve().name,
+          dir=str(folder),
+          config=config,
+          resume='allow',
+          reinit='create_new',
+          settings=wandb.Settings(silent=True, console='off', finish_timeout=60),
+        )
     except Exception as e:  # no key, no network, no such project
       reason = ' '.join(str(e).split())[:200]
       raise UserError(
@@ -76,8 +78,8 @@ class Wandb:
       ) from None
     # Rows of a step that ran twice have the same x.
     self.run.define_metric('*', step_metric='step')
-    where = self.run.url or f'offline, in {self.run.dir}'
-    logging.info('Weights & Biases: %s', where)
+    kept = pathlib.Path(self.run.dir).parent
+    logging.info('Weights & Biases: %s', self.run.url or f'wandb sync {kept}')
 
   def write(self, step: int, row: Mapping[str, float]) -> None:
     """Logs the numbers of a step."""

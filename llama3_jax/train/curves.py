@@ -53,6 +53,8 @@ def draw(title: str, rows: Sequence[Mapping]) -> dict | None:
   spec = figures.figure(
     drawn, height, xaxis={'title': {'text': 'step'}, 'nticks': 6}, yaxis=axis
   )
+  if height < 380:  # the legend is below the title of the axis
+    spec['layout']['legend'] = {**figures.BASE['legend'], 'y': -0.36}
   first = 0 if title in ('loss', 'accuracy') else list(CURVES).index(title)
   return figures.paint(spec, [f'role:{first + i}' for i in range(len(lines))])
 

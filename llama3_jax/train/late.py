@@ -100,7 +100,7 @@ class Late:
     now, left = time.perf_counter(), None
     if self.first is None:
       self.first, self.began = step, now
-    elif step > self.first:
+    elif self.first < step < self.steps:
       left = (now - self.began) / (step - self.first) * (self.steps - step)
     ended = step in (self.first, self.steps)
     if ended or step % (10 * self.every) == 0 or now - self.logged > QUIET_S:

@@ -151,7 +151,7 @@ def line(
   if row.get('bad_steps'):
     parts['bad'] = f'{row["bad_steps"]:.0f} bad'
   if 'tokens_per_s' in row:
-    parts['speed'] = f'{_size(row["tokens_per_s"])} tok/s'
+    parts['speed'] = f'{short(row["tokens_per_s"])} tok/s'
   if 'compile_s' in row:
     parts['compiled'] = f'{row["compile_s"]:.1f} s with compilation'
   if left_s is not None:
@@ -185,7 +185,7 @@ def _rate(value):
   return f'{digits}e{int(power)}' if value else '0'
 
 
-def _size(value):
+def short(value: float) -> str:
   """A number with three digits: 12345 is '12.3k'."""
   for power, letter in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
     if value >= power:

@@ -46,7 +46,7 @@ SPENT = {
   'other_s': 'other',
 }
 # Results that have a place of their own in the page.
-PLACED = ('parameters', 'tokens', 'eval_loss', 'read', 'goodput', 'margins')
+PLACED = ('parameters', 'tokens', 'eval_loss', 'read', 'dropped', 'goodput', 'margins')
 CHATS = ('sft', 'dpo')
 
 
@@ -83,7 +83,8 @@ def content(
     Section('Config', [Card([_config(config), *_versions(record)])]),
   ]
   name = config.get('experiment', 'training')
-  title = f'{name}: {folder.resolve().name}'
+  own = folder.resolve().name
+  title = name if own == name else f'{name}: {own}'
   tiles = _tiles(folder, rows, results, spent)
   return Page(title, parts, _lines(config, spent), tiles, links=True)
 
@@ -121,7 +122,7 @@ def _tiles(folder, rows, results, spent):
   if spent.get('elapsed_s'):
     tiles.append((metrics.clock(spent['elapsed_s']), 'all starts together'))
   if speed := _speed(trained):
-    tiles.append((f'{show.size(speed)}/s', 'tokens, in steps alone'))
+    tiles.append((f'{metrics.short(speed)}/s', 'tokens, in steps alone'))
   return tiles
 
 
@@ -198,7 +199,8 @@ def _cell(name, value):
 
 def _results(results):
   """What the recipe returned beside what the page shows elsewhere."""
-  flat = _flat({k: v for k, v in results.items() if k not in PLACED})
+  other = [n for n in results if n not in PLACED and not n.startswith('eval/')]
+  flat = _flat({name: results[name] for name in other})
   more = len(flat) - LISTED
   blocks = [Table(('result', 'value'), flat[:LISTED])] if flat else []
   blocks += [Note(f'{more} more are in results.json.')] if more > 0 else []

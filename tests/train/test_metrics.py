@@ -110,7 +110,7 @@ def test_time_left_is_told_from_the_second_row_on(caplog, monkeypatch):
   moment.perf_counter = lambda: moment.now
   monkeypatch.setattr(late_lib, 'time', moment)
   late, _, phase = late_of(0, Clock(), steps=12, log_every=1)
-  with caplog.at_level('INFO'):
+  with caplog.at_level('INFO', logger='absl'):
     moment.now = 100.0
     for step in range(1, 12):
       late.put(step, {'loss': 1.0}, 0, phase)
