@@ -19,6 +19,7 @@ from llama3_jax.train import models
 
 ALONE = True  # one process talks
 NO_WORKDIR = True  # --workdir may be left out
+WAITS = True  # for its user: its log may be silent
 
 
 def main(config, workdir=None):

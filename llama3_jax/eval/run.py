@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from llama3_jax import feed
+from llama3_jax.base import log
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.data import pipeline
@@ -124,9 +125,10 @@ def tasks(
     solved = None if shots is None else []
     if shots:
       solved = task.examples('train', shots, seed)
-    responses = answers(
-      *(params, config, tokenizer, task, examples, solved, settings, batch_size)
-    )
+    with log.work(f'{name}: asking {len(examples):,} questions'):
+      responses = answers(
+        *(params, config, tokenizer, task, examples, solved, settings, batch_size)
+      )
     scores = [task.score(e, text) for e, text in zip(examples, responses)]
     for e, text, score in zip(examples, responses, scores) if record else ():
       one = dict(task=name, question=e.prompt, answer=e.answer, response=text)
@@ -170,5 +172,6 @@ def held_out(
     rows = pipeline.heldout({name: source}, batch, length, batches, positions)
     placed = [feed.place(row) for row in rows]
     if placed:
-      measured[name] = step.evaluate(params, placed, _loss(config))['loss']
+      with log.work(f'{name}: held-out loss of {len(placed)} batches'):
+        measured[name] = step.evaluate(params, placed, _loss(config))['loss']
   return measured

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 
 import jax
+import numpy as np
 from absl import logging
 
 from llama3_jax.base.errors import UserError
@@ -15,7 +16,7 @@ from llama3_jax.train import schedule
 from llama3_jax.train.config import RunConfig
 
 QUIET_S = 20.0  # longest time without a step report; base/log.py allows 30 s
-_rate = jax.jit(schedule.learning_rate, static_argnums=1)
+_rates = jax.jit(schedule.learning_rate, static_argnums=1)
 
 
 class Late:
@@ -30,7 +31,10 @@ class Late:
     clock: goodput.Clock,
     guard: Guard | None,
   ) -> None:
-    self.writer, self.schedule = writer, config.optim.schedule
+    self.writer = writer
+    # At once for all steps: a computation among them would wait for the step before it.
+    count = np.arange(max(config.train.steps, 1))
+    self.rates = np.asarray(_rates(count, config.optim.schedule))
     self.t, self.clock, self.guard = config.train, clock, guard
     self.every, self.steps = config.train.log_every, config.train.steps
     self.meter = reports.Meter(model, clock.useful)
@@ -58,16 +62,22 @@ class Late:
 
     compiled: seconds of a step that was compiled first; its tokens count in no rate.
     """
+    ended = None
+    if all(getattr(x, 'is_ready', bool)() for x in found.values()):
+      # This backend ran the step before it returned: none of the time from here on, in
+      # which another step may run, is of this one.
+      self.clock.mark('step')
+      ended = self.clock.useful
     self.flush()
     self.compiled += compiled
     self.tokens += 0 if compiled else phase.batch * phase.length
-    self.pending = (step, found, tokens, phase)
+    self.pending = (step, found, tokens, phase, ended)
 
   def flush(self) -> None:
     """Write the pending metrics, where due; UserError where the run must end."""
     if self.pending is None:
       return
-    step, metrics, tokens, phase = self.pending
+    step, metrics, tokens, phase, ended = self.pending
     self.pending = None
     acts = self.guard and self.guard.policy in ('rewind', 'stop')
     due = step % self.every == 0 or step in (self.steps, self.done + 1)
@@ -79,9 +89,10 @@ class Late:
     row = {k: float(v) for k, v in metrics.items()}
     row['tokens'] = tokens
     # optax reads the schedule before it counts the step.
-    row['lr'] = float(_rate(step - 1, self.schedule))
+    row['lr'] = float(self.rates[step - 1])
     self.clock.mark('step')
-    row |= self.meter.rates(self.tokens, phase.length, self.clock.useful)
+    ended = self.clock.useful if ended is None else ended
+    row |= self.meter.rates(self.tokens, phase.length, ended)
     row |= {'compile_s': self.compiled} if self.compiled else {}
     row['goodput'] = self.clock.goodput()
     self.tokens, self.compiled = 0, 0.0

@@ -8,8 +8,6 @@ from absl import logging
 from llama3_jax.base import log
 
 LONG = log.TIME + 'step 20/60  held-out loss 4.638  drill 4.003  general 7.809  code 3'
-  log.TIME + 'step 20/60  held-out loss 4.638  drill 4.003  general 7.809  math 3.8'
-)
 
 
 @pytest.mark.parametrize('columns', [40, 60, 80])

@@ -305,14 +305,26 @@ def test_sweep_runs_every_member(launcher, toy, tmp_path):
     assert (tmp_path / str(index) / 'results.json').is_file()
     kept = json.loads((tmp_path / str(index) / 'config.json').read_text())['config']
     assert kept['optim.peak'] == peak and kept['train.steps'] == 2
-  assert sorted(os.listdir(tmp_path)) == ['0', '1']
+  assert sorted(os.listdir(tmp_path)) == ['0', '1', 'sweep.json']
+  found = json.loads((tmp_path / 'sweep.json').read_text())
+  losses = {m['member']: m['eval_loss'] for m in found['members']}
+  assert found['best'] == min(losses, key=losses.get) and found['fields'] == [
+    'optim.peak'
+  ]
+  best = [line for line in text.splitlines() if line.endswith('<- best')]
+  assert [line.split()[0] for line in best] == [found['best']]
+  page = (tmp_path / '0' / 'report.html').read_text()
+  assert 'Gradient norm' in page and 'What was read' in page and '>web<' in page
 
 
 def test_sweep_index_runs_one_member(launcher, toy, tmp_path):
   arguments = f'--config={toy}/toy.py', f'--workdir={tmp_path}'
   status, text = launcher.run(*arguments, '--sweep_index=1', '--config.seed=5')
   assert status == 0, text
-  assert os.listdir(tmp_path) == ['1']
+  assert sorted(os.listdir(tmp_path)) == ['1', 'sweep.json']
+  members = json.loads((tmp_path / 'sweep.json').read_text())['members']
+  assert [m['state'] for m in members] == ['not finished', 'finished']
+  assert '0       0.001       not finished' in text
   kept = json.loads((tmp_path / '1' / 'config.json').read_text())['config']
   assert kept['optim.peak'] == 2e-3 and kept['seed'] == 5
 

@@ -104,6 +104,29 @@ def test_a_compiled_step_counts_in_no_rate():
     assert rows[step]['tokens_per_s'] == phase.batch * phase.length / 2.0
 
 
+@pytest.mark.parametrize('at_once', [True, False])
+def test_a_row_is_of_its_own_steps_whether_or_not_dispatch_waits(at_once):
+  """Every step takes 2 s. A row that is written at once, as before an evaluation, and
+  one that is written after the next dispatch have the same rate."""
+
+  class Value(float):
+    def is_ready(self):
+      return at_once
+
+  clock = Clock()
+  late, rows, phase = late_of(0, clock, steps=12, log_every=1)
+  late.put(1, {'loss': Value(1.0)}, 0, phase, 5.0)
+  for step in range(2, 13):
+    clock.passed += 2.0 if at_once else 0.0
+    late.put(step, {'loss': Value(1.0)}, 0, phase)
+    clock.passed += 0.0 if at_once else 2.0
+    if step % 3 == 0:
+      late.flush()
+  late.flush()
+  rate = phase.batch * phase.length / 2.0
+  assert [rows[s]['tokens_per_s'] for s in range(2, 13)] == [rate] * 11
+
+
 def test_time_left_is_told_from_the_second_row_on(caplog, monkeypatch):
   """Steps of 3 s each after a first one that took 100 s: 10 steps are left at 2."""
   moment = types.SimpleNamespace(now=0.0)
