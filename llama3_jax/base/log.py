@@ -17,7 +17,7 @@ from absl import logging
 ROOT = pathlib.Path(__file__).parents[2]
 OWN = tuple(str(ROOT / n) for n in ('llama3_jax', 'experiments', 'experiment.py'))
 TIME = '12:34:56 '  # how each line begins
-WORK_S = 3.0  # work of less time is not worth a line
+WORK_S = 5.0  # work of less time is not worth a line
 QUIET_S = 30.0  # longest silence of a log that is not a terminal
 _FORM = python_logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S')
 
