@@ -220,10 +220,11 @@ def _all(runs, several, members):
     results = run(config, workdir, several)
     seconds = time.perf_counter() - start
     measured = workdirs.said(results)
-    words = config.experiment, seconds, measured and f', {measured}', workdir
-    logging.info('%s: done in %.0f s%s: %s', *words)
-    report = pathlib.Path(workdir, 'report.html')
-    if report.exists():
+    where = f': {workdir}' if workdir else ''
+    words = config.experiment, seconds, measured and f', {measured}', where
+    logging.info('%s: done in %.0f s%s%s', *words)
+    report = pathlib.Path(workdir, 'report.html') if workdir else None
+    if report and report.exists():
       sys.stdout.write(f'report: {report.resolve()}\n')
     if members and processes.first():
       sweep.write(pathlib.Path(workdir).parent, members)

@@ -18,6 +18,7 @@ from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import gather
+from llama3_jax.eval import own_report
 from llama3_jax.generate import samples
 from llama3_jax.generate.sample import Settings
 from llama3_jax.reliable import guard
@@ -33,7 +34,7 @@ ALONE = True  # one process reads the files
 CHARACTERS_A_RANK = 50  # of text, at least, for each token that the tokenizer learns
 
 
-@workdirs.stage('final')
+@workdirs.stage('final', report=own_report.write)
 def main(config, folder):
   """Read and train; returns {'text', 'curation', 'epochs', 'eval_loss', ...}."""
   found, config = _prepare(config, folder)

@@ -47,6 +47,7 @@ SPENT = {
 }
 # Results that have a place of their own in the page.
 PLACED = ('parameters', 'tokens', 'eval_loss', 'read', 'dropped', 'goodput', 'margins')
+PLACED += ('text',)  # of experiments/own.py, whose own sections show it
 CHATS = ('sft', 'dpo')
 
 
@@ -159,7 +160,8 @@ def _held_out(rows):
   found = {}
   for row in rows:
     for name, value in row.items():
-      if name == 'eval_loss' or name.startswith('eval/'):
+      measure = name == 'eval_loss' or name.startswith('eval/')
+      if measure and isinstance(value, (int, float)):
         found.setdefault(name.removeprefix('eval/'), []).append((row['step'], value))
   if not found:
     return []
@@ -233,7 +235,8 @@ def _next(folder, config):
   beside = lambda suffix: shlex.quote(f'{folder}_{suffix}')
 
   def command(recipe, suffix, *more):
-    words = [f'--config={recipe}', f'--workdir={beside(suffix)}', *more]
+    words = [f'--config={recipe}', *more]
+    words += [f'--workdir={beside(suffix)}'] if suffix else []
     return ' '.join(['python -m experiment', *words])
 
   begin = f'--init_from={here}'
@@ -241,9 +244,10 @@ def _next(folder, config):
   if name == 'reward':
     asks['Rank answers by it'] = command('reject', 'reject', f'--reward_from={here}')
   elif name in CHATS:
-    asks['Talk to it'] = command('chat', 'chat', begin)
+    asks['Talk to it'] = command('chat', '', begin)
     asks['Measure it on tasks'] = command('evaluate:chat', 'evaluate', begin)
   else:
+    asks['Let it write'] = command('generate', '', begin, "--prompt='Once upon'")
     asks['Measure it on tasks'] = command('evaluate:base', 'evaluate', begin)
     asks['Finetune it'] = command('sft', 'sft', begin)
   if name != 'reward':

@@ -129,7 +129,8 @@ def test_commands_of_the_page_are_understood(tmp_path, recipe):
     override.apply(config, overrides)
     experiment.check(config)
     assert str(folder) in overrides.values()
-    assert flags['workdir'] != str(folder)
+    experiment._needs_workdir(config, flags)
+    assert flags.get('workdir') != str(folder)
 
 
 def test_a_page_that_fails_does_not_fail_the_run(tmp_path, caplog):
