@@ -92,14 +92,14 @@ class Rows:
 
   @property
   def begun(self) -> list[dict]:
-    """[{'from': source, 'documents': begun so far, 'of': documents there are, 'tokens':
-    drawn, 'share': of all tokens}]; open documents count in full."""
+    """[{'from': source, 'documents': there are, 'read': begun so far, again in each
+    epoch, 'tokens': drawn, 'share': of all tokens}]; open ones count in full."""
     total = max(sum(self._drawn.values()), 1)
     return [
       {
         'from': name,
-        'documents': self._documents[name],
-        'of': len(source),
+        'documents': len(source),
+        'read': self._documents[name],
         'tokens': self._drawn[name],
         'share': self._drawn[name] / total,
       }

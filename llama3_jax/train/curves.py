@@ -76,8 +76,9 @@ def _sources(rows):
   last = next((row for row in reversed(rows) if 'eval_loss' in row), {})
   if 'loss' in last or any('margin' in row for row in rows):
     return {}
-  names = [n for n in last if n.startswith('eval/') and n not in ('eval/accuracy',)]
-  return {n: n.removeprefix('eval/') for n in names} if len(names) <= SOURCES else {}
+  names = [n for n in last if n.startswith('eval/') and n != 'eval/accuracy']
+  few = 1 < len(names) <= SOURCES  # one alone is the mix
+  return {n: n.removeprefix('eval/') for n in names} if few else {}
 
 
 def _unit(title, rows):

@@ -165,6 +165,8 @@ def line(
 def held_out(step: int, steps: int, losses: Mapping[str, float]) -> str:
   """The report of an evaluation: the loss of the mix, then of each source."""
   named = {n.removeprefix('eval/'): v for n, v in losses.items() if n != 'eval_loss'}
+  if list(named.values()) == [losses.get('eval_loss')]:
+    named = {}  # one source is the whole mix
   parts = [f'step {step}/{steps}']
   if 'eval_loss' in losses:
     parts.append(f'held-out loss {losses["eval_loss"]:.4g}')

@@ -174,3 +174,5 @@ def test_report_of_an_evaluation_has_the_mix_first():
   text = metrics.held_out(20, 60, losses)
   assert text == 'step 20/60  held-out loss 1.5  web 2  code 1'
   assert 'nothing is held out' in metrics.held_out(0, 60, {})
+  alone = metrics.held_out(0, 60, {'eval/web': 2.0, 'eval_loss': 2.0})
+  assert alone == 'step 0/60  held-out loss 2'

@@ -25,7 +25,7 @@ MAIN = {'pretrain': pretrain, 'sft': sft, 'reward': reward}
 
 def rows_of(steps, **more):
   """Rows of a run with an evaluation at its start and end."""
-  evaluation = {'eval/web': 2.0, 'eval_loss': 2.5}
+  evaluation = {'eval/web': 2.0, 'eval/code': 3.0, 'eval_loss': 2.5}
   rows = [{'step': 0, 'tokens': 0, **evaluation}]
   for i in range(1, steps + 1):
     row = dict(step=i, tokens=64 * i, loss=4.0 - i / steps, lr=1e-3, grad_norm=1.0)
@@ -56,7 +56,7 @@ def written(folder, results, sections=()):
 
 def test_page_shows_the_numbers_of_the_run(tmp_path):
   folder = run_of(tmp_path / 'run', rows_of(20))
-  read = [{'from': 'web', 'documents': 12, 'of': 90, 'tokens': 1280, 'share': 1.0}]
+  read = [{'from': 'web', 'documents': 90, 'read': 12, 'tokens': 1280, 'share': 1.0}]
   results = {'parameters': 1_234_567, 'tokens': 1280, 'read': read}
   results |= {'eval_loss': {'eval_loss': 1.5}, 'average': {'mean': 1.375}}
   text, figures = written(folder, results)
@@ -64,7 +64,7 @@ def test_page_shows_the_numbers_of_the_run(tmp_path):
   for words in [*shown, 'in 2 starts', '1.5 (step 20)', 'train.steps', 'optax']:
     assert words in text, words
   assert set(figures) == {'loss', 'learning-rate', 'gradient-norm', 'tokens-a-second'}
-  training, mix, web = figures['loss']['data']
+  training, mix, web, code = figures['loss']['data']
   assert (training['x'][-1], training['y'][-1]) == (20, 3.0)
   assert (mix['x'], mix['y'], web['name']) == ([0, 20], [2.5, 1.5], 'web')
   # 20 steps of 100 tokens in 1 + 1/2 + ... + 1/20 seconds.
