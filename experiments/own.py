@@ -56,7 +56,10 @@ def _prepare(config, folder):
     raise UserError('text is empty: give --text=FOLDER, a file or a pattern')
   begun = config.init_from and models.tokenizer(config.init_from)
   if config.init_from and not begun:
-    raise UserError(f'init_from={config.init_from}: this model has no tokenizer')
+    raise UserError(
+      f'init_from={config.init_from} carries no tokenizer: put its tokenizer.json or '
+      'tokenizer.model beside it'
+    )
   found = {'text': gather.write(config.text, folder / 'text', config.column)}
   documents = folder / 'text'
   if config.curate:

@@ -6,6 +6,7 @@ import glob
 import itertools
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 from collections.abc import Sequence
 
@@ -75,10 +76,15 @@ def write(
         logging.warning('%s is left out: %s', path, reason)
         left_out.append([str(path), str(reason)])
 
-  _write(documents(), folder / 'general')
+  try:
+    _write(documents(), folder / 'general')
+  except UserError:
+    shutil.rmtree(folder)  # a run that read nothing has no claim on its workdir
+    raise
   kinds = {name: count for name, count in kinds.items() if count.documents}
   total = sum(count.documents for count in kinds.values())
   if not total:
+    shutil.rmtree(folder)
     why = f' ({left_out[0][0]}: {left_out[0][1]})' if left_out else ''
     raise UserError(f'{field}={_shown(given)}: there is no text in these files{why}')
   result = {
@@ -121,7 +127,7 @@ def find(
     named.update(matches if path.exists() else ())
   if not paths:
     raise UserError(f'{field} is empty: name a folder, files or a pattern')
-  left_out = [[f'*{s}', f'{n} files of another kind'] for s, n in others.most_common()]
+  left_out = [[f'*{s}', f'{n} of another kind'] for s, n in others.most_common()]
   return list(dict.fromkeys(paths)), named, left_out
 
 

@@ -55,7 +55,7 @@ def made(tmp_path_factory):
 
 def test_text_becomes_a_model_with_its_tokenizer(made):
   root, results = made
-  assert results['text']['left_out'] == [['*.png', '1 files of another kind']]
+  assert results['text']['left_out'] == [['*.png', '1 of another kind']]
   assert results['text']['kinds']['.txt']['files'] == 12
   assert models.config(root / 'run').vocab_size == 290 + 256
   assert models.tokenizer(root / 'run') is not None
