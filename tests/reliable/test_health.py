@@ -366,6 +366,6 @@ def test_a_board_that_cannot_write_ends_the_run_and_does_not_hang_it(tmp_path):
   writer = metrics.Writer(tmp_path, 0)
   writer.write(1, {'loss': 1.0})
   # As after an error of its own: nothing is taken from the queue any more.
-  next(t for t in writer.threads if hasattr(t, 'stop')).stop()
+  next(t for t in writer.boards[0].threads if hasattr(t, 'stop')).stop()
   with pytest.raises(OSError, match='No space left'):
     writer.write(2, {'loss': 1.0})
