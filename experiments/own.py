@@ -52,7 +52,7 @@ def main(config, folder):
 
 def _prepare(config, folder):
   """Runs the steps before training; returns (their results, the config with them)."""
-  if not all(config.text):
+  if not config.text:
     raise UserError('text is empty: give --text=FOLDER, a file or a pattern')
   begun = config.init_from and models.tokenizer(config.init_from)
   if config.init_from and not begun:

@@ -10,11 +10,16 @@ from llama3_jax.base.errors import UserError
 
 HELP = 'see python -m experiment --help'
 # Flags that are short for a field of the config.
-NAMES = ('data', 'init_from', 'reward_from', 'inputs', 'seed', 'text', 'prompt')
+NAMES = ('data', 'init_from', 'reward_from', 'inputs', 'seed', 'prompt')
 SHORT = {name: name for name in NAMES}
 SWITCHES = ('curate',)  # that need no value
 SHORT |= {name: name for name in SWITCHES}
-SHORT |= {'documents': 'documents', 'files': 'files', 'lora': 'part.rank'}
+SHORT |= {
+  'text': 'own_text',
+  'documents': 'documents',
+  'files': 'files',
+  'lora': 'part.rank',
+}
 SHORT |= {name: f'train.{name}' for name in ('steps', 'batch', 'length')}
 
 

@@ -17,7 +17,8 @@ def apply(config: ml_collections.ConfigDict, overrides: Mapping[str, object]) ->
   """Sets {'optim.peak': '1e-3'} in place, with the type of the present value.
 
   'files' is whatever a config calls rows of your own: data.files, with no generated
-  examples beside them, or the questions of tasks.
+  examples beside them, or the questions of tasks. 'own_text' is its field `text`, of an
+  evaluation with no questions beside it.
   """
   for path, text in _with_files(config, overrides).items():
     *parents, name = path.split('.')
@@ -34,9 +35,11 @@ def apply(config: ml_collections.ConfigDict, overrides: Mapping[str, object]) ->
 
 
 def _with_files(config, overrides):
-  """The overrides with the fields that `files` stands for in this config."""
-  if 'text' in overrides and 'tasks' in config:  # alone: no questions beside it
-    overrides = {'tasks': ()} | dict(overrides)
+  """The overrides with the fields that `files` and `own_text` stand for here."""
+  if 'own_text' in overrides:
+    alone = {'tasks': ()} if 'tasks' in config else {}
+    given = {('text' if k == 'own_text' else k): v for k, v in overrides.items()}
+    overrides = alone | given
   if 'files' not in overrides or 'files' in config:
     return overrides
   given = {path: text for path, text in overrides.items() if path != 'files'}

@@ -216,7 +216,7 @@ FIELDS = {
   'scaling.*_share': Field(SHARE, 'of the steps'),
   'scaling.*': Field('[0, 1e30]', 'of the ladder of runs (3.2.1)'),
   'part_bytes': Field('[1, 1e15]', 'of files of documents that one task reads'),
-  'text': Field('', 'folders, files or patterns of your own text'),
+  'text': Field('', 'folders, files or patterns of your own text', 'p'),
   'column': Field('', "of the text in rows; '': text, content, document ..."),
   'prompt': Field('', 'a text to be completed'),
   'prompts': Field('', 'texts that are completed at each evaluation', 's'),

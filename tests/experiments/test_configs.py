@@ -59,7 +59,9 @@ def test_config_builds(name, variant):
   assert (ROOT / 'experiments' / f'{c.experiment}.py').is_file()
   json.dumps(configs.flatten(c))  # a workdir keeps it as JSON
   if 'model' in c:
-    model = configs.model_config(c.model)
+    sizes = c.model.to_dict()
+    sizes['vocab_size'] = sizes['vocab_size'] or 512  # 0: that of the shards
+    model = configs.model_config(sizes)
     assert configs.model_config(configs.model_fields(model)) == model
   if 'optim' in c:
     optim.create(optim.OptimConfig(**c.optim))

@@ -107,7 +107,7 @@ def test_every_question_of_a_file_is_asked_and_own_text_is_measured(chain, root)
   (root / 'text.txt').write_text('some words of text. ' * 40)
   config = evaluate_config.get_config()
   config.init_from, config.tokenizer = str(root / 'dpo'), str(root / 'bytes.model')
-  given = {'files': str(root / 'qa.jsonl'), 'text': str(root / 'text.txt')}
+  given = {'files': str(root / 'qa.jsonl'), 'own_text': str(root / 'text.txt')}
   override.apply(config, given)
   config.data.update(dict(batch=4, length=16, batches=100))
   found = evaluate.main(config, str(root / 'evaluate_own'))
@@ -119,5 +119,5 @@ def test_every_question_of_a_file_is_asked_and_own_text_is_measured(chain, root)
 
 def test_text_alone_asks_no_questions():
   config = evaluate_config.get_config()
-  override.apply(config, {'text': 'a.txt'})
+  override.apply(config, {'own_text': 'a.txt'})
   assert config.tasks == () and config.text == ('a.txt',)
