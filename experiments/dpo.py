@@ -50,4 +50,10 @@ def main(config, folder):
   _, measured = training.run(
     config, folder, model, tokenizer, train_step, train, heldout
   )
-  return {'pairs': len(train.tokens), 'dropped': dropped, 'read': read, **measured}
+  return {
+    'pairs': len(train.tokens),
+    'dropped': dropped,
+    'read': read,
+    'trained': training.used(config),
+    **measured,
+  }

@@ -53,6 +53,7 @@ def main(config, folder):
   )
   results = {'dropped': dropped, **reward.judge(params, heldout, model, t.batch)}
   results |= {'read': formats.counted(found), 'files': {}}
+  results['trained'] = training.used(config)
   for path in data.heldout_files:
     people, lost = rank(preference.read(path, 'data.heldout_files'))
     judged = reward.judge(params, people, model, t.batch)

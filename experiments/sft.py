@@ -45,4 +45,10 @@ def main(config, folder):
     config, folder, model, tokenizer, train_step, train, heldout
   )
   read = formats.counted(found)
-  return {'dialogs': len(found), 'dropped': dropped, 'read': read, **measured}
+  return {
+    'dialogs': len(found),
+    'dropped': dropped,
+    'read': read,
+    'trained': training.used(config),
+    **measured,
+  }

@@ -63,6 +63,13 @@ def settle(config: ConfigDict, model: ModelConfig, rows: object) -> ConfigDict:
   return configs.edit(config, given)
 
 
+def used(config: ConfigDict) -> dict[str, float]:
+  """{steps, batch, length, peak} that a run was trained with, for its results."""
+  t = config.train
+  chosen = dict(steps=t.steps, batch=t.batch, length=t.length)
+  return chosen | {'peak': config.optim.peak}
+
+
 def peak(parameters: int, config: ConfigDict) -> float:
   """The highest learning rate for a model of so many parameters."""
   full, adapters = next(rates for most, *rates in RATES if parameters <= most)
