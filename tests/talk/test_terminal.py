@@ -190,8 +190,10 @@ class Typist:
     self.terminal, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     every = dict(stdin=theirs, stdout=theirs, stderr=theirs)
+    # Where the tests run in the background, children inherit that Ctrl-C is ignored.
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     self.process = subprocess.Popen(
-      arguments, env=env, cwd=ROOT, start_new_session=True, **every
+      arguments, env=env, cwd=ROOT, start_new_session=True, preexec_fn=heard, **every
     )
     os.close(theirs)
 
