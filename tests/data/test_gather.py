@@ -88,6 +88,7 @@ def test_text_in_any_encoding_is_read(tmp_path, data, text):
   [
     ('a.txt', b'\0\1\2\xff\0\0', 'binary'),
     ('a.txt', bytes(range(1, 32)) * 9, 'binary'),
+    ('a.txt', b'words ' * 500 + b'\0', 'binary'),
     ('a.md', b'', 'empty'),
     ('a.txt.gz', b'no gzip', 'damaged'),
     ('a.html', b'<html><body></body></html>', 'no text in the page'),

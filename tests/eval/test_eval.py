@@ -205,7 +205,7 @@ def test_model_picks_the_likeliest_choice(tokenizer, shots, lead):
   beginning of the answer."""
   params, words = toy.model(), ('apple', 'moon and sun', 'a')
   task = Task(lambda split, n, seed: [])
-  asked = [Example(f'Which {i}?', 'a', choices=words) for i in range(3)]
+  asked = [Example(f'{w} {i}?', 'a', choices=words) for i in range(9) for w in words]
   found = run.answers(params, toy.CONFIG, tokenizer, task, asked, shots)
   for e, chosen in zip(asked, found):
     ids = [tokenizer.encode(f'{lead}{word}') for word in words]
