@@ -216,6 +216,22 @@ def test_model_picks_the_likeliest_choice(tokenizer, shots, lead):
     assert chosen == words[int(np.argmax(logp))]
 
 
+@pytest.mark.parametrize('shots, text', [((), ' moon'), (None, 'moon')])
+def test_choices_are_encoded_as_they_are_written(tokenizer, monkeypatch, shots, text):
+  """After a page's `A:` there is a space; an answer of a chat begins its message."""
+  seen = []
+
+  def of_answers(params, contexts, continuations, *rest):
+    seen.extend(continuations)
+    return np.zeros(len(continuations), np.float32)
+
+  monkeypatch.setattr(likelihood, 'of_answers', of_answers)
+  asked = [Example('Which?', 'moon', choices=('moon', 'sun'))]
+  task = Task(lambda split, n, seed: [])
+  run.answers(None, toy.CONFIG, tokenizer, task, asked, shots)
+  assert seen[0] == tokenizer.encode(text)
+
+
 def test_task_with_images_is_refused_by_a_model_of_text(tokenizer):
   seen = Example('What is it?', 'a cat', media=('cat.png',))
   with pytest.raises(UserError, match='images or sound'):
