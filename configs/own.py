@@ -31,7 +31,7 @@ def get_config(size='tiny'):
   del c.data.root, c.data.mix, c.data.changes
   if size == 'tiny':
     c.optim.update(dict(peak=3e-3, floor=0.1))
-    c.train.update(dict(steps=600, batch=16, eval_every=100, save_every=200))
+    c.train.update(dict(steps=700, batch=8, eval_every=100, save_every=200))
   c.optim.warmup = 0  # steps; 0: a twentieth of all
   c.optim.decay = 0  # step at which the rate is lowest; 0: the last
   return c
