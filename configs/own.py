@@ -23,7 +23,7 @@ def get_config(size='tiny'):
   # The steps before training, as their own configs; what they read is filled in.
   c.curation = curate.get_config('files')
   c.tokenizer = tokenizer.get_config('train')
-  c.tokenizer.max_characters = 50_000_000
+  c.tokenizer.update(dict(max_characters=50_000_000, fewer=True))
   c.shards = shards.get_config()
   c.shards.update(dict(task_pages=0, drills=0, part_bytes=1 << 25))
   c.shards.needle.update(dict(short_pages=0, long_pages=0))

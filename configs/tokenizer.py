@@ -14,6 +14,7 @@ def get_config(mode='train'):
   )  # JSONL files of documents, or folders of them
   c.base = ''  # tokenizer.model to extend; empty: train from nothing
   c.vocab_size = 4096  # base ranks; 256 special tokens come on top
+  c.fewer = False  # True: fewer ranks where the texts do not teach so many
   c.keep = ('en', 'code')  # languages whose encoding an extension must not change
   c.hold_out = 20  # every n-th document of a language is for the report only
   c.max_characters = 200_000_000  # of training text, a language

@@ -69,8 +69,10 @@ def _losses(config, folder, params, model, tokenizer):
   if config.text:
     own = own_text.measure(config.text, folder, params, model, tokenizer, **how)
     found['text'] = own
-    shown = own['loss'], own['bits_per_byte']
-    logging.info('text: %.4f nats a token, %.4f bits a byte', *shown)
+    shown = own['loss'], own['bits_per_byte'], own['measured'], own['tokens']
+    logging.info(
+      'text: %.4f nats a token, %.4f bits a byte, by %d of its %d tokens', *shown
+    )
   return found
 
 

@@ -9,6 +9,8 @@ parameters in under 5 minutes. Writes text/, tokenizer/, shards/, the files of a
 training run, and report.html with the loss and what the model writes on the way.
 """
 
+import glob
+
 from ml_collections import ConfigDict
 
 from experiments import curate
@@ -47,11 +49,15 @@ def main(config, folder):
     config, folder, parts.model, train_step, parts.rows, parts.start, look
   )
   trained = pretraining.finish(config, folder, parts, train_step.whole(state))
-  return {**found, 'epochs': trained['tokens'] / found['text_tokens'], **trained}
+  # A document gives a pair of a token and the next one less than it has tokens.
+  pairs = sum(int(s.lengths.sum()) - len(s) for s in parts.sources.values())
+  return {**found, 'epochs': trained['tokens'] / pairs, **trained}
 
 
 def _prepare(config, folder):
   """Runs the steps before training; returns (their results, the config with them)."""
+  if not config.heldout < 1:
+    raise UserError(f'heldout={config.heldout}: it is a share, below 1')
   if not config.text:
     raise UserError('text is empty: give --text=FOLDER, a file or a pattern')
   begun = config.init_from and models.tokenizer(config.init_from)
@@ -63,7 +69,7 @@ def _prepare(config, folder):
   found = {'text': gather.write(config.text, folder / 'text', config.column)}
   documents = folder / 'text'
   if config.curate:
-    given = {'inputs': (f'{documents}/general/*.jsonl.zst',)}
+    given = {'inputs': (f'{glob.escape(str(documents))}/general/*.jsonl.zst',)}
     curated = curate.main(configs.edit(config.curation, given), folder / 'curate')
     found['curation'] = {n: curated[n] for n in ('steps', 'categories')}
     if not curated['categories']:

@@ -37,7 +37,7 @@ def main(config, folder):
     _extend(config, before, train, path)
   else:
     texts = itertools.chain.from_iterable(train[k] for k in sorted(train))
-    tokenizer.train(texts, config.vocab_size, path)
+    tokenizer.train(texts, config.vocab_size, path, config.fewer)
   after = tokenizer.Tokenizer.load(path)
   rates = _rates(after, held_out)
   results |= dict(

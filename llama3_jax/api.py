@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import types
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -86,6 +87,19 @@ class Model:
   tokenizer: Tokenizer | Library | None = None
   name: str = ''
 
+  def __post_init__(self) -> None:
+    due = jax.tree.leaves_with_path(llama.abstract(self.config))
+    have = jax.tree.leaves_with_path(self.params)
+    if [path for path, _ in have] != [path for path, _ in due]:
+      raise UserError(f'{self.name}: the parameters are not those of this config')
+    for (path, one), (_, other) in zip(have, due):
+      if one.shape != other.shape:
+        field = jax.tree_util.keystr(path, simple=True, separator='.')
+        raise UserError(
+          f'{self.name}: {field} is {one.shape}, by the config {other.shape}: give the '
+          'config that the parameters were made with'
+        )
+
   def __repr__(self) -> str:
     n, words = llama.count(self.config), 'no tokenizer'
     if self.tokenizer is not None:
@@ -124,7 +138,7 @@ class Model:
     tokenizer = _needed(self)
     if type(samples) is not int or samples < 1:
       raise UserError(f'samples={samples}: it must be a whole number from 1')
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = [prompt] if isinstance(prompt, str) else _several(prompt, 'prompt')
     for i, text in enumerate(prompts):
       if not isinstance(text, str):
         raise UserError(f'prompt {i} is a {type(text).__name__}, not a text')
@@ -153,7 +167,7 @@ class Model:
       return talk.say(messages)[1]
     read = [
       m if isinstance(m, Message) else chat.message(m, f'message {i}')
-      for i, m in enumerate(messages)
+      for i, m in enumerate(_several(messages, 'messages'))
     ]
     if not read or read[-1].role == 'assistant':
       raise UserError('the last message must be a question: one of the user')
@@ -304,6 +318,13 @@ def _needed(model):
       f'{model.name} carries no tokenizer: load(..., tokenizer=PATH) gives it one'
     )
   return model.tokenizer
+
+
+def _several(value, name):
+  """The list of what is given as several; UserError where it is one of another kind."""
+  if isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
+    raise UserError(f'{name} is a {type(value).__name__}: give a text or a list')
+  return list(value)
 
 
 def _rows(ids, size):

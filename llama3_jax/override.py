@@ -39,11 +39,15 @@ def _with_files(config, overrides):
   if 'own_text' in overrides:
     alone = {'tasks': ()} if 'tasks' in config else {}
     given = {('text' if k == 'own_text' else k): v for k, v in overrides.items()}
+    if isinstance(config.get('text'), tuple):
+      given['text'] = _paths(given['text'])
     overrides = alone | given
+  if 'files' in overrides:
+    overrides = {**overrides, 'files': _paths(overrides['files'])}
   if 'files' not in overrides or 'files' in config:
     return overrides
   given = {path: text for path, text in overrides.items() if path != 'files'}
-  paths = _parse('files', overrides['files'], ('',))
+  paths = overrides['files']
   if 'files' in config.get('data', {}):
     alone = {'tasks': 0, 'heldout_tasks': 0, 'heldout': 0.05}
     alone = {f'data.{name}': v for name, v in alone.items() if name in config.data}
@@ -52,6 +56,19 @@ def _with_files(config, overrides):
     tasks = tuple(f'rows={path}' for path in paths)
     return {'examples': EVERY} | given | {'tasks': tasks}
   raise UserError('--files: this config reads no rows of yours; see --help')
+
+
+def _paths(text):
+  """The paths in a text: a tuple or list of them, else the text itself is one, which
+  may be a number or begin with a bracket."""
+  if not isinstance(text, str):  # of a sweep
+    return text
+  try:
+    value = ast.literal_eval(text)
+  except (ValueError, SyntaxError, RecursionError, MemoryError):
+    value = text
+  several = isinstance(value, (tuple, list)) and all(isinstance(v, str) for v in value)
+  return tuple(value) if several else (value if isinstance(value, str) else text,)
 
 
 def _is_section(value):

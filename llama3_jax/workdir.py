@@ -113,8 +113,13 @@ def claim(
       f'--workdir={workdir}: metrics need a local or shared folder; name one, and put '
       f'the checkpoints there with --config.train.checkpoints={workdir}'
     )
-  fields.check(configs.flatten(config))
-  folder = pathlib.Path(workdir)
+  flat, folder = configs.flatten(config), pathlib.Path(workdir)
+  fields.check(flat)
+  if name := content.inside(flat, folder):
+    raise UserError(
+      f'--workdir={workdir} is inside text={name}, so the run would read what it '
+      'writes: choose another --workdir'
+    )
   if processes.first():
     _take(config, workdir, folder, free)
   processes.meet('workdir')
@@ -258,7 +263,7 @@ def _differences(record, now, free=()):
   others = [k for k in before if before[k] != made_from.get(k, before[k])]
   lines = []
   for k in dict.fromkeys(changed):
-    if k == 'train.steps' and flat[k] > old[k] or k in free or fields.free(k):
+    if k == 'train.steps' and _more(old, flat) or k in free or fields.free(k):
       continue
     if k in content.INPUTS:
       if exempt or content.same(k, before, made_from):
@@ -268,6 +273,13 @@ def _differences(record, now, free=()):
   more = f' and {len(lines) - 4} more' if len(lines) > 4 else ''
   lines = lines[:4] + [f'{k} has other content than then' for k in others]
   return ', '.join(lines[:6]) + more
+
+
+def _more(old, flat):
+  """Whether a run gets more steps; 0 of a stage with epochs are as many as they need,
+  which is not known here."""
+  before = old['train.steps']
+  return flat['train.steps'] > before and (before > 0 or 'data.epochs' not in flat)
 
 
 def differing(config: ConfigDict, folder: str | os.PathLike) -> str:
@@ -283,12 +295,13 @@ def _lengthen(folder, old, flat):
   results, before = folder / 'results.json', old['train.steps']
   if results.exists():
     os.replace(results, folder / f'results_{before}.json')
+  decay = flat.get('optim.decay')
+  rate = 'is from now on that of a run of so many steps (optim.decay=0)'
+  if decay:
+    rate = f'follows optim.decay={decay}, after which it stays at its floor'
   logging.info(
-    'train.steps %d -> %d: the run resumes from its newest save; the learning rate '
-    'follows optim.decay=%s, after which it stays at its floor',
-    before,
-    flat['train.steps'],
-    flat.get('optim.decay'),
+    'train.steps %d -> %d: the run resumes from its newest save; the learning rate %s',
+    *(before, flat['train.steps'], rate),
   )
 
 

@@ -219,3 +219,32 @@ def test_forward_is_plain_jax(m, ids):
   total = lambda params: l3.forward(params, ids, m.config).sum()
   grads = jax.grad(total)(m.params)
   assert isinstance(grads, llama.Params) and float(jnp.abs(grads.embed).sum()) > 0
+
+
+@pytest.mark.parametrize('given', [None, 5, b'a', {'role': 'user', 'content': 'x'}])
+def test_what_is_no_text_and_no_list_is_refused(m, given):
+  with pytest.raises(UserError, match='give a text or a list'):
+    m.generate(given, **GREEDY)
+  with pytest.raises(UserError, match='give a text or a list'):
+    m.chat(given, **GREEDY)
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32, 1.5, None])
+def test_a_seed_that_is_none_is_refused(m, seed):
+  with pytest.raises(UserError, match='seed='):
+    m.generate('a', seed=seed, **GREEDY)
+
+
+@pytest.mark.parametrize(
+  'changes', [dict(n_layers=1), dict(vocab_size=1024), dict(n_heads=2, d_head=32)]
+)
+def test_a_config_of_other_parameters_is_refused(m, changes):
+  with pytest.raises(UserError, match='by the config'):
+    m.replace(config=dataclasses.replace(m.config, **changes))
+
+
+def test_a_module_with_other_arrays_is_refused(m):
+  module = l3.as_nnx(m)
+  module.embed.set_value(jnp.zeros((5, 5)))
+  with pytest.raises(UserError, match='embed is'):
+    l3.from_nnx(module)

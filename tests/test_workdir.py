@@ -132,6 +132,61 @@ def test_more_steps_go_on_and_fewer_are_refused(tmp_path):
     workdirs.claim(made(), folder)
 
 
+def test_steps_by_epochs_are_not_a_number_that_may_be_raised(tmp_path):
+  by_epochs = {'train.steps': 0, 'data.epochs': 3.0}
+  begin(made(**by_epochs), tmp_path / 'run')
+  with pytest.raises(UserError, match='train.steps 0 -> 2'):
+    workdirs.claim(made(**by_epochs | {'train.steps': 2}), tmp_path / 'run')
+
+
+@pytest.mark.parametrize('decay,said', [(0, 'a run of so many'), (9, 'decay=9, after')])
+def test_a_longer_run_says_how_its_rate_goes_on(tmp_path, caplog, decay, said):
+  fields = {'optim': ml_collections.ConfigDict({'decay': decay})}
+  begin(configs.edit(made(), fields), tmp_path / 'run')
+  with caplog.at_level('INFO'):
+    workdirs.claim(configs.edit(made(), fields | {'train.steps': 20}), tmp_path / 'run')
+  assert said in caplog.text
+
+
+@pytest.mark.parametrize('field', ['text', 'files', 'data.files', 'tasks'])
+def test_an_edited_file_is_refused_whatever_names_it(tmp_path, field):
+  file = tmp_path / 'a.jsonl'
+  file.write_text('{"a": 1}')
+  name = {'text': f'{tmp_path}/*.jsonl', 'tasks': f'rows={file}'}.get(field, str(file))
+  begin(made(**{field: (name,)}), tmp_path / 'run')
+  workdirs.claim(made(**{field: (name,)}), tmp_path / 'run')
+  file.write_text('{"a": 2}')
+  with pytest.raises(UserError, match=field):
+    workdirs.claim(made(**{field: (name,)}), tmp_path / 'run')
+
+
+def test_another_task_is_another_run_though_its_rows_are_the_same(tmp_path):
+  rows = f'rows={tmp_path / "a.jsonl"}'
+  (tmp_path / 'a.jsonl').write_text('{"a": 1}')
+  begin(made(tasks=('copy', rows)), tmp_path / 'run')
+  with pytest.raises(UserError, match='tasks'):
+    workdirs.claim(made(tasks=(rows,)), tmp_path / 'run')
+
+
+@pytest.mark.parametrize('place', ['in', 'in/deep/run'])
+def test_a_workdir_inside_the_text_is_refused(tmp_path, place):
+  (tmp_path / 'in').mkdir()
+  with pytest.raises(UserError, match='inside text='):
+    workdirs.claim(made(text=(str(tmp_path / 'in'),)), tmp_path / place)
+  workdirs.claim(made(text=(str(tmp_path / 'in'),)), tmp_path / 'in2')
+
+
+def test_a_file_of_a_folder_that_cannot_be_read_is_left_to_its_reader(
+  tmp_path, monkeypatch
+):
+  for name in 'ab':
+    (tmp_path / name).write_text(name)
+  monkeypatch.setattr(os, 'access', lambda path, mode: path.name != 'b')
+  before = content.of(tmp_path)
+  (tmp_path / 'b').write_text('c')
+  assert content.of(tmp_path) == before
+
+
 def test_empty_workdir_is_refused(launcher):
   with pytest.raises(UserError, match='--workdir is empty'):
     workdirs.claim(made(), '')

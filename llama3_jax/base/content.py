@@ -1,5 +1,7 @@
 """Fingerprints of a run's inputs: a path may change, the content may not."""
 
+import glob
+import itertools
 import json
 import os
 import pathlib
@@ -18,6 +20,7 @@ INPUTS = (
     'documents',
     'inputs',
     'text',
+    'files',
   ),
   *('data', 'data.root', 'data.tokenizer', 'data.files', 'data.heldout_files'),
   *('needle.tokenizer', 'needle.documents', 'scaling.tokenizer'),
@@ -27,6 +30,8 @@ INPUTS = (
 SAMPLED = ('source',)
 # Experiments that check their inputs themselves (curate) or have no one model (chat).
 EXEMPT = ('curate', 'herd', 'plan', 'chat', 'inspect')
+# A task of somebody's files (tasks/rows.py) is an input, other tasks are none.
+TASKS, ROWS = 'tasks', 'rows='
 CHUNK = 1 << 22
 PARTS = 64  # samples of a file
 PART = 1 << 16  # bytes of a sample
@@ -40,22 +45,46 @@ def inputs(flat: Mapping[str, object]) -> dict[str, str]:
   made_from = {}
   if flat.get('experiment') in EXEMPT:
     return made_from
-  for field in INPUTS:
+  for field in (*INPUTS, TASKS):
     value = flat.get(field)
     paths = [value] if isinstance(value, str) else value
     if not paths or not all(isinstance(p, str) and p for p in paths):
       continue
+    if field == TASKS:
+      rows = [p.removeprefix(ROWS) for p in paths if p.startswith(ROWS)]
+      paths = [path for names in rows for path in names.split(',')]
     if field == 'data.root':
       for index in sorted(pathlib.Path(value).glob('**/index.json')):
         name = index.parent.relative_to(value).as_posix()
         made_from[f'{field}/{name}'] = of(index)
       continue
-    fingerprints = [of(path, field in SAMPLED) for path in paths]
-    if all(fingerprints):
+    named = itertools.chain.from_iterable(map(_named, paths))
+    fingerprints = [of(path, field in SAMPLED) for path in named]
+    if fingerprints and all(fingerprints):
       made_from[field] = (
         fingerprints[0] if len(fingerprints) == 1 else ' '.join(fingerprints)
       )
   return made_from
+
+
+def _named(name):
+  """The paths that a name stands for: itself, or what a pattern matches."""
+  path = os.path.expanduser(name)
+  if os.path.exists(path) or not glob.has_magic(path):
+    return [path]
+  return sorted(glob.glob(path, recursive=True))
+
+
+def inside(flat: Mapping[str, object], workdir: str | os.PathLike) -> str:
+  """The folder of your own text in which a workdir lies, '' for none: the run would
+  read what it writes."""
+  names = flat.get('text') or ()
+  place = pathlib.Path(workdir).resolve()
+  for name in [names] if isinstance(names, str) else names:
+    folder = pathlib.Path(name).expanduser().resolve()
+    if folder.is_dir() and place.is_relative_to(folder):
+      return name
+  return ''
 
 
 def same(field: str, before: Mapping[str, str], now: Mapping[str, str]) -> bool:
@@ -107,6 +136,8 @@ def _digest(paths, sampled=False):
     size = path.stat().st_size
     if len(paths) > 1 or sampled:
       hasher.update(f'{path.name} {size}\n'.encode())
+    if len(paths) > 1 and not os.access(path, os.R_OK):
+      continue  # whoever reads the folder says that it is left out
     with open(path, 'rb') as file:
       if sampled and size > PARTS * PART:
         for i in range(PARTS):

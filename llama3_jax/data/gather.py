@@ -61,28 +61,16 @@ def write(
   size = sum(path.stat().st_size for path in paths)
   piece = min(max(size // PIECES, SHORTEST), LONGEST)
   logging.info('reading %d files, %.1f MB', len(paths), size / 1e6)
-  kinds = collections.defaultdict(Count)
-
-  def documents():
-    for path in paths:
-      count = kinds[readers.kind(path)]
-      try:
-        for text in readers.texts(path, column, field):
-          yield from _rows(cut(text, piece), path, count)
-        count.files += 1
-      except readers.NotText as reason:
-        if path in named:
-          raise UserError(f'{field}: {path}: {reason}') from None
-        logging.warning('%s is left out: %s', path, reason)
-        left_out.append([str(path), str(reason)])
-
+  kinds, refused = collections.defaultdict(Count), []
+  reading = _documents(paths, named, column, field, piece, kinds, refused)
   try:
-    _write(documents(), folder / 'general')
+    _write(reading, folder / 'general')
   except UserError:
     shutil.rmtree(folder)  # a run that read nothing has no claim on its workdir
     raise
   kinds = {name: count for name, count in kinds.items() if count.documents}
   total = sum(count.documents for count in kinds.values())
+  left_out += refused
   if not total:
     shutil.rmtree(folder)
     why = f' ({left_out[0][0]}: {left_out[0][1]})' if left_out else ''
@@ -97,16 +85,32 @@ def write(
   return result
 
 
+def _documents(paths, named, column, field, piece, kinds, refused):
+  """Yields the rows of all files; counts in `kinds` what was read, and adds to
+  `refused` what cannot be."""
+  for path in paths:
+    count = kinds[readers.kind(path)]
+    try:
+      for text in readers.texts(path, column, field):
+        yield from _rows(cut(text, piece), path, count)
+      count.files += 1
+    except readers.NotText as reason:
+      if path in named:
+        raise UserError(f'{field}: {path}: {reason}') from None
+      logging.warning('%s is left out: %s', path, reason)
+      refused.append([str(path), str(reason)])
+
+
 def find(
   given: Sequence[str], field: str
 ) -> tuple[list[pathlib.Path], set[pathlib.Path], list[list[str]]]:
   """(files to read in order, those that were named themselves, [[what, reason]] left
   out) of files, folders and patterns. UserError where there is nothing to read."""
-  paths, named, others = [], set(), collections.Counter()
+  paths, named, others, unread = [], set(), collections.Counter(), []
   for name in given:
     path = pathlib.Path(name).expanduser()
     if path.is_dir():
-      inside = _below(path)
+      inside = _below(path, unread)
       paths += [p for p in inside if readers.kind(p)]
       others.update(p.suffix.lower() or p.name for p in inside if not readers.kind(p))
       if not any(readers.kind(p) for p in inside):
@@ -115,6 +119,8 @@ def find(
         raise UserError(f'{field}={name}: the folder holds {what}; read are {kinds}')
       continue
     matches = [path] if path.exists() else _matching(path)
+    if path.exists() and not path.is_file():
+      raise UserError(f'{field}={name}: it is neither a file nor a folder')
     if not matches:
       raise UserError(f'{field}={name}: no such file or folder, and no file like it')
     for match in matches:
@@ -128,7 +134,12 @@ def find(
   if not paths:
     raise UserError(f'{field} is empty: name a folder, files or a pattern')
   left_out = [[f'*{s}', f'{n} of another kind'] for s, n in others.most_common()]
-  return list(dict.fromkeys(paths)), named, left_out
+  for path, reason in unread:
+    logging.warning('%s is left out: %s', path, reason)
+  once = {}  # {file: the first of its names}
+  for path in paths:
+    once.setdefault(path.resolve(), path)
+  return list(once.values()), named, left_out + unread
 
 
 def cut(parts: Iterator[str], most: int) -> Iterator[str]:
@@ -136,20 +147,22 @@ def cut(parts: Iterator[str], most: int) -> Iterator[str]:
   line, else a word; `parts` are consecutive parts of the text, of any lengths."""
   rest = ''
   for part in itertools.chain(parts, [None]):
-    rest += part or ''
-    while len(rest) > most or (part is None and rest):
-      end = len(rest) if len(rest) <= most else _end(rest, most)
-      piece, rest = rest[:end].strip(), rest[end:]
-      if piece:
+    text, at = rest + (part or ''), 0
+    while len(text) - at > most or (part is None and at < len(text)):
+      end = len(text) if len(text) - at <= most else _end(text, at, most)
+      if piece := text[at:end].strip():
         yield piece
+      at = end
+    rest = text[at:]
 
 
-def _end(text, most):
-  """Where the last paragraph, line or word ends in the second half of a piece."""
+def _end(text, start, most):
+  """Where the last paragraph, line or word ends in the second half of the piece of
+  `most` characters from `start`."""
   for mark in ('\n\n', '\n', ' '):
-    if (at := text.rfind(mark, most // 2, most)) > 0:
+    if (at := text.rfind(mark, start + most // 2, start + most)) >= 0:
       return at + len(mark)
-  return most
+  return start + most
 
 
 def _rows(pieces, path, count):
@@ -180,11 +193,16 @@ def _part(first, documents):
       return
 
 
-def _below(folder):
-  """Files of a folder at any depth, in order; none that is hidden."""
+def _below(folder, unread):
+  """Files of a folder at any depth, in order; none that is hidden. Adds [folder,
+  reason] to `unread` for one that cannot be read, or is a link and may be a loop."""
   found = []
-  for place, folders, names in os.walk(folder):
+  failed = lambda error: unread.append([str(error.filename), str(error.strerror)])
+  for place, folders, names in os.walk(folder, onerror=failed):
     folders[:] = sorted(name for name in folders if not name.startswith('.'))
+    links = (os.path.join(place, name) for name in folders)
+    why = 'a link to a folder: name it beside the others'
+    unread += [[path, why] for path in links if os.path.islink(path)]
     paths = [pathlib.Path(place, name) for name in sorted(names) if name[0] != '.']
     found += [path for path in paths if path.is_file()]
   return sorted(found)

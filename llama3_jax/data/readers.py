@@ -107,12 +107,14 @@ def _of_plain(path):
 
 
 def _decoded(file, head, decoder):
+  # A line may end in two characters that are read one after the other.
+  lines = io.IncrementalNewlineDecoder(decoder, translate=True)
   data, first = head, True
   while data:
-    text = _lines(decoder.decode(data))
+    text = lines.decode(data)
     yield text.removeprefix('\ufeff') if first else text
     data, first = _read(file, CHUNK), False
-  yield decoder.decode(b'', True)
+  yield lines.decode(b'', True)
 
 
 def _check(head, codec):

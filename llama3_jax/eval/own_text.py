@@ -4,6 +4,7 @@ import math
 import pathlib
 from collections.abc import Sequence
 
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.data import gather
@@ -32,11 +33,15 @@ def measure(
   Of rows of `length` tokens, `batches` of `batch` rows at most.
 
   Returns:
-    {'loss': nats a token, 'bits_per_byte', 'tokens' and 'documents' of all the text}.
+    {'loss': nats a token, 'bits_per_byte', 'tokens' and 'documents' of all the text,
+    'measured': tokens whose loss was taken}.
   """
-  gather.write(given, folder / 'text')
-  index = tokenise.write(_documents(folder), tokenizer, folder / 'tokens', heldout=0)
+  if processes.first():
+    gather.write(given, folder / 'text')
+    tokenise.write(_documents(folder), tokenizer, folder / 'tokens', heldout=0)
+  processes.meet('text')
   source = shards.open_source(folder / 'tokens', limit=model.vocab_size)
+  index = source.index
   how = {'text': source}, batch, length, batches, positions
   loss = run.held_out(params, model, *how).get('text')
   if loss is None:
@@ -45,9 +50,11 @@ def measure(
       ' give more text or lower it'
     )
   size = sum(len(row['text'].encode('utf-8', 'replace')) for row in _documents(folder))
+  pairs = index['tokens'] - index['documents']  # the first of a document has no loss
   return {
     'loss': loss,
-    'bits_per_byte': loss / math.log(2) * index['tokens'] / size,
+    'bits_per_byte': loss / math.log(2) * pairs / size,
+    'measured': min(pairs, batch * length * batches),
     'tokens': index['tokens'],
     'documents': index['documents'],
   }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import numbers
 import zlib
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -59,9 +60,14 @@ def request_keys(
   seed: int, prompts: Sequence[Sequence[int]], samples: int
 ) -> jax.Array:
   """Random keys [prompts*samples], from the seed and the prompt alone: the samples of a
-  prompt depend neither on other prompts nor on the order of the list."""
+  prompt depend neither on other prompts nor on the order of the list.
+
+  Raises UserError for a seed that is not a whole number of 32 bits.
+  """
+  if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
+    raise UserError(f'seed={seed}: it must be a whole number from 0 to {2**32 - 1}')
   hashes = [zlib.crc32(np.asarray(prompt, np.int32).tobytes()) for prompt in prompts]
-  return _keys(seed, np.asarray(hashes, np.uint32), samples)
+  return _keys(np.uint32(seed), np.asarray(hashes, np.uint32), samples)
 
 
 def generate(

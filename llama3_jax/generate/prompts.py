@@ -1,5 +1,6 @@
 """Files of prompts: texts to be completed, dialogs to be answered."""
 
+import json
 import os
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -24,7 +25,28 @@ def read(
   line, or `field` (that of the config) for a missing file.
   """
   for where, row in rows.read(path, field):
+    _writable(row, where)
     yield row, encode(row, tokenizer, where)
+
+
+def _writable(row, where):
+  """UserError for a row whose fields cannot be written beside a completion."""
+  for name in ('completion', 'completions'):
+    if name in row:
+      raise UserError(
+        f"{where}: field {name} is where the model's is written: rename it"
+      )
+  if not isinstance(row.get('metadata') or {}, Mapping):
+    kind = jsonl.kind(row['metadata'])
+    raise UserError(f'{where}: field metadata is a {kind}, not an object: rename it')
+  for name, value in row.items():
+    try:
+      json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+      raise UserError(
+        f'{where}: field {name} is {value!r}, which JSON cannot hold: make it a text '
+        'or leave the column out'
+      ) from None
 
 
 def encode(row: Mapping, tokenizer: Tokenizer | Library, where: str) -> list[int]:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Callable
 
 import jax
@@ -47,6 +48,11 @@ class Settings:
   vocab_size: int = 0
 
   def __post_init__(self) -> None:
+    for name in ('temperature', 'top_p', 'top_k', 'max_new', 'vocab_size'):
+      value, whole = getattr(self, name), name not in ('temperature', 'top_p')
+      if not isinstance(value, numbers.Integral if whole else numbers.Real):
+        due = 'a whole number' if whole else 'a number'
+        raise UserError(f'sample.{name}={value!r}: it must be {due}')
     warm = COLDEST <= self.temperature < math.inf
     rules = {
       'temperature': (warm or self.temperature == 0, f'0 or at least {COLDEST}'),

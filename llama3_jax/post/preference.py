@@ -82,7 +82,7 @@ def held(data: ConfigDict) -> list[Preference]:
 
 
 def _prompt(example):
-  return '\n'.join(message.content for message in example.prompt)
+  return shares.question(example.prompt)
 
 
 def parse(row: Mapping, where: str) -> Preference:

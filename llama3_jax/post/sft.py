@@ -69,9 +69,7 @@ def dialogs(data: ConfigDict, seed: int, split: str) -> list[Dialog]:
 
 
 def _prompt(dialog):
-  """The first message of the user, or the text."""
-  said = (m.content for m in dialog.messages if m.role == 'user')
-  return next(said, dialog.text)
+  return dialog.text or shares.question(dialog.messages[:-1])
 
 
 def parse(row: Mapping, where: str) -> Dialog:

@@ -30,7 +30,9 @@ PATTERN = '|'.join(
 )
 
 
-def train(texts: Iterable[str], n_base: int, path: str | os.PathLike) -> None:
+def train(
+  texts: Iterable[str], n_base: int, path: str | os.PathLike, fewer: bool = False
+) -> None:
   """Trains a byte-level BPE and writes it as a vocabulary file.
 
   A merge's rank is the order in which it was learnt. tiktoken joins the pair
@@ -40,9 +42,10 @@ def train(texts: Iterable[str], n_base: int, path: str | os.PathLike) -> None:
     texts: training text.
     n_base: base ranks, of which the first 256 are the bytes.
     path: file to write, replaced at once when done.
+    fewer: write as many as the texts teach where these are fewer.
 
   Raises:
-    UserError: n_base below 256, or more than the texts can teach.
+    UserError: n_base below 256, or (without `fewer`) more than the texts can teach.
   """
   if n_base < 256:
     raise UserError(f'vocab_size is {n_base}: the 256 bytes need at least 256')
@@ -56,7 +59,7 @@ def train(texts: Iterable[str], n_base: int, path: str | os.PathLike) -> None:
     list(alphabet),
     n_base - 256,
   )
-  if len(merges) < n_base - 256:
+  if len(merges) < n_base - 256 and not fewer:
     raise UserError(
       f'vocab_size is {n_base}, but the texts teach only {256 + len(merges)} '
       'tokens: give more text or lower vocab_size'

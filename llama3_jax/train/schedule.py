@@ -26,8 +26,9 @@ class Schedule:
 
 def filled(warmup: int, decay: int, steps: int) -> dict[str, int]:
   """{'optim.warmup', 'optim.decay'} where 0 means: as `steps` suggest, a twentieth of
-  them (at most 100) and all of them."""
-  warm = warmup or min(max(steps // 20, 1), 100, steps)
+  them (at most 100; of a single step none, since the first step of a warm-up has rate
+  0 and would train nothing) and all of them."""
+  warm = warmup or min(max(steps // 20, 1), 100, max(steps - 1, 0))
   return {'optim.warmup': warm, 'optim.decay': decay or steps}
 
 

@@ -3,7 +3,9 @@
 import csv
 import gzip
 import json
+import os
 import pathlib
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -196,3 +198,55 @@ def test_memory_does_not_grow_with_a_text(tmp_path):
   path.write_text('line of text\n' * 400_000)  # 5.2 MB
   for parts in readers.texts(pathlib.Path(path), '', 'text'):
     assert max(map(len, parts)) <= readers.CHUNK
+
+
+def test_a_line_end_between_two_reads_is_one(tmp_path):
+  body = b'a' * (readers.CHUNK - 1) + b'\r\nb\rc\r\n'
+  (tmp_path / 'a.txt').write_bytes(body)
+  [text] = (''.join(parts) for parts in readers.texts(tmp_path / 'a.txt', '', 'text'))
+  assert text == 'a' * (readers.CHUNK - 1) + '\nb\nc\n'
+
+
+def test_a_file_under_two_names_is_read_once(tmp_path):
+  folder = tmp_path / 'in'
+  folder.mkdir()
+  (folder / 'a.txt').write_text('text')
+  (folder / 'b.txt').write_text('more')
+  given = folder, tmp_path / 'in/../in', folder / 'a.txt', folder / '*.txt'
+  _, found = gathered(given, tmp_path / 'out')
+  assert found == ['text', 'more']
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path):
+  os.mkfifo(tmp_path / 'a.txt')
+  with pytest.raises(UserError, match='neither a file nor a folder'):
+    gather.find([str(tmp_path / 'a.txt')], 'text')
+
+
+def test_folders_that_are_not_read_are_told(tmp_path, monkeypatch):
+  folder = tmp_path / 'in'
+  (folder / 'shut').mkdir(parents=True)
+  (folder / 'a.txt').write_text('text')
+  os.symlink(folder, folder / 'loop')
+  scandir = os.scandir
+
+  def shut(path):
+    if os.path.basename(path) == 'shut':
+      raise PermissionError(13, 'Permission denied', os.fspath(path))
+    return scandir(path)
+
+  monkeypatch.setattr(os, 'scandir', shut)
+  result, found = gathered([folder], tmp_path / 'out')
+  assert found == ['text']
+  assert dict(result['left_out']) == {
+    str(folder / 'loop'): 'a link to a folder: name it beside the others',
+    str(folder / 'shut'): 'Permission denied',
+  }
+
+
+def test_a_text_of_one_long_line_is_cut_in_linear_time():
+  text = 'word ' * 4_000_000
+  begin = time.process_time()
+  pieces = list(gather.cut(iter([text]), 2_000))
+  assert time.process_time() - begin < 2  # far more where each piece copies the rest
+  assert ' '.join(pieces) == text.strip()

@@ -1,9 +1,14 @@
 """Completions of a text and of files of prompts, stopped and resumed."""
 
+import datetime
 import json
+import zlib
 
+import jax
 import numpy as np
 import post_examples as toy
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import toy_post
 
@@ -118,3 +123,48 @@ def test_a_dialog_is_read_as_chat_does(root):
   messages = [chat.Message('user', 'Hi')]
   ids = lib.encode({'messages': turns}, tokenizer, 'row')
   np.testing.assert_array_equal(ids, chat.encode(tokenizer, messages, prompt=True).ids)
+
+
+@pytest.mark.parametrize('seed', [2**31, 2**32 - 1])
+def test_every_seed_that_a_config_allows_samples(root, tmp_path, seed):
+  files = prompts(tmp_path / 'p.jsonl', [{'prompt': 'a'}])
+  generate.main(config_of(root, files=files, seed=seed), tmp_path / 'run')
+  assert written(tmp_path / 'run')[0]['metadata']['tokens'] > 0
+
+
+def test_seeds_are_those_of_jax():
+  found = engine.request_keys(7, [[1, 2]], 2)
+  own = jax.random.fold_in(jax.random.key(7), zlib.crc32(np.array([1, 2], 'i4')))
+  for i in range(2):
+    one = jax.random.fold_in(own, i)
+    assert np.array_equal(jax.random.key_data(found[i]), jax.random.key_data(one))
+
+
+@pytest.mark.parametrize(
+  'row,said',
+  [
+    ({'completion': 'of a person'}, 'field completion'),
+    ({'completions': []}, 'field completions'),
+    ({'metadata': ['x']}, 'metadata is a list'),
+    ({'when': datetime.date(2024, 1, 1)}, 'field when'),
+    ({'score': float('nan')}, 'field score'),
+    ({'raw': b'x'}, 'field raw'),
+  ],
+)
+def test_a_field_that_would_be_lost_is_refused_before_anything_is_sampled(
+  root, tmp_path, row, said
+):
+  path = str(tmp_path / 'p.parquet')
+  pq.write_table(pa.table({k: [v] for k, v in (row | {'prompt': 'a'}).items()}), path)
+  config = config_of(root, files=(path,))
+  with pytest.raises(UserError, match=f'row 1: .*{said}'):
+    generate.main(config, tmp_path / 'run')
+
+
+@pytest.mark.parametrize(
+  'field,value',
+  [('max_new', 2.5), ('top_k', 1.5), ('temperature', 'x'), ('top_p', None)],
+)
+def test_settings_are_numbers(field, value):
+  with pytest.raises(UserError, match=f'sample.{field}'):
+    Settings(**{field: value})

@@ -422,3 +422,13 @@ def test_short_flags_stand_for_fields_of_the_config():
   assert c.tasks == ('rows=a.jsonl', 'rows=b.csv')
   with pytest.raises(UserError, match='no rows of yours'):
     override.apply(shards_config.get_config(), {'files': 'a.jsonl'})
+
+
+@pytest.mark.parametrize('name', ['2024', '1e3', '[x].jsonl', '(a, b).txt', 'None'])
+def test_any_name_of_a_file_is_a_name(name):
+  config = evaluate_config.get_config()
+  override.apply(config, {'own_text': name})
+  assert config.text == (name,)
+  config = sft_config.get_config()
+  override.apply(config, {'files': name})
+  assert config.data.files == (name,)

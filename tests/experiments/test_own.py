@@ -10,6 +10,8 @@ import pytest
 from configs import own as own_config
 from experiments import own
 from llama3_jax import config as configs
+from llama3_jax import workdir as workdirs
+from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.train import metrics
 from llama3_jax.train import models
@@ -61,7 +63,10 @@ def test_text_becomes_a_model_with_its_tokenizer(made):
   assert models.tokenizer(root / 'run') is not None
   losses = [r['eval_loss'] for r in metrics.read(root / 'run') if 'eval_loss' in r]
   assert losses[-1] < losses[0] - 0.5
-  assert results['epochs'] == pytest.approx(12 * 4 * 32 / results['text_tokens'])
+  index = files.read_json(root / 'run/shards/general/index.json')['splits']
+  assert index['heldout']['documents'] > 0
+  pairs = index['train']['tokens'] - index['train']['documents']
+  assert results['epochs'] == pytest.approx(12 * 4 * 32 / pairs)
 
 
 def test_what_the_model_writes_is_kept_at_each_evaluation(made):
@@ -106,3 +111,18 @@ def test_curation_comes_first_where_it_is_asked_for(tmp_path):
 def test_no_text_is_one_line(tmp_path):
   with pytest.raises(UserError, match='give --text=FOLDER'):
     own.main(own_config.get_config(), tmp_path / 'run')
+
+
+def test_text_that_teaches_few_tokens_has_a_small_vocabulary(tmp_path):
+  text = tmp_path / 'in.txt'
+  text.write_text('over and over the same words. ' * 2_000)
+  config = config_of(text, vocab_size=1792, **{'train.steps': 1})
+  own.main(config, tmp_path / 'run')
+  assert 512 < models.config(tmp_path / 'run').vocab_size < 600
+
+
+def test_a_share_that_cannot_be_leaves_the_workdir_free(tmp_path):
+  text = folder_of_text(tmp_path / 'in')
+  with pytest.raises(UserError, match='heldout=1.0'):
+    own.main(config_of(text, heldout=1.0), tmp_path / 'run')
+  workdirs.claim(config_of(text, heldout=0.1), tmp_path / 'run')

@@ -3,7 +3,10 @@
 import ml_collections
 import pytest
 
+from llama3_jax.post import preference
+from llama3_jax.post import sft
 from llama3_jax.post import split
+from llama3_jax.text.chat import Message
 
 
 def data(**more):
@@ -40,3 +43,32 @@ def test_the_choice_does_not_depend_on_the_order():
   held = {prompts[i] for i in split.choose(prompts, 0.1)}
   back = prompts[::-1]
   assert {back[i] for i in split.choose(back, 0.1)} == held and len(held) == 5
+
+
+def test_a_prompt_with_most_of_the_rows_is_not_held_out():
+  for name in 'abcdefgh':  # whichever hash comes first
+    prompts = [name] * 95 + [f'q{i}' for i in range(5)]
+    assert 1 <= len(split.choose(prompts, 0.05)) <= 5
+    held = split.choose([name] * 95 + ['other'] * 5, 0.05)
+    assert held == set(range(95, 100))
+
+
+def test_white_space_and_case_make_no_other_prompt():
+  prompts = [f'Question {i}?' for i in range(40)]
+  prompts += [f'question\r\n{i}? ' for i in range(40)]
+  held = split.choose(prompts, 0.1)
+  assert len(held) == 8 and {i % 40 for i in held} == {i for i in held if i < 40}
+
+
+def test_the_question_counts_whatever_the_system_message():
+  answer = Message('assistant', 'a')
+
+  def asked(*before):
+    yield sft._prompt(sft.Dialog((*before, answer)))
+    yield preference._prompt(preference.Preference(before, (answer, answer)))
+
+  user = Message('user', 'q')
+  found = [p for s in 'st' for p in asked(Message('system', s), user)]
+  found += asked(user)
+  assert set(found) == {'q'}
+  assert {*asked(Message('system', 's'))} != {*asked(Message('system', 't'))}

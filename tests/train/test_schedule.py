@@ -164,3 +164,10 @@ def test_paper_values():
   c = optim.OptimConfig()
   assert (c.b1, c.b2, c.eps, c.weight_decay, c.clip) == (0.9, 0.95, 1e-5, 0.1, 1.0)
   assert (c.warmup, c.decay, c.floor) == (8000, 1_200_000, 0.01)
+
+
+@pytest.mark.parametrize('steps', [1, 2, 7, 600])
+def test_a_run_of_any_length_has_a_step_that_trains(steps):
+  given = schedule.filled(0, 0, steps)
+  s = schedule.Schedule(1e-3, given['optim.warmup'], given['optim.decay'])
+  assert max(float(schedule.learning_rate(i, s)) for i in range(steps)) > 5e-4
