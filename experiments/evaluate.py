@@ -54,6 +54,7 @@ def main(config, folder):
     logging.info('%-12s %5.1f +- %.1f %% of %d', *shown)
   if said:
     jsonl.write(folder / 'answers.jsonl', said)
+    logging.info('every answer, and what it had to be: %s/answers.jsonl', folder)
   results = {'tasks': found, **_losses(config, folder, params, model, tokenizer)}
   if config.shots < 0:
     results['dialogs'] = _dialogs(config, params, model, tokenizer)

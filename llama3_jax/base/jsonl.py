@@ -58,7 +58,7 @@ def lines(path: str | os.PathLike, field: str) -> Iterator[tuple[str, bytes]]:
         if line.strip():
           yield f'{path}, line {number}', line
   except FileNotFoundError:
-    raise UserError(f'{field}: {path} does not exist: name a JSONL file') from None
+    raise UserError(f'{field}: {path} does not exist') from None
   except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
     reason = getattr(error, 'strerror', None) or str(error) or 'cut short'
     raise UserError(

@@ -102,6 +102,10 @@ def _nearest(row, forms):
     same = [name in have for name in fields]
     return sum(map(bool, alike)) + sum(same), -len(form.needs)
 
+  other = PREFERENCES if forms is DIALOGS else DIALOGS
+  if fits := next((f for f in other if all(n in have for n in f.needs)), None):
+    recipe = '--config=sft' if forms is PREFERENCES else '--config=dpo or reward'
+    return f'this is a row of {fits.name}, which {recipe} reads'
   best = max(forms, key=near)
   missing = [name for name in best.needs if name not in have]
   names = ', '.join(form.name for form in forms)

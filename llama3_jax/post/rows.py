@@ -36,7 +36,8 @@ class Rows:
     self._epoch, self._order = -1, None
     if self.size == 0:
       raise UserError(
-        f'no example fits into train.length={length} tokens: raise it or give examples'
+        f'no example fits into train.length={length} tokens: raise it, or give rows '
+        'with --files=rows.jsonl'
       )
     group = tuple(range(1, arrays.segment.ndim))
     self.counts = np.sum(arrays.segment > 0, axis=group)

@@ -39,7 +39,7 @@ def of_targets(
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _sums(params, batch, config, chunk):
   total = jnp.sum(of_targets(params, batch, config, chunk) * batch.weight, -1)
-  return axes.shard(total, '__')  # replicated: it is read on the host
+  return axes.shard(total, '_' * total.ndim)  # replicated: it is read on the host
 
 
 def of_rows(

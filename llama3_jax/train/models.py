@@ -1,5 +1,6 @@
 """Models to start from: parameters, sizes and vocabulary, whoever made them (3.3.3)."""
 
+import difflib
 import os
 import pathlib
 
@@ -39,8 +40,7 @@ def config(workdir: str | os.PathLike, field: str = 'init_from') -> ModelConfig:
   path = folder(workdir, field) / 'model.json'
   if not path.exists():
     raise UserError(
-      f'{field}={workdir}: no parameters there ({path} is missing); '
-      'name the workdir of a finished stage or of a conversion'
+      f'{field}={workdir}: no parameters there ({path} is missing); {_known(workdir)}'
     )
   values = beside.read(path)
   try:
@@ -49,6 +49,17 @@ def config(workdir: str | os.PathLike, field: str = 'init_from') -> ModelConfig:
     raise UserError(f'{path}: {e}: {beside.MADE_AGAIN}')
   except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as e:
     raise UserError(f'{path} is not a model config ({e}): {beside.MADE_AGAIN}')
+
+
+def _known(name):
+  """What the name of a model may be, or the nearest one."""
+  near = difflib.get_close_matches(str(name), foreign.NAMED, 1)
+  if near:
+    return f'did you mean {near[0]}?'
+  return (
+    'name the workdir of a finished stage, a folder of Hugging Face or Meta, a .gguf '
+    f'file, hf://org/name, or {", ".join(foreign.NAMED)}'
+  )
 
 
 def identity(workdir: str | os.PathLike) -> dict:

@@ -49,6 +49,7 @@ SPENT = {
 PLACED = ('parameters', 'tokens', 'eval_loss', 'read', 'dropped', 'goodput', 'margins')
 PLACED += ('text',)  # of experiments/own.py, whose own sections show it
 CHATS = ('sft', 'dpo')
+QUESTIONS = '--files=qa.jsonl'
 
 
 def write(
@@ -245,15 +246,19 @@ def _next(folder, config):
     asks['Rank answers by it'] = command('reject', 'reject', f'--reward_from={here}')
   elif name in CHATS:
     asks['Talk to it'] = command('chat', '', begin)
-    asks['Measure it on tasks'] = command('evaluate:chat', 'evaluate', begin)
+    asks['Ask it your questions'] = command('evaluate', 'evaluate', begin, QUESTIONS)
   else:
     asks['Let it write'] = command('generate', '', begin, "--prompt='Once upon'")
-    asks['Measure it on tasks'] = command('evaluate:base', 'evaluate', begin)
-    asks['Finetune it'] = command('sft', 'sft', begin)
+    asks['Measure it on your text'] = command(
+      'evaluate', 'evaluate', begin, '--text=FOLDER'
+    )
+    asks['Finetune it'] = command('sft', 'sft', begin, '--files=rows.jsonl')
   if name != 'reward':
     target = f'--config.source={here} --config.target={beside("hf")}'
     asks['Give it to others'] = command('convert:run_to_hf', 'convert', target)
-  asks['Look at every metric'] = f'tensorboard --logdir={here}'
+  asks['Look at every metric'] = (
+    f"pip install -e '.[board]' && tensorboard --logdir={here}"
+  )
   return [Card([Turn(text, what) for what, text in asks.items()])]
 
 
