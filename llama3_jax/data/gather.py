@@ -94,7 +94,9 @@ def _documents(paths, named, column, field, piece, kinds, refused):
       for text in readers.texts(path, column, field):
         yield from _rows(cut(text, piece), path, count)
       count.files += 1
-    except readers.NotText as reason:
+    except (readers.NotText, UserError) as reason:
+      if path in named and isinstance(reason, UserError):
+        raise
       if path in named:
         raise UserError(f'{field}: {path}: {reason}') from None
       logging.warning('%s is left out: %s', path, reason)

@@ -68,15 +68,19 @@ def texts(path: pathlib.Path, column: str, field: str) -> Iterator[Iterator[str]
 
 
 def _of_rows(path, column, field):
+  found = None  # the column of the rows before: one that lacks it has an empty cell
   for where, row in rows.read(path, field):
-    name = column or next((n for n in COLUMNS if row.get(n) is not None), None)
+    name = column or found
+    name = name or next((n for n in COLUMNS if row.get(n) is not None), None)
+    if found and row.get(found) is None:
+      continue
     if name is None or row.get(name) is None:
       have = ', '.join(list(row)[:8]) or 'nothing'
       raise UserError(
         f'{where}: no {column or ", ".join(COLUMNS)} among {have}: name the column of '
         'the text with --config.column=NAME'
       )
-    text = jsonl.text(row, name, where)
+    found, text = name, jsonl.text(row, name, where)
     if name == 'html':
       try:
         text = _page(text.encode('utf-8', 'replace'))
@@ -103,18 +107,21 @@ def _of_plain(path):
       return
     decoder = codecs.getincrementaldecoder(codec or 'utf-8')('replace')
     _printable(codecs.getincrementaldecoder(codec or 'utf-8')('replace').decode(head))
-    yield _decoded(file, head, decoder)
+    yield _decoded(file, head, decoder, path)
 
 
-def _decoded(file, head, decoder):
+def _decoded(file, head, decoder, path):
   # A line may end in two characters that are read one after the other.
   lines = io.IncrementalNewlineDecoder(decoder, translate=True)
-  data, first = head, True
+  data, first, broken = head, True, 0
   while data:
     text = lines.decode(data)
+    broken += text.count('\ufffd')
     yield text.removeprefix('\ufeff') if first else text
     data, first = _read(file, CHUNK), False
   yield lines.decode(b'', True)
+  if broken:
+    logging.warning('%s: %d characters that are not UTF-8 are U+FFFD', path, broken)
 
 
 def _check(head, codec):

@@ -250,3 +250,23 @@ def test_a_text_of_one_long_line_is_cut_in_linear_time():
   pieces = list(gather.cut(iter([text]), 2_000))
   assert time.process_time() - begin < 2  # far more where each piece copies the rest
   assert ' '.join(pieces) == text.strip()
+
+
+def test_a_table_without_text_is_left_out_of_a_folder(tmp_path):
+  (tmp_path / 'in').mkdir()
+  (tmp_path / 'in/package.json').write_text('{\n "name": "x"\n}')
+  (tmp_path / 'in/good.txt').write_text('good')
+  result, found = gathered([tmp_path / 'in'], tmp_path / 'out')
+  [[file, reason]] = result['left_out']
+  assert found == ['good'] and file.endswith('package.json') and 'line 1' in reason
+
+
+def test_an_empty_cell_is_an_empty_document(tmp_path):
+  (tmp_path / 'a.csv').write_text('text,body\none,x\n,y\nthree,z\n')
+  assert gathered([tmp_path / 'a.csv'], tmp_path / 'out')[1] == ['one', 'three']
+
+
+def test_what_is_not_utf8_far_into_a_text_is_told(tmp_path, caplog):
+  (tmp_path / 'a.txt').write_bytes(b'word ' * 300_000 + 'déjà'.encode('latin-1'))
+  _, found = gathered([tmp_path / 'a.txt'], tmp_path / 'out')
+  assert found[-1].endswith('d\ufffdj\ufffd') and '2 characters' in caplog.text

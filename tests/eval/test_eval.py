@@ -7,8 +7,10 @@ import numpy as np
 import post_examples as toy
 import pytest
 
+from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
 from llama3_jax.eval import needle
+from llama3_jax.eval import own_text
 from llama3_jax.eval import run
 from llama3_jax.generate import engine
 from llama3_jax.tasks import needle as task
@@ -250,3 +252,10 @@ def test_a_task_may_need_more_tokens_than_the_config_gives(monkeypatch, tokenize
   for one in (Task(lambda *_: []), Task(lambda *_: [], max_new=300)):
     run.answers(None, toy.CONFIG, tokenizer, one, asked, ())
   assert rooms == [32, 300]
+
+
+def test_one_process_alone_gathers_own_text(tmp_path, monkeypatch):
+  monkeypatch.setattr(processes, 'first', lambda: False)
+  monkeypatch.setattr(own_text.gather, 'write', pytest.fail)
+  with pytest.raises(UserError):  # the first one has written nothing here
+    own_text.measure(('a.txt',), tmp_path, None, toy.CONFIG, None, 1, 8, 1)

@@ -1,5 +1,6 @@
 """A folder of text becomes a model that remembers it, in one command."""
 
+import glob
 import pathlib
 import random
 import shutil
@@ -126,3 +127,18 @@ def test_a_share_that_cannot_be_leaves_the_workdir_free(tmp_path):
   with pytest.raises(UserError, match='heldout=1.0'):
     own.main(config_of(text, heldout=1.0), tmp_path / 'run')
   workdirs.claim(config_of(text, heldout=0.1), tmp_path / 'run')
+
+
+def test_curation_reads_the_text_in_a_workdir_of_any_name(tmp_path, monkeypatch):
+  given = []
+
+  def curated(config, folder):
+    given.extend(config.inputs)
+    return {'steps': [], 'categories': {}}
+
+  monkeypatch.setattr(own.curate, 'main', curated)
+  config = config_of(folder_of_text(tmp_path / 'in'), curate=True)
+  with pytest.raises(UserError, match='no document is left'):
+    own.main(config, tmp_path / 'run[1]')
+  [pattern] = given
+  assert glob.glob(pattern)
