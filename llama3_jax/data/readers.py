@@ -70,9 +70,10 @@ def texts(path: pathlib.Path, column: str, field: str) -> Iterator[Iterator[str]
 def _of_rows(path, column, field):
   found = None  # the column of the rows before: one that lacks it has an empty cell
   for where, row in rows.read(path, field):
-    name = column or found
+    same = found in row or kind(path) in ('.csv', '.parquet')  # a table has columns
+    name = column or (found if same else None)
     name = name or next((n for n in COLUMNS if row.get(n) is not None), None)
-    if found and row.get(found) is None:
+    if found and same and row.get(found) is None:
       continue
     if name is None or row.get(name) is None:
       have = ', '.join(list(row)[:8]) or 'nothing'
@@ -119,8 +120,9 @@ def _decoded(file, head, decoder, path):
     broken += text.count('\ufffd')
     yield text.removeprefix('\ufeff') if first else text
     data, first = _read(file, CHUNK), False
-  yield lines.decode(b'', True)
-  if broken:
+  end = lines.decode(b'', True)
+  yield end
+  if broken := broken + end.count('\ufffd'):
     logging.warning('%s: %d characters that are not UTF-8 are U+FFFD', path, broken)
 
 

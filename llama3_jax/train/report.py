@@ -256,9 +256,7 @@ def _next(folder, config):
   if name != 'reward':
     target = f'--config.source={here} --config.target={beside("hf")}'
     asks['Give it to others'] = command('convert:run_to_hf', 'convert', target)
-  asks['Look at every metric'] = (
-    f"pip install -e '.[board]' && tensorboard --logdir={here}"
-  )
+  asks['Look at every metric (extra board)'] = f'tensorboard --logdir={here}'
   return [Card([Turn(text, what) for what, text in asks.items()])]
 
 
