@@ -143,7 +143,7 @@ def test_steps_by_epochs_are_not_a_number_that_may_be_raised(tmp_path):
 def test_a_longer_run_says_how_its_rate_goes_on(tmp_path, caplog, decay, said):
   fields = {'optim': ml_collections.ConfigDict({'decay': decay})}
   begin(configs.edit(made(), fields), tmp_path / 'run')
-  with caplog.at_level('INFO'):
+  with caplog.at_level('INFO'), caplog.at_level('INFO', 'absl'):
     workdirs.claim(configs.edit(made(), fields | {'train.steps': 20}), tmp_path / 'run')
   assert said in caplog.text
 

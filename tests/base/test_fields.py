@@ -165,6 +165,8 @@ def test_a_list_of_names_holds_names(value):
     for config in map(config_of, NAMES):
       if not isinstance(configs.flatten(config).get(path), tuple):
         continue
+      if path == 'files' and value not in ("('',)", '', "' '"):
+        continue  # names of files may be numbers, or begin with a bracket
       with pytest.raises(UserError, match=f'--config.{path}'):
         override.apply(config, {path: value})
         fields.check(configs.flatten(config))
