@@ -19,6 +19,7 @@
 """
 
 import contextlib
+import difflib
 import importlib.util
 import inspect
 import os
@@ -44,8 +45,12 @@ def load_config(argument):
   tried = (pathlib.Path(path), ROOT / path, short)
   file = next((p for p in tried if p.is_file()), None)
   if file is None or file.suffix != '.py':
-    known = ', '.join(sorted(f'configs/{p.name}' for p in _files('configs')))
-    raise UserError(f'--config={path}: no such config file; there are {known}')
+    known = {p.stem: f'configs/{p.name}' for p in sorted(_files('configs'))}
+    near = difflib.get_close_matches(pathlib.Path(path).stem, known, 2)
+    hint = 'did you mean' if near else 'there are'
+    names = ' or '.join(known[n] for n in near) or ', '.join(known)
+    end = '?' if near else ''
+    raise UserError(f'--config={path}: no such config file; {hint} {names}{end}')
   spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -91,12 +96,11 @@ def help_text(config=None):
   """The docstring above, and one line for every experiment and config; or the fields
   of one `config`, with value and range."""
   if config:
-    from llama3_jax import config as configs
-    from llama3_jax.base import fields
+    from llama3_jax import commandline
 
     module, values = load_config(config)
     title = (module.__doc__ or '').strip()
-    return '\n'.join([title, '', *fields.describe(configs.flatten(values))])
+    return '\n'.join([title, '', *commandline.described(values)])
   lines = [__doc__.strip()]
   for folder in ('experiments', 'configs'):
     lines.append(f'\n{folder}:')

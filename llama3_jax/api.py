@@ -60,6 +60,8 @@ def load(
   Raises:
     UserError: no such model, or it and the tokenizer do not belong together.
   """
+  if not isinstance(name, (str, os.PathLike)) or not str(name):
+    raise UserError(f'load({name!r}): name a model, such as smollm2 or a folder')
   config = models.config(name)
   if dtype:
     config = configs.checked(dataclasses.replace(config, dtype=str(dtype)))

@@ -5,7 +5,10 @@ import re
 from collections.abc import Sequence
 
 from absl import flags as absl_flags
+from ml_collections import ConfigDict
 
+from llama3_jax import config as configs
+from llama3_jax.base import fields
 from llama3_jax.base.errors import UserError
 
 HELP = 'see python -m experiment --help'
@@ -14,13 +17,9 @@ NAMES = ('data', 'init_from', 'reward_from', 'inputs', 'seed', 'prompt')
 SHORT = {name: name for name in NAMES}
 SWITCHES = ('curate',)  # that need no value
 SHORT |= {name: name for name in SWITCHES}
-SHORT |= {
-  'text': 'own_text',
-  'documents': 'documents',
-  'files': 'files',
-  'lora': 'part.rank',
-}
+SHORT = {'text': 'own_text', 'files': 'files', 'documents': 'documents'} | SHORT
 SHORT |= {name: f'train.{name}' for name in ('steps', 'batch', 'length')}
+SHORT['lora'] = 'part.rank'
 
 
 def _defined():
@@ -61,7 +60,7 @@ def parse(arguments: Sequence[str]) -> tuple[dict[str, object], dict[str, str]]:
     rest, overrides = _fields(known.read_flags_from_files(list(arguments)))
     left = known(['experiment', *rest])[1:]
   except absl_flags.UnrecognizedFlagError as error:
-    near = difflib.get_close_matches(error.flagname, list(known), 1)
+    near = difflib.get_close_matches(error.flagname, [*known, *SHORT], 1)
     hint = f'did you mean --{near[0]}?' if near else HELP
     raise UserError(f'--{error.flagname}: not understood; {hint}') from None
   except absl_flags.Error as error:
@@ -94,3 +93,21 @@ def _fields(arguments):
       value = left.pop(0)
     overrides[SHORT.get(name, name.removeprefix('config.'))] = value
   return rest, overrides
+
+
+def described(config: ConfigDict) -> list[str]:
+  """Lines of --help: the fields with a short flag, the config's other fields, then
+  those of the stages in it, which are described at length in their own configs."""
+  flat = configs.flatten(config)
+  stage = lambda path: f'{path.partition(".")[0]}.experiment' in flat
+  fields_of = {'own_text': ('text',), 'files': ('files', 'data.files')}
+  short = {}
+  for name, path in SHORT.items():
+    short |= {p: f'--{name}' for p in fields_of.get(path, (path,)) if p in flat}
+  rest = {path: f'--config.{path}' for path in flat if path not in short}
+  inner = {path: flag for path, flag in rest.items() if stage(path)}
+  own = {path: flag for path, flag in rest.items() if path not in inner}
+  lines = [*fields.describe(flat, short), '', *fields.describe(flat, own)]
+  if inner:
+    lines += ['', 'Of the stages in it:', *fields.describe(flat, inner)]
+  return lines

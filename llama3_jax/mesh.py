@@ -57,7 +57,8 @@ def check(sizes: Sequence[int], model: ModelConfig, pipelined: bool = False) -> 
       near = sorted(sorted(fit, key=lambda d: abs(d - parts))[:2])
       raise UserError(
         f'dim {dim}={n} of the model does not divide over mesh {names}: {parts} parts; '
-        f'{" or ".join(map(str, near))} would do: change mesh.* or the model size'
+        f'{" or ".join(map(str, near))} would do: change mesh.*, the model size or the '
+        'number of devices'
       )
 
 

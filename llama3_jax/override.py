@@ -11,6 +11,11 @@ from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 
 EVERY = 10**9  # examples: all there are
+KINDS = {
+  bool: 'true or false',
+  int: 'a whole number',
+  float: 'a number',
+}
 
 
 def apply(config: ml_collections.ConfigDict, overrides: Mapping[str, object]) -> None:
@@ -110,8 +115,8 @@ def _parse(path, text, present):
     if isinstance(present, (tuple, list)):
       return _list(text, present)
   except (KeyError, ValueError, SyntaxError, RecursionError, MemoryError):
-    kind = type(present).__name__
-    raise UserError(f'--config.{path}={text}: not a {kind} (it is {present!r} now)')
+    kind = KINDS.get(type(present), 'a list such as (1, 2)')
+    raise UserError(f'--config.{path}={text}: not {kind} (it is {present!r} now)')
   return text
 
 

@@ -72,7 +72,7 @@ def _inside(value, interval):
 # {pattern of paths: field}; the first match counts.
 FIELDS = {
   'experiment': Field('', 'module of experiments/ that runs'),
-  'init_from': Field('', "workdir of the stage to start from; '': random parameters"),
+  'init_from': Field('', "a run, a model's folder or file, or a name; '': random"),
   'reward_from': Field('', 'workdir of the reward model'),
   '*tokenizer': Field('', "vocabulary file; '': the one that travels with the input"),
   'documents': Field('', 'folder of <category>.jsonl.gz, or <category>/*.parquet'),
@@ -218,6 +218,8 @@ FIELDS = {
   'part_bytes': Field('[1, 1e15]', 'of files of documents that one task reads'),
   'text': Field('', 'folders, files or patterns of your own text', 'p'),
   'column': Field('', "of the text in rows; '': text, content, document ..."),
+  'curate': Field('', 'True: the rules of web curation first (3.1.1)'),
+  'system': Field('', 'message of the system'),
   'prompt': Field('', 'a text to be completed'),
   'prompts': Field('', 'texts that are completed at each evaluation', 's'),
   'files': Field('', 'of prompts or rows: JSONL, Parquet or CSV', 'p'),
@@ -276,12 +278,12 @@ def check(flat: Mapping[str, object]) -> None:
       raise UserError(f'--config.{path}={value}: {fault} ({field.text})')
 
 
-def describe(flat: Mapping[str, object]) -> list[str]:
-  """A line for every field: path, value, description, range."""
+def describe(flat: Mapping[str, object], flags: Mapping[str, str]) -> list[str]:
+  """A line for every field of `flags`, {path: flag}: value, description, range."""
   lines = []
-  for path, value in flat.items():
-    field = _of_stage(path, flat)
-    setting = f'  --config.{path}={value}'
+  for path, flag in flags.items():
+    value, field = flat[path], _of_stage(path, flat)
+    setting = f'  {flag}={value}'
     about = f'{field.text} {field.range}'.strip() if field else ''
     number = isinstance(value, (int, float, tuple)) and not isinstance(value, bool)
     about = about if number or not field else field.text

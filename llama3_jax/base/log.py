@@ -117,4 +117,4 @@ def _beat(last, over):
     message, since, heard = last
     if time.monotonic() - heard >= QUIET_S:
       seconds = time.monotonic() - since
-      logging.info('still running, %.0f s after: %s', seconds, message)
+      logging.info('still running, %.0f s after: %.40s', seconds, message)

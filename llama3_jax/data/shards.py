@@ -136,7 +136,10 @@ def _index_of(path, split):
   try:
     index = json.loads(path.read_text('utf-8'))
   except FileNotFoundError:
-    raise UserError(f'{path}: not found; write the token shards first') from None
+    raise UserError(
+      f'{path}: not found; write the token shards first (--config=shards), or train on '
+      'your own text (--config=own --text=FOLDER)'
+    ) from None
   except (ValueError, RecursionError, OSError):
     index = None
   try:

@@ -83,8 +83,7 @@ class Meter:
   def __init__(self, config: ModelConfig, useful: float = 0.0) -> None:
     self.config = config
     self.peak, source = flops.peak()
-    logging.info('%s', flops.FORMULA)
-    logging.info('peak %.3g FLOP/s (%s)', self.peak, source)
+    logging.info('%s; peak %.3g FLOP/s (%s)', flops.FORMULA, self.peak, source)
     self.last = useful
 
   def rates(self, tokens: int, length: int, useful: float) -> dict[str, float]:
