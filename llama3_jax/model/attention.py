@@ -6,6 +6,7 @@ K and V from 'BTKH' to 'BSKH' is the paper's all-gather.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,15 @@ from llama3_jax.kernels.rule import Side
 
 KERNELS = ('splash', 'flash')
 LONG = 64  # tokens; from this length on blocks cost less CPU time than the dense form
+
+
+# How new tokens attend: q [B,T,N,H], k, v [B,T,K,H] -> output [B,T,N,H], what is kept.
+Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, object]]
+
+
+def among(side: Side, config: ModelConfig) -> Attend:
+  """Tokens attend to one another: `side` is their (position, segment), int32 [B,T]."""
+  return lambda q, k, v: (attend(q, k, v, side, side, config), None)
 
 
 def attend(

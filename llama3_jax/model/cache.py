@@ -1,11 +1,14 @@
 """Key/value cache of a batch of rows that decode at their own lengths (section 6.1)."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from llama3_jax import axes
 from llama3_jax.config import ModelConfig
+from llama3_jax.model import attention
 
 
 @struct.dataclass
@@ -69,6 +72,24 @@ def advance(cache: Cache, position: jax.Array, segment: jax.Array) -> Cache:
     segment=write(cache.segment, segment, cache.length),
     length=cache.length + n,
   )
+
+
+def appending(
+  cache: Cache, position: jax.Array, segment: jax.Array, config: ModelConfig
+) -> tuple[Callable[[tuple[jax.Array, jax.Array]], attention.Attend], Cache]:
+  """(a layer's (k, v) -> how new tokens attend, appended to it; the cache without the
+  layers' new ones) for position and segment int32 [B,T] of the new tokens."""
+  start, cache = cache.length, advance(cache, position, segment)
+  side, keys = (position, segment), (cache.position, cache.segment)
+
+  def layer(stored):
+    def attend(q, k, v):
+      k, v = (write(old, new, start) for old, new in zip(stored, (k, v)))
+      return attention.attend(q, k, v, side, keys, config), (k, v)
+
+    return attend
+
+  return layer, cache
 
 
 def repeat(cache: Cache, k: int) -> Cache:

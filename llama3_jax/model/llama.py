@@ -16,7 +16,6 @@ from llama3_jax import axes
 from llama3_jax import parameters
 from llama3_jax.config import ModelConfig
 from llama3_jax.config import RopeScaling
-from llama3_jax.kernels.rule import Side
 from llama3_jax.model import attention
 from llama3_jax.model import cache as kv
 from llama3_jax.model import embedding
@@ -144,20 +143,13 @@ def _queries_keys_values(p, y, config):
   return q, kv[..., 0, :], kv[..., 1, :]
 
 
-def _attention(p, x, angles, side, slots, config):
-  """Attention branch. `slots`: this layer's (k, v), the first slot to write, (position,
-  segment) of all slots; None in training."""
+def _attention(p, x, angles, attend, place, config):
   y = axes.shard(rms_norm(x, p.attn_norm, config.norm_eps), 'BTD')
   q, k, v = _queries_keys_values(p, y, config)
   q, k = rope.rotate(q, *angles), rope.rotate(k, *angles)
   q, k, v = (checkpoint_name(a, n) for a, n in ((q, 'q'), (k, 'k'), (v, 'v')))
-  keys, stored = side, None
-  if slots is not None:
-    (old_k, old_v), start, keys = slots
-    k, v = kv.write(old_k, k, start), kv.write(old_v, v, start)
-    stored = (k, v)
-  y = attention.attend(q, k, v, side, keys, config)
-  y = _linear('BTNH,NHD->BTD', y, p.wo, config, embedding.stream(x, slots))
+  y, stored = attend(q, k, v)
+  y = _linear('BTNH,NHD->BTD', y, p.wo, config, place)
   return checkpoint_name(y, 'out'), stored
 
 
@@ -172,17 +164,20 @@ def layer(
   p: Layer,
   x: jax.Array,
   angles: tuple[jax.Array, jax.Array],
-  side: Side,
-  slots: tuple | None,
+  attend: attention.Attend,
+  place: str,
   config: ModelConfig,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
-  """One decoder layer: x [B,T,D] -> x [B,T,D] and the layer's new (k, v) or None."""
+) -> tuple[jax.Array, object]:
+  """One decoder layer: x [B,T,D] -> x [B,T,D], and what `attend` keeps.
+
+  place: letters of the layout of x, see embedding.stream.
+  """
   x = checkpoint_name(x, 'input')
   with jax.named_scope('attention'):
-    y, stored = _attention(p, x, angles, side, slots, config)
+    y, stored = _attention(p, x, angles, attend, place, config)
     x = x + y
   with jax.named_scope('feed_forward'):
-    return x + _feed_forward(p, x, config, embedding.stream(x, slots)), stored
+    return x + _feed_forward(p, x, config, place), stored
 
 
 def forward(
@@ -202,16 +197,15 @@ def forward(
   """
   x = embedding.embed(params, tokens, config, cache, splice)
   angles = rope.angles(position, config)
-  side, stored = (position, segment), None
-  start = None if cache is None else cache.length
+  place, stored = embedding.stream(x, cache), None
+  attend = lambda _: attention.among((position, segment), config)
   if cache is not None:
     stored = (cache.k, cache.v)
-    cache = kv.advance(cache, position, segment)
+    attend, cache = kv.appending(cache, position, segment, config)
 
   def body(x, scanned):
     p, old = scanned
-    slots = old and (old, start, (cache.position, cache.segment))
-    return layer(p, x, angles, side, slots, config)
+    return layer(p, x, angles, attend(old), place, config)
 
   # The scales of all norms are gathered at once, not in every layer.
   norms = {n: getattr(params.layers, n).astype(config.dtype) for n in NORMS}

@@ -16,6 +16,7 @@ from flax import struct
 
 from llama3_jax import axes
 from llama3_jax import feed
+from llama3_jax.model import attention
 from llama3_jax.model import embedding
 from llama3_jax.model import llama
 from llama3_jax.model import remat
@@ -240,10 +241,11 @@ class _Work:
     """Layers of the chunk: [n,...], [b,T,D] -> [b,T,D]."""
     c, batch = self.plan.config, self.batch
     angles = rope.angles(batch.position, c)
-    side = (batch.position, batch.segment)
+    attend = attention.among((batch.position, batch.segment), c)
+    place = embedding.stream(x, None)
 
     def body(x, p):
-      return llama.layer(p, x, angles, side, None, c)
+      return llama.layer(p, x, angles, attend, place, c)
 
     return jax.lax.scan(remat.remat(body, c), x, layers)[0]
 
