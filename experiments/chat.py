@@ -11,7 +11,8 @@ history of messages in the cache and, where a workdir is given, config.json ther
 from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.generate import engine
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.engine import Engine
+from llama3_jax.generate.settings import Settings
 from llama3_jax.talk import dialog as dialogs
 from llama3_jax.talk import terminal
 from llama3_jax.train import belongs
@@ -37,7 +38,8 @@ def main(config, workdir=None):
   screen = terminal.screen()
   screen.note(terminal.banner(config.init_from, model, tokenizer, dialog))
   screen.busy(f'reads the parameters and casts them to {model.dtype} ...')
-  params = engine.cast(*models.load(config.init_from))
+  params, _ = models.load(config.init_from)
+  talker = dialogs.Talker(Engine(params, model, engine.one(config.length)), tokenizer)
+  del params
   screen.busy('')
-  talker = dialogs.Talker(params, model, tokenizer)
   return {'turns': terminal.converse(talker, dialog, screen)}

@@ -21,7 +21,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
 from llama3_jax.eval import own_text
 from llama3_jax.eval import run
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.tasks import task as tasks
 from llama3_jax.train import belongs
 from llama3_jax.train import models

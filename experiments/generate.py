@@ -20,8 +20,9 @@ from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
+from llama3_jax.generate import programs
 from llama3_jax.generate import prompts
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.talk import dialog
 from llama3_jax.train import belongs
 from llama3_jax.train import models
@@ -44,7 +45,7 @@ def main(config, workdir):
   if config.files:
     rows = [r for path in config.files for r in prompts.read(path, 'files', tokenizer)]
   params, model = models.load(config.init_from)
-  how = engine.cast(params, model), model, tokenizer, settings
+  how = programs.cast(params, model), model, tokenizer, settings
   if config.prompt and config.samples == 1:
     tokens = _print(rows[0][1], *how, config.seed)
   else:
@@ -54,10 +55,11 @@ def main(config, workdir):
 
 def _print(ids, params, model, tokenizer, settings, seed):
   """Prints a text and its completion, token by token."""
-  sampled = []
+  sampled, room = [], engine.room(len(ids) + settings.max_new)
+  made = engine.Engine(params, model, engine.one(room))
 
   def tokens():
-    for token in engine.stream(params, ids, model, tokenizer.stop_ids, settings, seed):
+    for token in engine.stream(made, ids, tokenizer.stop_ids, settings, seed):
       sampled.append(token)
       yield token
 
@@ -72,11 +74,15 @@ def _print(ids, params, model, tokenizer, settings, seed):
 def _write(config, folder, rows, params, model, tokenizer, settings):
   """Writes the rows with their completions, group by group, from where it stopped."""
   size, tokens = GROUP * config.batch, 0
+  # One engine for all, also after a stop: the same shapes give the same bits.
+  longest = max(len(ids) for _, ids in rows) + settings.max_new
+  sizes = engine.sizes(longest, config.batch, config.samples)
+  made_by = engine.Engine(params, model, sizes)
   for start in range(_done(folder), len(rows), size):
     part = rows[start : start + size]
-    made = engine.generate(
-      *(params, [ids for _, ids in part], model, tokenizer.stop_ids, settings),
-      *(config.seed, config.samples, config.batch),
+    made = engine.complete(
+      *(made_by, [ids for _, ids in part], tokenizer.stop_ids, settings),
+      *(config.seed, config.samples),
     )
     tokens += sum(len(one.sampled) for group in made for one in group)
     _append(

@@ -23,7 +23,7 @@ from llama3_jax.curate.judging import classify
 from llama3_jax.curate.judging import judge
 from llama3_jax.data import texts
 from llama3_jax.generate import engine
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.text import chat
 from llama3_jax.train import belongs
 from llama3_jax.train import likelihood

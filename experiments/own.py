@@ -22,7 +22,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.data import gather
 from llama3_jax.eval import own_report
 from llama3_jax.generate import samples
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.reliable import guard
 from llama3_jax.train import belongs
 from llama3_jax.train import loop

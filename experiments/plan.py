@@ -21,7 +21,7 @@ from llama3_jax import workdir as workdirs
 from llama3_jax.base import files
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
-from llama3_jax.generate import sample
+from llama3_jax.generate import plain
 from llama3_jax.model import llama
 from llama3_jax.plan import analyse
 from llama3_jax.plan import compile as compiler
@@ -185,11 +185,7 @@ def _generate(kind, mesh, params, model, batch, length):
     if kind == 'prefill':
       tokens = programs.array(mesh, (batch, length), 'BT')
       real = programs.array(mesh, (batch,), 'B')
-      return sample.prefill.lower(params, tokens, real, model, length)
+      return plain.prefill.lower(params, tokens, real, model, length)
     cache = programs.cache(mesh, model, batch, length)
-    logits = programs.array(mesh, (batch, model.vocab_size), 'B_', 'float32')
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
-    keys = programs.array(mesh, (batch,), 'B', keys.dtype)
-    number = programs.array(mesh, (), '')
-    settings = sample.Settings()
-    return sample.one.lower(params, cache, logits, keys, number, model, settings)
+    token = programs.array(mesh, (batch,), 'B')
+    return plain.advance.lower(params, cache, token, model)

@@ -14,7 +14,7 @@ from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.post import annotate
 from llama3_jax.post import preference
 from llama3_jax.post import reject

@@ -16,7 +16,9 @@ from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.generate import engine
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate import programs
+from llama3_jax.generate.engine import Engine
+from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 from llama3_jax.post import dpo
 from llama3_jax.post import reward
@@ -69,7 +71,7 @@ def load(
   if tokenizer or models.tokenizer(name) is not None:
     found = belongs.tokenizer(tokenizer, name)
   params, _ = models.load(name, config)
-  params = engine.cast(params, config) if dtype else params
+  params = programs.cast(params, config) if dtype else params
   return Model(params, config, found, str(name))
 
 
@@ -217,8 +219,9 @@ class Talk:
   def say(self, text: str | Message) -> tuple['Talk', str]:
     """(the talk with the question and its answer, the answer's text)."""
     m = self.model
-    talker = dialogs.Talker(engine.cast(m.params, m.config), m.config, m.tokenizer)
     question = dialogs.ask(m.tokenizer, self.dialog, text)
+    room = engine.room(len(question.ids) + self.dialog.settings.max_new)
+    talker = dialogs.Talker(Engine(m.params, m.config, engine.one(room)), m.tokenizer)
     ids = list(dialogs.stream(talker, question))
     after = dialogs.answered(question, dialogs.reply(m.tokenizer, ids))
     said = ''.join(dialogs.pieces(m.tokenizer, ids))

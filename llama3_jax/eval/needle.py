@@ -9,7 +9,7 @@ import numpy as np
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.eval import run
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 from llama3_jax.tasks import needle
 from llama3_jax.tasks.task import Example

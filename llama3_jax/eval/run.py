@@ -16,7 +16,7 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards
 from llama3_jax.generate import engine
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 from llama3_jax.tasks import suite
 from llama3_jax.tasks import task as task_lib
@@ -93,7 +93,7 @@ def _chosen(params, config, tokenizer, examples, prompts, size, lead):
     for choice in e.choices
   ]
   contexts, continuations = zip(*pairs)
-  length = engine.bucket(max(len(a) + len(b) for a, b in pairs))
+  length = engine.room(max(len(a) + len(b) for a, b in pairs))
   logp = iter(
     likelihood.of_answers(params, contexts, continuations, config, size, length)
   )

@@ -1,26 +1,206 @@
-"""Completions of many prompts: buckets, batches, shared prefills (4.2.2)."""
+"""The engine: requests in, answers out, by continuous batching (4.2.2, 6.1).
 
+`Engine` is what servers and rounds of post-training stand on; `generate` answers a list
+of prompts with it, `stream` one prompt token by token.
+"""
+
+import collections
+import contextlib
 import dataclasses
-import functools
 import numbers
-import zlib
+import signal
+import threading
 from collections.abc import Iterator
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from llama3_jax import axes
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.generate import sample
-from llama3_jax.generate.sample import LLAMA
-from llama3_jax.generate.sample import Decoder
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate import draw
+from llama3_jax.generate import group
+from llama3_jax.generate import paged
+from llama3_jax.generate import programs
+from llama3_jax.generate import rows as rows_lib
+from llama3_jax.generate.group import Answer
+from llama3_jax.generate.group import Request
+from llama3_jax.generate.group import Sizes
+from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 
-SHORTEST = 32  # tokens of the smallest bucket of prompts
+ROWS = (4, 16, 64)  # numbers of rows that lists of prompts are answered in
+SHORTEST = 128  # tokens: room of the smallest engine of `generate`
+MAIN = threading.main_thread()
+SHORT, LONG = 64, 512  # tokens of a chunk of prompts
+
+
+class Engine:
+  """A model that answers requests; `step` does a bit of work. Not for several threads.
+
+  params: as llama.Params, or as programs.prepared gives them. On a mesh, the groups of
+  chips that hold other parts of a batch have rows, pages and prompts of their own.
+  """
+
+  def __init__(
+    self, params: llama.Params, config: ModelConfig, sizes: Sizes = Sizes()
+  ) -> None:
+    self.params, self.config, self.sizes = None, config, sizes
+    self.update(params)
+    count = axes.parts('B')
+    self.groups = [group.Group(sizes) for _ in range(count)]
+    self.memory = paged.create(config, sizes.count, sizes.page, count)
+    self._waiting: collections.deque[list[Answer]] = collections.deque()
+    self.read = self.padded = self.decoded = 0  # tokens, for metrics
+
+  def update(self, params: llama.Params) -> None:
+    """Other weights from now on; what was read with the old ones is not used for new
+    requests, and answers that are being given go on with the new."""
+    self.params = programs.prepared(params, self.config)
+    for each in getattr(self, 'groups', ()):
+      each.pages.forget()
+
+  @property
+  def idle(self) -> bool:
+    """Whether nothing waits, is read or decodes."""
+    return not self._waiting and not any(each.busy for each in self.groups)
+
+  @property
+  def waiting(self) -> int:
+    """Requests that have not entered."""
+    return len(self._waiting)
+
+  @property
+  def pages(self) -> tuple[int, int]:
+    """(pages in use, all pages)."""
+    used = sum(each.pages.used for each in self.groups)
+    return used, len(self.groups) * self.sizes.count
+
+  def check(self, request: Request) -> None:
+    """UserError for a request that could never be answered."""
+    n, size = len(request.prompt), self.config.vocab_size
+    if not n:
+      raise UserError('the prompt is empty: it needs at least begin_of_text')
+    ids = np.asarray(request.prompt)
+    if ids.dtype.kind not in 'iu' or ids.min() < 0 or ids.max() >= size:
+      raise UserError(f'the prompt has ids that are not whole numbers below {size}')
+    most = request.settings.max_new
+    if n + most > self.sizes.length:
+      raise UserError(
+        f'a prompt of {n} tokens and max_new={most} are more than {self.sizes.length}'
+      )
+    if len(request.stop_ids) > draw.STOPS:
+      raise UserError(f'{len(request.stop_ids)} stop tokens: at most {draw.STOPS}')
+    check_seed(request.seed)
+    if not isinstance(request.samples, numbers.Integral) or request.samples < 1:
+      raise UserError(f'samples={request.samples}: it must be a whole number from 1')
+    needed = self.groups[0].needed(request)
+    if needed > self.sizes.count:
+      raise UserError(
+        f'{request.samples} samples of a prompt of {n} tokens and max_new={most} need '
+        f'{needed} pages, there are {self.sizes.count}'
+      )
+
+  def submit(self, request: Request) -> list[Answer]:
+    """Takes a request; its answers grow in calls of `step`. UserError as `check`."""
+    self.check(request)
+    answers = [Answer(request, i) for i in range(request.samples)]
+    self._waiting.append(answers)
+    return answers
+
+  def cancel(self, answer: Answer) -> None:
+    """Ends an answer; its pages are free after the next step."""
+    answer.end = answer.end or 'cancelled'
+
+  def step(self) -> list[Answer]:
+    """Admits, reads at most a chunk, decodes a bit; returns what grew or ended."""
+    ended = [answer for each in self.groups for answer in each.cancelled()]
+    self._admit()
+    if any(each.starving for each in self.groups):
+      self._read()
+    for each in self.groups:
+      each.seat()
+    return ended + (self._decode() if any(g.rows for g in self.groups) else [])
+
+  def _admit(self):
+    while self._waiting:
+      answers = self._waiting[0]
+      load = lambda g: (len(g.reading) + len(g.ready), -g.pages.free)
+      order = sorted(self.groups, key=load)
+      if not all(a.end for a in answers) and not any(g.admit(answers) for g in order):
+        return
+      self._waiting.popleft()
+
+  def _read(self):
+    due = max(each.unread for each in self.groups)
+    size = next((c for c in self.sizes.chunks if c >= due), self.sizes.chunks[-1])
+    chunk = group.Chunk(len(self.groups), size, self.sizes)
+    for index, each in enumerate(self.groups):
+      each.read(chunk, index)
+    if filled := sum(chunk.filled):
+      self.memory = programs.read(
+        self.params, self.memory, chunk.tokens, chunk.spots, chunk.items, self.config
+      )
+      self.read += filled
+      self.padded += chunk.tokens.size - filled
+
+  def _decode(self):
+    """A call of the decode program; returns the answers of its rows."""
+    most = max(len(each.rows) for each in self.groups)
+    count = next(n for n in self.sizes.rows if n >= most)
+    seated = [
+      (g, i, *row) for g, x in enumerate(self.groups) for i, row in enumerate(x.rows)
+    ]
+    bound = any(prompt.answers[number].bound for *_, prompt, number in seated)
+    limit = np.int32(1 if bound else self.sizes.steps)
+    given = self._arrays(count)
+    self.memory, drawn = programs.decode(
+      self.params, self.memory, *given, limit, self.config, self.sizes.steps
+    )
+    drawn = axes.fetch(drawn)
+    for g, i, prompt, number in seated:
+      _grow(prompt.answers[number], drawn, (g, i))
+    self.decoded += int(drawn.real.sum())
+    for each in self.groups:
+      ended = [row for row in each.rows if row[0].answers[row[1]].end]
+      each.rows = [row for row in each.rows if row not in ended]
+      for row in ended:
+        each.finish(*row)
+    return [prompt.answers[number] for *_, prompt, number in seated]
+
+  def _arrays(self, count):
+    """(rows, items, copies) of all groups."""
+    s, groups = self.sizes, len(self.groups)
+    rows = rows_lib.idle(groups, count, s.columns, s.length, self.config.vocab_size)
+    items = paged.items(groups, s.rows[-1] // group.TOGETHER * s.columns, count + 1)
+    copies = np.zeros((groups, s.rows[-1], 2), np.int32), np.zeros(groups, np.int32)
+    for index, each in enumerate(self.groups):
+      each.fill(rows, items, copies, index)
+    return rows, items, copies
+
+
+def _grow(answer, drawn, at):
+  """Adds the tokens of a call to an answer, and its end where it ended."""
+  wanted = answer.request.settings.alternatives
+  for j in np.flatnonzero(drawn.real[at]):
+    token = int(drawn.tokens[at][j])
+    answer.ids.append(token)
+    answer.logps.append(float(drawn.logps[at][j]))
+    if wanted:
+      best = drawn.ids[at][j][:wanted], drawn.values[at][j][:wanted]
+      answer.alternatives.append(tuple(x.tolist() for x in best))
+    if answer.bound:
+      answer.bound.accept(token)
+    if token in answer.request.stop_ids:
+      answer.end = 'stop'
+    elif len(answer.ids) == answer.request.settings.max_new:
+      answer.end = 'length'
+
+
+def check_seed(seed: int) -> None:
+  """UserError for a seed that is not a whole number of 32 bits."""
+  if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
+    raise UserError(f'seed={seed}: it must be a whole number from 0 to {2**32 - 1}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,35 +219,52 @@ class Completion:
     """All sampled ids: `ids` and, where there is one, the stop token."""
     return self.ids if self.stop is None else (*self.ids, self.stop)
 
-
-def bucket(length: int) -> int:
-  """Padded length of a prompt: the next power of two, so that few shapes compile."""
-  return max(SHORTEST, 1 << (length - 1).bit_length())
-
-
-@functools.partial(jax.jit, static_argnames='samples')
-def _keys(seed, hashes, samples):
-  key = jax.random.key(seed)
-
-  def one(value):
-    own = jax.random.fold_in(key, value)
-    return jax.vmap(jax.random.fold_in, (None, 0))(own, jnp.arange(samples))
-
-  return jax.vmap(one)(hashes).reshape(-1)
+  @classmethod
+  def of(cls, answer: Answer) -> 'Completion':
+    """The Completion of an answer that has ended."""
+    stopped = answer.end == 'stop'
+    ids = tuple(answer.ids[:-1] if stopped else answer.ids)
+    stop = answer.ids[-1] if stopped else None
+    return cls(ids, tuple(answer.logps), stopped, stop)
 
 
-def request_keys(
-  seed: int, prompts: Sequence[Sequence[int]], samples: int
-) -> jax.Array:
-  """Random keys [prompts*samples], from the seed and the prompt alone: the samples of a
-  prompt depend neither on other prompts nor on the order of the list.
+def sizes(longest: int, prompts: int, samples: int) -> Sizes:
+  """Sizes to answer `prompts` at a time, each with `samples` answers, of at most
+  `longest` tokens with the prompt: few different ones, so that few programs are
+  compiled."""
+  rows = -(-prompts * samples // axes.parts('B'))
+  count = next((n for n in ROWS if n >= rows), ROWS[-1])
+  return Sizes((count,), (SHORT if prompts == 1 else LONG,), room(longest))
 
-  Raises UserError for a seed that is not a whole number of 32 bits.
-  """
-  if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
-    raise UserError(f'seed={seed}: it must be a whole number from 0 to {2**32 - 1}')
-  hashes = [zlib.crc32(np.asarray(prompt, np.int32).tobytes()) for prompt in prompts]
-  return _keys(np.uint32(seed), np.asarray(hashes, np.uint32), samples)
+
+def room(longest: int) -> int:
+  """The next power of two, so that few lengths are compiled."""
+  return max(SHORTEST, 1 << (longest - 1).bit_length())
+
+
+def one(length: int) -> Sizes:
+  """Sizes for one answer at a time, shown token by token, in a room of `length`."""
+  columns = -(-length // Sizes.page)
+  return Sizes(ROWS[:1], (SHORT, LONG), length, pages=2 * columns, steps=1)
+
+
+def complete(
+  engine: Engine,
+  prompts: Sequence[Sequence[int]],
+  stop_ids: Sequence[int],
+  settings: Settings = Settings(),
+  seed: int = 0,
+  samples: int = 1,
+) -> list[list[Completion]]:
+  """`samples` completions of each prompt (token ids), in the order of `prompts`. Equal
+  prompts get equal samples. Raises UserError as Engine.check."""
+  stops = tuple(stop_ids)
+  every = [
+    engine.submit(Request(prompt, settings, stops, samples, seed)) for prompt in prompts
+  ]
+  while not engine.idle:
+    engine.step()
+  return [[Completion.of(answer) for answer in answers] for answers in every]
 
 
 def generate(
@@ -79,122 +276,57 @@ def generate(
   seed: int = 0,
   samples: int = 1,
   batch_size: int = 16,
-  decoder: Decoder = LLAMA,
-  contexts: Sequence[object] | None = None,
 ) -> list[list[Completion]]:
-  """`samples` completions of each prompt (token ids), in the order of `prompts`.
+  """As `complete`, with an engine that is made for these prompts.
 
-  batch_size: prompts decoded together; each takes `samples` rows of the cache. Equal
-  prompts get equal samples. Raises UserError for an empty prompt.
-  decoder: forward and logits of a model other than the text decoder.
-  contexts: inputs of `decoder.forward` besides tokens, a tree of arrays for each
-  prompt, all of the same shapes.
+  batch_size: prompts that are answered at a time, at most. Raises UserError for an
+  empty prompt.
   """
   for i, prompt in enumerate(prompts):
     if not len(prompt):
       raise UserError(f'prompt {i} is empty: it needs at least begin_of_text')
-  params = cast(params, config)
-  groups: dict[int, list[int]] = {}
-  for i, prompt in enumerate(prompts):
-    groups.setdefault(bucket(len(prompt)), []).append(i)
-  outputs: list[list[Completion]] = [[] for _ in prompts]
-  for size, members in sorted(groups.items()):
-    for start in range(0, len(members), batch_size):
-      picked = members[start : start + batch_size]
-      batch = _Batch.make([prompts[i] for i in picked], batch_size, size, seed, samples)
-      context = _stack(contexts and [contexts[i] for i in picked], batch_size)
-      results = _run(
-        *(params, batch, config, tuple(stop_ids), settings, samples, decoder, context)
-      )
-      for i, completions in zip(picked, results):
-        outputs[i] = completions
-  return outputs
+  if not prompts:
+    return []
+  longest = max(map(len, prompts)) + settings.max_new
+  engine = Engine(params, config, sizes(longest, batch_size, samples))
+  return complete(engine, prompts, stop_ids, settings, seed, samples)
 
 
-def _stack(contexts, rows):
-  """Trees of arrays as one tree of arrays [rows,...]; padding repeats the first."""
-  if contexts is None:
-    return None
-  padded = [*contexts, *contexts[:1] * (rows - len(contexts))]
-  return jax.tree.map(lambda *x: np.stack(x), *padded)
-
-
-def _place(context, samples):
-  """A context on the mesh, each row repeated for its samples."""
-
-  def one(x):
-    x = jnp.repeat(jnp.asarray(x), samples, 0) if samples > 1 else jnp.asarray(x)
-    return axes.shard(x, 'B' + '_' * (x.ndim - 1))
-
-  return jax.tree.map(one, context)
-
-
-def cast(params: llama.Params, config: ModelConfig) -> llama.Params:
-  """Parameters in the compute dtype, cast once instead of at every token."""
-  dtype = jnp.dtype(config.dtype)
-  if all(x.dtype == dtype for x in jax.tree.leaves(params)):
-    return params
-  return jax.jit(lambda tree: jax.tree.map(lambda x: x.astype(dtype), tree))(params)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Batch:
-  tokens: np.ndarray  # int32 [B,T]
-  length: np.ndarray  # int32 [B]
-  keys: jax.Array  # [B*samples]
-  active: np.ndarray  # bool [B*samples]
-
-  @classmethod
-  def make(cls, prompts, rows, size, seed, samples):
-    """Always `rows` rows: one shape a bucket, whatever the number of prompts."""
-    tokens = np.zeros((rows, size), np.int32)
-    length = np.ones(rows, np.int32)
-    for row, prompt in enumerate(prompts):
-      tokens[row, : len(prompt)] = prompt
-      length[row] = len(prompt)
-    padded = [*prompts, *[[0]] * (rows - len(prompts))]
-    keys = request_keys(seed, padded, samples)
-    active = np.arange(rows * samples) < len(prompts) * samples
-    return cls(tokens, length, keys, active)
-
-
-def _run(params, batch, config, stop_ids, settings, samples, decoder, context):
-  """Completions of one batch, by prompt; rows of padding are last and are cut off."""
-  size = batch.tokens.shape[1] + settings.max_new
-  read = batch.tokens, batch.length, config, size, samples
-  logits, cache = sample.prefill(params, *read, decoder, _place(context, 1))
-  how = batch.keys, batch.active, config, settings, stop_ids, decoder
-  decoded = sample.decode(params, cache, logits, *how, _place(context, samples))
-  tokens, logps, lengths = axes.fetch(decoded[:3])
-  rows = []
-  for ids, logp, n in zip(tokens, logps, lengths):
-    stopped = bool(n) and int(ids[n - 1]) in stop_ids
-    kept = tuple(map(int, ids[: n - 1] if stopped else ids[:n]))
-    stop = int(ids[n - 1]) if stopped else None
-    rows.append(Completion(kept, tuple(map(float, logp[:n])), stopped, stop))
-  count = int(np.sum(batch.active)) // samples
-  return [rows[i * samples : (i + 1) * samples] for i in range(count)]
+@contextlib.contextmanager
+def _whole():
+  """Ctrl-C waits for the end of this block, in which memory is given away and back."""
+  usual, came = signal.getsignal(signal.SIGINT), []
+  if usual is not signal.default_int_handler or threading.current_thread() is not MAIN:
+    yield
+    return
+  signal.signal(signal.SIGINT, lambda *_: came.append(True))
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, usual)
+  if came:
+    raise KeyboardInterrupt
 
 
 def stream(
-  params: llama.Params,
+  engine: Engine,
   prompt: Sequence[int],
-  config: ModelConfig,
   stop_ids: Sequence[int],
   settings: Settings = Settings(),
   seed: int = 0,
 ) -> Iterator[int]:
-  """Yields the tokens of one completion as they are sampled, the stop token last.
-
-  They are the tokens that `generate` returns for this prompt and seed, up to rounding.
-  """
-  batch = _Batch.make([prompt], 1, bucket(len(prompt)), seed, 1)
-  size = batch.tokens.shape[1] + settings.max_new
-  logits, cache = sample.prefill(params, batch.tokens, batch.length, config, size)
-  for step in range(settings.max_new):
-    token, logits, cache = sample.one(
-      params, cache, logits, batch.keys, jnp.int32(step), config, settings
-    )
-    yield int(token[0])
-    if int(token[0]) in stop_ids:
-      return
+  """Yields the tokens of one completion as they are sampled, the stop token last. One
+  that is not read to its end is cancelled."""
+  [answer] = engine.submit(Request(prompt, settings, tuple(stop_ids), 1, seed))
+  given = 0
+  try:
+    while not answer.end or given < len(answer.ids):
+      if given == len(answer.ids):
+        with _whole():
+          engine.step()
+      yield from answer.ids[given:]
+      given = len(answer.ids)
+  finally:
+    engine.cancel(answer)
+    while not engine.idle:
+      engine.step()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from llama3_jax.config import ModelConfig
 from llama3_jax.data import shards
 from llama3_jax.generate import engine
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.text.library import Library
 from llama3_jax.text.tokenizer import Tokenizer
 

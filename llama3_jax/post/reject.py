@@ -8,7 +8,7 @@ import numpy as np
 
 from llama3_jax.config import ModelConfig
 from llama3_jax.generate import engine
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 from llama3_jax.post import reward
 from llama3_jax.text import chat

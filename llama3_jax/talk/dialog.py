@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.config import ModelConfig
 from llama3_jax.generate import engine
-from llama3_jax.generate.sample import Settings
-from llama3_jax.model import llama
+from llama3_jax.generate.engine import Engine
+from llama3_jax.generate.settings import Settings
 from llama3_jax.text import chat
 from llama3_jax.text import template
 from llama3_jax.text.chat import Message
@@ -32,11 +31,10 @@ KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Talker:
-  """A model that talks: parameters (in the compute dtype, or they are cast at every
-  answer), its config and the tokenizer it reads."""
+  """A model that talks: the engine that it runs in, and the tokenizer it reads. What
+  the engine has read of a dialog it does not read again."""
 
-  params: llama.Params
-  config: ModelConfig
+  engine: Engine
   tokenizer: Tokenizer | Library
 
 
@@ -166,9 +164,7 @@ def stream(talker: Talker, question: Question) -> Iterator[int]:
   settings = dataclasses.replace(d.settings, vocab_size=talker.tokenizer.vocab_size)
   seed = (d.seed + d.asked) % 2**32
   stops = talker.tokenizer.stop_ids
-  return engine.stream(
-    talker.params, question.ids, talker.config, stops, settings, seed
-  )
+  return engine.stream(talker.engine, question.ids, stops, settings, seed)
 
 
 def pieces(tokenizer: Tokenizer | Library, tokens: Iterable[int]) -> Iterator[str]:

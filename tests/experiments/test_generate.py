@@ -17,7 +17,8 @@ from experiments import generate
 from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
+from llama3_jax.model import llama
 from llama3_jax.post import formats
 from llama3_jax.text import chat
 
@@ -85,9 +86,9 @@ def test_a_stopped_run_resumes_and_leaves_the_same_file(root, tmp_path, monkeypa
   path = tmp_path / 'cut/completions.jsonl'
   path.write_bytes(whole[: whole.index(b'text 3')])  # inside the row, as kill -9 does
   calls = []
-  usual = engine.generate
+  usual = engine.complete
   monkeypatch.setattr(
-    engine, 'generate', lambda *a, **k: calls.append(len(a[1])) or usual(*a, **k)
+    engine, 'complete', lambda *a, **k: calls.append(len(a[1])) or usual(*a, **k)
   )
   generate.main(config, tmp_path / 'cut')
   assert path.read_bytes() == whole and sum(calls) == 4
@@ -132,12 +133,20 @@ def test_every_seed_that_a_config_allows_samples(root, tmp_path, seed):
   assert written(tmp_path / 'run')[0]['metadata']['tokens'] > 0
 
 
-def test_seeds_are_those_of_jax():
-  found = engine.request_keys(7, [[1, 2]], 2)
-  own = jax.random.fold_in(jax.random.key(7), zlib.crc32(np.array([1, 2], 'i4')))
-  for i in range(2):
-    one = jax.random.fold_in(own, i)
-    assert np.array_equal(jax.random.key_data(found[i]), jax.random.key_data(one))
+def test_draws_are_those_of_the_keys_of_jax():
+  """A uniform number of the key folded with the prompt, the sample and the step."""
+  prompt, settings = [1, 2], Settings(temperature=1.0, top_p=1.0, max_new=3)
+  [found] = engine.generate(toy.model(), [prompt], toy.CONFIG, (), settings, 7, 2)
+  own = jax.random.fold_in(jax.random.key(7), zlib.crc32(np.array(prompt, 'i4')))
+  for i, completion in enumerate(found):
+    row = np.array([[*prompt, *completion.ids]], np.int32)
+    logits = llama.apply(toy.model(), row, toy.CONFIG)
+    p = np.asarray(jax.nn.softmax(logits[0, 1:-1], -1), np.float64)
+    key = jax.random.fold_in(own, i)
+    for step, (token, shares) in enumerate(zip(completion.ids, p)):
+      u = float(jax.random.uniform(jax.random.fold_in(key, step)))
+      above = shares[: token + 1].sum()
+      assert above - shares[token] - 1e-5 <= u <= above + 1e-5
 
 
 @pytest.mark.parametrize(

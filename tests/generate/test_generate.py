@@ -12,8 +12,7 @@ from llama3_jax import axes
 from llama3_jax import mesh
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
-from llama3_jax.generate import sample
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 
 params = toy.params  # fixture
@@ -93,12 +92,22 @@ def test_samples_of_a_prompt_differ_and_the_first_equals_a_single_sample(params)
 
 
 def test_stream_yields_what_generate_gives(params):
+  made = engine.Engine(params, toy.CONFIG, engine.one(64))
   for settings in (toy.GREEDY, DRAWN):
     [[whole]] = engine.generate(
       params, prompts()[:1], toy.CONFIG, (), settings, seed=1, batch_size=1
     )
-    streamed = engine.stream(params, prompts()[0], toy.CONFIG, (), settings, seed=1)
+    streamed = engine.stream(made, prompts()[0], (), settings, seed=1)
     assert tuple(streamed) == whole.ids
+
+
+def test_a_stream_that_is_left_frees_its_pages(params):
+  made = engine.Engine(params, toy.CONFIG, engine.one(64))
+  streamed = engine.stream(made, prompts()[0], (), DRAWN)
+  next(streamed)
+  assert made.pages[0] > 0
+  streamed.close()
+  assert made.pages[0] == 0 and made.idle
 
 
 def test_log_probabilities_are_those_of_the_full_forward(params):
@@ -112,32 +121,6 @@ def test_log_probabilities_are_those_of_the_full_forward(params):
   np.testing.assert_allclose(found.logps, expected, atol=1e-4)
 
 
-def test_top_k_and_top_p_keep_the_likeliest_tokens():
-  logits = jnp.log(jnp.array([[0.05, 0.4, 0.25, 0.3]]))
-  kept = lambda **fields: np.isfinite(
-    sample.keep(logits, Settings(**{'temperature': 1.0, 'top_p': 1.0, **fields}))
-  )[0].tolist()
-  assert kept() == [True] * 4
-  assert kept(top_k=2) == [False, True, False, True]
-  assert kept(top_p=0.69) == [False, True, False, True]
-  assert kept(top_p=0.71) == [False, True, True, True]
-  assert kept(top_p=1e-6) == [False, True, False, False]
-
-
-def test_draws_follow_the_distribution():
-  p = np.array([0.1, 0.2, 0.3, 0.4])
-  keys = jax.random.split(jax.random.key(0), 4000)
-  settings = Settings(temperature=1.0, top_p=1.0)
-  logits = jnp.broadcast_to(jnp.log(p), (4000, 4))
-  tokens, _ = sample.pick(logits, keys, settings)
-  share = np.bincount(np.asarray(tokens), minlength=4) / 4000
-  np.testing.assert_allclose(share, p, atol=0.03)
-
-
-def test_few_shapes_are_compiled():
-  assert {engine.bucket(n) for n in range(1, 129)} == {32, 64, 128}
-
-
 def test_empty_prompt_is_named(params):
   with pytest.raises(UserError, match='prompt 1 is empty'):
     engine.generate(params, [[1], []], toy.CONFIG, ())
@@ -149,7 +132,10 @@ def test_bf16_rows_decode(params):
   assert [len(c.ids) for [c] in found] == [8, 8]
 
 
-@pytest.mark.parametrize('sizes', [(1, 1, 1, 1, 1), (1, 2, 1, 1, 2)])
+MESHES = [(1, 1, 1, 1, 1), (1, 2, 1, 1, 2), (2, 2, 1, 2, 1)]
+
+
+@pytest.mark.parametrize('sizes', MESHES)
 def test_same_tokens_on_a_mesh(params, sizes):
   plain = engine.generate(
     params, prompts(), toy.CONFIG, (5,), DRAWN, samples=2, batch_size=4
@@ -161,7 +147,8 @@ def test_same_tokens_on_a_mesh(params, sizes):
       made, prompts(), toy.CONFIG, (5,), DRAWN, samples=2, batch_size=4
     )
     if sizes == (1, 1, 1, 1, 1):
-      streamed = tuple(engine.stream(made, prompts()[0], toy.CONFIG, (5,), DRAWN))
+      single = engine.Engine(made, toy.CONFIG, engine.one(64))
+      streamed = tuple(engine.stream(single, prompts()[0], (5,), DRAWN))
       assert streamed == plain[0][0].ids
   assert [[c.ids for c in row] for row in meshed] == [
     [c.ids for c in row] for row in plain

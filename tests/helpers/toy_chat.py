@@ -6,6 +6,7 @@ import tokenizers
 from tokenizers import decoders
 from tokenizers import pre_tokenizers
 
+from llama3_jax.generate import engine as engines
 from llama3_jax.talk.dialog import Talker
 from llama3_jax.text import library
 
@@ -25,11 +26,16 @@ def byte_level(template=templates.CHATML, stops=(2,)):
   return library.read(content, 'made', tokens, stops, template)
 
 
+def engine(length=1024):
+  """The toy model in an engine for one answer at a time."""
+  return engines.Engine(toy.model(), toy.CONFIG, engines.one(length))
+
+
 def own(folder):
   """A toy model of ours that talks, with the codec of Llama 3."""
-  return Talker(toy.model(), toy.CONFIG, toy.tokenizer(folder))
+  return Talker(engine(), toy.tokenizer(folder))
 
 
 def other(template=templates.CHATML_SYSTEM):
   """A toy model that talks as its chat template says."""
-  return Talker(toy.model(), toy.CONFIG, byte_level(template))
+  return Talker(engine(), byte_level(template))

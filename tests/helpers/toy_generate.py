@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from llama3_jax.config import ModelConfig
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 
 CONFIG = ModelConfig(2, 32, 4, 2, 8, 64, vocab_size=64, dtype='float32')

@@ -10,9 +10,8 @@ import pytest
 import toy_generate as toy
 
 from llama3_jax import axes
-from llama3_jax.generate import engine
-from llama3_jax.generate import sample
-from llama3_jax.generate.sample import Decoder
+from llama3_jax.generate import plain
+from llama3_jax.generate.plain import Decoder
 from llama3_jax.model import cache as kv
 from llama3_jax.model import llama
 from llama3_jax.model.embedding import Splice
@@ -113,24 +112,21 @@ def test_spliced_cache_is_the_spliced_forward(params, prefill):
 @pytest.mark.parametrize('samples', [1, 3])
 def test_generation_reads_each_prompts_own_context(params, samples):
   """A prompt whose states are spliced is continued as the one that they are of."""
-  plain = [[5, 9, 20, 31], [40, 2, 8, 17], [33, 34, 35, 36]]
-  hidden = [[5, 63, 63, 31], [40, 63, 63, 17], [33, 63, 63, 36]]
+  whole = [[5, 9, 20, 31], [40, 2, 8, 17], [33, 34, 35, 36]]
+  holes = [[5, 63, 63, 31], [40, 63, 63, 17], [33, 63, 63, 36]]
   settings = dataclasses.replace(toy.GREEDY, max_new=6)
-  expected = engine.generate(params, plain, C, (), settings, 0, samples, 2)
+  how = C, (), settings, 0, samples
 
   def context(ids):
     states = np.zeros((4, C.d_model), np.float32)
     states[:] = np.asarray(params.embed)[np.array(ids)]
     return Splice(states, np.array([False, True, True, False]))
 
-  contexts = [context(ids) for ids in plain]
-  found = engine.generate(
-    params, hidden, C, (), settings, 0, samples, 2, contexts=contexts
-  )
-  ids = lambda rows: [[c.ids for c in row] for row in rows]
-  assert ids(found) == ids(expected)
-  without = engine.generate(params, hidden, C, (), settings, 0, samples, 2)
-  assert ids(without) != ids(expected)
+  contexts = [context(ids) for ids in whole]
+  found = plain.generate(params, holes, *how, contexts=contexts)
+  ids = lambda rows: [[tokens for tokens, _ in row] for row in rows]
+  assert ids(found) == ids(plain.generate(params, whole, *how))
+  assert ids(found) != ids(plain.generate(params, holes, *how))
 
 
 def test_generation_takes_a_forward_of_its_own(params):
@@ -141,16 +137,14 @@ def test_generation_takes_a_forward_of_its_own(params):
     return x + context[:, None], cache
 
   prompts = [[5, 9, 20, 31], [40, 2, 8, 17]]
-  plain = engine.generate(params, prompts, C, (), toy.GREEDY, batch_size=2)
+  usual = plain.generate(params, prompts, C, (), toy.GREEDY)
   contexts = [
     np.zeros(C.d_model, np.float32),
     50 * np.asarray(params.head[:, 13], np.float32),
   ]
   how = dict(decoder=Decoder(forward), contexts=contexts)
   for samples in (1, 3):
-    same, other = engine.generate(
-      params, prompts, C, (), toy.GREEDY, 0, samples, batch_size=2, **how
-    )
-    assert [c.ids for c in same] == [plain[0][0].ids] * samples
-    assert [set(c.ids) for c in other] == [{13}] * samples
-  assert sample.LLAMA == Decoder()
+    same, other = plain.generate(params, prompts, C, (), toy.GREEDY, 0, samples, **how)
+    assert [ids for ids, _ in same] == [usual[0][0][0]] * samples
+    assert [set(ids) for ids, _ in other] == [{13}] * samples
+  assert plain.LLAMA == Decoder()

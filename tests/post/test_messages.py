@@ -10,9 +10,9 @@ import post_examples as toy
 import pytest
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.generate import draw
 from llama3_jax.generate import engine
-from llama3_jax.generate import sample
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 from llama3_jax.post import preference
 from llama3_jax.post import reject
@@ -327,9 +327,10 @@ def test_padded_rows_are_never_sampled(tokenizer):
 def test_draws_follow_the_temperature(heat):
   p = np.array([0.1, 0.2, 0.3, 0.4])
   n = 20_000
-  keys = jax.random.split(jax.random.key(0), n)
-  logits = jnp.broadcast_to(jnp.log(p), (n, 4))
-  tokens, _ = sample.pick(logits, keys, Settings(heat, 1.0))
+  rules = draw.rules((1, n))
+  rules.temperature[:], rules.key[0, :, 2] = heat, np.arange(n)
+  logits = jnp.broadcast_to(jnp.log(p), (1, n, 4))
+  [tokens] = draw.pick(logits, rules, np.zeros((1, n), np.int32))
   wanted = p ** (1 / heat) / (p ** (1 / heat)).sum()
   counts = np.bincount(tokens, minlength=4)
   assert ((counts - n * wanted) ** 2 / (n * wanted)).sum() < 20  # chi2 of 3 at 2e-4

@@ -7,7 +7,7 @@ import numpy as np
 import post_examples as toy
 import pytest
 
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.post import reject
 from llama3_jax.post import reward
 from llama3_jax.text.chat import Message

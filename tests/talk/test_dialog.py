@@ -8,7 +8,7 @@ import templates
 import toy_chat
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.talk import dialog as dialogs
 from llama3_jax.talk.dialog import Dialog
 from llama3_jax.text import chat

@@ -24,7 +24,7 @@ from prompt_toolkit.output import DummyOutput
 from configs import chat as chat_config
 from experiments import chat as recipe
 from llama3_jax.base.errors import UserError
-from llama3_jax.generate.sample import Settings
+from llama3_jax.generate.settings import Settings
 from llama3_jax.talk import dialog as dialogs
 from llama3_jax.talk import terminal
 from llama3_jax.talk.dialog import Dialog
@@ -63,8 +63,7 @@ def test_pipe_gives_answers_alone_and_ends_with_the_input(model, monkeypatch, ca
   piped(monkeypatch, b'hi\nmore\n\n/temp 0\nhi\n')
   assert recipe.main(config_of(model)) == {'turns': 3}
   shown, beside = capsys.readouterr()
-  params, config = toy.model(), toy.CONFIG
-  talker = dialogs.Talker(params, config, toy.tokenizer(model))
+  talker = toy_chat.own(model)
   first = Dialog(settings=Settings(temperature=0.0, max_new=4), length=64)
   question = dialogs.ask(talker.tokenizer, first, 'hi')
   said = ''.join(dialogs.pieces(talker.tokenizer, dialogs.stream(talker, question)))
@@ -167,11 +166,11 @@ def test_answer_does_not_steer_the_terminal():
 
 def test_banner_names_model_tokenizer_and_template(tmp_path):
   own, other = toy_chat.own(tmp_path), toy_chat.other(templates.CHATML_SYSTEM)
-  shown = terminal.banner('runs/a', own.config, own.tokenizer, Dialog(system='S ' * 99))
+  shown = terminal.banner('runs/a', own.engine.config, own.tokenizer, Dialog(system='S ' * 99))
   assert 'runs/a: 51.4k parameters, float32; 512 tokens (Llama 3 codec)' in shown
   assert 'template Llama 3' in shown and 'system: S S' in shown
   assert max(map(len, shown.split('\n'))) <= 80
-  shown = terminal.banner('b', other.config, other.tokenizer, Dialog())
+  shown = terminal.banner('b', other.engine.config, other.tokenizer, Dialog())
   assert '(tokenizer.json)' in shown and 'You are a helpful assistant.' in shown
   counts = [terminal.count(n) for n in (7, 1_300, 134_515_008, 8_030_261_248, 405e9)]
   assert counts == ['7', '1.30k', '135M', '8.03B', '405B']

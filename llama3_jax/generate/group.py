@@ -1,0 +1,287 @@
+"""The requests of one group of chips, which has pages of its own (6.1).
+
+A request enters when pages are free for its prompt and the longest answers of all its
+samples; else it waits, and those behind it. Nothing that runs is ever put out for
+another. Prompts are read in the order they entered, from where a known beginning ends.
+"""
+
+import collections
+import dataclasses
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from llama3_jax.generate import paged
+from llama3_jax.generate.pages import Pages
+from llama3_jax.generate.rows import Rows
+from llama3_jax.generate.settings import Settings
+
+PROMPTS = 64  # most prompts of a chunk
+TOGETHER = 4  # samples of a prompt from which on its pages are read once for all
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """Shapes of the programs; the number of compilations is that of rows and chunks.
+
+  Attributes:
+    rows: of each group of chips that decode at a time; of several numbers the smallest
+      that is enough runs. A sample is the same bit for bit whatever else runs in the
+      same number of rows.
+    chunks: tokens of prompts that each group reads at a time, likewise.
+    length: longest prompt with its answer, tokens.
+    page: tokens of a page.
+    pages: of each group; 0: for all rows at their longest, and prompts of a chunk.
+    steps: tokens of a row before the host looks again.
+  """
+
+  rows: tuple[int, ...] = (16,)
+  chunks: tuple[int, ...] = (512,)
+  length: int = 2048
+  page: int = 64
+  pages: int = 0
+  steps: int = 8
+
+  @property
+  def columns(self) -> int:
+    """Pages of the longest prompt with its answer."""
+    return -(-self.length // self.page)
+
+  @property
+  def count(self) -> int:
+    """Pages of each group."""
+    ahead = -(-self.chunks[-1] // self.page)
+    return self.pages or self.rows[-1] * self.columns + ahead
+
+
+@dataclasses.dataclass
+class Request:
+  """A prompt and how it is answered.
+
+  prompt: token ids; stop_ids: tokens that end an answer. Answer i depends on the
+  prompt, the settings, the seed and i alone.
+  """
+
+  prompt: Sequence[int]
+  settings: Settings
+  stop_ids: Sequence[int] = ()
+  samples: int = 1
+  seed: int = 0
+
+
+@dataclasses.dataclass(eq=False)
+class Answer:
+  """An answer while it grows.
+
+  Attributes:
+    ids, logps: tokens and their log-probabilities, the stop token last.
+    alternatives: for each token (ids, log-probabilities), where they were asked for.
+    end: '' (not yet) | stop | length | cancelled.
+    bound: a constraint: allowed() gives uint32 words of the tokens that may come next,
+      accept(token) is told which came; None: there is none.
+  """
+
+  request: Request
+  number: int
+  ids: list[int] = dataclasses.field(default_factory=list)
+  logps: list[float] = dataclasses.field(default_factory=list)
+  alternatives: list = dataclasses.field(default_factory=list)
+  end: str = ''
+  bound: object = None
+
+
+@dataclasses.dataclass(eq=False)
+class Prompt:
+  """A request that has entered: its pages, and how much of it is read."""
+
+  request: Request
+  answers: list[Answer]
+  shared: list[int]  # full pages of the prompt
+  tail: list[int]  # the page where it ends, of which each of several samples has a copy
+  own: list[list[int]]  # further pages of each sample
+  done: int  # tokens that are in the pages
+  left: int  # answers that have not ended
+
+  @property
+  def unread(self) -> int:
+    """Tokens that are not in the pages yet; the last one is left to the rows."""
+    return len(self.request.prompt) - 1 - self.done
+
+
+class Group:
+  """What is read and what decodes; fills its part of the arrays of the programs."""
+
+  def __init__(self, sizes: Sizes) -> None:
+    self.sizes = sizes
+    self.pages = Pages(sizes.count, sizes.page)
+    self.reading: collections.deque[Prompt] = collections.deque()
+    self.ready: collections.deque[tuple[Prompt, int]] = collections.deque()
+    self.rows: list[tuple[Prompt, int]] = []
+    self._copies: list[tuple[int, int]] = []  # (from, to), due in the next call
+
+  @property
+  def busy(self) -> bool:
+    """Whether anything is here."""
+    return bool(self.reading or self.ready or self.rows)
+
+  @property
+  def unread(self) -> int:
+    """Tokens of prompts that are to be read."""
+    return sum(prompt.unread for prompt in self.reading)
+
+  @property
+  def starving(self) -> bool:
+    """Whether a row is free that only a prompt which is still read could take."""
+    free = self.sizes.rows[-1] - len(self.rows)
+    return bool(self.reading) and len(self.ready) < free
+
+  def split(self, request: Request) -> tuple[int, int, int, int]:
+    """(tokens that are read, full pages of them, other pages of the prompt, pages of
+    each sample)."""
+    n, size = len(request.prompt) - 1, self.sizes.page
+    shared, tail = n // size, int(request.samples > 1 and n % size > 0)
+    return n, shared, tail, -(-(n + request.settings.max_new) // size) - shared
+
+  def needed(self, request: Request) -> int:
+    """Pages of a request of which nothing is known."""
+    _, shared, tail, own = self.split(request)
+    return shared + tail + request.samples * own
+
+  def admit(self, answers: list[Answer]) -> bool:
+    """Lets a request in; whether there was room."""
+    request = answers[0].request
+    n, shared, tail, own = self.split(request)
+    digests = self.pages.digests(request.prompt[:n])
+    known = self.pages.known(digests)
+    self.pages.share(known)  # remembered pages count as free ones before
+    if self.pages.free < shared - len(known) + tail + len(answers) * own:
+      self.pages.release(known)
+      return False
+    full = known + self.pages.take(shared - len(known))
+    # Nobody who finds them here is read before they are.
+    self.pages.remember(digests, full)
+    ends = self.pages.take(tail), [self.pages.take(own) for _ in answers]
+    done = len(known) * self.sizes.page
+    self.reading.append(Prompt(request, answers, full, *ends, done, len(answers)))
+    return True
+
+  def cancelled(self) -> list[Answer]:
+    """Frees what was cancelled. A prompt that is being read is read to its end, because
+    others may count on its pages."""
+    gone = [x for x in (*self.rows, *self.ready) if x[0].answers[x[1]].end]
+    self.rows = [x for x in self.rows if x not in gone]
+    self.ready = collections.deque(x for x in self.ready if x not in gone)
+    return [self.finish(*x) for x in gone]
+
+  def finish(self, prompt: Prompt, number: int) -> Answer:
+    """Gives the pages of an answer back; its full pages are remembered."""
+    answer, own = prompt.answers[number], prompt.own[number]
+    if answer.ids:
+      said = [*prompt.request.prompt, *answer.ids[:-1]]
+      self.pages.remember(self.pages.digests(said), prompt.shared + own)
+    self.pages.release(own)
+    prompt.left -= 1
+    if not prompt.left:
+      self.pages.release(prompt.shared + prompt.tail)
+    return answer
+
+  def read(self, chunk: 'Chunk', index: int) -> None:
+    """Adds what fits to a chunk, whose call comes next; the answers of prompts that are
+    whole then are ready."""
+    for prompt in self.reading:
+      if not chunk.add(prompt, index):
+        break
+    while self.reading and not self.reading[0].unread:
+      prompt = self.reading.popleft()
+      self.ready += [(prompt, i) for i in range(len(prompt.answers))]
+
+  def seat(self) -> None:
+    """Ready answers take free rows. Each of several gets a copy of the page where the
+    prompt ends, at the beginning of the next call."""
+    while self.ready and len(self.rows) < self.sizes.rows[-1]:
+      prompt, number = self.ready.popleft()
+      self.rows.append((prompt, number))
+      if prompt.tail:
+        self._copies.append((prompt.tail[0], prompt.own[number][0]))
+
+  def fill(self, rows: Rows, items: paged.Items, copies: tuple, index: int) -> None:
+    """Writes rows, the pages they read together and the copies that are due."""
+    for i, (prompt, number) in enumerate(self.rows):
+      self._fill(rows, (index, i), prompt, number)
+    self._share(items, index)
+    pairs, count = copies
+    for i, pair in enumerate(self._copies):
+      pairs[index, i] = pair
+    count[index], self._copies = len(self._copies), []
+
+  def _fill(self, rows, at, prompt, number):
+    answer, request = prompt.answers[number], prompt.request
+    settings, n, done = request.settings, len(request.prompt), len(answer.ids)
+    pages = prompt.shared + prompt.own[number]
+    rows.token[at] = answer.ids[-1] if done else request.prompt[-1]
+    rows.position[at] = n - 1 + done
+    rows.active[at] = True
+    rows.drawn[at], rows.most[at] = done, settings.max_new
+    rows.tables.page[at][: len(pages)] = pages
+    if len(prompt.answers) >= TOGETHER:
+      rows.tables.first[at] = len(prompt.shared)
+    if settings.penalised:
+      rows.said[at][: n + done] = [*request.prompt, *answer.ids]
+      rows.asked[at] = n
+    if answer.bound:
+      rows.allowed[at], rows.bound[at] = answer.bound.allowed(), True
+    settings.write(rows.rules, at, request.stop_ids)
+    hashed = zlib.crc32(np.asarray(request.prompt, np.int32).tobytes())
+    rows.rules.key[at] = request.seed, hashed, number
+
+  def _share(self, items, index):
+    """The pages that the rows of a prompt with many samples read together."""
+    seen = {}
+    for i, (prompt, _) in enumerate(self.rows):
+      if len(prompt.answers) < TOGETHER:
+        continue
+      for column, page in enumerate(prompt.shared):
+        at = index, seen.setdefault((id(prompt), column), len(seen))
+        items.page[at], items.first[at] = page, column * self.sizes.page
+        items.who[at][i + 1] = True
+    items.count[index] = len(seen)
+
+
+class Chunk:
+  """Tokens of prompts, packed to the brim, and the pages that they see: the arrays of
+  programs.read for all groups."""
+
+  def __init__(self, groups: int, size: int, sizes: Sizes) -> None:
+    self.page, self.size = sizes.page, size
+    self.tokens = np.zeros((groups, size), np.int32)
+    self.spots = paged.Spots(*(np.zeros((groups, size), np.int32) for _ in range(4)))
+    most = sizes.columns + -(-size // sizes.page) + PROMPTS
+    self.items = paged.items(groups, most, PROMPTS + 1)
+    self.filled, self._prompts = [0] * groups, [0] * groups
+    self._at = [{} for _ in range(groups)]  # {(column, page): item}
+
+  def add(self, prompt: Prompt, index: int) -> bool:
+    """Adds the next tokens of a prompt; whether all of them fitted."""
+    start, page, at = prompt.done, self.page, self._at[index]
+    count = min(prompt.unread, self.size - self.filled[index])
+    pages = prompt.shared + (prompt.tail or prompt.own[0][:1])
+    seen = list(enumerate(pages[: -(-(start + count) // page)]))
+    room = self.items.page.shape[1] - len(at)
+    if not count or self._prompts[index] == PROMPTS or room < len(set(seen) - set(at)):
+      return not prompt.unread
+    self._prompts[index] += 1
+    for column, number in seen:
+      item = index, at.setdefault((column, number), len(at))
+      self.items.page[item], self.items.first[item] = number, column * page
+      self.items.who[item][self._prompts[index]] = True
+    self.items.count[index] = len(at)
+    position = np.arange(start, start + count)
+    where = np.s_[index, self.filled[index] : self.filled[index] + count]
+    self.tokens[where] = prompt.request.prompt[start : start + count]
+    self.spots.position[where], self.spots.group[where] = position, self._prompts[index]
+    self.spots.page[where] = np.asarray(pages)[position // page]
+    self.spots.slot[where] = position % page
+    self.filled[index] += count
+    prompt.done += count
+    return not prompt.unread

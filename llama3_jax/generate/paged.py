@@ -1,0 +1,248 @@
+"""Attention over pages of keys and values, and the pages on the device (6.1, 6.2).
+
+Each layer has its own pages; page i of layer l is number l P + i of one array, so that
+a loop over layers carries it and writes in place. Tokens are written first and then
+read like all others. There are two ways to read, merged by log-sum-exp:
+
+- by item: a page, or a run of them, that several tokens see is one product for all of
+  them: prompts while they are read, and what the samples of a prompt share;
+- by row: every token reads the pages of its own table: what it has decoded.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from llama3_jax import axes
+from llama3_jax.config import ModelConfig
+from llama3_jax.kernels.rule import Rule
+
+LOWEST = -1e30  # of scores that are not seen: finite, so that differences are
+LETTERS = 'BPSKH'  # of the pages; the other arrays are small and cut by B alone
+
+
+@struct.dataclass
+class Memory:
+  """Keys and values, [B,L*P,S,K,H]: B groups of chips with P pages of S tokens each.
+
+  On a CPU bfloat16 is kept as the uint16 with its bits: a CPU writes and reads single
+  pages of integers in place, and widens a whole array of bfloat16 to float32 for it.
+  """
+
+  k: jax.Array
+  v: jax.Array
+
+
+@struct.dataclass
+class Items:
+  """Pages that are read for several tokens: page int32 [B,I]; first int32 [B,I], the
+  position of its first token; who bool [B,I,G], the groups of tokens that see it, of
+  which 0 is padding; count int32 [B], the items in use."""
+
+  page: jax.Array
+  first: jax.Array
+  who: jax.Array
+  count: jax.Array
+
+
+@struct.dataclass
+class Spots:
+  """Where tokens stand, int32 [B,T]: position; group (0: padding, which is written
+  to the page 0); page and slot that they are written to."""
+
+  position: jax.Array
+  group: jax.Array
+  page: jax.Array
+  slot: jax.Array
+
+
+@struct.dataclass
+class Tables:
+  """Pages that tokens read by row: page int32 [B,T,W], that of positions from w S on;
+  first int32 [B,T], the first column that is read."""
+
+  page: jax.Array
+  first: jax.Array
+
+
+def items(groups: int, most: int, count: int) -> Items:
+  """Empty items, numpy arrays that the caller fills."""
+  shape = (groups, most)
+  return Items(
+    page=np.zeros(shape, np.int32),
+    first=np.zeros(shape, np.int32),
+    who=np.zeros((*shape, count), bool),
+    count=np.zeros(groups, np.int32),
+  )
+
+
+def _kept(dtype):
+  """The dtype in which keys and values are stored."""
+  half = axes.platform() == 'cpu' and jnp.dtype(dtype) == jnp.bfloat16
+  return jnp.dtype(jnp.uint16 if half else dtype)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def create(config: ModelConfig, pages: int, size: int, groups: int = 1) -> Memory:
+  """Empty memory of `pages` pages of `size` tokens, and page 0."""
+  shape = [
+    groups,
+    config.n_layers * (pages + 1),
+    size,
+    config.n_kv_heads,
+    config.d_head,
+  ]
+  dtype = _kept(config.dtype)
+  return Memory(*(axes.shard(jnp.zeros(shape, dtype), LETTERS) for _ in 'kv'))
+
+
+def bytes_a_page(config: ModelConfig, size: int) -> int:
+  """Memory of a page in all layers."""
+  width = 2 * config.n_kv_heads * config.d_head * jnp.dtype(config.dtype).itemsize
+  return config.n_layers * size * width
+
+
+def _stored(x):
+  kept = _kept(x.dtype)
+  return x if kept == x.dtype else jax.lax.bitcast_convert_type(x, kept)
+
+
+def _used(x):
+  return jax.lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
+
+
+def attend(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  memory: Memory,
+  base: jax.Array | int,
+  spots: Spots,
+  items: Items,
+  tables: Tables | None,
+  rule: Rule,
+) -> tuple[jax.Array, Memory]:
+  """Writes new keys and values, then attends: output [B,T,N,H] and the memory.
+
+  q [B,T,N,H], k, v [B,T,K,H]; base: number of this layer's page 0. A token sees the
+  positions that `rule` allows in items of its group and in its own table.
+  """
+  small = lambda tree: jax.tree.map(lambda x: 'B' + '_' * (x.ndim - 1), tree)
+  own = lambda tree: jax.tree.map(lambda x: 'BT' + '_' * (x.ndim - 2), tree)
+  pages = Memory(LETTERS, LETTERS)
+  inputs = 'BTNH', 'BSKH', 'BSKH', pages, '', small(spots), own(spots), small(items)
+  run = axes.local(
+    functools.partial(_attend, rule=rule), (*inputs, own(tables)), ('BTNH', pages)
+  )
+  return run(q, k, v, memory, jnp.asarray(base), spots, spots, items, tables)
+
+
+def _attend(q, k, v, memory, base, spots, own, items, tables, rule):
+  """One group of chips: B is 1. `spots` of all tokens and `own` of those of q."""
+  page, slot = base + spots.page[0], spots.slot[0]
+  memory = Memory(
+    *(
+      old.at[0, page, slot].set(_stored(new[0].astype(q.dtype)))
+      for old, new in zip((memory.k, memory.v), (k, v))
+    )
+  )
+  t, n, h = q.shape[1:]
+  q = (q[0] * h**-0.5).reshape(t, k.shape[2], -1, h)
+  position, group = own.position[0], own.group[0]
+  state = _empty(q)
+  if items is not None:
+    items = jax.tree.map(lambda x: x[0], items)
+    state = _by_item(q, memory, base, position, group, items, rule, state)
+  if tables is not None:
+    tables = jax.tree.map(lambda x: x[0], tables)
+    state = _by_row(q, memory, base, position, group, tables, rule, state)
+  _, total, out = state
+  out = out / jnp.maximum(total, 1e-30)[..., None]
+  return out.astype(k.dtype).reshape(1, t, n, h), memory
+
+
+def _empty(q):
+  """(largest score, sum of exponentials, weighted values) over no keys, float32."""
+  rows = q.shape[:-1]
+  zeros = jnp.zeros(q.shape, jnp.float32)
+  return jnp.full(rows, LOWEST, jnp.float32), jnp.zeros(rows, jnp.float32), zeros
+
+
+def _merge(state, scores, seen, weigh):
+  """The state with more keys: scores [...,S] where `seen`; weigh(p) is the sum of the
+  values with weights p."""
+  most, total, out = state
+  scores = jnp.where(seen, scores, LOWEST)
+  new = jnp.maximum(most, jnp.max(scores, -1))
+  p = jnp.where(seen, jnp.exp(scores - new[..., None]), 0)
+  old = jnp.exp(most - new)
+  return new, total * old + jnp.sum(p, -1), out * old[..., None] + weigh(p)
+
+
+def _by_item(q, memory, base, position, group, items, rule, state):
+  size = memory.k.shape[2]
+
+  def one(i, state):
+    take = lambda x: _used(jax.lax.dynamic_index_in_dim(x[0], page, 0, False))
+    page = base + items.page[i]
+    k, v = take(memory.k), take(memory.v)
+    places = items.first[i] + jnp.arange(size)
+    seen = rule.before(position[:, None], places)  # [T,S]
+    seen &= items.who[i][group][:, None]
+    scores = jnp.einsum('TKGH,SKH->TKGS', q, k, preferred_element_type=jnp.float32)
+    weigh = lambda p: jnp.einsum(
+      'TKGS,SKH->TKGH', p.astype(v.dtype), v, preferred_element_type=jnp.float32
+    )
+    return _merge(state, scores, seen[:, None, None], weigh)
+
+  return jax.lax.fori_loop(0, items.count, one, state)
+
+
+def _by_row(q, memory, base, position, group, tables, rule, state):
+  size = memory.k.shape[2]
+  columns = position // size
+  real = group > 0
+  start = jnp.min(jnp.where(real, tables.first, tables.page.shape[1]))
+  if rule.window:
+    oldest = jnp.maximum(position - rule.window + 1, 0) // size
+    start = jnp.maximum(start, jnp.min(jnp.where(real, oldest, tables.page.shape[1])))
+  stop = jnp.max(jnp.where(real, columns + 1, 0))
+
+  def one(i, state):
+    page = base + jax.lax.dynamic_index_in_dim(tables.page, i, 1, False)
+    k, v = (_used(x[0][page]) for x in (memory.k, memory.v))  # [T,S,K,H]
+    places = i * size + jnp.arange(size)
+    seen = rule.before(position[:, None], places) & (tables.first <= i)[:, None]
+    scores = jnp.einsum('TKGH,TSKH->TKGS', q, k, preferred_element_type=jnp.float32)
+    weigh = lambda p: jnp.einsum(
+      'TKGS,TSKH->TKGH', p.astype(v.dtype), v, preferred_element_type=jnp.float32
+    )
+    return _merge(state, scores, seen[:, None, None], weigh)
+
+  return jax.lax.fori_loop(start, stop, one, state)
+
+
+def copied(memory: Memory, pairs: jax.Array, count: jax.Array, layers: int) -> Memory:
+  """Memory with pages copied in all layers: pairs int32 [B,N,2] of (from, to), of which
+  count [B] are in use. Each sample has a page of its own with the end of its prompt."""
+
+  def local(memory, pairs, count):
+    stride = memory.k.shape[1] // layers
+
+    def one(i, memory):
+      layer, pair = i % layers, pairs[0, i // layers]
+      old, new = layer * stride + pair
+
+      def copy(x):
+        page = jax.lax.dynamic_slice_in_dim(x, old, 1, 1)
+        return jax.lax.dynamic_update_slice_in_dim(x, page, new, 1)
+
+      return jax.tree.map(copy, memory)
+
+    return jax.lax.fori_loop(0, count[0] * layers, one, memory)
+
+  pages = Memory(LETTERS, LETTERS)
+  return axes.local(local, (pages, 'B__', 'B'), pages)(memory, pairs, count)

@@ -1,0 +1,147 @@
+"""The two programs of generation: read a chunk of prompts, decode a few steps (6.1).
+
+Both take tokens [B,T]: B groups of chips, each with its own pages; T is a chunk of
+packed prompts, or the rows that decode. Shapes are those of the engine, whatever is
+asked of it.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from llama3_jax import axes
+from llama3_jax.config import ModelConfig
+from llama3_jax.generate import paged
+from llama3_jax.generate import rows as rows_lib
+from llama3_jax.generate.rows import Drawn
+from llama3_jax.generate.rows import Rows
+from llama3_jax.kernels.rule import Rule
+from llama3_jax.model import embedding
+from llama3_jax.model import llama
+from llama3_jax.model import rope
+
+
+def cast(params: llama.Params, config: ModelConfig) -> llama.Params:
+  """Parameters in the compute dtype, cast once instead of at every token."""
+  dtype = jnp.dtype(config.dtype)
+  if all(x.dtype == dtype for x in jax.tree.leaves(params)):
+    return params
+  return _cast(params, dtype)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _cast(params, dtype):
+  return jax.tree.map(lambda x: x.astype(dtype), params)
+
+
+def prepared(params: llama.Params, config: ModelConfig) -> llama.Params:
+  """Parameters as the programs read them: in the compute dtype, and on a CPU each layer
+  by itself, because a loop would copy its weights at every step."""
+  params = cast(params, config)
+  if axes.platform() == 'cpu' and not isinstance(params.layers, tuple):
+    params = _split(params, config.n_layers)
+  return params
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _split(params, n_layers):
+  one = lambda i: jax.tree.map(lambda x: x[i], params.layers)
+  return params.replace(layers=tuple(map(one, range(n_layers))))
+
+
+def _hidden(params, tokens, spots, memory, items, tables, config):
+  """Hidden states [B,T,D] after the last layer, and the memory with the new tokens."""
+  x = embedding.embed(params, tokens, config, cache=memory)
+  angles = rope.angles(axes.shard(spots.position, 'BT'), config)
+  rule = Rule(config.window)
+  stride = memory.k.shape[1] // config.n_layers
+
+  def layer(carry, scanned):
+    x, memory = carry
+    p, number = scanned
+
+    def attend(q, k, v):
+      where = spots, items, tables
+      return paged.attend(q, k, v, memory, number * stride, *where, rule)
+
+    return llama.layer(p, x, angles, attend, 'BTD', config), None
+
+  if isinstance(params.layers, tuple):
+    for number, p in enumerate(params.layers):
+      (x, memory), _ = layer((x, memory), (p, number))
+  else:
+    numbers = jnp.arange(config.n_layers)
+    (x, memory), _ = jax.lax.scan(layer, (x, memory), (params.layers, numbers))
+  return x, memory
+
+
+@functools.partial(jax.jit, static_argnames='config', donate_argnames='memory')
+def read(
+  params: llama.Params,
+  memory: paged.Memory,
+  tokens: jax.Array,
+  spots: paged.Spots,
+  items: paged.Items,
+  config: ModelConfig,
+) -> paged.Memory:
+  """The memory with the keys and values of a chunk of prompts, int32 [B,T].
+
+  The last token of a prompt is not among them: its row decodes it, so that no logits
+  are computed here.
+  """
+  _, memory = _hidden(params, tokens, spots, memory, items, None, config)
+  return memory
+
+
+@functools.partial(
+  jax.jit, static_argnames=('config', 'steps'), donate_argnames='memory'
+)
+def decode(
+  params: llama.Params,
+  memory: paged.Memory,
+  rows: Rows,
+  items: paged.Items,
+  copies: tuple[jax.Array, jax.Array],
+  limit: jax.Array,
+  config: ModelConfig,
+  steps: int,
+) -> tuple[paged.Memory, Drawn]:
+  """Up to `limit` (int32 [], at most `steps`) tokens of every active row.
+
+  copies: pages that samples start with, as in paged.copied.
+  """
+  memory = paged.copied(memory, *copies, config.n_layers)
+  begin = functools.partial(rows_lib.begin, size=config.vocab_size, steps=steps)
+
+  def going(state):
+    i, rows, _, _ = state
+    return (i < limit) & jnp.any(rows.active)
+
+  def one(state):
+    i, rows, kept, memory = state
+    logits, memory = _logits(params, memory, rows, items, config)
+    return i + 1, *_each(rows_lib.advance, i, logits, rows, kept), memory
+
+  state = (jnp.int32(0), *_each(begin, rows), memory)
+  _, _, kept, memory = jax.lax.while_loop(going, one, state)
+  return memory, kept.drawn
+
+
+def _each(function, *trees):
+  """function(*trees) on every group of chips by itself: arrays are cut by B alone."""
+  letters = lambda x: 'B' + '_' * (len(x.shape) - 1) if x.shape else ''
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trees)
+  made = jax.tree.map(letters, jax.eval_shape(function, *shapes))
+  inputs = jax.tree.map(letters, shapes)
+  return axes.local(function, inputs, made)(*trees)
+
+
+def _logits(params, memory, rows, items, config):
+  """Logits after the last token of each row, float32 [B,T,V]; the memory with it."""
+  size = memory.k.shape[2]
+  spots = _each(functools.partial(rows_lib.spots, page=size), rows)
+  tokens = axes.shard(rows.token, 'BT')
+  x, memory = _hidden(params, tokens, spots, memory, items, rows.tables, config)
+  x = axes.shard(llama.rms_norm(x, params.norm, config.norm_eps), 'BTD')
+  return axes.shard(llama.logits(params, x, config), 'B__'), memory
