@@ -60,6 +60,14 @@ class Engine:
     for each in getattr(self, 'groups', ()):
       each.pages.forget()
 
+  def warm(self) -> None:
+    """Compiles all programs now, so that no request waits for the compiler."""
+    for size in self.sizes.chunks:
+      chunk = group.Chunk(len(self.groups), size, self.sizes)
+      self._call_read(chunk)
+    for count in self.sizes.rows:
+      self._call_decode(count, np.int32(0))
+
   @property
   def idle(self) -> bool:
     """Whether nothing waits, is read or decodes."""
@@ -138,11 +146,19 @@ class Engine:
     for index, each in enumerate(self.groups):
       each.read(chunk, index)
     if filled := sum(chunk.filled):
-      self.memory = programs.read(
-        self.params, self.memory, chunk.tokens, chunk.spots, chunk.items, self.config
-      )
+      self._call_read(chunk)
       self.read += filled
       self.padded += chunk.tokens.size - filled
+
+  def _call_read(self, chunk):
+    given = chunk.tokens, chunk.spots, chunk.items
+    self.memory = programs.read(self.params, self.memory, *given, self.config)
+
+  def _call_decode(self, count, limit):
+    """Results of a call with `count` rows of each group, on the host."""
+    given = *self._arrays(count), limit, self.config, self.sizes.steps
+    self.memory, drawn = programs.decode(self.params, self.memory, *given)
+    return axes.fetch(drawn)
 
   def _decode(self):
     """A call of the decode program; returns the answers of its rows."""
@@ -152,12 +168,7 @@ class Engine:
       (g, i, *row) for g, x in enumerate(self.groups) for i, row in enumerate(x.rows)
     ]
     bound = any(prompt.answers[number].bound for *_, prompt, number in seated)
-    limit = np.int32(1 if bound else self.sizes.steps)
-    given = self._arrays(count)
-    self.memory, drawn = programs.decode(
-      self.params, self.memory, *given, limit, self.config, self.sizes.steps
-    )
-    drawn = axes.fetch(drawn)
+    drawn = self._call_decode(count, np.int32(1 if bound else self.sizes.steps))
     for g, i, prompt, number in seated:
       _grow(prompt.answers[number], drawn, (g, i))
     self.decoded += int(drawn.real.sum())

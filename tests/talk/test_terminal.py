@@ -166,7 +166,8 @@ def test_answer_does_not_steer_the_terminal():
 
 def test_banner_names_model_tokenizer_and_template(tmp_path):
   own, other = toy_chat.own(tmp_path), toy_chat.other(templates.CHATML_SYSTEM)
-  shown = terminal.banner('runs/a', own.engine.config, own.tokenizer, Dialog(system='S ' * 99))
+  talked = Dialog(system='S ' * 99)
+  shown = terminal.banner('runs/a', own.engine.config, own.tokenizer, talked)
   assert 'runs/a: 51.4k parameters, float32; 512 tokens (Llama 3 codec)' in shown
   assert 'template Llama 3' in shown and 'system: S S' in shown
   assert max(map(len, shown.split('\n'))) <= 80
