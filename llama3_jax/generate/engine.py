@@ -183,7 +183,8 @@ class Engine:
     """(rows, items, copies) of all groups."""
     s, groups = self.sizes, len(self.groups)
     rows = rows_lib.idle(groups, count, s.columns, s.length, self.config.vocab_size)
-    items = paged.items(groups, s.rows[-1] // group.TOGETHER * s.columns, count + 1)
+    most = count // group.TOGETHER * s.columns
+    items = paged.items(groups, count, most, count + 1)
     copies = np.zeros((groups, s.rows[-1], 2), np.int32), np.zeros(groups, np.int32)
     for index, each in enumerate(self.groups):
       each.fill(rows, items, copies, index)

@@ -18,6 +18,7 @@ from llama3_jax.generate.rows import Rows
 from llama3_jax.generate.settings import Settings
 
 PROMPTS = 64  # most prompts of a chunk
+SPARE = 32  # items of a block of queries beside those of two longest prompts
 TOGETHER = 4  # samples of a prompt from which on its pages are read once for all
 
 
@@ -237,15 +238,33 @@ class Group:
 
   def _share(self, items, index):
     """The pages that the rows of a prompt with many samples read together."""
-    seen = {}
+    rows = paged.block(items.who.shape[-1] - 1)
+    blocks = [_Block(items, (index, n)) for n in range(items.count.shape[1])]
     for i, (prompt, _) in enumerate(self.rows):
-      if len(prompt.answers) < TOGETHER:
-        continue
-      for column, page in enumerate(prompt.shared):
-        at = index, seen.setdefault((id(prompt), column), len(seen))
-        items.page[at], items.first[at] = page, column * self.sizes.page
-        items.who[at][i + 1] = True
-    items.count[index] = len(seen)
+      if len(prompt.answers) >= TOGETHER:
+        blocks[i // rows].add(enumerate(prompt.shared), self.sizes.page, i + 1)
+
+
+class _Block:
+  """The items of a block of queries."""
+
+  def __init__(self, items, at):
+    self.items, self.at = items, at
+    self._places = {}  # {(column, page): item}
+
+  def room(self, pages):
+    """Whether there is room for pages [(column, page), ...]."""
+    new = sum(x not in self._places for x in pages)
+    return len(self._places) + new <= self.items.page.shape[2]
+
+  def add(self, pages, size, group):
+    """Lets a group of tokens see pages of `size` tokens."""
+    for column, number in pages:
+      place = self._places.setdefault((column, number), len(self._places))
+      item = *self.at, place
+      self.items.page[item], self.items.first[item] = number, column * size
+      self.items.who[item][group] = True
+    self.items.count[self.at] = len(self._places)
 
 
 class Chunk:
@@ -256,32 +275,44 @@ class Chunk:
     self.page, self.size = sizes.page, size
     self.tokens = np.zeros((groups, size), np.int32)
     self.spots = paged.Spots(*(np.zeros((groups, size), np.int32) for _ in range(4)))
-    most = sizes.columns + -(-size // sizes.page) + PROMPTS
-    self.items = paged.items(groups, most, PROMPTS + 1)
+    self._block = paged.block(size)
+    most = 2 * sizes.columns + SPARE
+    self.items = paged.items(groups, size, most, PROMPTS + 1)
+    blocks = self.items.count.shape[1]
+    self._blocks = [
+      [_Block(self.items, (g, n)) for n in range(blocks)] for g in range(groups)
+    ]
     self.filled, self._prompts = [0] * groups, [0] * groups
-    self._at = [{} for _ in range(groups)]  # {(column, page): item}
 
   def add(self, prompt: Prompt, index: int) -> bool:
     """Adds the next tokens of a prompt; whether all of them fitted."""
-    start, page, at = prompt.done, self.page, self._at[index]
-    count = min(prompt.unread, self.size - self.filled[index])
-    pages = prompt.shared + (prompt.tail or prompt.own[0][:1])
-    seen = list(enumerate(pages[: -(-(start + count) // page)]))
-    room = self.items.page.shape[1] - len(at)
-    if not count or self._prompts[index] == PROMPTS or room < len(set(seen) - set(at)):
-      return not prompt.unread
+    if not prompt.unread:
+      return True
+    if self._prompts[index] == PROMPTS:
+      return False
     self._prompts[index] += 1
-    for column, number in seen:
-      item = index, at.setdefault((column, number), len(at))
-      self.items.page[item], self.items.first[item] = number, column * page
-      self.items.who[item][self._prompts[index]] = True
-    self.items.count[index] = len(at)
+    pages = prompt.shared + (prompt.tail or prompt.own[0][:1])
+    while prompt.unread and self.filled[index] < self.size:
+      if not self._part(prompt, pages, index):
+        return False
+    return not prompt.unread
+
+  def _part(self, prompt, pages, index):
+    """Adds what fits into the block that is being filled; False where it is full of
+    items."""
+    start, at = prompt.done, self.filled[index]
+    count = min(prompt.unread, self._block - at % self._block)
+    block = self._blocks[index][at // self._block]
+    seen = list(enumerate(pages[: (start + count - 1) // self.page + 1]))
+    if not block.room(seen):
+      return False
+    block.add(seen, self.page, self._prompts[index])
     position = np.arange(start, start + count)
-    where = np.s_[index, self.filled[index] : self.filled[index] + count]
+    where = np.s_[index, at : at + count]
     self.tokens[where] = prompt.request.prompt[start : start + count]
     self.spots.position[where], self.spots.group[where] = position, self._prompts[index]
-    self.spots.page[where] = np.asarray(pages)[position // page]
-    self.spots.slot[where] = position % page
+    self.spots.page[where] = np.asarray(pages)[position // self.page]
+    self.spots.slot[where] = position % self.page
     self.filled[index] += count
     prompt.done += count
-    return not prompt.unread
+    return True

@@ -21,6 +21,7 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.kernels.rule import Rule
 
 LOWEST = -1e30  # of scores that are not seen: finite, so that differences are
+BLOCK = 64  # tokens of a block of queries, whose scores stay near the processor
 LETTERS = 'BPSKH'  # of the pages; the other arrays are small and cut by B alone
 
 
@@ -38,9 +39,10 @@ class Memory:
 
 @struct.dataclass
 class Items:
-  """Pages that are read for several tokens: page int32 [B,I]; first int32 [B,I], the
-  position of its first token; who bool [B,I,G], the groups of tokens that see it, of
-  which 0 is padding; count int32 [B], the items in use."""
+  """Pages that are read for several tokens at a time, in N blocks of T/N tokens: page
+  int32 [B,N,I]; first int32 [B,N,I], the position of its first token; who bool
+  [B,N,I,G], the groups of tokens that see it, of which 0 is padding; count int32 [B,N],
+  the items in use."""
 
   page: jax.Array
   first: jax.Array
@@ -68,14 +70,21 @@ class Tables:
   first: jax.Array
 
 
-def items(groups: int, most: int, count: int) -> Items:
-  """Empty items, numpy arrays that the caller fills."""
-  shape = (groups, most)
+def block(tokens: int) -> int:
+  """Tokens of a block of queries, of `tokens` in all."""
+  own = tokens // axes.parts('T')
+  return BLOCK if own % BLOCK == 0 else own
+
+
+def items(groups: int, tokens: int, most: int, count: int) -> Items:
+  """Empty items, numpy arrays that the caller fills: at most `most` for each block of
+  `tokens` tokens, which have groups below `count`."""
+  shape = (groups, tokens // block(tokens), most)
   return Items(
     page=np.zeros(shape, np.int32),
     first=np.zeros(shape, np.int32),
     who=np.zeros((*shape, count), bool),
-    count=np.zeros(groups, np.int32),
+    count=np.zeros(shape[:2], np.int32),
   )
 
 
@@ -133,7 +142,7 @@ def attend(
   small = lambda tree: jax.tree.map(lambda x: 'B' + '_' * (x.ndim - 1), tree)
   own = lambda tree: jax.tree.map(lambda x: 'BT' + '_' * (x.ndim - 2), tree)
   pages = Memory(LETTERS, LETTERS)
-  inputs = 'BTNH', 'BSKH', 'BSKH', pages, '', small(spots), own(spots), small(items)
+  inputs = 'BTNH', 'BSKH', 'BSKH', pages, '', small(spots), own(spots), own(items)
   run = axes.local(
     functools.partial(_attend, rule=rule), (*inputs, own(tables)), ('BTNH', pages)
   )
@@ -183,22 +192,41 @@ def _merge(state, scores, seen, weigh):
 
 
 def _by_item(q, memory, base, position, group, items, rule, state):
-  size = memory.k.shape[2]
+  """Blocks of queries one after the other, each with the pages that it sees."""
+  size, (t, k, g, _) = memory.k.shape[2], q.shape
+  blocks = items.page.shape[0]
+  rows = t // blocks
+  cut = lambda x: x.reshape(blocks, rows, *x.shape[1:])
+  # [N,K,rows G,...]: the heads that share keys are rows of one product.
+  turned = lambda x: jnp.moveaxis(cut(x), 2, 1).reshape(
+    blocks, k, rows * g, *x.shape[3:]
+  )
+  back = lambda x: jnp.moveaxis(x.reshape(blocks, k, rows, g, *x.shape[3:]), 1, 2)
 
-  def one(i, state):
-    take = lambda x: _used(jax.lax.dynamic_index_in_dim(x[0], page, 0, False))
-    page = base + items.page[i]
-    k, v = take(memory.k), take(memory.v)
-    places = items.first[i] + jnp.arange(size)
-    seen = rule.before(position[:, None], places)  # [T,S]
-    seen &= items.who[i][group][:, None]
-    scores = jnp.einsum('TKGH,SKH->TKGS', q, k, preferred_element_type=jnp.float32)
-    weigh = lambda p: jnp.einsum(
-      'TKGS,SKH->TKGH', p.astype(v.dtype), v, preferred_element_type=jnp.float32
-    )
-    return _merge(state, scores, seen[:, None, None], weigh)
+  def one(given):
+    q, position, group, items, state = given
 
-  return jax.lax.fori_loop(0, items.count, one, state)
+    def page(i, state):
+      number = base + items.page[i]
+      take = lambda x: _used(jax.lax.dynamic_index_in_dim(x[0], number, 0, False))
+      keys, values = take(memory.k), take(memory.v)  # [S,K,H]
+      seen = rule.before(position[:, None], items.first[i] + jnp.arange(size))
+      seen &= items.who[i][group][:, None]
+      seen = jnp.repeat(seen, g, 0)[None]  # [1,rows G,S]
+      scores = jnp.einsum('KTH,SKH->KTS', q, keys, preferred_element_type=jnp.float32)
+      weigh = lambda p: jnp.einsum(
+        'KTS,SKH->KTH',
+        p.astype(values.dtype),
+        values,
+        preferred_element_type=jnp.float32,
+      )
+      return _merge(state, scores, seen, weigh)
+
+    return jax.lax.fori_loop(0, items.count, page, state)
+
+  state = jax.tree.map(turned, state)
+  state = jax.lax.map(one, (turned(q), cut(position), cut(group), items, state))
+  return jax.tree.map(lambda x: back(x).reshape(t, k, g, *x.shape[3:]), state)
 
 
 def _by_row(q, memory, base, position, group, tables, rule, state):
