@@ -41,6 +41,9 @@ def main(config, folder):
     if not config[field]:
       raise UserError(f'{field} is empty: give --config.{field}=PATH')
   start = time.time()
+  if config.source_format == 'auto' and not _own(config):  # also a name, hf://org/name
+    found = foreign.located(config.source, 'source') or config.source
+    config = configs.edit(config, {'source': str(found)})
   weights = _open(config)
   tokenizer = _tokenizer(config, weights.config.vocab_size)
   if config.target_format == 'run':

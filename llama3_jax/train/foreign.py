@@ -46,7 +46,7 @@ def ours(name: str | os.PathLike, field: str = 'init_from') -> pathlib.Path | No
       hf://org/name; converted once into the cache.
     field: of the config, for errors.
   """
-  source = _path(str(name), field)
+  source = located(str(name), field)
   if source is None or not _known(source):
     return None
   kept = files.cache_folder() / 'models' / f'{_mark(source)}-{FORM}'
@@ -60,8 +60,9 @@ def ours(name: str | os.PathLike, field: str = 'init_from') -> pathlib.Path | No
   return kept
 
 
-def _path(name, field):
-  """Path of a model on disk; None where there is nothing."""
+def located(name: str, field: str = 'init_from') -> pathlib.Path | None:
+  """Path on disk of a model that is a name of NAMED, hf://org/name, a folder or a file;
+  None where there is nothing. Raises UserError, which begins with `field`."""
   if name in NAMED and not os.path.exists(name):
     return _of_package(*NAMED[name], field)
   if name.startswith(HUB):
