@@ -16,6 +16,7 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards
 from llama3_jax.generate import engine
+from llama3_jax.generate import likelihood
 from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 from llama3_jax.tasks import suite
@@ -24,7 +25,6 @@ from llama3_jax.tasks.task import Example
 from llama3_jax.tasks.task import Task
 from llama3_jax.text import chat
 from llama3_jax.text.tokenizer import Tokenizer
-from llama3_jax.train import likelihood
 from llama3_jax.train import loss as losses
 from llama3_jax.train import step
 
@@ -73,7 +73,7 @@ def answers(
     prompts = [base_prompt(tokenizer, task, e, shots) for e in examples]
   if examples and all(e.choices for e in examples):
     lead = '' if shots is None else ' '  # an answer of a chat begins a message
-    return _chosen(params, config, tokenizer, examples, prompts, batch_size, lead)
+    return _chosen(params, config, tokenizer, examples, prompts, lead)
   room = max(settings.max_new, task.max_new)
   settings = dataclasses.replace(
     settings, max_new=room, vocab_size=tokenizer.vocab_size
@@ -85,7 +85,7 @@ def answers(
   return texts if shots is None else [t.strip().split(task.stop)[0] for t in texts]
 
 
-def _chosen(params, config, tokenizer, examples, prompts, size, lead):
+def _chosen(params, config, tokenizer, examples, prompts, lead):
   """For each example, the choice that is likeliest after its prompt and `lead`."""
   pairs = [
     (ids, tokenizer.encode(f'{lead}{choice}'))
@@ -93,10 +93,7 @@ def _chosen(params, config, tokenizer, examples, prompts, size, lead):
     for choice in e.choices
   ]
   contexts, continuations = zip(*pairs)
-  length = engine.room(max(len(a) + len(b) for a, b in pairs))
-  logp = iter(
-    likelihood.of_answers(params, contexts, continuations, config, size, length)
-  )
+  logp = iter(likelihood.of_answers(params, contexts, continuations, config))
   scores = [[next(logp) for _ in e.choices] for e in examples]
   return [e.choices[int(np.argmax(row))] for e, row in zip(examples, scores)]
 

@@ -168,9 +168,72 @@ def _attend(q, k, v, memory, base, spots, own, items, tables, rule):
   if tables is not None:
     tables = jax.tree.map(lambda x: x[0], tables)
     state = _by_row(q, memory, base, position, group, tables, rule, state)
+  return _out(state, k.dtype, n), memory
+
+
+@struct.dataclass
+class Tree:
+  """Tokens of a chunk as a tree of texts with common beginnings, int32 [B,T]: number, in
+  the order of a depth-first walk, and leave, the number after the token's branch.
+
+  A token sees those whose branch it is in.
+  """
+
+  number: jax.Array
+  leave: jax.Array
+
+
+def attend_tree(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  memory: Memory,
+  base: jax.Array | int,
+  spots: Spots,
+  items: Items,
+  tree: Tree,
+  rule: Rule,
+) -> jax.Array:
+  """As `attend`, of tokens that see a tree among themselves, and pages before them;
+  nothing is written. Output [B,T,N,H]."""
+  small = lambda x: jax.tree.map(lambda x: 'B' + '_' * (x.ndim - 1), x)
+  own = lambda x: jax.tree.map(lambda x: 'BT' + '_' * (x.ndim - 2), x)
+  pages, sides = Memory(LETTERS, LETTERS), (spots, tree)
+  inputs = 'BTNH', 'BSKH', 'BSKH', pages, '', own(sides), small(sides), own(items)
+  run = axes.local(functools.partial(_attend_tree, rule=rule), inputs, 'BTNH')
+  return run(q, k, v, memory, jnp.asarray(base), sides, sides, items)
+
+
+def _attend_tree(q, k, v, memory, base, own, every, items, rule):
+  """One group of chips: B is 1; the tokens of q, and those of k and v."""
+  first = lambda x: jax.tree.map(lambda x: x[0], x)
+  (spots, tree), (keys, branches), items = first(own), first(every), first(items)
+  t, n, h = q.shape[1:]
+  q = (q[0] * h**-0.5).reshape(t, k.shape[2], -1, h)
+  state = _by_item(q, memory, base, spots.position, spots.group, items, rule, _empty(q))
+  size = t // items.count.shape[0]
+  parts = lambda x: x.reshape(-1, size, *x.shape[1:])
+  k, v, keys, branches = jax.tree.map(parts, (k[0], v[0], keys, branches))
+
+  def among(i, given):
+    take = lambda x: jax.lax.dynamic_index_in_dim(x, i, 0, False)
+    key, branch, tree = take(keys.position), jax.tree.map(take, branches), given['tree']
+    seen = rule.before(given['position'][:, None], key)
+    number = tree.number[:, None]
+    seen &= (branch.number <= number) & (number < branch.leave)
+    return take(k), take(v), seen
+
+  cut = {'position': spots.position, 'tree': tree}
+  last = jnp.max(tree.number.reshape(-1, size), 1)
+  counts = jnp.minimum(last // size + 1, len(k))
+  return _out(_blocks(q, cut, {}, among, counts, state), k.dtype, n)
+
+
+def _out(state, dtype, heads):
+  """Output [1,T,N,H] of a state."""
   _, total, out = state
   out = out / jnp.maximum(total, 1e-30)[..., None]
-  return out.astype(k.dtype).reshape(1, t, n, h), memory
+  return out.astype(dtype).reshape(1, out.shape[0], heads, out.shape[-1])
 
 
 def _empty(q):
@@ -192,40 +255,53 @@ def _merge(state, scores, seen, weigh):
 
 
 def _by_item(q, memory, base, position, group, items, rule, state):
-  """Blocks of queries one after the other, each with the pages that it sees."""
-  size, (t, k, g, _) = memory.k.shape[2], q.shape
-  blocks = items.page.shape[0]
-  rows = t // blocks
-  cut = lambda x: x.reshape(blocks, rows, *x.shape[1:])
+  """The state after the pages of the items; q [T,K,G,H]."""
+  size = memory.k.shape[2]
+
+  def keys(i, given):
+    number = base + given['items'].page[i]
+    take = lambda x: _used(jax.lax.dynamic_index_in_dim(x[0], number, 0, False))
+    places = given['items'].first[i] + jnp.arange(size)
+    seen = rule.before(given['position'][:, None], places)
+    return (
+      take(memory.k),
+      take(memory.v),
+      seen & given['items'].who[i][given['group']][:, None],
+    )
+
+  cut = {'position': position, 'group': group}
+  return _blocks(q, cut, {'items': items}, keys, items.count, state)
+
+
+def _blocks(q, cut, blocks, keys, counts, state):
+  """The state after all keys that blocks of queries see, one block after the other.
+
+  q [T,K,G,H] and the arrays [T,...] of `cut` are cut into N blocks, those of `blocks`
+  are [N,...]; counts int32 [N]. keys(i, given) -> the i-th keys and values of a block,
+  [S,K,H], and which query sees which, bool [T/N,S]; given: its part of the arrays.
+  """
+  (t, k, g, _), n = q.shape, counts.shape[0]
+  divide = lambda x: x.reshape(n, t // n, *x.shape[1:])
   # [N,K,rows G,...]: the heads that share keys are rows of one product.
-  turned = lambda x: jnp.moveaxis(cut(x), 2, 1).reshape(
-    blocks, k, rows * g, *x.shape[3:]
-  )
-  back = lambda x: jnp.moveaxis(x.reshape(blocks, k, rows, g, *x.shape[3:]), 1, 2)
+  turn = lambda x: jnp.moveaxis(divide(x), 2, 1)
+  turned = lambda x: turn(x).reshape(n, k, t // n * g, *x.shape[3:])
+  back = lambda x: jnp.moveaxis(x.reshape(n, k, t // n, g, *x.shape[3:]), 1, 2)
+  sums = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
   def one(given):
-    q, position, group, items, state = given
+    q, state, count = given['q'], given['state'], given['count']
 
-    def page(i, state):
-      number = base + items.page[i]
-      take = lambda x: _used(jax.lax.dynamic_index_in_dim(x[0], number, 0, False))
-      keys, values = take(memory.k), take(memory.v)  # [S,K,H]
-      seen = rule.before(position[:, None], items.first[i] + jnp.arange(size))
-      seen &= items.who[i][group][:, None]
-      seen = jnp.repeat(seen, g, 0)[None]  # [1,rows G,S]
-      scores = jnp.einsum('KTH,SKH->KTS', q, keys, preferred_element_type=jnp.float32)
-      weigh = lambda p: jnp.einsum(
-        'KTS,SKH->KTH',
-        p.astype(values.dtype),
-        values,
-        preferred_element_type=jnp.float32,
-      )
-      return _merge(state, scores, seen, weigh)
+    def part(i, state):
+      k, v, seen = keys(i, given)
+      scores = sums('KTH,SKH->KTS', q, k)
+      weigh = lambda p: sums('KTS,SKH->KTH', p.astype(v.dtype), v)
+      return _merge(state, scores, jnp.repeat(seen, g, 0)[None], weigh)
 
-    return jax.lax.fori_loop(0, items.count, page, state)
+    return jax.lax.fori_loop(0, count, part, state)
 
-  state = jax.tree.map(turned, state)
-  state = jax.lax.map(one, (turned(q), cut(position), cut(group), items, state))
+  given = {'q': turned(q), 'state': jax.tree.map(turned, state), 'count': counts}
+  given |= jax.tree.map(divide, cut) | blocks
+  state = jax.lax.map(one, given)
   return jax.tree.map(lambda x: back(x).reshape(t, k, g, *x.shape[3:]), state)
 
 

@@ -22,6 +22,9 @@ from llama3_jax.model import llama
 from llama3_jax.model import rope
 
 
+SCORED = 64  # tokens whose logits exist at a time
+
+
 def cast(params: llama.Params, config: ModelConfig) -> llama.Params:
   """Parameters in the compute dtype, cast once instead of at every token."""
   dtype = jnp.dtype(config.dtype)
@@ -50,22 +53,21 @@ def _split(params, n_layers):
   return params.replace(layers=tuple(map(one, range(n_layers))))
 
 
-def _hidden(params, tokens, spots, memory, items, tables, config):
-  """Hidden states [B,T,D] after the last layer, and the memory with the new tokens."""
+def _hidden(params, tokens, position, memory, config, attend):
+  """Hidden states [B,T,D] after the last layer, and the memory that `attend` leaves.
+
+  attend(q, k, v, memory, number of the layer's page 0, rule) -> (output, memory).
+  """
   x = embedding.embed(params, tokens, config, cache=memory)
-  angles = rope.angles(axes.shard(spots.position, 'BT'), config)
+  angles = rope.angles(axes.shard(position, 'BT'), config)
   rule = Rule(config.window)
   stride = memory.k.shape[1] // config.n_layers
 
   def layer(carry, scanned):
     x, memory = carry
     p, number = scanned
-
-    def attend(q, k, v):
-      where = spots, items, tables
-      return paged.attend(q, k, v, memory, number * stride, *where, rule)
-
-    return llama.layer(p, x, angles, attend, 'BTD', config), None
+    own = lambda q, k, v: attend(q, k, v, memory, number * stride, rule)
+    return llama.layer(p, x, angles, own, 'BTD', config), None
 
   if isinstance(params.layers, tuple):
     for number, p in enumerate(params.layers):
@@ -74,6 +76,13 @@ def _hidden(params, tokens, spots, memory, items, tables, config):
     numbers = jnp.arange(config.n_layers)
     (x, memory), _ = jax.lax.scan(layer, (x, memory), (params.layers, numbers))
   return x, memory
+
+
+def _paged(spots, items, tables):
+  """How tokens that are written to pages attend."""
+  return lambda q, k, v, memory, base, rule: paged.attend(
+    q, k, v, memory, base, spots, items, tables, rule
+  )
 
 
 @functools.partial(jax.jit, static_argnames='config', donate_argnames='memory')
@@ -90,8 +99,8 @@ def read(
   The last token of a prompt is not among them: its row decodes it, so that no logits
   are computed here.
   """
-  _, memory = _hidden(params, tokens, spots, memory, items, None, config)
-  return memory
+  attend = _paged(spots, items, None)
+  return _hidden(params, tokens, spots.position, memory, config, attend)[1]
 
 
 @functools.partial(
@@ -142,6 +151,54 @@ def _logits(params, memory, rows, items, config):
   size = memory.k.shape[2]
   spots = _each(functools.partial(rows_lib.spots, page=size), rows)
   tokens = axes.shard(rows.token, 'BT')
-  x, memory = _hidden(params, tokens, spots, memory, items, rows.tables, config)
+  attend = _paged(spots, items, rows.tables)
+  x, memory = _hidden(params, tokens, spots.position, memory, config, attend)
   x = axes.shard(llama.rms_norm(x, params.norm, config.norm_eps), 'BTD')
   return axes.shard(llama.logits(params, x, config), 'B__'), memory
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def score(
+  params: llama.Params,
+  memory: paged.Memory,
+  tokens: jax.Array,
+  spots: paged.Spots,
+  items: paged.Items,
+  tree: paged.Tree,
+  wanted: tuple[jax.Array, jax.Array, jax.Array],
+  config: ModelConfig,
+) -> jax.Array:
+  """Log-probabilities of tokens after others of a chunk [B,T], float32 [B,E].
+
+  wanted: (index of the token before, the token, how many are in use), int32 [B,E],
+  [B,E], [B]. Logits exist for some of them at a time.
+  """
+
+  def attend(q, k, v, memory, base, rule):
+    return paged.attend_tree(q, k, v, memory, base, spots, items, tree, rule), memory
+
+  x, _ = _hidden(params, tokens, spots.position, memory, config, attend)
+  x = axes.shard(llama.rms_norm(x, params.norm, config.norm_eps), 'B__')
+  before, token, count = wanted
+  size = min(SCORED, before.shape[1])
+  most = jnp.max(count)
+
+  def some(i, found):
+    part = lambda x: jax.lax.dynamic_slice_in_dim(x, i * size, size, 1)
+    states = _each(
+      lambda x, at: jnp.take_along_axis(x, at[..., None], 1), x, part(before)
+    )
+    logits = axes.shard(llama.logits(params, axes.shard(states, 'B__'), config), 'B__')
+    new = _each(_logp, logits, part(token))
+    return _each(
+      lambda all, new, i: jax.lax.dynamic_update_slice_in_dim(all, new, i * size, 1),
+      *(found, new, i),
+    )
+
+  found = axes.shard(jnp.zeros(before.shape, jnp.float32), 'B_')
+  return jax.lax.fori_loop(0, -(-most // size), some, found)
+
+
+def _logp(logits, token):
+  chosen = jnp.take_along_axis(logits, token[..., None], -1)[..., 0]
+  return chosen - jax.scipy.special.logsumexp(logits, -1)
