@@ -51,17 +51,15 @@ def decode(job):
   """CPU-seconds of a step of all rows, after their prompts were read."""
   params, config = model(job)
   rows, steps = job['rows'], job['steps']
-  length = engine.room(len(job['prompts'][0]) + steps + 8)
+  length = engine.room(len(job['prompts'][0]) + steps + 64)
   made = Engine(params, config, Sizes((rows,), (512,), length, steps=8))
   made.warm()
   for prompt in job['prompts']:
-    made.submit(Request(prompt, greedy(steps + 8)))
-  while made.decoded < rows:
-    made.step()
-  while any(each.reading or each.ready for each in made.groups):
+    made.submit(Request(prompt, greedy(steps + 64)))
+  while any(len(each.rows) < rows for each in made.groups):
     made.step()
   found = []
-  while all(len(each.rows) == rows for each in made.groups):
+  for _ in range(steps // 8):
     before, start = made.decoded, cpu()
     made.step()
     if made.decoded - before == 8 * rows:

@@ -173,8 +173,9 @@ def _attend(q, k, v, memory, base, spots, own, items, tables, rule):
 
 @struct.dataclass
 class Tree:
-  """Tokens of a chunk as a tree of texts with common beginnings, int32 [B,T]: number, in
-  the order of a depth-first walk, and leave, the number after the token's branch.
+  """Tokens of a chunk as a tree of texts with common beginnings, int32 [B,T].
+
+  number: in the order of a depth-first walk; leave: the number after the branch.
 
   A token sees those whose branch it is in.
   """

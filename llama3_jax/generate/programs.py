@@ -21,7 +21,6 @@ from llama3_jax.model import embedding
 from llama3_jax.model import llama
 from llama3_jax.model import rope
 
-
 SCORED = 64  # tokens whose logits exist at a time
 
 

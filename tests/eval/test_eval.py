@@ -13,11 +13,11 @@ from llama3_jax.eval import needle
 from llama3_jax.eval import own_text
 from llama3_jax.eval import run
 from llama3_jax.generate import engine
+from llama3_jax.generate import likelihood
 from llama3_jax.tasks import needle as task
 from llama3_jax.tasks.task import Example
 from llama3_jax.tasks.task import Task
 from llama3_jax.tasks.task import load
-from llama3_jax.train import likelihood
 
 HAY = ['The sky over the old town was grey.', 'A small boat came into the harbour.']
 
@@ -223,7 +223,7 @@ def test_choices_are_encoded_as_they_are_written(tokenizer, monkeypatch, shots, 
   """After a page's `A:` there is a space; an answer of a chat begins its message."""
   seen = []
 
-  def of_answers(params, contexts, continuations, *rest):
+  def of_answers(params, contexts, continuations, config):
     seen.extend(continuations)
     return np.zeros(len(continuations), np.float32)
 
