@@ -69,8 +69,9 @@ def _hidden(params, tokens, position, memory, config, attend):
     return llama.layer(p, x, angles, own, 'BTD', config), None
 
   if isinstance(params.layers, tuple):
+    one = jax.jit(layer)  # traced once, not for each
     for number, p in enumerate(params.layers):
-      (x, memory), _ = layer((x, memory), (p, number))
+      (x, memory), _ = one((x, memory), (p, jnp.int32(number)))
   else:
     numbers = jnp.arange(config.n_layers)
     (x, memory), _ = jax.lax.scan(layer, (x, memory), (params.layers, numbers))
