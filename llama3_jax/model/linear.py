@@ -9,6 +9,7 @@ from flax import struct
 
 from llama3_jax import axes
 from llama3_jax import quant
+from llama3_jax.model import rowwise
 
 
 @struct.dataclass
@@ -29,7 +30,7 @@ class Adapted:
 def einsum(
   expression: str,
   x: jax.Array,
-  w: jax.Array | Adapted,
+  w: jax.Array | Adapted | rowwise.Rowwise,
   dtype: jax.typing.DTypeLike | None = None,
   place: str | None = None,
   keep: bool = False,
@@ -44,7 +45,7 @@ def einsum(
   Args:
     expression: letters of the dims, such as 'BTD,DF->BTF'.
     x: the activation.
-    w: the weight, cut as its letters say.
+    w: the weight, cut as its letters say; one of few bits has no gradient.
     dtype: of the result; None: as `x`. float32 for logits.
     place: letters of the layout of the result; None: those of the expression.
     keep: whether the gathered weight is kept for the backward pass (the paper's FSDP,
@@ -56,6 +57,8 @@ def einsum(
   inputs, output = expression.split('->')
   left, right = inputs.split(',')
   dtype = dtype or x.dtype.name
+  if isinstance(w, rowwise.Rowwise):
+    return rowwise.einsum(expression, x, w, dtype, place)
   frozen = isinstance(w, Adapted)
   full = w.w if frozen else w
   kind = full.dtype.name
