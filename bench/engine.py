@@ -112,20 +112,10 @@ def decode(b):
 
 
 def alone(b):
-  """One request at a time: our rows are four."""
-  sides = b.sides(
-    'decode', dtype='float32', rows=4, steps=24, prompts=b.prompts(4, 128)
-  )
-  one = b.sides(
-    'decode',
-    ('llama.cpp', 'transformers'),
-    dtype='float32',
-    rows=1,
-    steps=24,
-    prompts=b.prompts(1, 128),
-  )
-  one['ours'] = sides['ours']
-  b.compare('one at a time, float32', one, {'llama.cpp': 0.4})
+  """One request at a time."""
+  job = dict(dtype='float32', rows=1, steps=24, prompts=b.prompts(1, 128))
+  sides = b.sides('decode', ('llama.cpp', 'transformers'), **job)
+  b.compare('one at a time, float32', sides, {'llama.cpp': 0.4})
 
 
 def queue(b):

@@ -39,7 +39,9 @@ def main(config, workdir=None):
   screen.note(terminal.banner(config.init_from, model, tokenizer, dialog))
   screen.busy(f'reads the parameters and casts them to {model.dtype} ...')
   params, _ = models.load(config.init_from)
-  talker = dialogs.Talker(Engine(params, model, engine.one(config.length)), tokenizer)
+  talker = dialogs.Talker(
+    Engine(params, model, engine.one(config.length, model)), tokenizer
+  )
   del params
   screen.busy('')
   return {'turns': terminal.converse(talker, dialog, screen)}

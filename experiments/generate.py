@@ -56,7 +56,7 @@ def main(config, workdir):
 def _print(ids, params, model, tokenizer, settings, seed):
   """Prints a text and its completion, token by token."""
   sampled, room = [], engine.room(len(ids) + settings.max_new)
-  made = engine.Engine(params, model, engine.one(room))
+  made = engine.Engine(params, model, engine.one(room, model))
 
   def tokens():
     for token in engine.stream(made, ids, tokenizer.stop_ids, settings, seed):

@@ -221,7 +221,9 @@ class Talk:
     m = self.model
     question = dialogs.ask(m.tokenizer, self.dialog, text)
     room = engine.room(len(question.ids) + self.dialog.settings.max_new)
-    talker = dialogs.Talker(Engine(m.params, m.config, engine.one(room)), m.tokenizer)
+    talker = dialogs.Talker(
+      Engine(m.params, m.config, engine.one(room, m.config)), m.tokenizer
+    )
     ids = list(dialogs.stream(talker, question))
     after = dialogs.answered(question, dialogs.reply(m.tokenizer, ids))
     said = ''.join(dialogs.pieces(m.tokenizer, ids))

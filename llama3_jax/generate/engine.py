@@ -38,14 +38,20 @@ SHORT, LONG = 64, 512  # tokens of a chunk of prompts
 class Engine:
   """A model that answers requests; `step` does a bit of work. Not for several threads.
 
-  params: as llama.Params, or as programs.prepared gives them. On a mesh, the groups of
+  params: as llama.Params, or as programs.prepared gives them; weights: '', or those of
+  few bits that it knows. On a mesh, the groups of
   chips that hold other parts of a batch have rows, pages and prompts of their own.
   """
 
   def __init__(
-    self, params: llama.Params, config: ModelConfig, sizes: Sizes = Sizes()
+    self,
+    params: llama.Params,
+    config: ModelConfig,
+    sizes: Sizes = Sizes(),
+    weights: str = '',
   ) -> None:
     self.params, self.config, self.sizes = None, config, sizes
+    self.weights = weights
     self.update(params)
     count = axes.parts('B')
     self.groups = [group.Group(sizes) for _ in range(count)]
@@ -56,7 +62,7 @@ class Engine:
   def update(self, params: llama.Params) -> None:
     """Other weights from now on; what was read with the old ones is not used for new
     requests, and answers that are being given go on with the new."""
-    self.params = programs.prepared(params, self.config)
+    self.params = programs.prepared(params, self.config, self.weights)
     for each in getattr(self, 'groups', ()):
       each.pages.forget()
 
@@ -183,8 +189,8 @@ class Engine:
     """(rows, items, copies) of all groups."""
     s, groups = self.sizes, len(self.groups)
     rows = rows_lib.idle(groups, count, s.columns, s.length, self.config.vocab_size)
-    most = count // group.TOGETHER * s.columns
-    items = paged.items(groups, count, most, count + 1)
+    # The rows may be the last samples of as many prompts.
+    items = paged.items(groups, count, count * s.columns, count + 1)
     copies = np.zeros((groups, s.rows[-1], 2), np.int32), np.zeros(groups, np.int32)
     for index, each in enumerate(self.groups):
       each.fill(rows, items, copies, index)
@@ -254,10 +260,13 @@ def room(longest: int) -> int:
   return max(SHORTEST, 1 << (longest - 1).bit_length())
 
 
-def one(length: int) -> Sizes:
+def one(length: int, config: ModelConfig) -> Sizes:
   """Sizes for one answer at a time, shown token by token, in a room of `length`."""
   columns = -(-length // Sizes.page)
-  return Sizes(ROWS[:1], (SHORT, LONG), length, pages=2 * columns, steps=1)
+  # A CPU has no fast product of a vector with bfloat16.
+  slow = axes.platform() == 'cpu' and config.dtype == 'bfloat16'
+  rows = (ROWS[0] if slow else 1,)
+  return Sizes(rows, (SHORT, LONG), length, pages=2 * columns, steps=1)
 
 
 def complete(

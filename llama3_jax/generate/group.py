@@ -101,13 +101,14 @@ class Prompt:
   shared: list[int]  # full pages of the prompt
   tail: list[int]  # the page where it ends, of which each of several samples has a copy
   own: list[list[int]]  # further pages of each sample
-  done: int  # tokens that are in the pages
+  count: int  # tokens that are read
+  done: int  # of them, those that are in the pages
   left: int  # answers that have not ended
 
   @property
   def unread(self) -> int:
-    """Tokens that are not in the pages yet; the last one is left to the rows."""
-    return len(self.request.prompt) - 1 - self.done
+    """Tokens that are not in the pages yet."""
+    return self.count - self.done
 
 
 class Group:
@@ -140,9 +141,12 @@ class Group:
   def split(self, request: Request) -> tuple[int, int, int, int]:
     """(tokens that are read, full pages of them, other pages of the prompt, pages of
     each sample)."""
-    n, size = len(request.prompt) - 1, self.sizes.page
+    n, size = len(request.prompt), self.sizes.page
+    all = n - 1 + request.settings.max_new
+    # A row reads the last token itself, so it need not be read, but fills a page.
+    n -= n % size > 0
     shared, tail = n // size, int(request.samples > 1 and n % size > 0)
-    return n, shared, tail, -(-(n + request.settings.max_new) // size) - shared
+    return n, shared, tail, -(-all // size) - shared
 
   def needed(self, request: Request) -> int:
     """Pages of a request of which nothing is known."""
@@ -164,7 +168,7 @@ class Group:
     self.pages.remember(digests, full)
     ends = self.pages.take(tail), [self.pages.take(own) for _ in answers]
     done = len(known) * self.sizes.page
-    self.reading.append(Prompt(request, answers, full, *ends, done, len(answers)))
+    self.reading.append(Prompt(request, answers, full, *ends, n, done, len(answers)))
     return True
 
   def cancelled(self) -> list[Answer]:
@@ -225,6 +229,7 @@ class Group:
     rows.active[at] = True
     rows.drawn[at], rows.most[at] = done, settings.max_new
     rows.tables.page[at][: len(pages)] = pages
+    rows.own[at] = len(prompt.shared)
     if len(prompt.answers) >= TOGETHER:
       rows.tables.first[at] = len(prompt.shared)
     if settings.penalised:

@@ -181,10 +181,9 @@ class _Scorer:
       pages = known + own.take(len(digests) - len(known))
       own.remember(digests, pages)
       held.append(pages)
-      # One token more, because a prompt's last one is not read.
-      request = group.Request((*ids, 0), Settings(max_new=1))
+      request = group.Request(ids, Settings())
       done = len(known) * self.sizes.page
-      unread.append(group.Prompt(request, [], pages, [], [[]], done, 0))
+      unread.append(group.Prompt(request, [], pages, [], [[]], len(ids), done, 0))
     while any(prompt.unread for prompt in unread):
       chunk = group.Chunk(self.groups, self.sizes.chunks[0], self.sizes)
       for g, prompt in enumerate(unread):

@@ -9,8 +9,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from llama3_jax import axes
+from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.generate import paged
 from llama3_jax.generate import rows as rows_lib
@@ -20,6 +22,7 @@ from llama3_jax.kernels.rule import Rule
 from llama3_jax.model import embedding
 from llama3_jax.model import llama
 from llama3_jax.model import rope
+from llama3_jax.model import rowwise
 
 SCORED = 64  # tokens whose logits exist at a time
 
@@ -37,19 +40,35 @@ def _cast(params, dtype):
   return jax.tree.map(lambda x: x.astype(dtype), params)
 
 
-def prepared(params: llama.Params, config: ModelConfig) -> llama.Params:
+def prepared(
+  params: llama.Params, config: ModelConfig, weights: str = ''
+) -> llama.Params:
   """Parameters as the programs read them: in the compute dtype, and on a CPU each layer
-  by itself, because a loop would copy its weights at every step."""
-  params = cast(params, config)
-  if axes.platform() == 'cpu' and not isinstance(params.layers, tuple):
-    params = _split(params, config.n_layers)
-  return params
+  by itself, because a loop would copy its weights at every step.
+
+  weights: '', or a name of rowwise.KINDS for the feed-forward weights of all layers but
+  the first and the last (6.2). Raises UserError where there is no layer between them.
+  """
+  rowwise.check(weights)
+  if isinstance(params.layers, tuple):
+    return params
+  if weights and config.n_layers < 3:
+    raise UserError(f'weights={weights!r}: the first and last layer keep theirs')
+  params, alone = cast(params, config), axes.platform() == 'cpu'
+  return _split(params, config.n_layers, alone, weights) if alone or weights else params
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _split(params, n_layers):
-  one = lambda i: jax.tree.map(lambda x: x[i], params.layers)
-  return params.replace(layers=tuple(map(one, range(n_layers))))
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _split(params, n_layers, alone, weights):
+  """Layers as a tuple: each alone, or the first, those between, the last."""
+  last = n_layers - 1
+  take = lambda i: jax.tree.map(lambda x: x[i], params.layers)
+  parts = [take(i) for i in ((0, *range(1, last)) if alone else (0, np.s_[1:last]))]
+  parts += [take(last)] if last else []
+  if weights:
+    small = functools.partial(rowwise.layer, kind=weights)
+    parts[1:-1] = [small(p) if alone else jax.vmap(small)(p) for p in parts[1:-1]]
+  return params.replace(layers=tuple(parts))
 
 
 def _hidden(params, tokens, position, memory, config, attend):
@@ -68,13 +87,17 @@ def _hidden(params, tokens, position, memory, config, attend):
     own = lambda q, k, v: attend(q, k, v, memory, number * stride, rule)
     return llama.layer(p, x, angles, own, 'BTD', config), None
 
-  if isinstance(params.layers, tuple):
-    one = jax.jit(layer)  # traced once, not for each
-    for number, p in enumerate(params.layers):
+  one = jax.jit(layer)  # traced once, not for each
+  parts = params.layers if isinstance(params.layers, tuple) else (params.layers,)
+  number = 0
+  for p in parts:
+    if p.attn_norm.ndim == 1:
       (x, memory), _ = one((x, memory), (p, jnp.int32(number)))
-  else:
-    numbers = jnp.arange(config.n_layers)
-    (x, memory), _ = jax.lax.scan(layer, (x, memory), (params.layers, numbers))
+      number += 1
+    else:
+      numbers = number + jnp.arange(len(p.attn_norm))
+      (x, memory), _ = jax.lax.scan(layer, (x, memory), (p, numbers))
+      number += len(p.attn_norm)
   return x, memory
 
 

@@ -23,6 +23,7 @@ class Rows:
     drawn: int32, tokens that were sampled.
     most: int32, tokens that may be sampled.
     tables: paged.Tables.
+    own: int32, the first column of the table that the row may write to.
     said: int32 [B,T,W], the tokens of prompt and answer that penalties count; -1: none.
     asked: int32, how many of `said` are of the prompt.
     allowed: uint32 [B,T,V/32], bits of the tokens that may be sampled, where `bound`.
@@ -36,6 +37,7 @@ class Rows:
   drawn: jax.Array
   most: jax.Array
   tables: paged.Tables
+  own: jax.Array
   said: jax.Array
   asked: jax.Array
   allowed: jax.Array
@@ -89,7 +91,7 @@ def spots(rows: Rows, page: int) -> paged.Spots:
   return paged.Spots(
     position=rows.position,
     group=jnp.where(rows.active, groups, 0),
-    page=jnp.where(rows.active, number, 0),
+    page=jnp.where(rows.active & (column[..., 0] >= rows.own), number, 0),
     slot=rows.position % page,
   )
 
@@ -164,6 +166,7 @@ def idle(groups: int, count: int, width: int, said: int, size: int) -> Rows:
     drawn=whole(),
     most=whole(),
     tables=paged.Tables(page=whole(width), first=whole()),
+    own=whole(),
     said=np.full((*shape, said), -1, np.int32),
     asked=whole(),
     allowed=np.zeros((*shape, words(size)), np.uint32),

@@ -17,6 +17,7 @@ from llama3_jax.generate.engine import Sizes
 from llama3_jax.generate.pages import Pages
 from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
+from llama3_jax.model import rowwise
 
 params = toy.params  # fixture
 SMALL = Sizes(rows=(4,), chunks=(32,), length=128, page=8, steps=3)
@@ -125,6 +126,32 @@ def test_samples_of_a_prompt_share_its_pages(params):
   made.step()
   shared = 99 // 8
   assert made.pages[0] <= shared + 1 + 16 * 2 < 16 * (shared + 2) / 3
+
+
+def test_a_prompt_of_whole_pages_shares_all_of_them(params):
+  """Its last token is read with it, and no row writes to a page that others read."""
+  prompt = prompts((64,))[0]
+  settings = dataclasses.replace(MIXED[1], max_new=9)
+  expected = plain.generate(params, [prompt], toy.CONFIG, (), settings, 0, 6)[0]
+  made = Engine(params, toy.CONFIG, SMALL)
+  answers = made.submit(Request(prompt, settings, (), 6))
+  made.step()
+  made.step()
+  assert made.read == 64 and made.pages[0] == 8 + 6 * 1
+  while not made.idle:
+    made.step()
+  for answer, wanted in zip(answers, expected):
+    same([answer], [wanted])
+
+
+def test_the_last_samples_of_many_prompts_are_read_together(params):
+  requests = [
+    Request(p, MIXED[i % 4], (5,), 5, i) for i, p in enumerate(prompts((70,) * 12))
+  ]
+  made = Engine(params, toy.CONFIG, dataclasses.replace(SMALL, rows=(4,)))
+  for request, answers in zip(requests, run(made, requests)):
+    how = request.settings, request.seed, 5
+    same(answers, plain.generate(params, [request.prompt], toy.CONFIG, (5,), *how)[0])
 
 
 def test_a_request_waits_for_pages_and_nothing_is_put_out(params):
@@ -269,3 +296,32 @@ def test_answers_of_one_room_are_few_programs():
   made = functools.partial(engine.sizes, 100)
   assert made(1, 1).rows == (4,) and made(16, 1).rows == (16,)
   assert made(16, 8).rows == (64,) and made(1, 1).chunks != made(2, 1).chunks
+
+
+@pytest.mark.parametrize('platform', ['cpu', 'gpu'])
+@pytest.mark.parametrize('weights', ['', 'fp8', 'int8_weights'])
+def test_layers_alone_and_layers_in_a_loop(monkeypatch, platform, weights):
+  """On a CPU each layer is by itself, elsewhere they are scanned; few bits of weights
+  change little, and nothing in the first and last layer."""
+  config = dataclasses.replace(toy.CONFIG, n_layers=4)
+  made = jax.jit(llama.init, static_argnums=1)(jax.random.key(0), config)
+  expected = plain.generate(made, prompts(), config, (), toy.GREEDY)
+  monkeypatch.setattr(engine.axes, 'platform', lambda: platform)
+  built = Engine(made, config, SMALL, weights)
+  found = run(built, [Request(p, toy.GREEDY) for p in prompts()])
+  if not weights:
+    for answers, wanted in zip(found, expected):
+      same(answers, wanted)
+    return
+  first = [(a.logps[0], e[0][1][0]) for [a], e in zip(found, expected)]
+  near = [abs(a - b) for a, b in first if a > b - 1]
+  assert len(near) > 4 and 1e-6 < max(near) < 0.2
+  parts = built.params.layers
+  small = [isinstance(p.w_up, rowwise.Rowwise) for p in parts]
+  assert small == [False, *[True] * (len(parts) - 2), False]
+  assert len(parts) == (4 if platform == 'cpu' else 3)
+
+
+def test_a_model_of_two_layers_has_no_weights_of_few_bits(params):
+  with pytest.raises(UserError, match='first and last'):
+    Engine(params, toy.CONFIG, SMALL, 'fp8')

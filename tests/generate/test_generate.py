@@ -92,7 +92,7 @@ def test_samples_of_a_prompt_differ_and_the_first_equals_a_single_sample(params)
 
 
 def test_stream_yields_what_generate_gives(params):
-  made = engine.Engine(params, toy.CONFIG, engine.one(64))
+  made = engine.Engine(params, toy.CONFIG, engine.one(64, toy.CONFIG))
   for settings in (toy.GREEDY, DRAWN):
     [[whole]] = engine.generate(
       params, prompts()[:1], toy.CONFIG, (), settings, seed=1, batch_size=1
@@ -102,7 +102,7 @@ def test_stream_yields_what_generate_gives(params):
 
 
 def test_a_stream_that_is_left_frees_its_pages(params):
-  made = engine.Engine(params, toy.CONFIG, engine.one(64))
+  made = engine.Engine(params, toy.CONFIG, engine.one(64, toy.CONFIG))
   streamed = engine.stream(made, prompts()[0], (), DRAWN)
   next(streamed)
   assert made.pages[0] > 0
@@ -147,7 +147,7 @@ def test_same_tokens_on_a_mesh(params, sizes):
       made, prompts(), toy.CONFIG, (5,), DRAWN, samples=2, batch_size=4
     )
     if sizes == (1, 1, 1, 1, 1):
-      single = engine.Engine(made, toy.CONFIG, engine.one(64))
+      single = engine.Engine(made, toy.CONFIG, engine.one(64, toy.CONFIG))
       streamed = tuple(engine.stream(single, prompts()[0], (5,), DRAWN))
       assert streamed == plain[0][0].ids
   assert [[c.ids for c in row] for row in meshed] == [

@@ -50,6 +50,7 @@ CASES = {
   'one chunk': asked(0, (5, 9, 3)),
   'many chunks': asked(0, (20, 25, 30, 18, 40)),
   'common pages': asked(37, (5, 9, 3, 12, 20, 2)),
+  'prompts that end with a page': asked(37, (3, 3, 11)),
   'longer than a chunk': asked(150, (90, 3)),
   'one token before': ([[7], [7], [9]], [[1], [2, 3], [4]]),
   'an answer that is the beginning of another': (

@@ -28,7 +28,7 @@ def byte_level(template=templates.CHATML, stops=(2,)):
 
 def engine(length=1024):
   """The toy model in an engine for one answer at a time."""
-  return engines.Engine(toy.model(), toy.CONFIG, engines.one(length))
+  return engines.Engine(toy.model(), toy.CONFIG, engines.one(length, toy.CONFIG))
 
 
 def own(folder):
