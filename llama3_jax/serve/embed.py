@@ -1,0 +1,76 @@
+"""Embeddings of texts: the mean of the final hidden states, of length 1."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llama3_jax import axes
+from llama3_jax.config import ModelConfig
+from llama3_jax.generate.engine import Engine
+from llama3_jax.model import attention
+from llama3_jax.model import embedding
+from llama3_jax.model import llama
+from llama3_jax.model import rope
+
+ROWS = 4  # texts of a call, at least
+SHORTEST = 64  # tokens of a row; longer ones have four times as many, and so on
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def pooled(
+  params: llama.Params, tokens: jax.Array, count: jax.Array, config: ModelConfig
+) -> jax.Array:
+  """float32 [B,D] of rows int32 [B,T], of which the first `count` int32 [B] are text.
+
+  params: as programs.prepared gives them.
+  """
+  position = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+  segment = (position < count[:, None]).astype(jnp.int32)
+  side = axes.shard(position, 'BT'), axes.shard(segment, 'BT')
+  attend = attention.among(side, config)
+  # As in generation: no text is cut over the chips of a group.
+  x = embedding.embed(params, tokens, config, cache=params)
+  angles = rope.angles(side[0], config)
+
+  def layer(x, p):
+    return llama.layer(p, x, angles, attend, 'BTD', config)[0], None
+
+  if isinstance(params.layers, tuple):
+    for p in params.layers:
+      x, _ = layer(x, p)
+  else:
+    x, _ = jax.lax.scan(layer, x, params.layers)
+  x = llama.rms_norm(x, params.norm, config.norm_eps).astype(jnp.float32)
+  x = axes.shard(x, 'BTD')
+  total = jnp.einsum('BTD,BT->BD', x, side[1].astype(jnp.float32))
+  size = jnp.sqrt(jnp.sum(total * total, -1, keepdims=True))
+  return total / jnp.maximum(size, 1e-9)
+
+
+def lengths(longest: int) -> list[int]:
+  """Lengths of padded rows, powers of two up to one that holds `longest` tokens."""
+  found = [SHORTEST]
+  while found[-1] < longest:
+    found.append(found[-1] * 4)
+  return found
+
+
+def rows() -> int:
+  """Texts of a call: so many that each group of chips has some."""
+  parts = axes.parts('B')
+  return parts * -(-ROWS // parts)
+
+
+def texts(engine: Engine, prompts: Sequence[Sequence[int]]) -> np.ndarray:
+  """float32 [N,D] of at most rows() token lists, none of them empty."""
+  longest = max(map(len, prompts))
+  width = next(n for n in lengths(engine.sizes.length) if n >= longest)
+  tokens = np.zeros((rows(), width), np.int32)
+  count = np.ones(rows(), np.int32)
+  for i, ids in enumerate(prompts):
+    tokens[i, : len(ids)], count[i] = ids, len(ids)
+  made = axes.fetch(pooled(engine.params, tokens, count, engine.config))
+  return np.asarray(made)[: len(prompts)]
