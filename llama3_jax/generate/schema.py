@@ -93,7 +93,7 @@ class Bound:
     """Bits of the tokens that may come next, uint32 [ceil(V/32)]."""
     found = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
     words = np.zeros(rows.words(self._vocabulary.size), np.uint32)
-    words[: len(found)] = found
+    words[: len(found)] = found[: len(words)]  # it gives one more where 32 divides V
     if not words.any():
       self.failed = True
       for token in self._vocabulary.ends:

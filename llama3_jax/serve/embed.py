@@ -44,8 +44,8 @@ def pooled(
   else:
     x, _ = jax.lax.scan(layer, x, params.layers)
   x = llama.rms_norm(x, params.norm, config.norm_eps).astype(jnp.float32)
-  x = axes.shard(x, 'BTD')
-  total = jnp.einsum('BTD,BT->BD', x, side[1].astype(jnp.float32))
+  real = axes.shard(segment[..., None] > 0, 'B__')
+  total = jnp.sum(jnp.where(real, axes.shard(x, 'B__'), 0), 1)
   size = jnp.sqrt(jnp.sum(total * total, -1, keepdims=True))
   return total / jnp.maximum(size, 1e-9)
 

@@ -61,6 +61,9 @@ def application(
     await gates.drop(request, limits)
     return gates.told(Fault(error.status_code, said, None, code, error.headers))
 
+  async def ours(request, error):
+    return gates.told(Fault(500, 'a fault of the server: see its log'))
+
   routes = [
     Route('/', shown),
     Route('/health', health),
@@ -71,7 +74,7 @@ def application(
     Route('/v1/completions', api.completions, methods=['POST']),
     Route('/v1/embeddings', api.embeddings, methods=['POST']),
   ]
-  handlers = {Fault: fault, HTTPException: http}
+  handlers = {Fault: fault, HTTPException: http, Exception: ours}
   app = Starlette(routes=routes, exception_handlers=handlers)
   app.router.redirect_slashes = False
   paths = [route.path for route in routes]

@@ -77,7 +77,7 @@ class Server:
 
 def start(model, log, cache, **fields):
   """A Server that answers; the file `log` gets what it writes."""
-  fields = dict(port=0, length=256, rows=(4, 16), chunks=(64,), log=True) | fields
+  fields = dict(port=0, length=1024, rows=(4, 16), chunks=(64,), log=True) | fields
   flags = [f'--config.{name}={value}' for name, value in fields.items()]
   command = [sys.executable, '-m', 'experiment', '--config=serve']
   with log.open('w') as file:
