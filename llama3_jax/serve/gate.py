@@ -22,6 +22,7 @@ from llama3_jax.serve.metrics import Metrics
 NAME = re.compile(r'[\w.:-]{1,128}', re.A)
 OPEN = ('/health', '/metrics')  # also while the server drains
 RETRY = {'Retry-After': '5'}
+HEADER_BYTES = 32_768
 SPARE_S = 5.0  # to send the last bytes of an answer
 
 
@@ -144,6 +145,9 @@ class Gate:
       await told(fault)(scope, receive, send)
 
   def _refusal(self, scope, headers):
+    size = sum(len(k) + len(v) for k, v in scope['headers'])
+    if size + len(scope['raw_path']) + len(scope['query_string']) > HEADER_BYTES:
+      return Fault(431, f'the headers have more than {HEADER_BYTES} bytes')
     if scope['path'] in OPEN:
       return None
     if self.draining:

@@ -155,7 +155,8 @@ def bias(body: Mapping, size: int) -> tuple[tuple[int, float], ...]:
   for name in given:
     if not (name.isascii() and name.isdigit() and len(name) < 10 and int(name) < size):
       raise wrong('logit_bias', f'{name[:40]!r} is not a token id below {size}')
-    found[int(name)] = number(given, name, 0.0, -100, 100)
+    value = number({'logit_bias': given[name]}, 'logit_bias', 0.0, -100, 100)
+    found[int(name)] = value
   return tuple(sorted(found.items()))
 
 

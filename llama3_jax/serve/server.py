@@ -27,7 +27,6 @@ from llama3_jax.serve.gate import Gate
 from llama3_jax.serve.gate import Limits
 from llama3_jax.serve.generation import Served
 
-HEADER_BYTES = 32_768
 KEEP_S = 15  # an idle connection is kept open
 LAST_S = 5  # for connections to close at the end
 PROMETHEUS = 'text/plain; version=0.0.4'
@@ -124,7 +123,7 @@ def run(gate: Gate, served: Served, limits: Limits, door: socket.socket) -> None
     server_header=False,
     timeout_keep_alive=KEEP_S,
     timeout_graceful_shutdown=LAST_S,
-    h11_max_incomplete_event_size=HEADER_BYTES,
+    h11_max_incomplete_event_size=gates.HEADER_BYTES,
   )
   asyncio.run(_serve(_Server(config, gate, limits), served, door))
 

@@ -27,7 +27,7 @@ def folder(root):
   """A model whose answers are printable, so that their text can be looked at."""
   tokenizer, params = toy.tokenizer(root), toy.model()
   liked = np.zeros(toy.CONFIG.vocab_size, np.float32)
-  liked[LETTERS] = 3
+  liked[LETTERS] = 6
   params = params.replace(head=jax.numpy.asarray(params.head * liked))
   final.save(root / 'toy' / 'final', params, toy.CONFIG, tokenizer)
   return root / 'toy'

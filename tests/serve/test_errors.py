@@ -175,7 +175,6 @@ def test_hundreds_of_malformed_requests_leave_it_serving(server):
   'sent',
   [
     b'nonsense\r\n\r\n',
-    b'GET / HTTP/9.9\r\n\r\n',
     b'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n',
     b'GET /' + b'a' * 70_000 + b' HTTP/1.1\r\n\r\n',
     b'GET / HTTP/1.1\r\nhost: x\r\nx: ' + b'a' * 70_000 + b'\r\n\r\n',
@@ -193,7 +192,7 @@ def test_what_is_no_http_is_refused(server, sent):
         got += part
     except ConnectionResetError:
       pass
-  assert not got or b' 400 ' in got.split(b'\r\n')[0]
+  assert not got or got.split(b'\r\n')[0].split()[1] in (b'400', b'431')
   assert post(server, ASKED).status_code == 200
 
 

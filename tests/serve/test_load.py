@@ -11,7 +11,8 @@ import openai
 import pytest
 
 ASKED = dict(model='toy', messages=[{'role': 'user', 'content': 'hi'}])
-LONG = ASKED | dict(max_tokens=900)
+NO_STOP = {str(token): -100 for token in (257, 264, 265)}  # of the toy vocabulary
+LONG = ASKED | dict(max_tokens=900, logit_bias=NO_STOP)
 
 
 @pytest.fixture(scope='module')
@@ -32,9 +33,7 @@ def test_of_200_requests_16_at_a_time_none_is_lost(server):
   client = server.client()
 
   def ask(i):
-    how = dict(
-      ASKED, seed=i, max_tokens=4 + i % 13, stop=['zq'] if i % 5 == 0 else None
-    )
+    how = dict(LONG, seed=i, max_tokens=4 + i % 13, stop=['zq'] if i % 5 == 0 else None)
     if i % 3:
       return i, client.chat.completions.create(**how).choices[0].message.content
     chunks = client.chat.completions.create(**how, stream=True)
@@ -67,7 +66,7 @@ def test_an_abandoned_answer_frees_its_pages(server):
 def test_keys(strict):
   for key in ('first', 'second'):
     assert strict.client(key).models.list().data
-  for key in ('third', 'firs', 'first ' * 3, 'é'.encode().decode('latin-1')):
+  for key in ('third', 'firs', 'Bearer  x', 'Basic first'):
     answer = httpx.get(f'{strict.url}/v1/models', headers={'authorization': key})
     assert answer.status_code == 401
   with pytest.raises(openai.AuthenticationError) as caught:
