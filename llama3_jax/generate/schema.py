@@ -94,7 +94,7 @@ class Bound:
     found = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
     words = np.zeros(rows.words(self._vocabulary.size), np.uint32)
     words[: len(found)] = found[: len(words)]  # it gives one more where 32 divides V
-    if not words.any():
+    if self._matcher.is_error() or not words.any():
       self.failed = True
       for token in self._vocabulary.ends:
         words[token // 32] |= np.uint32(1 << token % 32)

@@ -132,7 +132,9 @@ class Worker:
             self._wake.wait()
           else:
             self._tell(self.engine.step())
-    except Exception as error:  # whatever it is, those who wait must hear of it
+    except (
+      BaseException
+    ) as error:  # also a panic of a library: those who wait must hear
       logging.exception('the engine has failed')
       self.failure = error
       self._fail()
