@@ -25,6 +25,7 @@ from llama3_jax.serve.gate import body_of
 from llama3_jax.serve.generation import Generation
 from llama3_jax.serve.generation import Served
 
+TEXTS = 2_048  # of a request for embeddings
 STREAM = {'Cache-Control': 'no-cache', 'X-Accel-Buffering': 'no'}
 
 
@@ -57,7 +58,8 @@ class Api:
     shown = [] if choice == 'none' else tools
     # Both may take long, and others are being answered.
     ids = await asyncio.to_thread(messages.prompt, served.tokenizer, dialog, shown)
-    grammar = schema and await asyncio.to_thread(served.grammar, schema)
+    name = 'response_format' if choice in ('none', 'auto') else 'tools'
+    grammar = schema and await asyncio.to_thread(served.grammar, schema, name)
     made = Generation(served, [ids], asked, 'messages', grammar, bool(shown))
     return await self._answer(request, made, asked, _Chat(self._written, asked))
 
@@ -71,7 +73,7 @@ class Api:
         raise wrong(name, 'it is not supported')
     if read.whole(body, 'best_of', asked.samples, 1) != asked.samples:
       raise wrong('best_of', "it must be as 'n'")
-    given = read.inputs(body, 'prompt', size)
+    given = read.inputs(body, 'prompt', size, served.worker.most)
     prompts = await asyncio.to_thread(self._encoded, given)
     made = Generation(served, prompts, asked, 'prompt')
     form = _Completion(self._written, asked)
@@ -82,7 +84,7 @@ class Api:
     body = await self._body(request)
     served = self.served
     engine, form = served.worker.engine, read.encoding(body)
-    given = read.inputs(body, 'input', served.tokenizer.vocab_size)
+    given = read.inputs(body, 'input', served.tokenizer.vocab_size, TEXTS)
     if read.whole(body, 'dimensions', served.model.d_model, 1) != served.model.d_model:
       raise wrong('dimensions', f'it must be {served.model.d_model}')
     prompts = await asyncio.to_thread(self._encoded, given)
@@ -116,8 +118,7 @@ class Api:
   async def _answer(self, request, made, asked, form):
     form.begin(self.served.name, made)
     if asked.stream:
-      events = self._events(request, made, asked, form)
-      return StreamingResponse(events, media_type='text/event-stream', headers=STREAM)
+      return _Stream(self._events(made, asked, form), request, made)
     whole = asyncio.create_task(_collected(made, form))
     gone = asyncio.create_task(_gone(request))
     try:
@@ -131,13 +132,12 @@ class Api:
       made.cancel()
       _record(request, made)
 
-  async def _events(self, request, made, asked, form) -> AsyncIterator[str]:
+  async def _events(self, made, asked, form) -> AsyncIterator[str]:
     """Server-sent events; an error after the first is one of them."""
-    deltas = made.deltas()
     try:
       for chunk in form.opening():
         yield _event(chunk)
-      async for index, delta in deltas:
+      async for index, delta in made.deltas():
         yield _event(form.chunk(index, delta))
       if asked.usage:
         used = choices.usage(made.tokens, made.count)
@@ -145,10 +145,22 @@ class Api:
       yield 'data: [DONE]\n\n'
     except Fault as fault:
       yield _event(fault.body())
+
+
+class _Stream(StreamingResponse):
+  """Events of a generation, which is cancelled when nobody reads them any more."""
+
+  def __init__(self, events, request, made):
+    super().__init__(events, media_type='text/event-stream', headers=STREAM)
+    self._request, self._made = request, made
+
+  async def __call__(self, scope, receive, send):
+    """Sends them."""
+    try:
+      await super().__call__(scope, receive, send)
     finally:
-      await deltas.aclose()
-      made.cancel()
-      _record(request, made)
+      self._made.cancel()
+      _record(self._request, self._made)
 
 
 def _event(value):

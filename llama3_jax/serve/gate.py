@@ -102,7 +102,6 @@ class Gate:
     name = given if NAME.fullmatch(given) else secrets.token_hex(16)
     scope['record'] = record = {'id': name, 'status': 0}
     began = time.monotonic()
-
     scope['arrived'] = not {b'content-length', b'transfer-encoding'} & set(headers)
 
     async def received():
@@ -150,6 +149,8 @@ class Gate:
       return Fault(431, f'the headers have more than {HEADER_BYTES} bytes')
     if scope['path'] in OPEN:
       return None
+    if headers.get(b'sec-fetch-site') == b'cross-site' and scope['method'] == 'POST':
+      return Fault(403, 'a page of another site may not ask', code='cross_site')
     if self.draining:
       return Fault(503, 'the server is about to end', code='draining', headers=RETRY)
     if not self._keys or not scope['path'].startswith('/v1'):

@@ -44,14 +44,13 @@ class Served:
   timeout_s: float
   vocabulary: Vocabulary | None = None
 
-  def grammar(self, schema: Mapping) -> Grammar:
-    """A schema that was compiled; Fault for one that cannot be met."""
+  def grammar(self, schema: Mapping, name: str) -> Grammar:
+    """A schema of the field `name`, compiled; Fault for one that cannot be met."""
     try:
       if self.vocabulary is None:
         self.vocabulary = Vocabulary(self.tokenizer, self.model.vocab_size)
       return Grammar(self.vocabulary, schema)
     except UserError as error:
-      name = 'response_format'
       raise Fault(400, f"'{name}': {error}", name, 'invalid_value') from None
 
 
@@ -92,8 +91,6 @@ class Generation:
       for _ in range(len(prompts) * n)
     ]
     self.tokens = sum(map(len, prompts))
-    if len(prompts) > served.worker.most:
-      raise Fault(400, f'{len(prompts)} prompts: at most {served.worker.most}', name)
     served.worker.submit(self._jobs)
 
   @property

@@ -125,9 +125,10 @@ def tools(body: Mapping) -> list[Mapping]:
     function = row.get('function') if isinstance(row, Mapping) else None
     if not isinstance(function, Mapping) or row.get('type') != 'function':
       raise wrong(f'tools[{i}]', 'it must be {"type": "function", "function": {...}}')
-    if not read.text(function, 'name'):
-      raise wrong(f'tools[{i}].function.name', 'a function has a name')
-    read.nested(function, 'parameters')
+    if not isinstance(function.get('name'), str) or not function['name']:
+      raise wrong(f'tools[{i}].function.name', 'it must be a text')
+    if not isinstance(function.get('parameters') or {}, Mapping):
+      raise wrong(f'tools[{i}].function.parameters', 'it must be an object')
   return rows
 
 

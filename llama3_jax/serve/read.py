@@ -210,8 +210,10 @@ def _settings(body, size, alternatives):
   )
 
 
-def inputs(body: Mapping, name: str, size: int) -> list[str | list[int]]:
-  """Texts or lists of token ids of a field that holds one or several."""
+def inputs(body: Mapping, name: str, size: int, most: int) -> list[str | list[int]]:
+  """Texts or lists of token ids of a field that holds one or several, at most `most`.
+
+  size: tokens of the vocabulary."""
   value = body.get(name)
   if value is None:
     raise Fault(400, f"'{name}' is missing", name, 'missing_field')
@@ -222,6 +224,8 @@ def inputs(body: Mapping, name: str, size: int) -> list[str | list[int]]:
     raise wrong(name, due)
   if all(type(x) is int for x in value):
     value = [value]
+  if len(value) > most:
+    raise wrong(name, f'there are {len(value)}: at most {most}')
   for each in value:
     ids = isinstance(each, list) and each and all(type(x) is int for x in each)
     if not (isinstance(each, str) or ids):

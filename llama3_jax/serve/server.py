@@ -5,6 +5,7 @@ import base64
 import hashlib
 import pathlib
 import re
+import secrets
 import socket
 import time
 
@@ -195,7 +196,8 @@ def _protocol(seconds):
     def send_400_response(self, msg):
       """A request that is no HTTP: the error has the form of all others."""
       body = JSONResponse(Fault(400, msg, None, 'invalid_http').body())
-      headers = [*body.raw_headers, (b'connection', b'close')]
+      name = b'x-request-id', secrets.token_hex(16).encode()
+      headers = [*body.raw_headers, name, (b'connection', b'close')]
       reason = b'Bad Request'
       event = h11.Response(status_code=400, headers=headers, reason=reason)
       for part in (event, h11.Data(data=body.body), h11.EndOfMessage()):

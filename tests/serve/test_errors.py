@@ -65,6 +65,7 @@ WRONG = [
   ('top_logprobs', 2),
   ('tools', {}),
   ('tools', [{'type': 'x'}]),
+  ('tools', [{'type': 'function', 'function': {'name': 5}}]),
   ('tool_choice', 'required'),
   ('response_format', {'type': 'xml'}),
   ('response_format', {'type': 'json_schema'}),
@@ -129,6 +130,7 @@ def test_other_errors(server):
     ('completions', {'prompt': 'x', 'echo': True}),
     ('completions', {'prompt': ['x'] * 300}),
     ('embeddings', {'input': ['x', 1]}),
+    ('embeddings', {'input': ['x'] * 2049}),
     ('embeddings', {'input': 'x' * 2000}),
     ('embeddings', {'input': 'x', 'dimensions': 5}),
   ):
@@ -141,6 +143,12 @@ def test_a_request_keeps_its_name(server):
   assert ask('mine-1').headers['x-request-id'] == 'mine-1'
   assert ask('no name').headers['x-request-id'] != 'no name'
   assert any(row['id'] == 'mine-1' for row in server.rows())
+
+
+def test_a_page_of_another_site_may_not_ask(server):
+  headers = {'sec-fetch-site': 'cross-site'}
+  answer = httpx.post(server.url + CHAT, json=ASKED, headers=headers)
+  assert answer.status_code == 403 and error(answer)['code'] == 'cross_site'
 
 
 def test_hundreds_of_malformed_requests_leave_it_serving(server):
@@ -192,6 +200,7 @@ def test_what_is_no_http_is_refused(server, sent):
         got += part
     except ConnectionResetError:
       pass
+  assert not got or b'\r\nx-request-id: ' in got
   assert not got or got.split(b'\r\n')[0].split()[1] in (b'400', b'431')
   assert post(server, ASKED).status_code == 200
 

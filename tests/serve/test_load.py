@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -61,6 +62,18 @@ def test_an_abandoned_answer_frees_its_pages(server):
         client.with_options(timeout=0.1).chat.completions.create(**LONG, n=4)
     assert server.until('pages_used', 0)
     assert server.metric('decoded_tokens_total') - before < 4 * 900
+
+
+def test_a_client_that_does_not_read_costs_no_pages(server):
+  body = json.dumps(LONG | dict(n=16, logprobs=True, top_logprobs=20, stream=True))
+  head = f'POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}'
+  with socket.socket() as door:
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    door.connect(address(server))
+    door.sendall(f'{head}\r\n\r\n{body}'.encode())
+    assert server.until('running', 16)
+    time.sleep(0.5)  # by now the server waits for its reader
+  assert server.until('pages_used', 0)
 
 
 def test_keys(strict):
