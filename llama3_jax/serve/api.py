@@ -92,7 +92,7 @@ class Api:
     if longest > engine.sizes.length or not min(map(len, prompts)):
       said = f'a text has {longest} tokens: from 1 to {engine.sizes.length} are read'
       raise Fault(400, said, 'input', 'context_length_exceeded')
-    rows, some = [], embed.rows()
+    rows, some = [], embed.rows(embed.width(longest, engine.sizes.length))
     for i in range(0, len(prompts), some):
       part = prompts[i : i + some]
       rows += list(await served.worker.call(lambda p=part: embed.texts(engine, p)))

@@ -15,7 +15,8 @@ from llama3_jax.model import embedding
 from llama3_jax.model import llama
 from llama3_jax.model import rope
 
-ROWS = 4  # texts of a call, at least
+ROWS = 4  # texts of a call, of each group of chips; fewer where they are long
+TOKENS = 4_096  # of a call, padded; more only for one text that is longer
 SHORTEST = 64  # tokens of a row; longer ones have four times as many, and so on
 
 
@@ -58,18 +59,21 @@ def lengths(longest: int) -> list[int]:
   return found
 
 
-def rows() -> int:
-  """Texts of a call: so many that each group of chips has some."""
-  parts = axes.parts('B')
-  return parts * -(-ROWS // parts)
+def width(longest: int, length: int) -> int:
+  """Tokens of a row for texts of at most `longest`; length: most that are read."""
+  return next(n for n in lengths(length) if n >= longest)
+
+
+def rows(tokens: int) -> int:
+  """Texts of a call whose rows have so many tokens."""
+  return axes.parts('B') * max(1, min(ROWS, TOKENS // tokens))
 
 
 def texts(engine: Engine, prompts: Sequence[Sequence[int]]) -> np.ndarray:
-  """float32 [N,D] of at most rows() token lists, none of them empty."""
-  longest = max(map(len, prompts))
-  width = next(n for n in lengths(engine.sizes.length) if n >= longest)
-  tokens = np.zeros((rows(), width), np.int32)
-  count = np.ones(rows(), np.int32)
+  """float32 [N,D] of at most rows(width(...)) token lists, none of them empty."""
+  size = width(max(map(len, prompts)), engine.sizes.length)
+  tokens = np.zeros((rows(size), size), np.int32)
+  count = np.ones(len(tokens), np.int32)
   for i, ids in enumerate(prompts):
     tokens[i, : len(ids)], count[i] = ids, len(ids)
   made = axes.fetch(pooled(engine.params, tokens, count, engine.config))

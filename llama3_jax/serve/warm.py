@@ -9,6 +9,8 @@ from llama3_jax.generate.group import Request
 from llama3_jax.generate.settings import Settings
 from llama3_jax.serve import embed
 
+EMBEDDED = 1_024  # tokens; what embeds longer texts is compiled when the first comes
+
 
 def start(engine: Engine) -> int:
   """Runs a request through each shape; returns how many shapes there are."""
@@ -19,7 +21,7 @@ def start(engine: Engine) -> int:
     for chunk in sizes.chunks:
       count += _answer(engine, 1, before + 2)
       before = chunk
-    for width in embed.lengths(sizes.length):
+    for width in embed.lengths(min(sizes.length, EMBEDDED)):
       embed.texts(engine, [[0] * min(width, sizes.length)])
       count += 1
   for each in engine.groups:

@@ -10,6 +10,8 @@ import pytest
 import templates
 import toy_chat
 
+from configs import serve as config
+from experiments import serve as recipe
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine as engines
 from llama3_jax.generate import programs
@@ -83,6 +85,23 @@ def test_a_model_that_does_not_chat_says_so():
   with pytest.raises(Fault, match='chat template') as caught:
     messages.prompt(toy_chat.byte_level(None), ASKED, [])
   assert caught.value.status == 400
+
+
+@pytest.mark.parametrize('value', [(), (16, 4), (4, 4)])
+def test_numbers_of_rows_and_chunks_grow(value):
+  for name in ('rows', 'chunks'):
+    c = config.get_config()
+    c[name] = value
+    with pytest.raises(UserError, match=f'{name}='):
+      recipe._sizes(c)
+
+
+def test_a_file_without_keys_is_refused(tmp_path):
+  assert recipe._keys('') == ()
+  (tmp_path / 'empty').write_text('\n \n')
+  for name in ('empty', 'absent'):
+    with pytest.raises(UserError, match='key_file='):
+      recipe._keys(str(tmp_path / name))
 
 
 def small(params):
