@@ -2,29 +2,32 @@
 
 import pytest
 
-pytest.importorskip('openai')
-pytest.importorskip('uvicorn')
-pytest.importorskip('starlette')
-pytest.importorskip('llguidance')
 
-import toy_server  # noqa: E402
+@pytest.fixture(scope='session')
+def servers():
+  """The helper module, where all that it needs is installed (extra `dev`)."""
+  for name in ('starlette', 'uvicorn', 'openai', 'llguidance'):
+    pytest.importorskip(name, reason=f"pip install -e '.[dev]': {name} is missing")
+  import toy_server
+
+  return toy_server
 
 
 @pytest.fixture(scope='session')
-def model(tmp_path_factory):
+def model(servers, tmp_path_factory):
   """The folder of a toy model that says printable text."""
-  return toy_server.folder(tmp_path_factory.mktemp('served'))
+  return servers.folder(tmp_path_factory.mktemp('served'))
 
 
 @pytest.fixture(scope='session')
-def start(model, root, tmp_path_factory):
+def start(servers, model, root, tmp_path_factory):
   """start(field=value, ...): a Server of that model; all are ended in the end."""
   made = []
 
   def begin(**fields):
     log = tmp_path_factory.mktemp('log') / 'log'
     cache = root / '.pytest_cache/launcher'
-    made.append(toy_server.start(model, log, cache, **fields))
+    made.append(servers.start(model, log, cache, **fields))
     return made[-1]
 
   yield begin

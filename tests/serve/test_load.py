@@ -8,8 +8,9 @@ import threading
 import time
 
 import httpx
-import openai
 import pytest
+
+openai = pytest.importorskip('openai')
 
 ASKED = dict(model='toy', messages=[{'role': 'user', 'content': 'hi'}])
 NO_STOP = {str(token): -100 for token in (257, 264, 265)}  # of the toy vocabulary

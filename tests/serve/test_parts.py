@@ -30,12 +30,17 @@ TOOL = {'type': 'function', 'function': {'name': 'add', 'parameters': {}}}
 ASKED = [Message('system', 'Be short.'), Message('user', 'hi')]
 
 
+@pytest.fixture
+def guide():
+  pytest.importorskip('llguidance')
+
+
 def bits(words):
   return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder='little'))
 
 
 @pytest.mark.parametrize('size', [261, 288, 300])
-def test_a_constraint_allows_tokens_of_the_schema_alone(size):
+def test_a_constraint_allows_tokens_of_the_schema_alone(guide, size):
   tokenizer = toy_chat.byte_level()
   vocabulary = schemas.Vocabulary(tokenizer, size)
   bound = schemas.Grammar(vocabulary, {'enum': ['ä', 12]}).bound()
@@ -49,7 +54,7 @@ def test_a_constraint_allows_tokens_of_the_schema_alone(size):
   bound.accept(tokenizer.stop_ids[0])  # one more changes nothing
 
 
-def test_a_constraint_that_is_at_its_wits_end_ends_the_answer():
+def test_a_constraint_that_is_at_its_wits_end_ends_the_answer(guide):
   tokenizer = toy_chat.byte_level()
   vocabulary = schemas.Vocabulary(tokenizer, tokenizer.vocab_size)
   bound = schemas.Grammar(vocabulary, {'enum': ['x']}).bound()
