@@ -32,6 +32,7 @@ LAYERS = (
   ('generate', 'tasks', 'tools'),
   ('post',),
   ('synth', 'talk'),
+  ('serve',),
   ('eval',),
   ('vision', 'speech'),
   ('api',),

@@ -1,12 +1,12 @@
 """A dialog with a model as a value: what was said, the settings, the next prompt."""
 
 import dataclasses
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
+from llama3_jax.generate import text as texts
 from llama3_jax.generate.engine import Engine
 from llama3_jax.generate.settings import Settings
 from llama3_jax.text import chat
@@ -16,8 +16,7 @@ from llama3_jax.text.library import Library
 from llama3_jax.text.tokenizer import Tokenizer
 
 SHORTEST = 16  # tokens of a question: with less room nothing can be asked
-PARTS = 3  # most tokens of a character that was cut off: it has up to four bytes
-NEAR = 16  # tokens whose text tells whether it ends inside a character
+pieces = texts.pieces
 # Names of chat templates, by what only they write.
 KINDS = {
   '<|im_start|>': 'ChatML',
@@ -167,44 +166,9 @@ def stream(talker: Talker, question: Question) -> Iterator[int]:
   return engine.stream(talker.engine, question.ids, stops, settings, seed)
 
 
-def pieces(tokenizer: Tokenizer | Library, tokens: Iterable[int]) -> Iterator[str]:
-  """Yields the text of tokens as they come, without the stop token.
-
-  A character may be spread over tokens: its bytes are held back until it is whole, and
-  dropped where the answer is cut off inside it. Together they are the text of `reply`.
-  """
-  ids, shown, read = [], 0, 0  # ids[shown:read] give a text its left neighbour
-  for token in tokens:
-    ids.append(token)
-    if token in tokenizer.stop_ids:
-      break
-    before, now = tokenizer.decode(ids[shown:read]), tokenizer.decode(ids[shown:])
-    if len(now) > len(before) and not now.endswith('\ufffd'):
-      yield now[len(before) :]
-      shown, read = read, len(ids)
-  left = _whole(tokenizer, ids)
-  if left and left[-1] in tokenizer.stop_ids:
-    left = left[:-1]
-  before, now = tokenizer.decode(ids[shown:read]), tokenizer.decode(left[shown:])
-  if len(now) > len(before):
-    yield now[len(before) :]
-
-
-def _whole(tokenizer, ids):
-  """Sampled ids without the beginning of a character that was cut off."""
-  ids = list(ids)
-  if ids and ids[-1] in tokenizer.stop_ids:
-    return ids
-  for n in range(min(PARTS, len(ids)) + 1):
-    end = len(ids) - n
-    if not tokenizer.decode(ids[max(end - NEAR, 0) : end]).endswith('\ufffd'):
-      return ids[:end]
-  return ids
-
-
 def reply(tokenizer: Tokenizer | Library, ids: Sequence[int]) -> Message:
   """The message of sampled ids; its end is None where it was cut off."""
-  return chat.sampled(tokenizer, _whole(tokenizer, ids))
+  return chat.sampled(tokenizer, texts.whole(tokenizer, ids))
 
 
 def answered(question: Question, message: Message) -> Dialog:

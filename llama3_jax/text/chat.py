@@ -5,6 +5,7 @@ Llama 3's own is written here; a model of others has a template (templated.py).
 
 import dataclasses
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,6 +33,7 @@ def encode(
   messages: Sequence[Message],
   prompt: bool = False,
   call_format: str | None = None,
+  tools: Sequence[Mapping] = (),
 ) -> Encoded:
   """Ids and masks of a dialog: begin_of_text, then header, content, end of each.
 
@@ -40,6 +42,8 @@ def encode(
     prompt: end with an open assistant header, which the model continues.
     call_format: how custom tool calls are written, one of tool_calls.FORMATS; None:
       as the tokenizer's model does.
+    tools: JSON schemas of tools, as a chat template writes them; in the chats of
+      Llama 3 they are part of the system message.
 
   Raises:
     UserError: unknown role, end or call format; a token that the vocabulary's
@@ -49,7 +53,7 @@ def encode(
   for i, m in enumerate(messages):
     rows.check(m, f'message {i}')
   if isinstance(tokenizer, Library):
-    return templated.encode(tokenizer, messages, prompt)
+    return templated.encode(tokenizer, messages, prompt, tools)
   call_format = call_format or tokenizer.call_format
   if call_format not in tool_calls.FORMATS:
     raise UserError(f'call format {call_format!r} must be one of {tool_calls.FORMATS}')

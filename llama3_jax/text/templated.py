@@ -15,7 +15,10 @@ from llama3_jax.text.messages import Message
 
 
 def encode(
-  tokenizer: Library, messages: Sequence[Message], prompt: bool = False
+  tokenizer: Library,
+  messages: Sequence[Message],
+  prompt: bool = False,
+  tools: Sequence[Mapping] = (),
 ) -> Encoded:
   """Ids and masks of a dialog as its template writes it.
 
@@ -23,6 +26,7 @@ def encode(
     tokenizer: with a template.
     messages: the dialog; special tokens in their texts stay text.
     prompt: ends with an open answer, for the model to continue.
+    tools: JSON schemas of the tools that the model may call, before an open answer.
 
   Raises:
     UserError: what the template refuses, or sampled ids of another vocabulary.
@@ -41,7 +45,7 @@ def encode(
   if last is not None and last.end is None and not prompt:
     return _open(tokenizer, rows, last)
   if prompt:
-    text, spans = template.render(tokenizer.template, rows, prompt=True), ()
+    text, spans = template.render(tokenizer.template, rows, tools, True), ()
   else:
     rendered = template.answers(tokenizer.template, rows)
     text, spans = rendered.text, rendered.answers
