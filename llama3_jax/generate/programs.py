@@ -6,6 +6,8 @@ asked of it.
 """
 
 import functools
+import typing
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,7 @@ from llama3_jax.model import llama
 from llama3_jax.model import rope
 from llama3_jax.model import rowwise
 
+T = typing.TypeVar('T')
 SCORED = 64  # tokens whose logits exist at a time
 
 
@@ -71,6 +74,25 @@ def _split(params, n_layers, alone, weights):
   return params.replace(layers=tuple(parts))
 
 
+def through(
+  layer: Callable[[T, tuple[llama.Layer, jax.Array]], tuple[T, None]],
+  carry: T,
+  params: llama.Params,
+) -> T:
+  """The carry after layer(carry, (parameters, number)) of all, prepared or not."""
+  one, number = jax.jit(layer), 0  # traced once, not for each
+  parts = params.layers if isinstance(params.layers, tuple) else (params.layers,)
+  for p in parts:
+    if p.attn_norm.ndim == 1:
+      carry, _ = one(carry, (p, jnp.int32(number)))
+      number += 1
+    else:
+      numbers = number + jnp.arange(len(p.attn_norm))
+      carry, _ = jax.lax.scan(layer, carry, (p, numbers))
+      number += len(p.attn_norm)
+  return carry
+
+
 def _hidden(params, tokens, position, memory, config, attend):
   """Hidden states [B,T,D] after the last layer, and the memory that `attend` leaves.
 
@@ -87,17 +109,7 @@ def _hidden(params, tokens, position, memory, config, attend):
     own = lambda q, k, v: attend(q, k, v, memory, number * stride, rule)
     return llama.layer(p, x, angles, own, 'BTD', config), None
 
-  one = jax.jit(layer)  # traced once, not for each
-  parts = params.layers if isinstance(params.layers, tuple) else (params.layers,)
-  number = 0
-  for p in parts:
-    if p.attn_norm.ndim == 1:
-      (x, memory), _ = one((x, memory), (p, jnp.int32(number)))
-      number += 1
-    else:
-      numbers = number + jnp.arange(len(p.attn_norm))
-      (x, memory), _ = jax.lax.scan(layer, (x, memory), (p, numbers))
-      number += len(p.attn_norm)
+  x, memory = through(layer, (x, memory), params)
   return x, memory
 
 

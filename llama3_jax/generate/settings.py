@@ -61,7 +61,7 @@ class Settings:
       value = getattr(self, name)
       if not isinstance(value, kind) or isinstance(value, bool):
         due = 'a whole number' if kind is numbers.Integral else 'a number'
-        raise UserError(f'sample.{name}={value!r}: it must be {due}')
+        self._refuse(name, repr(value), due)
     most = draw.ALTERNATIVES
     warm = COLDEST <= self.temperature < math.inf
     rules = {
@@ -78,14 +78,15 @@ class Settings:
     }
     for name, (right, limits) in rules.items():
       if not right:
-        raise UserError(f'sample.{name}={getattr(self, name)}: it must be {limits}')
+        self._refuse(name, getattr(self, name), limits)
     if len(self.bias) > draw.BIASED:
-      raise UserError(
-        f'sample.bias names {len(self.bias)} tokens: at most {draw.BIASED}'
-      )
+      self._refuse('bias', f'{len(self.bias)} tokens', f'at most {draw.BIASED} tokens')
     for token, value in self.bias:
       if token < 0 or not abs(value) <= 100:
-        raise UserError(f'sample.bias: {token}: {value}: it must be from -100 to 100')
+        self._refuse('bias', f'{token}: {value}', 'a token and -100 to 100')
+
+  def _refuse(self, name, value, due):
+    raise UserError(f'sample.{name}={value}: it must be {due}')
 
   @property
   def penalised(self) -> bool:

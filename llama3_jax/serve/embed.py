@@ -9,6 +9,7 @@ import numpy as np
 
 from llama3_jax import axes
 from llama3_jax.config import ModelConfig
+from llama3_jax.generate import programs
 from llama3_jax.generate.engine import Engine
 from llama3_jax.model import attention
 from llama3_jax.model import embedding
@@ -36,14 +37,10 @@ def pooled(
   x = embedding.embed(params, tokens, config, cache=params)
   angles = rope.angles(side[0], config)
 
-  def layer(x, p):
-    return llama.layer(p, x, angles, attend, 'BTD', config)[0], None
+  def layer(x, scanned):
+    return llama.layer(scanned[0], x, angles, attend, 'BTD', config)[0], None
 
-  if isinstance(params.layers, tuple):
-    for p in params.layers:
-      x, _ = layer(x, p)
-  else:
-    x, _ = jax.lax.scan(layer, x, params.layers)
+  x = programs.through(layer, x, params)
   x = llama.rms_norm(x, params.norm, config.norm_eps).astype(jnp.float32)
   real = axes.shard(segment[..., None] > 0, 'B__')
   total = jnp.sum(jnp.where(real, axes.shard(x, 'B__'), 0), 1)
