@@ -1,9 +1,11 @@
 """The engine against transformers, llama.cpp and the plain way, on SmolLM2-135M.
 
 python bench/engine.py --work=FOLDER --questions=GSM8K.jsonl [--torch=PYTHON]
-  [--llamacpp=PYTHON] [--rounds=2] [--queue=200] [--only=decode,queue,...]
+  [--llamacpp=PYTHON] [--lmeval=PYTHON --choices=ARC.jsonl] [--rounds=2] [--queue=200]
+  [--only=decode,queue,...]
 
-FOLDER keeps the model as the sides read it; questions are rows {"question", "answer"}.
+FOLDER has the model as the sides read it, hf/ and f16.gguf; questions are rows
+{"question", "answer"}, choices rows {"query", "choices", "gold"}.
 Each side is an interpreter of its own on one pinned core; a round runs every side of a
 row, and the least CPU-seconds count. Prints a ratio a row, other / ours, and exits with
 1 when a bar is missed. A side without an interpreter is left out.
@@ -146,14 +148,40 @@ def samples(b):
   b.row('their pages, own requests', pages, 1 / 0.3, about)
 
 
-WORK = dict(decode=decode, alone=alone, queue=queue, samples=samples)
+def likelihood(b):
+  """Choices of questions after none, 5 and 25 solved ones."""
+  rows = [json.loads(line) for line in b.a.choices.read_text().splitlines()]
+  text = lambda r: f'{r["query"]}\nAnswer:'
+  solved = [f'{text(r)} {r["choices"][r["gold"]]}\n\n' for r in rows[:25]]
+  for shots, bar in ((0, 2), (5, 8), (25, 30)):
+    pairs = [
+      (''.join(solved[:shots]) + text(r), f' {choice}')
+      for r in rows[25 : 25 + (b.a.items if shots < 25 else b.a.items // 4)]
+      for choice in r['choices']
+    ]
+    sides = b.sides('likelihood', dtype='float32', pairs=pairs)
+    if b.a.lmeval:
+      sides['lm-eval'] = (b.a.lmeval, 'lmeval', sides['ours'][2])
+    found = b.compare(f'likelihood, {shots} shots', sides, {'lm-eval': bar})
+    if b.a.lmeval:
+      both = zip(*(found[name]['logps'] for name in found))
+      worst = max(abs(x - y) for x, y in both)
+      b.row(f'largest difference, {shots} shots, nats', -worst, -1e-3, f'{worst:.1g}')
+
+
+WORK = dict(
+  decode=decode, alone=alone, queue=queue, samples=samples, likelihood=likelihood
+)
 
 
 def main():
   p = argparse.ArgumentParser()
   p.add_argument('--work', type=pathlib.Path, required=True)
   p.add_argument('--questions', type=pathlib.Path, required=True)
+  p.add_argument('--choices', type=pathlib.Path)
+  p.add_argument('--items', type=int, default=48)
   p.add_argument('--torch')
+  p.add_argument('--lmeval')
   p.add_argument('--llamacpp')
   p.add_argument('--rounds', type=int, default=2)
   p.add_argument('--queue', type=int, default=200)

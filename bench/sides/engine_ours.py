@@ -125,7 +125,28 @@ def samples(job):
   return {'seconds': cpu() - start, 'pages': pages}
 
 
+def likelihood(job):
+  """CPU-seconds of the log-likelihood of answers after their contexts."""
+  from llama3_jax.generate import likelihood as scores
+  from llama3_jax.generate import programs
+  from llama3_jax.train import belongs
+
+  params, config = model(job)
+  params = programs.prepared(params, config)
+  encode = belongs.tokenizer('', job['model']).encode
+  prompts, answers = [], []
+  for context, answer in job['pairs']:
+    begin, whole = encode(context), encode(context + answer)
+    prompts.append(whole[: len(begin)])
+    answers.append(whole[len(begin) :])
+  scores.of_answers(params, prompts[:2], answers[:2], config)  # compiles
+  start = cpu()
+  found = scores.of_answers(params, prompts, answers, config)
+  return {'seconds': cpu() - start, 'logps': [float(x) for x in found]}
+
+
 if __name__ == '__main__':
   job = json.load(sys.stdin)
   work = dict(decode=decode, rectangle=rectangle, queue=queue, samples=samples)
+  work['likelihood'] = likelihood
   print(json.dumps(work[job['work']](job)))
