@@ -18,6 +18,7 @@ from llama3_jax.tasks import needle as task
 from llama3_jax.tasks.task import Example
 from llama3_jax.tasks.task import Task
 from llama3_jax.tasks.task import load
+from llama3_jax.train import likelihood as alone
 
 HAY = ['The sky over the old town was grey.', 'A small boat came into the harbour.']
 
@@ -214,7 +215,7 @@ def test_model_picks_the_likeliest_choice(tokenizer, shots, lead):
     prompt = run.chat_prompt(tokenizer, task, e)
     if shots is not None:
       prompt = run.base_prompt(tokenizer, task, e, shots)
-    logp = likelihood.of_answers(params, [prompt] * 3, ids, toy.CONFIG, 3, 128)
+    logp = alone.of_answers(params, [prompt] * 3, ids, toy.CONFIG, 3, 128)
     assert chosen == words[int(np.argmax(logp))]
 
 

@@ -167,7 +167,7 @@ def test_a_name_is_a_file_of_a_package(tmp_path, monkeypatch, cache):
   made = toy_files.write_gguf(
     cache / 'models' / pathlib.Path(name).name, toy_files.tensors()
   )
-  assert foreign._path('smollm2', 'init_from') == made
+  assert foreign.located('smollm2', 'init_from') == made
   assert models.load('smollm2')[1].n_layers == toy_files.L
 
 
