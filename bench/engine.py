@@ -156,7 +156,7 @@ def likelihood(b):
   for shots, bar in ((0, 2), (5, 8), (25, 30)):
     pairs = [
       (''.join(solved[:shots]) + text(r), f' {choice}')
-      for r in rows[25 : 25 + (b.a.items if shots < 25 else b.a.items // 4)]
+      for r in rows[25 : 25 + b.a.items]
       for choice in r['choices']
     ]
     sides = b.sides('likelihood', dtype='float32', pairs=pairs)
