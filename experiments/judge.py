@@ -23,10 +23,10 @@ from llama3_jax.curate.judging import classify
 from llama3_jax.curate.judging import judge
 from llama3_jax.data import texts
 from llama3_jax.generate import engine
+from llama3_jax.generate import likelihood
 from llama3_jax.generate.settings import Settings
 from llama3_jax.text import chat
 from llama3_jax.train import belongs
-from llama3_jax.train import likelihood
 from llama3_jax.train import models
 
 HOW = ('answer', 'likelihood')
@@ -95,7 +95,7 @@ def _likelihoods(params, model, tokenizer, prompts, config):
   answers = [[*tokenizer.encode(name), tokenizer.eot] for name in names]
   empty = _prompt(tokenizer, config, '')
   asked = [*prompts, empty]
-  found = likelihood.of_each(params, asked, answers, model, config.batch)
+  found = likelihood.of_each(params, asked, answers, model)
   found = found[:-1] - found[-1]
   low, high = np.sort(found, axis=1)[:, -2:].T
   return [

@@ -76,15 +76,5 @@ def _keys(path):
 
 
 def _sizes(config):
-  """Sizes of the engine; UserError for lists that cannot be."""
-  for name in ('rows', 'chunks'):
-    values = tuple(config[name])
-    if not values or list(values) != sorted(set(values)):
-      raise UserError(f'{name}={values}: it must be whole numbers that grow')
-  return Sizes(
-    tuple(config.rows),
-    tuple(config.chunks),
-    config.length,
-    pages=config.pages,
-    steps=config.steps,
-  )
+  given = tuple(config.rows), tuple(config.chunks), config.length
+  return Sizes(*given, pages=config.pages, steps=config.steps)

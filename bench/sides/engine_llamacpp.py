@@ -2,15 +2,10 @@
 
 import ctypes
 import json
-import resource
 import sys
+from time import process_time as cpu  # user and system
 
 import llama_cpp as lc
-
-
-def cpu():
-  used = resource.getrusage(resource.RUSAGE_SELF)
-  return used.ru_utime + used.ru_stime
 
 
 def call(context, batch, entries):

@@ -2,8 +2,8 @@
 
 import json
 import os
-import resource
 import sys
+from time import process_time as cpu  # user and system
 
 os.environ['OMP_NUM_THREADS'] = '1'
 os.environ['HF_HUB_OFFLINE'] = '1'
@@ -13,11 +13,6 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 torch.set_num_threads(1)
-
-
-def cpu():
-  used = resource.getrusage(resource.RUSAGE_SELF)
-  return used.ru_utime + used.ru_stime
 
 
 def main(job):

@@ -3,8 +3,8 @@
 import json
 import os
 import pathlib
-import resource
 import sys
+from time import process_time as cpu  # user and system
 
 os.environ['XLA_FLAGS'] = '--xla_cpu_multi_thread_eigen=false'
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
@@ -21,11 +21,6 @@ from llama3_jax.generate.engine import Request
 from llama3_jax.generate.engine import Sizes
 from llama3_jax.generate.settings import Settings
 from llama3_jax.train import models
-
-
-def cpu():
-  used = resource.getrusage(resource.RUSAGE_SELF)
-  return used.ru_utime + used.ru_stime
 
 
 def model(job):

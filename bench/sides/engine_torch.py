@@ -2,8 +2,8 @@
 
 import json
 import os
-import resource
 import sys
+from time import process_time as cpu  # user and system
 
 os.environ['OMP_NUM_THREADS'] = '1'
 
@@ -11,11 +11,6 @@ import torch
 import transformers
 
 torch.set_num_threads(1)
-
-
-def cpu():
-  used = resource.getrusage(resource.RUSAGE_SELF)
-  return used.ru_utime + used.ru_stime
 
 
 def model(job):

@@ -5,6 +5,9 @@ it is found in the cumulative probabilities, first of blocks of the vocabulary a
 inside one, so that nothing of the size of the vocabulary is sorted or drawn.
 """
 
+import zlib
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +63,11 @@ def rules(rows: tuple[int, int]) -> Rules:
     bias_ids=i(BIASED),
     bias=np.zeros((*rows, BIASED), np.float32),
   )
+
+
+def key(seed: int, prompt: Sequence[int], sample: int) -> tuple[int, int, int]:
+  """What decides all draws of a sample: Rules.key."""
+  return seed, zlib.crc32(np.asarray(prompt, np.int32).tobytes()), sample
 
 
 def fixed(r: Rules, size: int) -> jax.Array:

@@ -39,8 +39,8 @@ class Engine:
   """A model that answers requests; `step` does a bit of work. Not for several threads.
 
   params: as llama.Params, or as programs.prepared gives them; weights: '', or those of
-  few bits that it knows. On a mesh, the groups of
-  chips that hold other parts of a batch have rows, pages and prompts of their own.
+  few bits that it knows. On a mesh, the groups of chips that hold other parts of a
+  batch have rows, pages and prompts of their own.
   """
 
   def __init__(
@@ -50,11 +50,14 @@ class Engine:
     sizes: Sizes = Sizes(),
     weights: str = '',
   ) -> None:
-    self.params, self.config, self.sizes = None, config, sizes
-    self.weights = weights
-    self.update(params)
+    if any(n % axes.parts('T') for n in (*sizes.rows, *sizes.chunks)):
+      raise UserError(
+        f'rows={sizes.rows} and chunks={sizes.chunks} must divide over mesh.context'
+      )
+    self.config, self.sizes, self.weights = config, sizes, weights
     count = axes.parts('B')
     self.groups = [group.Group(sizes) for _ in range(count)]
+    self.update(params)
     self.memory = paged.create(config, sizes.count, sizes.page, count)
     self._waiting: collections.deque[list[Answer]] = collections.deque()
     self.read = self.padded = self.decoded = 0  # tokens, for metrics
@@ -63,11 +66,13 @@ class Engine:
     """Other weights from now on; what was read with the old ones is not used for new
     requests, and answers that are being given go on with the new."""
     self.params = programs.prepared(params, self.config, self.weights)
-    for each in getattr(self, 'groups', ()):
+    for each in self.groups:
       each.pages.forget()
 
   def warm(self) -> None:
-    """Compiles all programs now, so that no request waits for the compiler."""
+    """Compiles all programs before the first request, which then does not wait."""
+    if not self.idle:
+      raise RuntimeError('warm() is for an engine without requests')
     for size in self.sizes.chunks:
       chunk = group.Chunk(len(self.groups), size, self.sizes)
       self._call_read(chunk)
@@ -103,9 +108,13 @@ class Engine:
       raise UserError(
         f'a prompt of {n} tokens and max_new={most} are more than {self.sizes.length}'
       )
+    if beyond := [token for token, _ in request.settings.bias if token >= size]:
+      raise UserError(f'bias names token {beyond[0]}: there are {size}')
     if len(request.stop_ids) > draw.STOPS:
       raise UserError(f'{len(request.stop_ids)} stop tokens: at most {draw.STOPS}')
-    check_seed(request.seed)
+    seed = request.seed
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
+      raise UserError(f'seed={seed}: it must be a whole number from 0 to {2**32 - 1}')
     if not isinstance(request.samples, numbers.Integral) or request.samples < 1:
       raise UserError(f'samples={request.samples}: it must be a whole number from 1')
     needed = self.groups[0].needed(request)
@@ -215,12 +224,6 @@ def _grow(answer, drawn, at):
       answer.end = 'length'
 
 
-def check_seed(seed: int) -> None:
-  """UserError for a seed that is not a whole number of 32 bits."""
-  if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
-    raise UserError(f'seed={seed}: it must be a whole number from 0 to {2**32 - 1}')
-
-
 @dataclasses.dataclass(frozen=True)
 class Completion:
   """Generated ids without the stop token, their log-probabilities (that of the stop
@@ -251,13 +254,11 @@ def sizes(longest: int, prompts: int, samples: int) -> Sizes:
   `longest` tokens with the prompt: few different ones, so that few programs are
   compiled."""
   rows = -(-prompts * samples // axes.parts('B'))
-  count = next((n for n in ROWS if n >= rows), ROWS[-1])
-  return Sizes((count,), (SHORT if prompts == 1 else LONG,), room(longest))
-
-
-def room(longest: int) -> int:
-  """The next power of two, so that few lengths are compiled."""
-  return max(SHORTEST, 1 << (longest - 1).bit_length())
+  rows = _whole(next((n for n in ROWS if n >= rows), ROWS[-1]))
+  made = Sizes((rows,), (SHORT if prompts == 1 else LONG,), room(longest))
+  # All samples of a prompt enter together.
+  more = max(samples - rows, 0) * made.columns
+  return dataclasses.replace(made, pages=made.count + more)
 
 
 def one(length: int, config: ModelConfig) -> Sizes:
@@ -265,8 +266,18 @@ def one(length: int, config: ModelConfig) -> Sizes:
   columns = -(-length // Sizes.page)
   # A CPU has no fast product of a vector with bfloat16.
   slow = axes.platform() == 'cpu' and config.dtype == 'bfloat16'
-  rows = (ROWS[0] if slow else 1,)
-  return Sizes(rows, (SHORT, LONG), length, pages=2 * columns, steps=1)
+  rows = _whole(ROWS[0] if slow else 1)
+  return Sizes((rows,), (SHORT, LONG), length, pages=2 * columns, steps=1)
+
+
+def _whole(rows):
+  """The next number of rows that divides over `context`."""
+  return -(-rows // axes.parts('T')) * axes.parts('T')
+
+
+def room(longest: int) -> int:
+  """The next power of two, so that few lengths are compiled."""
+  return max(SHORTEST, 1 << (longest - 1).bit_length())
 
 
 def complete(
@@ -278,11 +289,16 @@ def complete(
   samples: int = 1,
 ) -> list[list[Completion]]:
   """`samples` completions of each prompt (token ids), in the order of `prompts`. Equal
-  prompts get equal samples. Raises UserError as Engine.check."""
+  prompts get equal samples. Raises UserError as Engine.check, with the prompt's number,
+  before anything is answered."""
   stops = tuple(stop_ids)
-  every = [
-    engine.submit(Request(prompt, settings, stops, samples, seed)) for prompt in prompts
-  ]
+  requests = [Request(prompt, settings, stops, samples, seed) for prompt in prompts]
+  for i, request in enumerate(requests):
+    try:
+      engine.check(request)
+    except UserError as error:
+      raise UserError(f'prompt {i}: {error}') from None
+  every = [engine.submit(request) for request in requests]
   while not engine.idle:
     engine.step()
   return [[Completion.of(answer) for answer in answers] for answers in every]
@@ -300,12 +316,8 @@ def generate(
 ) -> list[list[Completion]]:
   """As `complete`, with an engine that is made for these prompts.
 
-  batch_size: prompts that are answered at a time, at most. Raises UserError for an
-  empty prompt.
+  batch_size: prompts that are answered at a time, at most.
   """
-  for i, prompt in enumerate(prompts):
-    if not len(prompt):
-      raise UserError(f'prompt {i} is empty: it needs at least begin_of_text')
   if not prompts:
     return []
   longest = max(map(len, prompts)) + settings.max_new
@@ -314,7 +326,7 @@ def generate(
 
 
 @contextlib.contextmanager
-def _whole():
+def _unbroken():
   """Ctrl-C waits for the end of this block, in which memory is given away and back."""
   usual, came = signal.getsignal(signal.SIGINT), []
   if usual is not signal.default_int_handler or threading.current_thread() is not MAIN:
@@ -337,17 +349,18 @@ def stream(
   seed: int = 0,
 ) -> Iterator[int]:
   """Yields the tokens of one completion as they are sampled, the stop token last. One
-  that is not read to its end is cancelled."""
+  that is not read to its end is cancelled. The engine has no other requests."""
   [answer] = engine.submit(Request(prompt, settings, tuple(stop_ids), 1, seed))
   given = 0
   try:
     while not answer.end or given < len(answer.ids):
       if given == len(answer.ids):
-        with _whole():
+        with _unbroken():
           engine.step()
       yield from answer.ids[given:]
       given = len(answer.ids)
   finally:
     engine.cancel(answer)
-    while not engine.idle:
-      engine.step()
+    with _unbroken():
+      while not engine.idle:
+        engine.step()

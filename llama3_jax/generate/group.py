@@ -7,11 +7,12 @@ another. Prompts are read in the order they entered, from where a known beginnin
 
 import collections
 import dataclasses
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from llama3_jax.base.errors import UserError
+from llama3_jax.generate import draw
 from llama3_jax.generate import paged
 from llama3_jax.generate.pages import Pages
 from llama3_jax.generate.rows import Rows
@@ -43,6 +44,12 @@ class Sizes:
   page: int = 64
   pages: int = 0
   steps: int = 8
+
+  def __post_init__(self) -> None:
+    for name in ('rows', 'chunks'):
+      values = getattr(self, name)
+      if not values or list(values) != sorted(set(values)) or values[0] < 1:
+        raise UserError(f'{name}={values}: it must be whole numbers that grow')
 
   @property
   def columns(self) -> int:
@@ -104,6 +111,7 @@ class Prompt:
   count: int  # tokens that are read
   done: int  # of them, those that are in the pages
   left: int  # answers that have not ended
+  version: int  # of the weights that it is read with
 
   @property
   def unread(self) -> int:
@@ -156,19 +164,14 @@ class Group:
   def admit(self, answers: list[Answer]) -> bool:
     """Lets a request in; whether there was room."""
     request = answers[0].request
-    n, shared, tail, own = self.split(request)
-    digests = self.pages.digests(request.prompt[:n])
-    known = self.pages.known(digests)
-    self.pages.share(known)  # remembered pages count as free ones before
-    if self.pages.free < shared - len(known) + tail + len(answers) * own:
-      self.pages.release(known)
+    n, _, tail, own = self.split(request)
+    held = self.pages.hold(request.prompt[:n], tail + len(answers) * own)
+    if held is None:
       return False
-    full = known + self.pages.take(shared - len(known))
-    # Nobody who finds them here is read before they are.
-    self.pages.remember(digests, full)
+    full, known = held
     ends = self.pages.take(tail), [self.pages.take(own) for _ in answers]
-    done = len(known) * self.sizes.page
-    self.reading.append(Prompt(request, answers, full, *ends, n, done, len(answers)))
+    state = n, known * self.sizes.page, len(answers), self.pages.version
+    self.reading.append(Prompt(request, answers, full, *ends, *state))
     return True
 
   def cancelled(self) -> list[Answer]:
@@ -180,9 +183,10 @@ class Group:
     return [self.finish(*x) for x in gone]
 
   def finish(self, prompt: Prompt, number: int) -> Answer:
-    """Gives the pages of an answer back; its full pages are remembered."""
+    """Gives the pages of an answer back; its full pages are remembered, unless other
+    weights came meanwhile."""
     answer, own = prompt.answers[number], prompt.own[number]
-    if answer.ids:
+    if answer.ids and prompt.version == self.pages.version:
       said = [*prompt.request.prompt, *answer.ids[:-1]]
       self.pages.remember(self.pages.digests(said), prompt.shared + own)
     self.pages.release(own)
@@ -214,7 +218,7 @@ class Group:
     """Writes rows, the pages they read together and the copies that are due."""
     for i, (prompt, number) in enumerate(self.rows):
       self._fill(rows, (index, i), prompt, number)
-    self._share(items, index)
+    self._share(items, paged.block(rows.token.shape[1]), index)
     pairs, count = copies
     for i, pair in enumerate(self._copies):
       pairs[index, i] = pair
@@ -238,12 +242,10 @@ class Group:
     if answer.bound:
       rows.allowed[at], rows.bound[at] = answer.bound.allowed(), True
     settings.write(rows.rules, at, request.stop_ids)
-    hashed = zlib.crc32(np.asarray(request.prompt, np.int32).tobytes())
-    rows.rules.key[at] = request.seed, hashed, number
+    rows.rules.key[at] = draw.key(request.seed, request.prompt, number)
 
-  def _share(self, items, index):
-    """The pages that the rows of a prompt with many samples read together."""
-    rows = paged.block(items.who.shape[-1] - 1)
+  def _share(self, items, rows, index):
+    """The pages that the samples of a prompt read together, in blocks of `rows`."""
     blocks = [_Block(items, (index, n)) for n in range(items.count.shape[1])]
     for i, (prompt, _) in enumerate(self.rows):
       if len(prompt.answers) >= TOGETHER:

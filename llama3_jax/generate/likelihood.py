@@ -5,6 +5,7 @@ into chunks as trees. A beginning that all texts of a chunk share, whole pages o
 read into pages and kept there for the next chunk.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,6 +64,19 @@ def of_answers(
   return total
 
 
+def of_each(
+  params: llama.Params,
+  prompts: Sequence[Sequence[int]],
+  answers: Sequence[Sequence[int]],
+  config: ModelConfig,
+) -> np.ndarray:
+  """Log-probability of every answer after every prompt, np.float32 [prompts, answers];
+  as `of_answers`."""
+  pairs = list(itertools.product(prompts, answers))
+  logp = of_answers(params, *zip(*pairs), config) if pairs else np.zeros(0, np.float32)
+  return logp.reshape(len(prompts), len(answers))
+
+
 def _common(a, b):
   """Length of the common beginning."""
   n = min(len(a), len(b))
@@ -90,8 +104,6 @@ def _packed(texts, starts, chunk, page):
       base, used, pairs = fewer, used + more, pairs + more
       members.append(text)
       shared.append(common)
-    while used - base > chunk:  # one text alone, which is longer than a chunk
-      base += page
     parts.append((members, shared, base))
     i += len(members)
   return parts
@@ -175,15 +187,11 @@ class _Scorer:
     """Pages with the beginnings, which are read as far as they are not known."""
     held, unread = [], []
     for own, ids in zip(self.pages, beginnings):
-      digests = own.digests(ids)
-      known = own.known(digests)
-      own.share(known)
-      pages = known + own.take(len(digests) - len(known))
-      own.remember(digests, pages)
+      pages, known = own.hold(ids)
       held.append(pages)
-      request = group.Request(ids, Settings())
-      done = len(known) * self.sizes.page
-      unread.append(group.Prompt(request, [], pages, [], [[]], len(ids), done, 0))
+      request, done = group.Request(ids, Settings()), known * self.sizes.page
+      prompt = group.Prompt(request, [], pages, [], [[]], len(ids), done, 0, 0)
+      unread.append(prompt)
     while any(prompt.unread for prompt in unread):
       chunk = group.Chunk(self.groups, self.sizes.chunks[0], self.sizes)
       for g, prompt in enumerate(unread):

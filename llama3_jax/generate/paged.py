@@ -70,6 +70,15 @@ class Tables:
   first: jax.Array
 
 
+# Letters of q, k, v, the pages, and the number of a layer's page 0.
+SIDES = ('BTNH', 'BSKH', 'BSKH', Memory(LETTERS, LETTERS), '')
+
+
+def _letters(cut, tree):
+  """Letters of arrays [B,T,...], of which the first dims are cut."""
+  return jax.tree.map(lambda x: cut + '_' * (x.ndim - len(cut)), tree)
+
+
 def block(tokens: int) -> int:
   """Tokens of a block of queries, of `tokens` in all."""
   own = tokens // axes.parts('T')
@@ -97,21 +106,9 @@ def _kept(dtype):
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def create(config: ModelConfig, pages: int, size: int, groups: int = 1) -> Memory:
   """Empty memory of `pages` pages of `size` tokens, and page 0."""
-  shape = [
-    groups,
-    config.n_layers * (pages + 1),
-    size,
-    config.n_kv_heads,
-    config.d_head,
-  ]
-  dtype = _kept(config.dtype)
+  c, dtype = config, _kept(config.dtype)
+  shape = (groups, c.n_layers * (pages + 1), size, c.n_kv_heads, c.d_head)
   return Memory(*(axes.shard(jnp.zeros(shape, dtype), LETTERS) for _ in 'kv'))
-
-
-def bytes_a_page(config: ModelConfig, size: int) -> int:
-  """Memory of a page in all layers."""
-  width = 2 * config.n_kv_heads * config.d_head * jnp.dtype(config.dtype).itemsize
-  return config.n_layers * size * width
 
 
 def _stored(x):
@@ -139,13 +136,9 @@ def attend(
   q [B,T,N,H], k, v [B,T,K,H]; base: number of this layer's page 0. A token sees the
   positions that `rule` allows in items of its group and in its own table.
   """
-  small = lambda tree: jax.tree.map(lambda x: 'B' + '_' * (x.ndim - 1), tree)
-  own = lambda tree: jax.tree.map(lambda x: 'BT' + '_' * (x.ndim - 2), tree)
-  pages = Memory(LETTERS, LETTERS)
-  inputs = 'BTNH', 'BSKH', 'BSKH', pages, '', small(spots), own(spots), own(items)
-  run = axes.local(
-    functools.partial(_attend, rule=rule), (*inputs, own(tables)), ('BTNH', pages)
-  )
+  own = functools.partial(_letters, 'BT')
+  inputs = *SIDES, _letters('B', spots), own(spots), own(items), own(tables)
+  run = axes.local(functools.partial(_attend, rule=rule), inputs, ('BTNH', SIDES[3]))
   return run(q, k, v, memory, jnp.asarray(base), spots, spots, items, tables)
 
 
@@ -197,10 +190,8 @@ def attend_tree(
 ) -> jax.Array:
   """As `attend`, of tokens that see a tree among themselves, and pages before them;
   nothing is written. Output [B,T,N,H]."""
-  small = lambda x: jax.tree.map(lambda x: 'B' + '_' * (x.ndim - 1), x)
-  own = lambda x: jax.tree.map(lambda x: 'BT' + '_' * (x.ndim - 2), x)
-  pages, sides = Memory(LETTERS, LETTERS), (spots, tree)
-  inputs = 'BTNH', 'BSKH', 'BSKH', pages, '', own(sides), small(sides), own(items)
+  own, sides = functools.partial(_letters, 'BT'), (spots, tree)
+  inputs = *SIDES, own(sides), _letters('B', sides), own(items)
   run = axes.local(functools.partial(_attend_tree, rule=rule), inputs, 'BTNH')
   return run(q, k, v, memory, jnp.asarray(base), sides, sides, items)
 
@@ -264,11 +255,8 @@ def _by_item(q, memory, base, position, group, items, rule, state):
     take = lambda x: _used(jax.lax.dynamic_index_in_dim(x[0], number, 0, False))
     places = given['items'].first[i] + jnp.arange(size)
     seen = rule.before(given['position'][:, None], places)
-    return (
-      take(memory.k),
-      take(memory.v),
-      seen & given['items'].who[i][given['group']][:, None],
-    )
+    seen &= given['items'].who[i][given['group']][:, None]
+    return take(memory.k), take(memory.v), seen
 
   cut = {'position': position, 'group': group}
   return _blocks(q, cut, {'items': items}, keys, items.count, state)

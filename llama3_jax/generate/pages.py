@@ -27,6 +27,7 @@ class Pages:
     self._page = {}  # {digest of all tokens up to its end: page}
     self._digest = {}  # the reverse
     self._unused = collections.OrderedDict()  # remembered pages, longest unused first
+    self.version = 0  # of the weights: how often all was forgotten
 
   @property
   def free(self) -> int:
@@ -56,11 +57,23 @@ class Pages:
       pages.append(self._page[digest])
     return pages
 
-  def share(self, pages: Sequence[int]) -> None:
-    """One more owner for pages that are used or remembered."""
-    for page in pages:
-      self._unused.pop(page, None)
+  def hold(self, ids: Sequence[int], more: int = 0) -> tuple[list[int], int] | None:
+    """(pages of all full blocks of `ids`, how many of them are known) for one owner
+    more; None where there are not so many, and `more` besides.
+
+    New ones are known at once: who finds them must not read before they are written.
+    """
+    digests = self.digests(ids)
+    known = self.known(digests)
+    for page in known:
+      self._unused.pop(page, None)  # now it is not free
       self._owners[page] += 1
+    if self.free < len(digests) - len(known) + more:
+      self.release(known)
+      return None
+    pages = known + self.take(len(digests) - len(known))
+    self.remember(digests, pages)
+    return pages, len(known)
 
   def take(self, count: int) -> list[int]:
     """`count` pages for one owner; the caller has looked at `free`."""
@@ -95,6 +108,7 @@ class Pages:
 
   def forget(self) -> None:
     """No beginning is known any more: the weights have changed."""
+    self.version += 1
     self._free += self._unused
     self._unused.clear()
     self._page.clear()

@@ -6,7 +6,6 @@ the functions of any model, also one that reads more than tokens.
 
 import dataclasses
 import functools
-import zlib
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -159,7 +158,6 @@ def _rules(rows, settings, stop_ids, seed, size):
   asked = np.zeros((len(rows), 1, size), np.int32)
   for i, (prompt, number) in enumerate(rows):
     settings.write(rules, (i, 0), stop_ids)
-    hashed = zlib.crc32(np.asarray(prompt, np.int32).tobytes())
-    rules.key[i, 0] = seed, hashed, number
+    rules.key[i, 0] = draw.key(seed, prompt, number)
     np.add.at(asked[i, 0], prompt, 1)
   return rules, asked

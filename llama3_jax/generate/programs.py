@@ -54,6 +54,9 @@ def prepared(
   """
   rowwise.check(weights)
   if isinstance(params.layers, tuple):
+    kinds = {getattr(p.w_up, 'kind', '') for p in params.layers[1:-1]}
+    if weights and kinds != {weights}:
+      raise UserError(f'weights={weights!r}: these parameters were prepared otherwise')
     return params
   if weights and config.n_layers < 3:
     raise UserError(f'weights={weights!r}: the first and last layer keep theirs')
@@ -131,8 +134,7 @@ def read(
 ) -> paged.Memory:
   """The memory with the keys and values of a chunk of prompts, int32 [B,T].
 
-  The last token of a prompt is not among them: its row decodes it, so that no logits
-  are computed here.
+  No logits are computed: a row decodes the last token of its prompt again.
   """
   attend = _paged(spots, items, None)
   return _hidden(params, tokens, spots.position, memory, config, attend)[1]

@@ -82,7 +82,8 @@ class Settings:
     if len(self.bias) > draw.BIASED:
       self._refuse('bias', f'{len(self.bias)} tokens', f'at most {draw.BIASED} tokens')
     for token, value in self.bias:
-      if token < 0 or not abs(value) <= 100:
+      whole = isinstance(token, numbers.Integral) and token >= 0
+      if not whole or not abs(value) <= 100:
         self._refuse('bias', f'{token}: {value}', 'a token and -100 to 100')
 
   def _refuse(self, name, value, due):

@@ -94,14 +94,16 @@ def einsum(
     summed = tuple(i for i, d in enumerate(left) if d not in output)
     x, own = rounded(x, summed, w.kind, w.cap)
     scale = scale * lay(own, left)
-  wide = x.dtype if not both else used.dtype
+  wide, total = (used.dtype if both else x.dtype), jnp.float32
+  if wide == jnp.int8:
+    total = jnp.int32
   if axes.platform() == 'cpu':  # which has no products of these: all values are exact
-    wide = jnp.float32
+    wide = total = jnp.float32
   y = jnp.einsum(
     f'{inputs}->{output}',
     x.astype(wide),
     used.astype(wide),
-    preferred_element_type=jnp.float32,
+    preferred_element_type=total,
     **where,
   )
   return (y * scale).astype(dtype)

@@ -1,7 +1,6 @@
 """Log-probability of answers after prompts, for every caller (4.1.4, 3.2.1, 5.1)."""
 
 import functools
-import itertools
 from collections.abc import Sequence
 
 import jax
@@ -14,8 +13,6 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
 from llama3_jax.train import loss
-
-BLOCK = 64  # row lengths are multiples of this: few lengths, few compilations
 
 
 def of_targets(
@@ -87,23 +84,3 @@ def of_answers(
     rows.segment[i, :n], rows.position[i, :n] = 1, np.arange(n)
     rows.weight[i, n - len(answer) : n] = 1
   return of_rows(params, rows, config, size, chunk)
-
-
-def of_each(
-  params: llama.Params,
-  prompts: Sequence[Sequence[int]],
-  answers: Sequence[Sequence[int]],
-  config: ModelConfig,
-  size: int,
-  chunk: int = 1024,
-) -> np.ndarray:
-  """Log-probability of every answer after every prompt, np.float32 [prompts, answers].
-
-  Args: prompts, answers: lists of token ids; size: prompts at a time.
-  """
-  length = max(map(len, prompts)) + max(map(len, answers))
-  length = -(-length // BLOCK) * BLOCK
-  contexts, continuations = zip(*itertools.product(prompts, answers))
-  rows = size * len(answers)
-  logp = of_answers(params, contexts, continuations, config, rows, length, chunk)
-  return logp.reshape(len(prompts), len(answers))

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from post_examples import CONFIG
 
+from llama3_jax.generate import likelihood
 from llama3_jax.model import llama
-from llama3_jax.train import likelihood
 
 
 def test_likelihoods_are_those_of_one_answer_at_a_time():
   params = llama.init(jax.random.key(0), CONFIG)
   prompts, answers = [[1, 5, 6], [1, 7], [2, 8, 9, 4]], [[3, 4], [5]]
-  found = likelihood.of_each(params, prompts, answers, CONFIG, 2)
+  found = likelihood.of_each(params, prompts, answers, CONFIG)
   assert found.shape == (3, 2)
   for i, prompt in enumerate(prompts):
     for k, answer in enumerate(answers):

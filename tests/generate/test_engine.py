@@ -119,6 +119,41 @@ def test_new_weights_know_no_beginning(params):
   same([answer], plain.generate(other, [request.prompt], toy.CONFIG, (), toy.GREEDY)[0])
 
 
+def test_what_began_with_other_weights_is_not_known_later(params):
+  other = jax.tree.map(lambda x: x + 0.01, params)
+  made, prompt = Engine(params, toy.CONFIG, SMALL), prompts()[1]
+  [begun] = made.submit(Request(prompt, dataclasses.replace(toy.GREEDY, max_new=30)))
+  made.step()
+  made.step()
+  assert begun.ids and not begun.end
+  made.update(other)
+  while not made.idle:
+    made.step()
+  [[answer]] = run(made, [Request(prompt, toy.GREEDY)])
+  same([answer], plain.generate(other, [prompt], toy.CONFIG, (), toy.GREEDY)[0])
+
+
+def test_more_samples_than_rows(params):
+  prompt = prompts()[0]
+  settings = dataclasses.replace(MIXED[1], max_new=125)
+  [found] = engine.generate(params, [prompt], toy.CONFIG, (), settings, 0, 70)
+  assert len(found) == 70 and len({c.ids for c in found}) == 70
+
+
+def test_programs_are_compiled_before_the_first_request(params):
+  made = Engine(params, toy.CONFIG, SMALL)
+  made.submit(Request(prompts()[0], toy.GREEDY))
+  with pytest.raises(RuntimeError, match='without requests'):
+    made.warm()
+
+
+@pytest.mark.parametrize('field', ['rows', 'chunks'])
+@pytest.mark.parametrize('value', [(), (4, 4), (16, 4), (0,)])
+def test_sizes_grow(field, value):
+  with pytest.raises(UserError, match=f'{field}='):
+    Sizes(**{field: value})
+
+
 def test_samples_of_a_prompt_share_its_pages(params):
   settings = dataclasses.replace(toy.GREEDY, max_new=8)
   made = Engine(params, toy.CONFIG, dataclasses.replace(SMALL, rows=(16,)))
@@ -202,7 +237,7 @@ def test_few_programs_are_compiled_and_all_of_them_at_the_start(params):
   while not made.idle:
     made.step()
   jax.monitoring.unregister_event_duration_listener(listen)
-  assert at_start <= 4 and built() == at_start
+  assert built() == at_start == 4
   assert made.padded < 0.1 * made.read
 
 
@@ -238,6 +273,7 @@ def test_constraint_decides_which_tokens_may_come(params):
     (Request([1, -1], toy.GREEDY), 'below 64'),
     (Request([1.5], toy.GREEDY), 'whole numbers'),
     (Request([1] * 121, toy.GREEDY), '121 tokens and max_new=8 are more than 128'),
+    (Request([1], Settings(max_new=8, bias=((64, 1.0),))), 'bias names token 64'),
     (Request([1], toy.GREEDY, tuple(range(9))), '9 stop tokens'),
     (Request([1], toy.GREEDY, (), 0), 'samples=0'),
     (Request([1], toy.GREEDY, (), 1.5), 'samples=1.5'),
@@ -267,21 +303,21 @@ def test_pages_are_never_lost_and_never_used_by_two(size):
     else:
       ids = tuple(rng.integers(0, 2, rng.integers(1, 4) * size).tolist())
       ids = ids[: -(rng.integers(0, 2)) or None]
-      digests = pages.digests(ids)
-      known = pages.known(digests)
-      for i, page in enumerate(known):
+      for i, page in enumerate(pages.known(pages.digests(ids))):
         assert content[page] == ids[: (i + 1) * size]
-      pages.share(known)
-      need = -(-len(ids) // size) - len(known)
-      if pages.free < need:
-        pages.release(known)
+      before = pages.free
+      part = len(ids) % size > 0
+      entered = pages.hold(ids, part)
+      if entered is None:
+        assert before == pages.free < -(-len(ids) // size)
         continue
-      new = pages.take(need)
+      full, known = entered
+      new = full[known:] + pages.take(part)
       held = [p for _, mine in owners.values() for p in mine]
       assert not set(new) & set(held) and 0 not in new
-      for i, page in enumerate(new, len(known)):
+      for i, page in enumerate(new, known):
         content[page] = ids[: (i + 1) * size]
-      owners[turn] = ids, known + new
+      owners[turn] = ids, full[:known] + new
     held = {p for _, mine in owners.values() for p in mine}
     assert pages.used == len(held) and pages.free == 40 - len(held)
   pages.forget()
@@ -320,6 +356,16 @@ def test_layers_alone_and_layers_in_a_loop(monkeypatch, platform, weights):
   small = [isinstance(p.w_up, rowwise.Rowwise) for p in parts]
   assert small == [False, *[True] * (len(parts) - 2), False]
   assert len(parts) == (4 if platform == 'cpu' else 3)
+
+
+def test_parameters_that_were_prepared_otherwise_are_refused():
+  config = dataclasses.replace(toy.CONFIG, n_layers=3)
+  made = jax.jit(llama.init, static_argnums=1)(jax.random.key(0), config)
+  small = Engine(made, config, SMALL, 'fp8').params
+  assert Engine(small, config, SMALL, 'fp8').params is small
+  for ready, weights in ((small, 'int8'), (Engine(made, config, SMALL).params, 'fp8')):
+    with pytest.raises(UserError, match='prepared otherwise'):
+      Engine(ready, config, SMALL, weights)
 
 
 def test_a_model_of_two_layers_has_no_weights_of_few_bits(params):
