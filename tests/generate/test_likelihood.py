@@ -46,11 +46,16 @@ def alone(params, prompts, answers, config):
   return np.array(found)
 
 
+BEGIN = ids(40)  # five pages
 CASES = {
   'one chunk': asked(0, (5, 9, 3)),
   'many chunks': asked(0, (20, 25, 30, 18, 40)),
   'common pages': asked(37, (5, 9, 3, 12, 20, 2)),
   'prompts that end with a page': asked(37, (3, 3, 11)),
+  'a prompt that is the beginning of another': (
+    [[*BEGIN, *[1] * 10], BEGIN],
+    [[2, 3], [60, 5]],
+  ),
   'longer than a chunk': asked(150, (90, 3)),
   'one token before': ([[7], [7], [9]], [[1], [2, 3], [4]]),
   'an answer that is the beginning of another': (
