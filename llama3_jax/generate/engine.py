@@ -7,6 +7,7 @@ of prompts with it, `stream` one prompt token by token.
 import collections
 import contextlib
 import dataclasses
+import functools
 import numbers
 import signal
 import threading
@@ -23,6 +24,7 @@ from llama3_jax.generate import group
 from llama3_jax.generate import paged
 from llama3_jax.generate import programs
 from llama3_jax.generate import rows as rows_lib
+from llama3_jax.generate import stages
 from llama3_jax.generate.group import Answer
 from llama3_jax.generate.group import Request
 from llama3_jax.generate.group import Sizes
@@ -31,6 +33,7 @@ from llama3_jax.model import llama
 
 ROWS = (4, 16, 64)  # numbers of rows that lists of prompts are answered in
 SHORTEST = 128  # tokens: room of the smallest engine of `generate`
+_Programs = collections.namedtuple('_Programs', ('prepared', 'read', 'decode'))
 MAIN = threading.main_thread()
 SHORT, LONG = 64, 512  # tokens of a chunk of prompts
 
@@ -55,6 +58,7 @@ class Engine:
         f'rows={sizes.rows} and chunks={sizes.chunks} must divide over mesh.context'
       )
     self.config, self.sizes, self.weights = config, sizes, weights
+    self._programs = _programs(sizes)
     count = axes.parts('B')
     self.groups = [group.Group(sizes) for _ in range(count)]
     self.update(params)
@@ -65,7 +69,7 @@ class Engine:
   def update(self, params: llama.Params) -> None:
     """Other weights from now on; what was read with the old ones is not used for new
     requests, and answers that are being given go on with the new."""
-    self.params = programs.prepared(params, self.config, self.weights)
+    self.params = self._programs.prepared(params, self.config, self.weights)
     for each in self.groups:
       each.pages.forget()
 
@@ -167,12 +171,12 @@ class Engine:
 
   def _call_read(self, chunk):
     given = chunk.tokens, chunk.spots, chunk.items
-    self.memory = programs.read(self.params, self.memory, *given, self.config)
+    self.memory = self._programs.read(self.params, self.memory, *given, self.config)
 
   def _call_decode(self, count, limit):
     """Results of a call with `count` rows of each group, on the host."""
     given = *self._arrays(count), limit, self.config, self.sizes.steps
-    self.memory, drawn = programs.decode(self.params, self.memory, *given)
+    self.memory, drawn = self._programs.decode(self.params, self.memory, *given)
     return axes.fetch(drawn)
 
   def _decode(self):
@@ -199,11 +203,24 @@ class Engine:
     s, groups = self.sizes, len(self.groups)
     rows = rows_lib.idle(groups, count, s.columns, s.length, self.config.vocab_size)
     # The rows may be the last samples of as many prompts.
-    items = paged.items(groups, count, count * s.columns, count + 1)
+    most = count * s.columns
+    items = paged.items(groups, count, most, count + 1, s.microbatches)
     copies = np.zeros((groups, s.rows[-1], 2), np.int32), np.zeros(groups, np.int32)
     for index, each in enumerate(self.groups):
       each.fill(rows, items, copies, index)
     return rows, items, copies
+
+
+def _programs(sizes):
+  """(prepared, read, decode) of the mesh, which may have the stages of a pipeline."""
+  if axes.parts('C') == 1:
+    if sizes.microbatches > 1:
+      raise UserError(f'microbatches={sizes.microbatches} is for mesh.stage above 1')
+    return _Programs(programs.prepared, programs.read, programs.decode)
+  if axes.parts('T') > 1:
+    raise UserError('mesh.stage above 1 needs mesh.context=1')
+  own = functools.partial(functools.partial, parts=sizes.microbatches)
+  return _Programs(stages.prepared, own(stages.read), own(stages.decode))
 
 
 def _grow(answer, drawn, at):

@@ -36,6 +36,7 @@ class Sizes:
     page: tokens of a page.
     pages: of each group; 0: for all rows at their longest, and prompts of a chunk.
     steps: tokens of a row before the host looks again.
+    microbatches: of rows and chunks, on the stages of a pipeline.
   """
 
   rows: tuple[int, ...] = (16,)
@@ -44,12 +45,17 @@ class Sizes:
   page: int = 64
   pages: int = 0
   steps: int = 8
+  microbatches: int = 1
 
   def __post_init__(self) -> None:
+    if self.microbatches < 1:
+      raise UserError(f'microbatches={self.microbatches}: it must be 1 or more')
     for name in ('rows', 'chunks'):
       values = getattr(self, name)
       if not values or list(values) != sorted(set(values)) or values[0] < 1:
         raise UserError(f'{name}={values}: it must be whole numbers that grow')
+      if any(n % self.microbatches for n in values):
+        raise UserError(f'{name}={values} must divide into microbatches={self.microbatches}')
 
   @property
   def columns(self) -> int:
@@ -218,7 +224,9 @@ class Group:
     """Writes rows, the pages they read together and the copies that are due."""
     for i, (prompt, number) in enumerate(self.rows):
       self._fill(rows, (index, i), prompt, number)
-    self._share(items, paged.block(rows.token.shape[1]), index)
+    self._share(
+      items, paged.block(rows.token.shape[1], self.sizes.microbatches), index
+    )
     pairs, count = copies
     for i, pair in enumerate(self._copies):
       pairs[index, i] = pair
@@ -282,9 +290,9 @@ class Chunk:
     self.page, self.size = sizes.page, size
     self.tokens = np.zeros((groups, size), np.int32)
     self.spots = paged.Spots(*(np.zeros((groups, size), np.int32) for _ in range(4)))
-    self._block = paged.block(size)
+    self._block = paged.block(size, sizes.microbatches)
     most = 2 * sizes.columns + SPARE
-    self.items = paged.items(groups, size, most, PROMPTS + 1)
+    self.items = paged.items(groups, size, most, PROMPTS + 1, sizes.microbatches)
     blocks = self.items.count.shape[1]
     self._blocks = [
       [_Block(self.items, (g, n)) for n in range(blocks)] for g in range(groups)

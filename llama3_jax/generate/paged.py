@@ -79,16 +79,16 @@ def _letters(cut, tree):
   return jax.tree.map(lambda x: cut + '_' * (x.ndim - len(cut)), tree)
 
 
-def block(tokens: int) -> int:
-  """Tokens of a block of queries, of `tokens` in all."""
-  own = tokens // axes.parts('T')
+def block(tokens: int, parts: int = 1) -> int:
+  """Tokens of a block of queries, of `tokens` in all, in `parts` microbatches."""
+  own = tokens // axes.parts('T') // parts
   return BLOCK if own % BLOCK == 0 else own
 
 
-def items(groups: int, tokens: int, most: int, count: int) -> Items:
+def items(groups: int, tokens: int, most: int, count: int, parts: int = 1) -> Items:
   """Empty items, numpy arrays that the caller fills: at most `most` for each block of
   `tokens` tokens, which have groups below `count`."""
-  shape = (groups, tokens // block(tokens), most)
+  shape = (groups, tokens // block(tokens, parts), most)
   return Items(
     page=np.zeros(shape, np.int32),
     first=np.zeros(shape, np.int32),
@@ -105,10 +105,13 @@ def _kept(dtype):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def create(config: ModelConfig, pages: int, size: int, groups: int = 1) -> Memory:
-  """Empty memory of `pages` pages of `size` tokens, and page 0."""
-  c, dtype = config, _kept(config.dtype)
-  shape = (groups, c.n_layers * (pages + 1), size, c.n_kv_heads, c.d_head)
-  return Memory(*(axes.shard(jnp.zeros(shape, dtype), LETTERS) for _ in 'kv'))
+  """Empty memory of `pages` pages of `size` tokens, and page 0; each stage of a pipeline
+  has those of its layers."""
+  c, dtype, stages = config, _kept(config.dtype), axes.parts('C')
+  layers = -(-c.n_layers // stages) * stages
+  shape = (groups, layers * (pages + 1), size, c.n_kv_heads, c.d_head)
+  letters = LETTERS if stages == 1 else LETTERS.replace('P', 'C')
+  return Memory(*(axes.shard(jnp.zeros(shape, dtype), letters) for _ in 'kv'))
 
 
 def _stored(x):

@@ -77,6 +77,12 @@ def _split(params, n_layers, alone, weights):
   return params.replace(layers=tuple(parts))
 
 
+def depth(params: llama.Params) -> int:
+  """Layers of `params`, prepared or not."""
+  parts = params.layers if isinstance(params.layers, tuple) else (params.layers,)
+  return sum(1 if p.attn_norm.ndim == 1 else len(p.attn_norm) for p in parts)
+
+
 def through(
   layer: Callable[[T, tuple[llama.Layer, jax.Array]], tuple[T, None]],
   carry: T,
@@ -97,14 +103,26 @@ def through(
 
 
 def _hidden(params, tokens, position, memory, config, attend):
-  """Hidden states [B,T,D] after the last layer, and the memory that `attend` leaves.
+  """Hidden states [B,T,D] of tokens after the last layer, and the memory, see `stack`."""
+  x = embedding.embed(params, tokens, config, cache=memory)
+  return stack(params, x, position, memory, config, attend)
+
+
+def stack(
+  params: llama.Params,
+  x: jax.Array,
+  position: jax.Array,
+  memory: paged.Memory,
+  config: ModelConfig,
+  attend: Callable,
+) -> tuple[jax.Array, paged.Memory]:
+  """Hidden states [B,T,D] after the layers of `params`, and the memory that they leave.
 
   attend(q, k, v, memory, number of the layer's page 0, rule) -> (output, memory).
   """
-  x = embedding.embed(params, tokens, config, cache=memory)
   angles = rope.angles(axes.shard(position, 'BT'), config)
   rule = Rule(config.window)
-  stride = memory.k.shape[1] // config.n_layers
+  stride = memory.k.shape[1] // depth(params)
 
   def layer(carry, scanned):
     x, memory = carry
@@ -116,8 +134,10 @@ def _hidden(params, tokens, position, memory, config, attend):
   return x, memory
 
 
-def _paged(spots, items, tables):
-  """How tokens that are written to pages attend."""
+def paging(
+  spots: paged.Spots, items: paged.Items, tables: paged.Tables | None
+) -> Callable:
+  """How tokens that are written to pages attend, for `stack`."""
   return lambda q, k, v, memory, base, rule: paged.attend(
     q, k, v, memory, base, spots, items, tables, rule
   )
@@ -136,7 +156,7 @@ def read(
 
   No logits are computed: a row decodes the last token of its prompt again.
   """
-  attend = _paged(spots, items, None)
+  attend = paging(spots, items, None)
   return _hidden(params, tokens, spots.position, memory, config, attend)[1]
 
 
@@ -158,23 +178,27 @@ def decode(
   copies: pages that samples start with, as in paged.copied.
   """
   memory = paged.copied(memory, *copies, config.n_layers)
-  begin = functools.partial(rows_lib.begin, size=config.vocab_size, steps=steps)
-
   def going(state):
     i, rows, _, _ = state
     return (i < limit) & jnp.any(rows.active)
 
   def one(state):
     i, rows, kept, memory = state
-    logits, memory = _logits(params, memory, rows, items, config)
-    return i + 1, *_each(rows_lib.advance, i, logits, rows, kept), memory
+    scores, memory = _logits(params, memory, rows, items, config)
+    return i + 1, *each(rows_lib.advance, i, scores, rows, kept), memory
 
-  state = (jnp.int32(0), *_each(begin, rows), memory)
+  state = (jnp.int32(0), *begin(rows, config, steps), memory)
   _, _, kept, memory = jax.lax.while_loop(going, one, state)
   return memory, kept.drawn
 
 
-def _each(function, *trees):
+def begin(rows: Rows, config: ModelConfig, steps: int) -> tuple[Rows, rows_lib.Kept]:
+  """The rows, and what a call of `steps` keeps of them, see rows.begin."""
+  size = config.vocab_size
+  return each(functools.partial(rows_lib.begin, size=size, steps=steps), rows)
+
+
+def each(function: Callable, *trees: object) -> object:
   """function(*trees) on every group of chips by itself: arrays are cut by B alone."""
   letters = lambda x: 'B' + '_' * (len(x.shape) - 1) if x.shape else ''
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), trees)
@@ -186,12 +210,17 @@ def _each(function, *trees):
 def _logits(params, memory, rows, items, config):
   """Logits after the last token of each row, float32 [B,T,V]; the memory with it."""
   size = memory.k.shape[2]
-  spots = _each(functools.partial(rows_lib.spots, page=size), rows)
+  spots = each(functools.partial(rows_lib.spots, page=size), rows)
   tokens = axes.shard(rows.token, 'BT')
-  attend = _paged(spots, items, rows.tables)
+  attend = paging(spots, items, rows.tables)
   x, memory = _hidden(params, tokens, spots.position, memory, config, attend)
+  return logits(params, x, config), memory
+
+
+def logits(params: llama.Params, x: jax.Array, config: ModelConfig) -> jax.Array:
+  """float32 [B,T,V] after hidden states [B,T,D] of the last layer, whole for rows."""
   x = axes.shard(llama.rms_norm(x, params.norm, config.norm_eps), 'BTD')
-  return axes.shard(llama.logits(params, x, config), 'B__'), memory
+  return axes.shard(llama.logits(params, x, config), 'B__')
 
 
 @functools.partial(jax.jit, static_argnames='config')
@@ -222,12 +251,12 @@ def score(
 
   def some(i, found):
     part = lambda x: jax.lax.dynamic_slice_in_dim(x, i * size, size, 1)
-    states = _each(
+    states = each(
       lambda x, at: jnp.take_along_axis(x, at[..., None], 1), x, part(before)
     )
-    logits = axes.shard(llama.logits(params, axes.shard(states, 'B__'), config), 'B__')
-    new = _each(_logp, logits, part(token))
-    return _each(
+    scores = axes.shard(llama.logits(params, axes.shard(states, 'B__'), config), 'B__')
+    new = each(_logp, scores, part(token))
+    return each(
       lambda all, new, i: jax.lax.dynamic_update_slice_in_dim(all, new, i * size, 1),
       *(found, new, i),
     )

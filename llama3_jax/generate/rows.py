@@ -108,10 +108,10 @@ def advance(
   new = Drawn(token, logp, rows.active, *best)
   drawn = jax.tree.map(lambda all, x: all.at[:, :, i].set(x), kept.drawn, new)
   sampled = kept.sampled.at[jnp.arange(b)[:, None], jnp.arange(t), token].add(1)
-  return _after(rows, token), kept.replace(sampled=sampled, drawn=drawn)
+  return after(rows, token), kept.replace(sampled=sampled, drawn=drawn)
 
 
-def _after(rows, token):
+def after(rows: Rows, token: jax.Array) -> Rows:
   """Rows after one more token; a stop token, or the last that is allowed, ends one."""
   drawn = rows.drawn + rows.active
   stopped = jnp.any(token[..., None] == rows.rules.stops, -1)
