@@ -14,6 +14,7 @@ import tempfile
 import jax
 from absl import logging
 
+from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import feed
 from llama3_jax import mesh as meshes
@@ -21,7 +22,8 @@ from llama3_jax import workdir as workdirs
 from llama3_jax.base import files
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
-from llama3_jax.generate import plain
+from llama3_jax.generate import absent
+from llama3_jax.generate.group import Sizes
 from llama3_jax.model import llama
 from llama3_jax.plan import analyse
 from llama3_jax.plan import compile as compiler
@@ -40,7 +42,7 @@ from llama3_jax.train import part
 from llama3_jax.train import step
 
 ABSENT = True  # its chips are not here: no mesh is made of those that are
-STEPS = ('train', 'prefill', 'decode', 'sft', 'dpo', 'reward')
+STEPS = ('train', *absent.KINDS, 'sft', 'dpo', 'reward')
 
 
 def main(config, workdir):
@@ -71,7 +73,10 @@ def check(config):
   flags.flags(target.chip.name, flags.names(target.chip.name, p.flags))
   model = configs.model_config(config.model)
   shape = topology.check(config.mesh, target)
-  meshes.check(shape, model)
+  generates = p.step in absent.KINDS
+  meshes.check(shape, model, generates)
+  if p.weights and not generates:
+    raise UserError(f'plan.weights={p.weights!r} is for plan.step=prefill or decode')
   t = config.train
   t.batch = t.batch or shape[0] * shape[1] * t.microbatches
   meshes.check_batch(shape, t.batch, t.length, t.microbatches)
@@ -105,9 +110,15 @@ def plan(config):
     'microbatches': t.microbatches,
     'loss_chunk': t.loss_chunk,
     'remat': config.model.remat,
+    'weights': p.weights,
     'flags': options,
     'limit': int(p.memory_gib * 2**30) or chip.limit,
   }
+  if p.step in absent.KINDS:
+    shape = topology.check(config.mesh, target)
+    found = dict(zip(axes.AXES, shape))
+    sizes = _sizes(config, axes.parts('B', found))
+    request['loops'] = absent.loops(p.step, sizes, axes.parts('C', found))
   return analyse.run(compiled, configs.model_config(config.model), target, request)
 
 
@@ -148,9 +159,9 @@ def lower(config):
   mesh = topology.mesh(config.mesh, topology.parse(config.plan.target))
   batch, length = config.train.batch, config.train.length
   kind = config.plan.step
-  if kind in ('prefill', 'decode'):
-    params = llama.abstract(model, model.dtype, mesh)
-    return _generate(kind, mesh, params, model, batch, length), mesh
+  if kind in absent.KINDS:
+    sizes = _sizes(config, axes.parts('B', dict(mesh.shape)))
+    return absent.lower(mesh, model, sizes, kind, config.plan.weights), mesh
   params = llama.abstract(model, mesh=mesh)
   letters, new = llama.dims(model), ()
   sizes, batches = dict(B=batch, T=length), feed.Tokens
@@ -179,13 +190,10 @@ def lower(config):
   return programs.train(mesh, params, rows, train_step), mesh
 
 
-def _generate(kind, mesh, params, model, batch, length):
-  """Prefill of prompts of `length`, or one token of rows whose cache has it."""
-  with jax.set_mesh(mesh):
-    if kind == 'prefill':
-      tokens = programs.array(mesh, (batch, length), 'BT')
-      real = programs.array(mesh, (batch,), 'B')
-      return plain.prefill.lower(params, tokens, real, model, length)
-    cache = programs.cache(mesh, model, batch, length)
-    token = programs.array(mesh, (batch,), 'B')
-    return plain.advance.lower(params, cache, token, model)
+def _sizes(config, groups):
+  """Sizes of a chunk of prompts of `length` that is read, or of rows at that position,
+  each of which decodes a token."""
+  t = config.train
+  rows = t.batch // groups
+  given = (rows,), (rows * t.length,), t.length
+  return Sizes(*given, steps=1, microbatches=t.microbatches)

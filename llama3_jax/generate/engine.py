@@ -7,7 +7,6 @@ of prompts with it, `stream` one prompt token by token.
 import collections
 import contextlib
 import dataclasses
-import functools
 import numbers
 import signal
 import threading
@@ -23,7 +22,6 @@ from llama3_jax.generate import draw
 from llama3_jax.generate import group
 from llama3_jax.generate import paged
 from llama3_jax.generate import programs
-from llama3_jax.generate import rows as rows_lib
 from llama3_jax.generate import stages
 from llama3_jax.generate.group import Answer
 from llama3_jax.generate.group import Request
@@ -33,7 +31,6 @@ from llama3_jax.model import llama
 
 ROWS = (4, 16, 64)  # numbers of rows that lists of prompts are answered in
 SHORTEST = 128  # tokens: room of the smallest engine of `generate`
-_Programs = collections.namedtuple('_Programs', ('prepared', 'read', 'decode'))
 MAIN = threading.main_thread()
 SHORT, LONG = 64, 512  # tokens of a chunk of prompts
 
@@ -58,7 +55,7 @@ class Engine:
         f'rows={sizes.rows} and chunks={sizes.chunks} must divide over mesh.context'
       )
     self.config, self.sizes, self.weights = config, sizes, weights
-    self._programs = _programs(sizes)
+    self._programs = stages.chosen(sizes.microbatches)
     count = axes.parts('B')
     self.groups = [group.Group(sizes) for _ in range(count)]
     self.update(params)
@@ -200,27 +197,11 @@ class Engine:
 
   def _arrays(self, count):
     """(rows, items, copies) of all groups."""
-    s, groups = self.sizes, len(self.groups)
-    rows = rows_lib.idle(groups, count, s.columns, s.length, self.config.vocab_size)
-    # The rows may be the last samples of as many prompts.
-    most = count * s.columns
-    items = paged.items(groups, count, most, count + 1, s.microbatches)
-    copies = np.zeros((groups, s.rows[-1], 2), np.int32), np.zeros(groups, np.int32)
+    size = self.config.vocab_size
+    rows, items, copies = group.empty(self.sizes, len(self.groups), count, size)
     for index, each in enumerate(self.groups):
       each.fill(rows, items, copies, index)
     return rows, items, copies
-
-
-def _programs(sizes):
-  """(prepared, read, decode) of the mesh, which may have the stages of a pipeline."""
-  if axes.parts('C') == 1:
-    if sizes.microbatches > 1:
-      raise UserError(f'microbatches={sizes.microbatches} is for mesh.stage above 1')
-    return _Programs(programs.prepared, programs.read, programs.decode)
-  if axes.parts('T') > 1:
-    raise UserError('mesh.stage above 1 needs mesh.context=1')
-  own = functools.partial(functools.partial, parts=sizes.microbatches)
-  return _Programs(stages.prepared, own(stages.read), own(stages.decode))
 
 
 def _grow(answer, drawn, at):

@@ -14,6 +14,7 @@ import numpy as np
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import draw
 from llama3_jax.generate import paged
+from llama3_jax.generate import rows as rows_lib
 from llama3_jax.generate.pages import Pages
 from llama3_jax.generate.rows import Rows
 from llama3_jax.generate.settings import Settings
@@ -67,6 +68,20 @@ class Sizes:
     """Pages of each group."""
     ahead = -(-self.chunks[-1] // self.page)
     return self.pages or self.rows[-1] * self.columns + ahead
+
+
+def empty(
+  sizes: Sizes, groups: int, count: int, vocabulary: int
+) -> tuple[Rows, paged.Items, tuple[np.ndarray, np.ndarray]]:
+  """(rows, items, copies) of programs.decode with `count` idle rows of each group, numpy
+  arrays that Group.fill fills."""
+  s = sizes
+  rows = rows_lib.idle(groups, count, s.columns, s.length, vocabulary)
+  # The rows may be the last samples of as many prompts.
+  most = count * s.columns
+  items = paged.items(groups, count, most, count + 1, s.microbatches)
+  pairs = np.zeros((groups, s.rows[-1], 2), np.int32)
+  return rows, items, (pairs, np.zeros(groups, np.int32))
 
 
 @dataclasses.dataclass

@@ -289,7 +289,8 @@ def _blocks(q, cut, blocks, keys, counts, state):
       weigh = lambda p: sums('KTS,SKH->KTH', p.astype(v.dtype), v)
       return _merge(state, scores, jnp.repeat(seen, g, 0)[None], weigh)
 
-    return jax.lax.fori_loop(0, count, part, state)
+    with jax.named_scope('by_item'):
+      return jax.lax.fori_loop(0, count, part, state)
 
   given = {'q': turned(q), 'state': jax.tree.map(turned, state), 'count': counts}
   given |= jax.tree.map(divide, cut) | blocks
@@ -318,7 +319,8 @@ def _by_row(q, memory, base, position, group, tables, rule, state):
     )
     return _merge(state, scores, seen[:, None, None], weigh)
 
-  return jax.lax.fori_loop(start, stop, one, state)
+  with jax.named_scope('by_row'):
+    return jax.lax.fori_loop(start, stop, one, state)
 
 
 def copied(memory: Memory, pairs: jax.Array, count: jax.Array, layers: int) -> Memory:
@@ -338,7 +340,8 @@ def copied(memory: Memory, pairs: jax.Array, count: jax.Array, layers: int) -> M
 
       return jax.tree.map(copy, memory)
 
-    return jax.lax.fori_loop(0, count[0] * layers, one, memory)
+    with jax.named_scope('copies'):
+      return jax.lax.fori_loop(0, count[0] * layers, one, memory)
 
   pages = Memory(LETTERS, LETTERS)
   return axes.local(local, (pages, 'B__', 'B'), pages)(memory, pairs, count)

@@ -188,7 +188,8 @@ def decode(
     return i + 1, *each(rows_lib.advance, i, scores, rows, kept), memory
 
   state = (jnp.int32(0), *begin(rows, config, steps), memory)
-  _, _, kept, memory = jax.lax.while_loop(going, one, state)
+  with jax.named_scope('steps'):
+    _, _, kept, memory = jax.lax.while_loop(going, one, state)
   return memory, kept.drawn
 
 

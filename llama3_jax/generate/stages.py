@@ -12,6 +12,7 @@ begins with it R ticks after it began with the one before: R is the number of st
 of microbatches, whichever is larger.
 """
 
+import collections
 import functools
 
 import jax
@@ -130,9 +131,6 @@ def _empty(tokens, config):
   return _Message(hidden, axes.shard(jnp.zeros(tokens.shape, jnp.int32), 'BT'))
 
 
-@functools.partial(
-  jax.jit, static_argnames=('config', 'parts'), donate_argnames='memory'
-)
 def read(
   params: llama.Params,
   memory: paged.Memory,
@@ -165,14 +163,12 @@ def read(
 
     start = _empty(split[0][:, 0], config), memory
     ticks = parts + stages - 1
-    return jax.lax.fori_loop(0, ticks, tick, start)[1], ()
+    with jax.named_scope('ticks'):
+      return jax.lax.fori_loop(0, ticks, tick, start)[1], ()
 
   return _over_stages(stage, params, memory, tokens, spots, items)[0]
 
 
-@functools.partial(
-  jax.jit, static_argnames=('config', 'steps', 'parts'), donate_argnames='memory'
-)
 def decode(
   params: llama.Params,
   memory: paged.Memory,
@@ -206,7 +202,8 @@ def decode(
       t, message, state = carry
       return t + 1, *work.tick(t, limit, items, message, state)
 
-    _, _, state = jax.lax.while_loop(going, tick, start)
+    with jax.named_scope('steps'):
+      _, _, state = jax.lax.while_loop(going, tick, start)
     last = axes.device_index('C') == stages - 1
     join = lambda x: x.reshape(x.shape[0], -1, *x.shape[3:])
     drawn = jax.tree.map(join, state.kept.drawn)
@@ -280,3 +277,30 @@ class _Decode:
     logits = programs.logits(self.outer, x, self.config)
     rows, kept = programs.each(rows_lib.advance, step, logits, rows, kept)
     return rows.token, kept
+
+
+Programs = collections.namedtuple('Programs', ('prepared', 'read', 'decode'))
+
+
+def chosen(parts: int) -> Programs:
+  """The programs of the ambient mesh, in `parts` microbatches where it has stages.
+
+  UserError for meshes and microbatches that do not go together.
+  """
+  if axes.parts('C') == 1:
+    if parts > 1:
+      raise UserError(f'microbatches={parts} is for mesh.stage above 1')
+    return Programs(programs.prepared, programs.read, programs.decode)
+  if axes.parts('T') > 1:
+    raise UserError('mesh.stage above 1 needs mesh.context=1')
+  return Programs(prepared, *_compiled(parts))
+
+
+@functools.cache
+def _compiled(parts):
+  """(read, decode) in `parts` microbatches."""
+  own = functools.partial(jax.jit, donate_argnames='memory')
+  return (
+    own(functools.partial(read, parts=parts), static_argnames='config'),
+    own(functools.partial(decode, parts=parts), static_argnames=('config', 'steps')),
+  )

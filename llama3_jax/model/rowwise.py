@@ -28,7 +28,8 @@ TINY = 1e-12  # instead of the scale of a row of zeros
 
 @struct.dataclass
 class Rowwise:
-  """A weight as scale * q; q has its shape, scale is 1 along the dims that are summed.
+  """A weight as scale * q; its outputs are the first dims, and those that are summed the
+  last, as GPUs multiply float8; along those scale is 1.
 
   kind: a name of KINDS; cap: bound on the largest value that scales an activation.
   """
@@ -67,8 +68,16 @@ def weight(w: jax.Array, expression: str, kind: str, cap: float = CAP) -> Rowwis
   """A weight of a product such as 'BTD,DF->BTF' with a scale for every output."""
   inputs, output = expression.split('->')
   right = inputs.split(',')[1]
-  summed = tuple(i for i, d in enumerate(right) if d not in output)
+  turned, count = _turned(right, output)
+  w = jnp.transpose(w, [right.index(d) for d in turned])
+  summed = tuple(range(count, w.ndim))
   return Rowwise(*rounded(w, summed, kind), kind=kind, cap=cap)
+
+
+def _turned(letters, output):
+  """(letters with those of the output first, how many these are)."""
+  first = [d for d in letters if d in output]
+  return ''.join(first + [d for d in letters if d not in output]), len(first)
 
 
 def einsum(
@@ -84,6 +93,7 @@ def einsum(
   """
   inputs, output = expression.split('->')
   left, right = inputs.split(',')
+  right, _ = _turned(right, output)
   used = axes.gather(w.q, right, w.q.dtype)
   place = place or output
   where = {} if axes.mesh() is None else dict(out_sharding=axes.spec(place))
@@ -100,7 +110,7 @@ def einsum(
   if axes.platform() == 'cpu':  # which has no products of these: all values are exact
     wide = total = jnp.float32
   y = jnp.einsum(
-    f'{inputs}->{output}',
+    f'{left},{right}->{output}',
     x.astype(wide),
     used.astype(wide),
     preferred_element_type=total,

@@ -27,7 +27,7 @@ def run(
   """
   chip, mesh = target.chip, compiled.program['axes']
   module = hlo.parse(compiled.hlo)
-  visits, loops = hlo.visits(module)
+  visits, loops = hlo.visits(module, request.get('loops', {}))
   layers = hlo.layer_loops(module, loops, model.n_layers)
   coordinates = np.array(compiled.program['places'])
   network = collectives.Network(mesh, coordinates, chip, target.dims, target.wrap)
@@ -58,7 +58,7 @@ def run(
       'limit': limit,
       'fits': used <= limit,
       'host': host,
-      'knob': memory.knob(kinds, buffers),
+      'knob': memory.knob(kinds, buffers, 'loops' not in request),
     },
     'buffers': [dataclasses.asdict(b) for b in buffers],
     'collectives': collectives.table(transfers),

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 import re
+import types
 from collections.abc import Iterable
 from collections.abc import Mapping
 
@@ -255,8 +256,13 @@ class Loop:
   body: str
 
 
-def visits(module: Module) -> tuple[list[Visit], dict[str, Loop]]:
-  """(every Visit from the entry on, {name of a `while` op: Loop})."""
+def visits(
+  module: Module, known: Mapping[str, int] = types.MappingProxyType({})
+) -> tuple[list[Visit], dict[str, Loop]]:
+  """(every Visit from the entry on, {name of a `while` op: Loop}).
+
+  known: {name: trips} of loops in a named scope whose trips the program decides.
+  """
   order, loops = [], {}
 
   def walk(name, times, inside, asynchronous, fused):
@@ -264,10 +270,12 @@ def visits(module: Module) -> tuple[list[Visit], dict[str, Loop]]:
     for op in module.computations.get(name, {}).values():
       if op.kind == 'while':
         n = trips(module, op)
+        if n is None:
+          n = next((m for x, m in known.items() if op.path.endswith(f'/{x}/while')), n)
         body = op.attribute('body').lstrip('%')
         source = module.source(op)
         loops[op.name] = Loop(op.name, n, inside, op.path, source, body)
-        walk(body, times * (n or 1), (*inside, op.name), asynchronous, fused)
+        walk(body, times * (1 if n is None else n), (*inside, op.name), asynchronous, fused)
         continue
       for called in op.called:
         later = asynchronous or op.kind in ('async-start', 'call-start')

@@ -83,7 +83,7 @@ def kind(path: str) -> str:
     return 'optimizer'
   if re.search(r'\bparams\b', path):
     return 'parameters'
-  return 'cache' if re.search(r'\bcache\b', path) else 'batch'
+  return 'cache' if re.search(r'\bmemory\b', path) else 'batch'
 
 
 def arguments(module: hlo.Module, buffers: str = '') -> tuple[dict[str, int], int]:
@@ -253,6 +253,7 @@ def _spans(module, text, loops):
 
 LESS_ROWS = 'train.batch (fewer rows a chip) or mesh.context'
 INPUTS = f'model.remat (offload the layer input), {LESS_ROWS}'
+MORE = 'mesh.tensor and mesh.stage (more chips)'
 TABLE = 'mesh.tensor, model.tie_embeddings'
 
 
@@ -309,8 +310,13 @@ def _activation(array, s):
   return s.tokens in array.dims and s.width not in array.dims
 
 
-def knob(kinds: Mapping[str, int], buffers: Sequence[Buffer]) -> str:
+def knob(
+  kinds: Mapping[str, int], buffers: Sequence[Buffer], trains: bool = True
+) -> str:
   """The field to change first when memory is short, by the largest kind or buffer."""
+  if not trains:
+    cache = kinds.get('cache', 0) > kinds.get('parameters', 0)
+    return f'train.batch, train.length or {MORE}' if cache else f'plan.weights or {MORE}'
   stateful = sum(kinds.get(k, 0) for k in ('parameters', 'frozen', 'optimizer'))
   temporary = kinds.get('temporaries', 0) + kinds.get('packing', 0)
   if stateful > temporary:

@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from llama3_jax import axes
-from llama3_jax.config import ModelConfig
-from llama3_jax.model import cache as kv
 from llama3_jax.train import step
 
 
@@ -30,11 +28,3 @@ def train(
     state = jax.eval_shape(train_step.start, params)
     return step.train_step.lower(state, batch, train_step)
 
-
-def cache(
-  mesh: jax.sharding.Mesh, model: ModelConfig, batch: int, slots: int
-) -> kv.Cache:
-  """Abstract key/value cache of `batch` rows of `slots` tokens."""
-  shapes = jax.eval_shape(lambda: kv.create(model, batch, slots))
-  dims = kv.Cache('LBSKH', 'LBSKH', 'BS', 'BS', 'B')
-  return jax.tree.map(lambda x, d: array(mesh, x.shape, d, x.dtype), shapes, dims)

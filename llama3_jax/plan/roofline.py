@@ -31,7 +31,8 @@ FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while
 FREE += ('conditional', 'call', 'after-all', 'partition-id', 'replica-id', 'iota')
 FREE += ('copy-done', 'async-start', 'async-done', 'async-update', 'send', 'recv')
 FREE += ('send-done', 'recv-done', 'opt-barrier', 'domain', 'broadcast')
-SLICES = ('slice', 'dynamic-slice')
+SLICES = ('slice', 'dynamic-slice', 'gather')
+UPDATES = ('dynamic-update-slice', 'scatter')  # of their first operand, in place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +129,8 @@ def _traffic(module, op, ops):
   body = module.computations.get(op.called[0], {}) if op.kind == 'fusion' else {}
   if op.kind == 'dynamic-update-slice' and op.operands[1] in ops:
     return 2 * ops[op.operands[1]].bytes
+  if op.kind == 'scatter' and op.operands[-1] in ops:
+    return 2 * ops[op.operands[-1]].bytes
   if op.kind in SLICES:
     return 2 * sum(a.bytes for a in op.arrays if _on_device(a))
   parameters = _parameters(body)
@@ -159,11 +162,11 @@ def _read(module, body, name):
   """Bytes that a fused computation reads of the value `name`: of a slice, the slice."""
   total = 0
   for user in (x for x in body.values() if name in x.operands):
-    if user.kind in SLICES:
+    if user.kind in SLICES and user.operands[0] == name:
       total += user.bytes
     elif user.kind == 'bitcast':
       total += _read(module, body, user.name)
-    elif user.kind == 'dynamic-update-slice' and user.operands[0] == name:
+    elif user.kind in UPDATES and user.operands[0] == name:
       pass  # unchanged outside of the written part
     elif user.kind == 'fusion':
       inner = module.computations.get(user.called[0], {})
@@ -188,10 +191,15 @@ def _written(body, op):
       x = body.get(x.operands[0])
     if not _on_device(array):
       continue
-    if x is not None and x.kind == 'dynamic-update-slice' and x.operands[1] in body:
-      yield body[x.operands[1]].bytes
+    part = x.operands[-1 if x.kind == 'scatter' else 1] if _updates(x) else ''
+    if part in body:
+      yield body[part].bytes
     else:
       yield array.bytes
+
+
+def _updates(op):
+  return op is not None and op.kind in UPDATES
 
 
 def model_flops(
@@ -199,9 +207,9 @@ def model_flops(
 ) -> tuple[float, int]:
   """(FLOPs the model needs for a step over all devices, tokens of the step)."""
   token = counts.per_token(model, length)
-  if step == 'prefill':  # logits of the last token only
+  if step == 'prefill':  # without logits: decoding begins with the last token
     head = 2 * model.vocab_size * model.d_model
-    return (token / 3 * length - head * (length - 1)) * batch, batch * length
+    return (token / 3 - head) * length * batch, batch * length
   if step == 'decode':  # one token against a full cache: no half of a triangle
     rule = Rule(model.window)
     more = min(model.window or length, length) - rule.seen(length)
