@@ -11,7 +11,6 @@ import functools
 import sys
 import tempfile
 
-import jax
 from absl import logging
 
 from llama3_jax import axes

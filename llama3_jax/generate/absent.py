@@ -8,7 +8,6 @@ from llama3_jax import axes
 from llama3_jax.config import ModelConfig
 from llama3_jax.generate import group
 from llama3_jax.generate import paged
-from llama3_jax.generate import programs
 from llama3_jax.generate import stages
 from llama3_jax.generate.group import Sizes
 from llama3_jax.model import llama

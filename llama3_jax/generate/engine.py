@@ -21,7 +21,6 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.generate import draw
 from llama3_jax.generate import group
 from llama3_jax.generate import paged
-from llama3_jax.generate import programs
 from llama3_jax.generate import stages
 from llama3_jax.generate.group import Answer
 from llama3_jax.generate.group import Request
@@ -56,6 +55,7 @@ class Engine:
       )
     self.config, self.sizes, self.weights = config, sizes, weights
     self._programs = stages.chosen(sizes.microbatches)
+    self.stages = axes.parts('C')  # of a pipeline
     count = axes.parts('B')
     self.groups = [group.Group(sizes) for _ in range(count)]
     self.update(params)

@@ -56,7 +56,9 @@ class Sizes:
       if not values or list(values) != sorted(set(values)) or values[0] < 1:
         raise UserError(f'{name}={values}: it must be whole numbers that grow')
       if any(n % self.microbatches for n in values):
-        raise UserError(f'{name}={values} must divide into microbatches={self.microbatches}')
+        raise UserError(
+          f'{name}={values} must divide into microbatches={self.microbatches}'
+        )
 
   @property
   def columns(self) -> int:
@@ -73,8 +75,8 @@ class Sizes:
 def empty(
   sizes: Sizes, groups: int, count: int, vocabulary: int
 ) -> tuple[Rows, paged.Items, tuple[np.ndarray, np.ndarray]]:
-  """(rows, items, copies) of programs.decode with `count` idle rows of each group, numpy
-  arrays that Group.fill fills."""
+  """(rows, items, copies) of programs.decode with `count` idle rows of each group,
+  numpy arrays that Group.fill fills."""
   s = sizes
   rows = rows_lib.idle(groups, count, s.columns, s.length, vocabulary)
   # The rows may be the last samples of as many prompts.
@@ -239,9 +241,7 @@ class Group:
     """Writes rows, the pages they read together and the copies that are due."""
     for i, (prompt, number) in enumerate(self.rows):
       self._fill(rows, (index, i), prompt, number)
-    self._share(
-      items, paged.block(rows.token.shape[1], self.sizes.microbatches), index
-    )
+    self._share(items, paged.block(rows.token.shape[1], self.sizes.microbatches), index)
     pairs, count = copies
     for i, pair in enumerate(self._copies):
       pairs[index, i] = pair

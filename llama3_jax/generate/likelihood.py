@@ -148,6 +148,8 @@ class _Scorer:
   """Parameters, pages of beginnings, and the arrays of a call."""
 
   def __init__(self, params, config, longest, chunk, page):
+    if axes.parts('C') > 1:
+      raise UserError('likelihoods need mesh.stage=1')
     self.params, self.config = programs.prepared(params, config), config
     self.groups = axes.parts('B')
     columns = max(-(-longest // page), 1)

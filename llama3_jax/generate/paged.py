@@ -105,8 +105,8 @@ def _kept(dtype):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def create(config: ModelConfig, pages: int, size: int, groups: int = 1) -> Memory:
-  """Empty memory of `pages` pages of `size` tokens, and page 0; each stage of a pipeline
-  has those of its layers."""
+  """Empty memory of `pages` pages of `size` tokens, and page 0; each stage of a
+  pipeline has those of its layers."""
   c, dtype, stages = config, _kept(config.dtype), axes.parts('C')
   layers = -(-c.n_layers // stages) * stages
   shape = (groups, layers * (pages + 1), size, c.n_kv_heads, c.d_head)

@@ -46,8 +46,8 @@ def _cast(params, dtype):
 def prepared(
   params: llama.Params, config: ModelConfig, weights: str = ''
 ) -> llama.Params:
-  """Parameters as the programs read them: in the compute dtype, and on a CPU each layer
-  by itself, because a loop would copy its weights at every step.
+  """Parameters as the programs read them: in the compute dtype, and on CPUs and GPUs
+  each layer by itself, because a loop would copy its weights at every step.
 
   weights: '', or a name of rowwise.KINDS for the feed-forward weights of all layers but
   the first and the last (6.2). Raises UserError where there is no layer between them.
@@ -60,7 +60,7 @@ def prepared(
     return params
   if weights and config.n_layers < 3:
     raise UserError(f'weights={weights!r}: the first and last layer keep theirs')
-  params, alone = cast(params, config), axes.platform() == 'cpu'
+  params, alone = cast(params, config), axes.platform() != 'tpu'
   return _split(params, config.n_layers, alone, weights) if alone or weights else params
 
 
@@ -103,7 +103,7 @@ def through(
 
 
 def _hidden(params, tokens, position, memory, config, attend):
-  """Hidden states [B,T,D] of tokens after the last layer, and the memory, see `stack`."""
+  """Hidden states [B,T,D] of tokens after the last layer, and the memory: `stack`."""
   x = embedding.embed(params, tokens, config, cache=memory)
   return stack(params, x, position, memory, config, attend)
 
@@ -178,6 +178,7 @@ def decode(
   copies: pages that samples start with, as in paged.copied.
   """
   memory = paged.copied(memory, *copies, config.n_layers)
+
   def going(state):
     i, rows, _, _ = state
     return (i < limit) & jnp.any(rows.active)

@@ -33,7 +33,8 @@ from llama3_jax.pipeline import layout
 def prepared(
   params: llama.Params, config: ModelConfig, weights: str = ''
 ) -> llama.Params:
-  """As programs.prepared: layers [S,L/S,...] of S stages, in the compute dtype.
+  """As programs.prepared: layers [S,L/S,...] of S stages, or L/S of [S,...], in the
+  compute dtype.
 
   Where the layers do not divide, the shorter stages are filled with layers of zeros,
   which pass their input on. UserError for weights of few bits, which the first and the
@@ -42,13 +43,20 @@ def prepared(
   stages = axes.parts('C')
   if weights:
     raise UserError(f'weights={weights!r}: weights of few bits need mesh.stage=1')
-  if params.layers.attn_norm.ndim == 3:
+  if isinstance(params.layers, tuple) or params.layers.attn_norm.ndim == 3:
     return params
   made = layout.Layout(config.n_layers, stages)
-  return _arranged(programs.cast(params, config), made)
+  alone = axes.platform() != 'tpu'
+  return _arranged(programs.cast(params, config), made, alone)
 
 
-_arranged = jax.jit(layout.arrange, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _arranged(params, made, alone):
+  params = layout.arrange(params, made)
+  if not alone:
+    return params
+  take = lambda i: jax.tree.map(lambda x: x[:, i], params.layers)
+  return params.replace(layers=tuple(map(take, range(made.slots))))
 
 
 def slots(config: ModelConfig) -> int:

@@ -28,8 +28,8 @@ TINY = 1e-12  # instead of the scale of a row of zeros
 
 @struct.dataclass
 class Rowwise:
-  """A weight as scale * q; its outputs are the first dims, and those that are summed the
-  last, as GPUs multiply float8; along those scale is 1.
+  """A weight as scale * q; its outputs are the first dims, and those that are summed
+  the last, as GPUs multiply float8; along those scale is 1.
 
   kind: a name of KINDS; cap: bound on the largest value that scales an activation.
   """

@@ -315,8 +315,9 @@ def knob(
 ) -> str:
   """The field to change first when memory is short, by the largest kind or buffer."""
   if not trains:
-    cache = kinds.get('cache', 0) > kinds.get('parameters', 0)
-    return f'train.batch, train.length or {MORE}' if cache else f'plan.weights or {MORE}'
+    pages = kinds.get('cache', 0) > kinds.get('parameters', 0)
+    first = 'train.batch, train.length' if pages else 'plan.weights'
+    return f'{first} or {MORE}'
   stateful = sum(kinds.get(k, 0) for k in ('parameters', 'frozen', 'optimizer'))
   temporary = kinds.get('temporaries', 0) + kinds.get('packing', 0)
   if stateful > temporary:

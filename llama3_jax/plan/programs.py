@@ -27,4 +27,3 @@ def train(
   with jax.set_mesh(mesh):
     state = jax.eval_shape(train_step.start, params)
     return step.train_step.lower(state, batch, train_step)
-

@@ -84,6 +84,8 @@ class Api:
     body = await self._body(request)
     served = self.served
     engine, form = served.worker.engine, read.encoding(body)
+    if engine.stages > 1:
+      raise Fault(400, 'a server over mesh.stage gives no embeddings')
     given = read.inputs(body, 'input', served.tokenizer.vocab_size, TEXTS)
     if read.whole(body, 'dimensions', served.model.d_model, 1) != served.model.d_model:
       raise wrong('dimensions', f'it must be {served.model.d_model}')

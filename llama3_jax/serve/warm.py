@@ -12,7 +12,7 @@ EMBEDDED = 1_024  # tokens; what embeds longer texts is compiled when the first 
 def start(engine: Engine) -> int:
   """Compiles each program; returns how many there are."""
   sizes = engine.sizes
-  widths = embed.lengths(min(sizes.length, EMBEDDED))
+  widths = embed.lengths(min(sizes.length, EMBEDDED)) if engine.stages == 1 else ()
   with log.work('compiling the programs of the server'):
     engine.warm()
     for width in widths:

@@ -56,7 +56,7 @@ def test_a_product_is_that_of_the_rounded_numbers(kind):
     own = np.minimum(np.abs(x).max(-1, keepdims=True), 1200) / np.float32(most)
     inputs = cut(x / own) * own
   np.testing.assert_allclose(found, inputs @ weights, rtol=1e-4, atol=1e-4)
-  assert made.q.dtype == dtype and made.scale.shape == (1, 48)
+  assert made.q.dtype == dtype and made.scale.shape == (48, 1)
 
 
 @pytest.mark.parametrize('kind', ['fp8', 'int8'])

@@ -131,7 +131,7 @@ def test_every_step_is_planned(tmp_path, step):
   kinds = results['memory']['kinds']
   assert kinds['parameters'] > 0 and results['time']['step_s'] > 0
   assert ('optimizer' in kinds) == (step not in ('prefill', 'decode'))
-  assert ('cache' in kinds) == (step == 'decode')
+  assert ('cache' in kinds) == (step in ('prefill', 'decode'))
 
 
 def test_what_is_offloaded_is_on_the_host(tmp_path, trained):
