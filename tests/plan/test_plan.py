@@ -54,6 +54,48 @@ def test_a_loop_body_counts_as_often_as_it_runs():
   assert [len(x.inside) for x in loops.values() if x.trips == 3] == [1]
 
 
+def test_known_loops_count_as_often_as_is_said():
+  """Loops whose trips the program decides, also those that do not run at all."""
+
+  def program(x, w, n):
+    def body(i, x):
+      return jnp.tanh(x @ w)
+
+    with jax.named_scope('pages'):
+      x = jax.lax.fori_loop(0, n, body, x)
+    with jax.named_scope('copies'):
+      return jax.lax.fori_loop(0, n, body, x)
+
+  x = jax.ShapeDtypeStruct((8, 16), jnp.float32)
+  w = jax.ShapeDtypeStruct((16, 16), jnp.float32)
+  module = compiled(program, x, w, jax.ShapeDtypeStruct((), jnp.int32))
+  for known, times in (({}, 1 + 1), ({'pages': 9, 'copies': 0}, 9)):
+    found, loops = hlo.visits(module, known)
+    own = hlo.flops(module, found)
+    total = sum(own[v.computation] * v.times for v in found)
+    assert total == times * 2 * 8 * 16 * 16
+    assert [x.trips for x in loops.values()] == [known.get(n) for n in NAMES]
+
+
+NAMES = ('pages', 'copies')
+
+
+def test_pages_are_moved_alone():
+  """A gather reads what it gives, a scatter writes what it is given: not the array."""
+
+  def program(memory, index, new):
+    memory = memory.at[index].set(new)
+    return memory, memory[index * 2] * 3
+
+  shapes = ((4096, 64), jnp.float32), ((2,), jnp.int32), ((2, 64), jnp.float32)
+  lower = jax.jit(program, donate_argnums=0).lower
+  text = lower(*(jax.ShapeDtypeStruct(*s) for s in shapes)).compile().as_text()
+  module = hlo.parse(text)
+  found, _ = hlo.visits(module)
+  done = roofline.work(module, found, B8, chips.H100)
+  assert 0 < done.traffic < 4096 * 64 * 4 / 4
+
+
 def network(mesh, chip='v5p:2x2x2'):
   target = topology.parse(chip)
   places = np.array([[0, i % 2, i // 2 % 2, i // 4] for i in range(8)])
