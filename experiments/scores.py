@@ -36,7 +36,9 @@ def main(config, workdir):
   """Answer, score and compare; returns what `measure` does. UserError where the scores
   are beyond the limit and `require` is set."""
   if not config.weights:
-    raise UserError('weights is empty: name what is compared, such as --weights=fp8')
+    raise UserError(
+      'weights is empty: name what is compared, such as --config.weights=fp8'
+    )
   rowwise.check(config.weights)
   found = measure(config, workdir)
   logging.info('%s', scores.said(found))
