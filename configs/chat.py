@@ -15,6 +15,7 @@ def get_config(arg=None):
   c.tokenizer = ''  # vocabulary file; '': the one that init_from carries
   c.system = ''  # message that opens the dialog; '': as the chat template has it
   c.length = 1024  # longest dialog, tokens; older turns are forgotten
+  c.weights = ''  # fp8 | fp8_weights | int8 | int8_weights: of few bits (6.2)
   # The defaults of the release code.
   c.sample = ml_collections.ConfigDict(
     dict(temperature=0.6, top_p=0.9, top_k=0, max_new=256)

@@ -21,6 +21,7 @@ def get_config(arg='chat'):
   c.dialogs = 2  # of each task, kept for the reader
   c.max_new = 24  # tokens of an answer, at most
   c.batch = 16  # prompts decoded together
+  c.weights = ''  # fp8 | fp8_weights | int8 | int8_weights: of few bits (6.2)
   c.data = ml_collections.ConfigDict(
     dict(root='', batch=16, length=256, batches=4, positions='row')
   )  # root: folder of token shards, for the held-out loss of each source

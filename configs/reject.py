@@ -17,6 +17,7 @@ def get_config(size='tiny'):
   c.samples = 8 if size == 'tiny' else 20  # K, 10 to 30 in the paper (4.2.2)
   c.batch = 8  # prompts decoded together, each with its K samples
   c.system = ''  # steers tone, style or format of the answers
+  c.weights = ''  # fp8 | fp8_weights | int8 | int8_weights: of few bits (6.2)
   c.sample = ml_collections.ConfigDict(
     dict(temperature=1.0, top_p=1.0, top_k=0, max_new=24 if size == 'tiny' else 2048)
   )

@@ -16,6 +16,7 @@ def get_config(arg=None):
   c.host = '127.0.0.1'  # only this machine; 0.0.0.0 or ::: all that reach it
   c.port = 8000  # 0: any that is free; the log says which
   c.length = 2048  # longest prompt with its answer, tokens
+  c.weights = ''  # fp8 | fp8_weights | int8 | int8_weights: of few bits (6.2)
   # Each number is a program; the smallest that is enough runs.
   c.rows = (4, 16)  # answers that decode together, of each group of chips
   c.chunks = (64, 512)  # tokens of prompts that are read together

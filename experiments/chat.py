@@ -13,6 +13,7 @@ from llama3_jax import workdir as workdirs
 from llama3_jax.generate import engine
 from llama3_jax.generate.engine import Engine
 from llama3_jax.generate.settings import Settings
+from llama3_jax.model import rowwise
 from llama3_jax.talk import dialog as dialogs
 from llama3_jax.talk import terminal
 from llama3_jax.train import belongs
@@ -27,6 +28,7 @@ def main(config, workdir=None):
   """Talks until the end of the input; returns {'turns'}."""
   if workdir:
     workdirs.claim(config, workdir)
+  rowwise.check(config.weights)
   dialogs.room(config.length, config.sample.max_new)
   settings = configs.fill(Settings(), config.sample, 'sample')
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
@@ -39,9 +41,8 @@ def main(config, workdir=None):
   screen.note(terminal.banner(config.init_from, model, tokenizer, dialog))
   screen.busy(f'reads the parameters and casts them to {model.dtype} ...')
   params, _ = models.load(config.init_from)
-  talker = dialogs.Talker(
-    Engine(params, model, engine.one(config.length, model)), tokenizer
-  )
+  sizes = engine.one(config.length, model)
+  talker = dialogs.Talker(Engine(params, model, sizes, config.weights), tokenizer)
   del params
   screen.busy('')
   return {'turns': terminal.converse(talker, dialog, screen)}

@@ -21,7 +21,9 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
 from llama3_jax.eval import own_text
 from llama3_jax.eval import run
+from llama3_jax.generate import programs
 from llama3_jax.generate.settings import Settings
+from llama3_jax.model import rowwise
 from llama3_jax.tasks import task as tasks
 from llama3_jax.train import belongs
 from llama3_jax.train import models
@@ -33,12 +35,21 @@ def main(config, folder):
   of own_text.measure, 'dialogs': [{title, messages}] of a chat model}."""
   if not (config.tasks or config.data.root or config.text):
     raise UserError('tasks, text and data.root are empty: there is nothing to evaluate')
+  rowwise.check(config.weights)
+  if config.weights and (config.data.root or config.text):
+    raise UserError(
+      f'weights={config.weights!r}: losses are of the weights as they are: leave text '
+      'and data.root empty, or weights'
+    )
   settings = Settings(temperature=0.0, max_new=config.max_new)
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   params, model = models.load(config.init_from)
+  asked = params
+  if config.weights:
+    asked = programs.prepared(params, model, config.weights)
   said = []
   found = run.tasks(
-    params,
+    asked,
     model,
     tokenizer,
     config.tasks,
@@ -57,7 +68,7 @@ def main(config, folder):
     logging.info('every answer, and what it had to be: %s/answers.jsonl', folder)
   results = {'tasks': found, **_losses(config, folder, params, model, tokenizer)}
   if config.shots < 0:
-    results['dialogs'] = _dialogs(config, params, model, tokenizer)
+    results['dialogs'] = _dialogs(config, asked, model, tokenizer)
   return results
 
 

@@ -23,6 +23,7 @@ from llama3_jax.generate import engine
 from llama3_jax.generate import programs
 from llama3_jax.generate import prompts
 from llama3_jax.generate.settings import Settings
+from llama3_jax.model import rowwise
 from llama3_jax.talk import dialog
 from llama3_jax.train import belongs
 from llama3_jax.train import models
@@ -37,7 +38,9 @@ def main(config, workdir):
   folder = workdirs.claim(config, workdir) if workdir else None
   if bool(config.prompt) == bool(config.files):
     raise UserError("give either --prompt='...' or --files=prompts.jsonl")
-  configs.fill(Settings(), config.sample, 'sample')  # refused before anything is read
+  # Refused before anything is read.
+  rowwise.check(config.weights)
+  configs.fill(Settings(), config.sample, 'sample')
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   own = Settings(vocab_size=tokenizer.vocab_size)
   settings = configs.fill(own, config.sample, 'sample')
@@ -45,7 +48,8 @@ def main(config, workdir):
   if config.files:
     rows = [r for path in config.files for r in prompts.read(path, 'files', tokenizer)]
   params, model = models.load(config.init_from)
-  how = programs.cast(params, model), model, tokenizer, settings
+  params = programs.prepared(params, model, config.weights)
+  how = params, model, tokenizer, settings
   if config.prompt and config.samples == 1:
     tokens = _print(rows[0][1], *how, config.seed)
   else:

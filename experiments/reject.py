@@ -14,7 +14,9 @@ from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
+from llama3_jax.generate import programs
 from llama3_jax.generate.settings import Settings
+from llama3_jax.model import rowwise
 from llama3_jax.post import annotate
 from llama3_jax.post import preference
 from llama3_jax.post import reject
@@ -29,6 +31,7 @@ from llama3_jax.train import models
 def main(config, folder):
   """Sample and choose; returns {'best_of_k', 'prompts', 'kept', 'annotated', 'cut'}."""
   # Refused before a device is used.
+  rowwise.check(config.weights)
   settings = configs.fill(Settings(), config.sample, 'sample')
   tokenizer = belongs.tokenizer(
     config.data.tokenizer, config.init_from, 'data.tokenizer'
@@ -51,7 +54,7 @@ def main(config, folder):
   if not prompts:
     raise UserError('no prompts: set data.tasks or data.files')
   found = reject.sample(
-    params,
+    programs.prepared(params, model, config.weights),
     scorer,
     prompts,
     tokenizer,

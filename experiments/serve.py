@@ -16,6 +16,7 @@ from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate.engine import Engine
 from llama3_jax.generate.group import Sizes
+from llama3_jax.model import rowwise
 from llama3_jax.train import belongs
 from llama3_jax.train import models
 
@@ -37,12 +38,13 @@ def main(config, workdir=None):
 
   if workdir:
     workdirs.claim(config, workdir)
+  rowwise.check(config.weights)
   keys, sizes = _keys(config.key_file), _sizes(config)
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   model = models.config(config.init_from)
   door = server.bound(config.host, config.port)  # taken ports are told of at once
   params, _ = models.load(config.init_from)
-  engine = Engine(params, model, sizes)
+  engine = Engine(params, model, sizes, config.weights)
   del params
   warm.start(engine)
   worker = Worker(engine, config.queue)

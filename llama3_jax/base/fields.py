@@ -107,6 +107,11 @@ FIELDS = {
   ),
   'train.watchdog_exit': Field('', 'the process ends when no step comes', free=True),
   'gate.sources': Field('', 'whose held-out loss counts', 'p'),
+  'weights': Field(
+    '', "of the engine: '' | fp8 | fp8_weights | int8 | int8_weights (6.2)"
+  ),
+  'cap': Field('[0, 1e9]', 'on the value that scales an activation; 0: none'),
+  'require': Field('', 'scores beyond those of two seeds are an error', free=True),
   'seed': Field('[0, 4294967295]', 'of everything that is drawn'),
   'mesh.fsdp': Field(
     '[-1, 1e6]', 'chips that share each weight; -1: the rest', free=True

@@ -137,3 +137,10 @@ def layer(p: object, kind: str, cap: float = CAP) -> object:
   """A layer's parameters with its feed-forward weights in few bits; attention stays."""
   given = {n: weight(getattr(p, n), e, kind, cap) for n, e in PRODUCTS.items()}
   return dataclasses.replace(p, **given)
+
+
+def capped(params: object, cap: float) -> object:
+  """Parameters whose weights of few bits cut activations at another cap; 0: nowhere."""
+  few = lambda x: isinstance(x, Rowwise)
+  change = lambda x: x.replace(cap=cap) if few(x) else x
+  return jax.tree.map(change, params, is_leaf=few)

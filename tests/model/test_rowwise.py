@@ -89,6 +89,29 @@ def test_the_cap_keeps_small_values_of_a_row_with_an_outlier():
   assert float((q.astype(jnp.float32) * scale)[0, 7]) == pytest.approx(rowwise.CAP)
 
 
+@pytest.mark.parametrize('cap', [0.0, rowwise.CAP])
+def test_a_product_is_that_of_torch_with_scales_by_row(cap):
+  """The oracle is torch's own cast and torch._scaled_mm, as the released code uses."""
+  torch = pytest.importorskip('torch', reason='extra oracles is not installed')
+  x, w = arrays(True)
+  x[1, 2, 7] = 20_000.0
+
+  def small(a, dim, cap):
+    most = a.abs().amax(dim, keepdim=True)
+    scale = (most.clamp(max=cap) if cap else most) / 448
+    return (a / scale).clamp(-448, 448).to(torch.float8_e4m3fn), scale
+
+  q, own = small(torch.tensor(x.reshape(-1, 64)), 1, cap)
+  p, scale = small(torch.tensor(w), 0, 0.0)
+  p = p.t().contiguous().t()  # which must have its columns one after the other
+  how = dict(scale_a=own, scale_b=scale, out_dtype=torch.float32)
+  expected = torch._scaled_mm(q, p, **how).numpy()
+  made = rowwise.weight(w, EXPRESSION, 'fp8', cap)
+  found = rowwise.einsum(EXPRESSION, x, made, jnp.float32).reshape(-1, 48)
+  worst = np.abs(expected).max(1, keepdims=True)
+  np.testing.assert_array_less(np.abs(found - expected) / worst, 1e-5)
+
+
 def test_zeros_stay_zeros():
   x, w = arrays()
   made = rowwise.weight(np.zeros_like(w), EXPRESSION, 'fp8')
@@ -122,6 +145,23 @@ def test_same_product_on_a_mesh(expression, shape, sizes):
       axes.shard(jnp.asarray(x), left), axes.shard(jnp.asarray(w), right)
     )
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
+
+
+def test_another_cap_is_that_of_all_weights_of_few_bits():
+  x, w = arrays()
+  x[0, 0, 0] = 20_000.0
+  made = {'w': rowwise.weight(w, EXPRESSION, 'fp8'), 'norm': jnp.ones(3)}
+  free = rowwise.capped(made, 0.0)
+  cut, whole = (
+    np.asarray(rowwise.einsum(EXPRESSION, x, each['w'], jnp.float32))
+    for each in (made, free)
+  )
+  exact = x @ w
+  assert np.abs(whole - exact)[0, 0].max() < 0.1 * np.abs(exact[0, 0]).max()
+  # What is above the cap is cut, which is wrong for the value itself.
+  assert np.abs(cut - exact)[0, 0].max() > 0.5 * np.abs(exact[0, 0]).max()
+  np.testing.assert_array_equal(cut[1], whole[1])
+  assert free['norm'] is made['norm']
 
 
 def test_an_unknown_kind_is_refused():
