@@ -17,6 +17,7 @@ def get_config(arg=None):
   c.files = ()  # rows {"prompt": text}, or {"messages": [...]} to be answered
   c.samples = 1  # completions of a prompt
   c.batch = 16  # prompts decoded together
+  c.microbatches = 1  # of them, where mesh.stage cuts the layers
   c.weights = ''  # fp8 | fp8_weights | int8 | int8_weights: of few bits (6.2)
   # The defaults of the release code.
   c.sample = ml_collections.ConfigDict(

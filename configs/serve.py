@@ -22,6 +22,7 @@ def get_config(arg=None):
   c.chunks = (64, 512)  # tokens of prompts that are read together
   c.pages = 0  # of 64 tokens; 0: for all rows at their longest
   c.steps = 4  # tokens of each answer before a new request can enter
+  c.microbatches = 1  # of rows and chunks, where mesh.stage cuts the layers
   c.queue = 256  # requests that may wait; the next is told to come later (429)
   c.timeout_s = 300.0  # seconds an answer may take
   c.arrival_s = 15.0  # seconds a request may take to arrive

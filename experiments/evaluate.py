@@ -21,7 +21,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
 from llama3_jax.eval import own_text
 from llama3_jax.eval import run
-from llama3_jax.generate import programs
+from llama3_jax.generate import stages
 from llama3_jax.generate.settings import Settings
 from llama3_jax.model import rowwise
 from llama3_jax.tasks import task as tasks
@@ -46,7 +46,7 @@ def main(config, folder):
   params, model = models.load(config.init_from)
   asked = params
   if config.weights:
-    asked = programs.prepared(params, model, config.weights)
+    asked = stages.prepared(params, model, config.weights)
   said = []
   found = run.tasks(
     asked,

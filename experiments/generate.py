@@ -11,6 +11,7 @@ completions.jsonl (to standard output without --workdir), in order, and the same
 resumes where it stopped.
 """
 
+import dataclasses
 import json
 import sys
 
@@ -20,8 +21,8 @@ from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
-from llama3_jax.generate import programs
 from llama3_jax.generate import prompts
+from llama3_jax.generate import stages
 from llama3_jax.generate.settings import Settings
 from llama3_jax.model import rowwise
 from llama3_jax.talk import dialog
@@ -48,7 +49,7 @@ def main(config, workdir):
   if config.files:
     rows = [r for path in config.files for r in prompts.read(path, 'files', tokenizer)]
   params, model = models.load(config.init_from)
-  params = programs.prepared(params, model, config.weights)
+  params = stages.prepared(params, model, config.weights)
   how = params, model, tokenizer, settings
   if config.prompt and config.samples == 1:
     tokens = _print(rows[0][1], *how, config.seed)
@@ -81,6 +82,7 @@ def _write(config, folder, rows, params, model, tokenizer, settings):
   # One engine for all, also after a stop: the same shapes give the same bits.
   longest = max(len(ids) for _, ids in rows) + settings.max_new
   sizes = engine.sizes(longest, config.batch, config.samples)
+  sizes = dataclasses.replace(sizes, microbatches=config.microbatches)
   made_by = engine.Engine(params, model, sizes)
   for start in range(_done(folder), len(rows), size):
     part = rows[start : start + size]

@@ -14,7 +14,7 @@ from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
-from llama3_jax.generate import programs
+from llama3_jax.generate import stages
 from llama3_jax.generate.settings import Settings
 from llama3_jax.model import rowwise
 from llama3_jax.post import annotate
@@ -54,7 +54,7 @@ def main(config, folder):
   if not prompts:
     raise UserError('no prompts: set data.tasks or data.files')
   found = reject.sample(
-    programs.prepared(params, model, config.weights),
+    stages.prepared(params, model, config.weights),
     scorer,
     prompts,
     tokenizer,

@@ -10,6 +10,8 @@ chunk inputs that each stage keeps; of `inference` a table of throughput and lat
 from the time of one stage, which is measured on the chips at hand unless it is given.
 """
 
+import sys
+
 from absl import logging
 
 from llama3_jax import config as configs
@@ -71,7 +73,7 @@ def compare(c, folder):
     found = inference.run(stage, c.stages, parts, load)
     rows.append((parts, stage, found))
   table = [tuple(f'{x:.4g}' for x in (m, *_cells(s, f))) for m, s, f in rows]
-  logging.info('\n%s', _text((HEADER, *table)))
+  sys.stdout.write(_text((HEADER, *table)))
   title = f'{c.rows} requests over {c.stages} stages, {c.prompt} + {c.answer} tokens'
   section = Section('Microbatches', [Card([Table(HEADER, table)])])
   pages.write(folder / 'report.html', Page(title, [section]))
@@ -89,4 +91,5 @@ def _cells(stage, f):
 
 def _text(rows):
   widths = [max(map(len, column)) for column in zip(*rows)]
-  return '\n'.join('  '.join(x.rjust(w) for x, w in zip(r, widths)) for r in rows)
+  lines = ('  '.join(x.rjust(w) for x, w in zip(r, widths)) for r in rows)
+  return ''.join(f'{line}\n' for line in lines)

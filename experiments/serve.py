@@ -79,4 +79,5 @@ def _keys(path):
 
 def _sizes(config):
   given = tuple(config.rows), tuple(config.chunks), config.length
-  return Sizes(*given, pages=config.pages, steps=config.steps)
+  own = dict(pages=config.pages, steps=config.steps)
+  return Sizes(*given, **own, microbatches=config.microbatches)

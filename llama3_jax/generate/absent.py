@@ -22,7 +22,7 @@ def lower(
   largest of `sizes`. UserError as the engine's."""
   with jax.set_mesh(mesh):
     made = stages.chosen(sizes.microbatches)
-    prepare = lambda: made.prepared(_zeros(model), model, weights)
+    prepare = lambda: stages.prepared(_zeros(model), model, weights)
     params, groups = jax.eval_shape(prepare), axes.parts('B')
     pages = lambda: paged.create(model, sizes.count, sizes.page, groups)
     memory = jax.eval_shape(pages)

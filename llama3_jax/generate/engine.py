@@ -37,7 +37,7 @@ SHORT, LONG = 64, 512  # tokens of a chunk of prompts
 class Engine:
   """A model that answers requests; `step` does a bit of work. Not for several threads.
 
-  params: as llama.Params, or as programs.prepared gives them; weights: '', or those of
+  params: as llama.Params, or as stages.prepared gives them; weights: '', or those of
   few bits that it knows. On a mesh, the groups of chips that hold other parts of a
   batch have rows, pages and prompts of their own.
   """
@@ -66,7 +66,7 @@ class Engine:
   def update(self, params: llama.Params) -> None:
     """Other weights from now on; what was read with the old ones is not used for new
     requests, and answers that are being given go on with the new."""
-    self.params = self._programs.prepared(params, self.config, self.weights)
+    self.params = stages.prepared(params, self.config, self.weights)
     for each in self.groups:
       each.pages.forget()
 

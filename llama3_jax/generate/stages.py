@@ -33,14 +33,15 @@ from llama3_jax.pipeline import layout
 def prepared(
   params: llama.Params, config: ModelConfig, weights: str = ''
 ) -> llama.Params:
-  """As programs.prepared: layers [S,L/S,...] of S stages, or L/S of [S,...], in the
-  compute dtype.
+  """As programs.prepared; with S stages the layers are [S,L/S,...], or L/S of [S,...].
 
   Where the layers do not divide, the shorter stages are filled with layers of zeros,
   which pass their input on. UserError for weights of few bits, which the first and the
   last stage would have other layers of than those between.
   """
   stages = axes.parts('C')
+  if stages == 1:
+    return programs.prepared(params, config, weights)
   if weights:
     raise UserError(f'weights={weights!r}: weights of few bits need mesh.stage=1')
   if isinstance(params.layers, tuple) or params.layers.attn_norm.ndim == 3:
@@ -287,7 +288,7 @@ class _Decode:
     return rows.token, kept
 
 
-Programs = collections.namedtuple('Programs', ('prepared', 'read', 'decode'))
+Programs = collections.namedtuple('Programs', ('read', 'decode'))
 
 
 def chosen(parts: int) -> Programs:
@@ -298,10 +299,10 @@ def chosen(parts: int) -> Programs:
   if axes.parts('C') == 1:
     if parts > 1:
       raise UserError(f'microbatches={parts} is for mesh.stage above 1')
-    return Programs(programs.prepared, programs.read, programs.decode)
+    return Programs(programs.read, programs.decode)
   if axes.parts('T') > 1:
     raise UserError('mesh.stage above 1 needs mesh.context=1')
-  return Programs(prepared, *_compiled(parts))
+  return Programs(*_compiled(parts))
 
 
 @functools.cache
