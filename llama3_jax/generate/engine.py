@@ -40,9 +40,9 @@ class Engine:
   """A model that answers requests; `step` does a bit of work. Not for several threads.
 
   params: as llama.Params, or as programs.prepared gives them; weights: '', or those of
-  few bits that it knows; guesser: of Sizes.guesses, a guess.Lookup where it is left out.
-  On a mesh, the groups of chips that hold other parts of a
-  batch have rows, pages and prompts of their own.
+  few bits that it knows; guesser: makes the guesses of Sizes.guesses; None: a Lookup.
+  On a mesh, the groups of chips that hold other parts of a batch have rows, pages and
+  prompts of their own.
   """
 
   def __init__(
