@@ -295,7 +295,8 @@ def one(length: int, config: ModelConfig) -> Sizes:
   # A CPU has no fast product of a vector with bfloat16.
   slow = axes.platform() == 'cpu' and config.dtype == 'bfloat16'
   rows = _whole(ROWS[0] if slow else 1)
-  return Sizes((rows,), (SHORT, LONG), length, pages=2 * columns, steps=1)
+  made = Sizes((rows,), (SHORT, LONG), length, pages=2 * columns, steps=1)
+  return dataclasses.replace(made, guesses=rows - 1 if slow else 0)
 
 
 def _whole(rows):

@@ -6,6 +6,7 @@ the row after it is what the plain way would have drawn: an answer is the same w
 guesses, and only comes sooner when they are right.
 """
 
+import collections
 import dataclasses
 import weakref
 from collections.abc import Callable
@@ -24,6 +25,9 @@ WEIGHT = 0.2  # of the newest guess in that share
 LEAST = 0.25  # below this share an answer gets none for PAUSE calls
 PAUSE = 16
 AGAIN = 0.3  # the share after that: one guess more that is wrong ends it
+# Tokens more that each answer must expect of a call that ends after one step instead of
+# several, because the host takes about that share of a step.
+PAYS = 0.1
 
 
 class _Asked:
@@ -154,6 +158,9 @@ class Guesses:
 
   def __init__(self, guesser: Guesser, sizes: Sizes, vocab_size: int) -> None:
     self.guesser, self.most, self.size = guesser, sizes.guesses, vocab_size
+    # Then idle rows and the host's time cost nothing.
+    self.free = sizes.steps == 1 and isinstance(guesser, Lookup)
+    self.least = PAYS if sizes.steps > 1 else 0
     self.made = self.right = 0
     self._trust = weakref.WeakKeyDictionary()
 
@@ -173,15 +180,19 @@ class Guesses:
     for (each, row, room), (answer, _), tokens in zip(rows, wanted, found):
       if kept := self._sound(answer, tokens[:room]):
         each.guesses[row] = kept
-    for each in groups:
-      self._share(each, count - len(each.rows))
+    gains = [self._share(each, count - len(each.rows)) for each in groups]
+    if sum(gains) < self.least * sum(len(each.rows) for each in groups):
+      for each in groups:
+        each.guesses = {}
     return any(each.guesses for each in groups)
 
   def _room(self, answer, idle):
     """How many guesses an answer may get, of `idle` rows."""
     trust = self._trust.setdefault(answer, _Trust())
-    if answer.bound or trust.pause:
-      trust.pause = max(trust.pause - 1, 0)
+    if answer.bound:
+      return 0
+    if trust.pause and not self.free:
+      trust.pause -= 1
       return 0
     return min(self.most, idle, answer.left - 1)
 
@@ -195,18 +206,20 @@ class Guesses:
     return kept
 
   def _share(self, group, idle):
-    """Leaves the guesses of a group that are most likely needed, one for each row."""
-    order = [
-      (-(self._trust[row[0].answers[row[1]]].share ** (i + 1)), n, i)
-      for n, (row, tokens) in enumerate(group.guesses.items())
+    """Leaves the guesses of a group that are most likely right, one for each idle row;
+    how many of them should be."""
+    given = list(group.guesses.items())
+    chances = sorted(
+      (-(self._trust[prompt.answers[number]].share ** (i + 1)), n, i)
+      for n, ((prompt, number), tokens) in enumerate(given)
       for i in range(len(tokens))
-    ]
-    kept = [n for _, n, _ in sorted(order)[:idle]]
+    )[:idle]
+    # Those that come first are likelier, so that a beginning is left.
+    left = collections.Counter(n for _, n, _ in chances)
     group.guesses = {
-      row: tokens[: kept.count(n)]
-      for n, (row, tokens) in enumerate(group.guesses.items())
-      if n in kept
+      row: given[n][1][: left[n]] for n, (row, _) in enumerate(given) if left[n]
     }
+    return -sum(chance for chance, _, _ in chances)
 
   def learn(self, answer: Answer, made: int, right: int) -> None:
     """`right` of `made` guesses for an answer were right."""
