@@ -11,6 +11,7 @@ import toy_generate as toy
 from llama3_jax import axes
 from llama3_jax import mesh
 from llama3_jax.base.errors import UserError
+from llama3_jax.generate import engine
 from llama3_jax.generate import guess
 from llama3_jax.generate.engine import Engine
 from llama3_jax.generate.engine import Request
@@ -159,6 +160,19 @@ def test_no_bit_changes_on_a_mesh(params, sizes):
     made = Engine(placed, toy.CONFIG, GUESSING, guesser=Oracle(expected))
     assert bits(run(made, requests)) == bits(expected)
     assert made.guesses.right
+
+
+def test_one_answer_guesses_where_its_rows_would_idle(params):
+  assert not engine.one(64, toy.CONFIG).guesses
+  config = dataclasses.replace(toy.CONFIG, dtype='bfloat16')
+  sizes, prompt = engine.one(64, config), repeating()[1]
+  assert sizes.guesses == sizes.rows[0] - 1 == 3
+  plain = Engine(params, config, dataclasses.replace(sizes, guesses=0))
+  settings = dataclasses.replace(SETTINGS[0], max_new=20)
+  expected = list(engine.stream(plain, prompt, (5,), settings))
+  made = Engine(params, config, sizes)
+  assert list(engine.stream(made, prompt, (5,), settings)) == expected
+  assert made.guesses.made
 
 
 def test_rejected_guesses_are_in_no_page_that_is_remembered(params):
