@@ -26,7 +26,7 @@ LEAST = 0.25  # below this share an answer gets none for PAUSE calls
 PAUSE = 16
 AGAIN = 0.3  # the share after that: one guess more that is wrong ends it
 # Tokens more that each answer must expect of a call that ends after one step instead of
-# several, because the host takes about that share of a step.
+# several: the least that the host takes of a step. On a CPU it takes more.
 PAYS = 0.1
 
 
