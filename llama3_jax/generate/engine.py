@@ -20,6 +20,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.generate import draw
 from llama3_jax.generate import group
+from llama3_jax.generate import guess
 from llama3_jax.generate import paged
 from llama3_jax.generate import stages
 from llama3_jax.generate.group import Answer
@@ -38,8 +39,9 @@ class Engine:
   """A model that answers requests; `step` does a bit of work. Not for several threads.
 
   params: as llama.Params, or as stages.prepared gives them; weights: '', or those of
-  few bits that it knows. On a mesh, the groups of chips that hold other parts of a
-  batch have rows, pages and prompts of their own.
+  few bits that it knows; guesser: makes the guesses of Sizes.guesses; None: a Lookup.
+  On a mesh, the groups of chips that hold other parts of a batch have rows, pages and
+  prompts of their own.
   """
 
   def __init__(
@@ -48,14 +50,18 @@ class Engine:
     config: ModelConfig,
     sizes: Sizes = Sizes(),
     weights: str = '',
+    guesser: guess.Guesser | None = None,
   ) -> None:
     if any(n % axes.parts('T') for n in (*sizes.rows, *sizes.chunks)):
       raise UserError(
         f'rows={sizes.rows} and chunks={sizes.chunks} must divide over mesh.context'
       )
+    if isinstance(guesser, guess.Draft):
+      guesser.check(config.vocab_size, sizes.length)
     self.config, self.sizes, self.weights = config, sizes, weights
     self._programs = stages.chosen(sizes.microbatches)
     self.stages = axes.parts('C')  # of a pipeline
+    self.guesses = guess.Guesses(guesser or guess.Lookup(), sizes, config.vocab_size)
     count = axes.parts('B')
     self.groups = [group.Group(sizes) for _ in range(count)]
     self.update(params)
@@ -101,7 +107,7 @@ class Engine:
     n, size = len(request.prompt), self.config.vocab_size
     if not n:
       raise UserError('the prompt is empty: it needs at least begin_of_text')
-    ids = np.asarray(request.prompt)
+    ids = np.asarray(request.text)
     if ids.dtype.kind not in 'iu' or ids.min() < 0 or ids.max() >= size:
       raise UserError(f'the prompt has ids that are not whole numbers below {size}')
     most = request.settings.max_new
@@ -109,6 +115,8 @@ class Engine:
       raise UserError(
         f'a prompt of {n} tokens and max_new={most} are more than {self.sizes.length}'
       )
+    if len(request.said) >= most:
+      raise UserError(f'said has {len(request.said)} tokens: max_new={most} is no more')
     if beyond := [token for token, _ in request.settings.bias if token >= size]:
       raise UserError(f'bias names token {beyond[0]}: there are {size}')
     if len(request.stop_ids) > draw.STOPS:
@@ -116,6 +124,8 @@ class Engine:
     seed = request.seed
     if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
       raise UserError(f'seed={seed}: it must be a whole number from 0 to {2**32 - 1}')
+    if not isinstance(request.first, numbers.Integral) or request.first < 0:
+      raise UserError(f'first={request.first}: it must be a whole number from 0')
     if not isinstance(request.samples, numbers.Integral) or request.samples < 1:
       raise UserError(f'samples={request.samples}: it must be a whole number from 1')
     needed = self.groups[0].needed(request)
@@ -180,20 +190,37 @@ class Engine:
     """A call of the decode program; returns the answers of its rows."""
     most = max(len(each.rows) for each in self.groups)
     count = next(n for n in self.sizes.rows if n >= most)
+    guessed = self.guesses.plan(self.groups, count)
     seated = [
-      (g, i, *row) for g, x in enumerate(self.groups) for i, row in enumerate(x.rows)
+      ((g, i), prompt.answers[number], ahead)
+      for g, x in enumerate(self.groups)
+      for i, (prompt, number, ahead) in enumerate(x.seats)
     ]
-    bound = any(prompt.answers[number].bound for *_, prompt, number in seated)
-    drawn = self._call_decode(count, np.int32(1 if bound else self.sizes.steps))
-    for g, i, prompt, number in seated:
-      _grow(prompt.answers[number], drawn, (g, i))
-    self.decoded += int(drawn.real.sum())
+    short = guessed or any(answer.bound for _, answer, _ in seated)
+    drawn = self._call_decode(count, np.int32(1 if short else self.sizes.steps))
+    self._keep(seated, drawn)
     for each in self.groups:
       ended = [row for row in each.rows if row[0].answers[row[1]].end]
+      each.guesses = {}
       each.rows = [row for row in each.rows if row not in ended]
       for row in ended:
         each.finish(*row)
-    return [prompt.answers[number] for *_, prompt, number in seated]
+    return [answer for _, answer, ahead in seated if not ahead]
+
+  def _keep(self, seated, drawn):
+    """Adds what was drawn to the answers; of rows after guesses, where all of these
+    were right."""
+    begun = {answer: len(answer.ids) for _, answer, _ in seated}
+    for at, answer, ahead in seated:
+      if not answer.end and answer.ids[begun[answer] :] == ahead:
+        _grow(answer, drawn, at)
+    # The last row of an answer has the most guesses.
+    made = {answer: len(ahead) for _, answer, ahead in seated}
+    for answer, guesses in made.items():
+      grown = len(answer.ids) - begun[answer]
+      self.decoded += grown
+      if guesses:
+        self.guesses.learn(answer, guesses, grown - 1)
 
   def _arrays(self, count):
     """(rows, items, copies) of all groups."""
@@ -218,7 +245,7 @@ def _grow(answer, drawn, at):
       answer.bound.accept(token)
     if token in answer.request.stop_ids:
       answer.end = 'stop'
-    elif len(answer.ids) == answer.request.settings.max_new:
+    elif not answer.left:
       answer.end = 'length'
 
 
@@ -265,7 +292,8 @@ def one(length: int, config: ModelConfig) -> Sizes:
   # A CPU has no fast product of a vector with bfloat16.
   slow = axes.platform() == 'cpu' and config.dtype == 'bfloat16'
   rows = _whole(ROWS[0] if slow else 1)
-  return Sizes((rows,), (SHORT, LONG), length, pages=2 * columns, steps=1)
+  made = Sizes((rows,), (SHORT, LONG), length, pages=2 * columns, steps=1)
+  return dataclasses.replace(made, guesses=rows - 1 if slow else 0)
 
 
 def _whole(rows):

@@ -7,6 +7,7 @@ another. Prompts are read in the order they entered, from where a known beginnin
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,6 +39,8 @@ class Sizes:
     pages: of each group; 0: for all rows at their longest, and prompts of a chunk.
     steps: tokens of a row before the host looks again.
     microbatches: of rows and chunks, on the stages of a pipeline.
+    guesses: most guessed tokens of an answer that a call checks, in rows that would
+      idle; 0: none.
   """
 
   rows: tuple[int, ...] = (16,)
@@ -47,6 +50,7 @@ class Sizes:
   pages: int = 0
   steps: int = 8
   microbatches: int = 1
+  guesses: int = 0
 
   def __post_init__(self) -> None:
     if self.microbatches < 1:
@@ -59,6 +63,8 @@ class Sizes:
         raise UserError(
           f'{name}={values} must divide into microbatches={self.microbatches}'
         )
+    if self.guesses < 0:
+      raise UserError(f'guesses={self.guesses}: it must be a whole number from 0')
 
   @property
   def columns(self) -> int:
@@ -90,8 +96,10 @@ def empty(
 class Request:
   """A prompt and how it is answered.
 
-  prompt: token ids; stop_ids: tokens that end an answer. Answer i depends on the
-  prompt, the settings, the seed and i alone.
+  prompt: token ids; stop_ids: tokens that end an answer; said: tokens that every answer
+  begins with, which max_new counts and Answer.ids lacks; first: number of the first
+  answer. Answer i depends on the prompt, the settings, the seed and i alone, and goes
+  on the same after any part of itself in `said`.
   """
 
   prompt: Sequence[int]
@@ -99,6 +107,13 @@ class Request:
   stop_ids: Sequence[int] = ()
   samples: int = 1
   seed: int = 0
+  said: Sequence[int] = ()
+  first: int = 0
+
+  @property
+  def text(self) -> Sequence[int]:
+    """What is read before anything is drawn."""
+    return [*self.prompt, *self.said] if len(self.said) else self.prompt
 
 
 @dataclasses.dataclass(eq=False)
@@ -121,6 +136,11 @@ class Answer:
   end: str = ''
   bound: object = None
 
+  @property
+  def left(self) -> int:
+    """Tokens that may still come."""
+    return self.request.settings.max_new - len(self.request.said) - len(self.ids)
+
 
 @dataclasses.dataclass(eq=False)
 class Prompt:
@@ -141,6 +161,11 @@ class Prompt:
     """Tokens that are not in the pages yet."""
     return self.count - self.done
 
+  @functools.cached_property
+  def text(self) -> Sequence[int]:
+    """Request.text, which is put together once."""
+    return self.request.text
+
 
 class Group:
   """What is read and what decodes; fills its part of the arrays of the programs."""
@@ -151,6 +176,7 @@ class Group:
     self.reading: collections.deque[Prompt] = collections.deque()
     self.ready: collections.deque[tuple[Prompt, int]] = collections.deque()
     self.rows: list[tuple[Prompt, int]] = []
+    self.guesses: dict[tuple[Prompt, int], list[int]] = {}  # of rows, in the next call
     self._copies: list[tuple[int, int]] = []  # (from, to), due in the next call
 
   @property
@@ -169,11 +195,26 @@ class Group:
     free = self.sizes.rows[-1] - len(self.rows)
     return bool(self.reading) and len(self.ready) < free
 
+  @property
+  def seats(self) -> list[tuple[Prompt, int, list[int]]]:
+    """What each row of a call decodes: an answer, after guesses that it first reads.
+
+    A row for every guess: it writes the guess to the pages of its answer, as all rows
+    do before any of them reads, and draws what would come if it and those before were
+    right.
+    """
+    longer = [
+      (*row, ahead[: i + 1])
+      for row, ahead in self.guesses.items()
+      for i in range(len(ahead))
+    ]
+    return [(*row, []) for row in self.rows] + longer
+
   def split(self, request: Request) -> tuple[int, int, int, int]:
     """(tokens that are read, full pages of them, other pages of the prompt, pages of
     each sample)."""
-    n, size = len(request.prompt), self.sizes.page
-    all = n - 1 + request.settings.max_new
+    n, size = len(request.prompt) + len(request.said), self.sizes.page
+    all = len(request.prompt) - 1 + request.settings.max_new
     # A row reads the last token itself, so it need not be read, but fills a page.
     n -= n % size > 0
     shared, tail = n // size, int(request.samples > 1 and n % size > 0)
@@ -188,7 +229,7 @@ class Group:
     """Lets a request in; whether there was room."""
     request = answers[0].request
     n, _, tail, own = self.split(request)
-    held = self.pages.hold(request.prompt[:n], tail + len(answers) * own)
+    held = self.pages.hold(request.text[:n], tail + len(answers) * own)
     if held is None:
       return False
     full, known = held
@@ -210,7 +251,8 @@ class Group:
     weights came meanwhile."""
     answer, own = prompt.answers[number], prompt.own[number]
     if answer.ids and prompt.version == self.pages.version:
-      said = [*prompt.request.prompt, *answer.ids[:-1]]
+      # Guesses that were wrong are beyond these tokens.
+      said = [*prompt.text, *answer.ids[:-1]]
       self.pages.remember(self.pages.digests(said), prompt.shared + own)
     self.pages.release(own)
     prompt.left -= 1
@@ -239,38 +281,39 @@ class Group:
 
   def fill(self, rows: Rows, items: paged.Items, copies: tuple, index: int) -> None:
     """Writes rows, the pages they read together and the copies that are due."""
-    for i, (prompt, number) in enumerate(self.rows):
-      self._fill(rows, (index, i), prompt, number)
+    for i, seat in enumerate(self.seats):
+      self._fill(rows, (index, i), *seat)
     self._share(items, paged.block(rows.token.shape[1], self.sizes.microbatches), index)
     pairs, count = copies
     for i, pair in enumerate(self._copies):
       pairs[index, i] = pair
     count[index], self._copies = len(self._copies), []
 
-  def _fill(self, rows, at, prompt, number):
+  def _fill(self, rows, at, prompt, number, ahead):
     answer, request = prompt.answers[number], prompt.request
-    settings, n, done = request.settings, len(request.prompt), len(answer.ids)
+    settings, n = request.settings, len(request.prompt)
+    drawn = len(request.said) + len(answer.ids) + len(ahead)
     pages = prompt.shared + prompt.own[number]
-    rows.token[at] = answer.ids[-1] if done else request.prompt[-1]
-    rows.position[at] = n - 1 + done
+    rows.token[at] = (ahead or answer.ids or prompt.text)[-1]
+    rows.position[at] = n - 1 + drawn
     rows.active[at] = True
-    rows.drawn[at], rows.most[at] = done, settings.max_new
+    rows.drawn[at], rows.most[at] = drawn, settings.max_new
     rows.tables.page[at][: len(pages)] = pages
     rows.own[at] = len(prompt.shared)
     if len(prompt.answers) >= TOGETHER:
       rows.tables.first[at] = len(prompt.shared)
     if settings.penalised:
-      rows.said[at][: n + done] = [*request.prompt, *answer.ids]
+      rows.said[at][: n + drawn] = [*prompt.text, *answer.ids, *ahead]
       rows.asked[at] = n
     if answer.bound:
       rows.allowed[at], rows.bound[at] = answer.bound.allowed(), True
     settings.write(rows.rules, at, request.stop_ids)
-    rows.rules.key[at] = draw.key(request.seed, request.prompt, number)
+    rows.rules.key[at] = draw.key(request.seed, request.prompt, request.first + number)
 
   def _share(self, items, rows, index):
     """The pages that the samples of a prompt read together, in blocks of `rows`."""
     blocks = [_Block(items, (index, n)) for n in range(items.count.shape[1])]
-    for i, (prompt, _) in enumerate(self.rows):
+    for i, (prompt, *_) in enumerate(self.seats):
       if len(prompt.answers) >= TOGETHER:
         blocks[i // rows].add(enumerate(prompt.shared), self.sizes.page, i + 1)
 
@@ -339,7 +382,7 @@ class Chunk:
     block.add(seen, self.page, self._prompts[index])
     position = np.arange(start, start + count)
     where = np.s_[index, at : at + count]
-    self.tokens[where] = prompt.request.prompt[start : start + count]
+    self.tokens[where] = prompt.text[start : start + count]
     self.spots.position[where], self.spots.group[where] = position, self._prompts[index]
     self.spots.page[where] = np.asarray(pages)[position // self.page]
     self.spots.slot[where] = position % self.page
