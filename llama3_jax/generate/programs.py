@@ -104,7 +104,7 @@ def _hidden(params, tokens, position, memory, config, attend):
   x = embedding.embed(params, tokens, config, cache=memory)
   angles = rope.angles(axes.shard(position, 'BT'), config)
   rule = Rule(config.window)
-  stride = memory.k.shape[1] // config.n_layers
+  stride = memory.kv.shape[1] // config.n_layers
 
   def layer(carry, scanned):
     x, memory = carry
@@ -185,7 +185,7 @@ def _each(function, *trees):
 
 def _logits(params, memory, rows, items, config):
   """Logits after the last token of each row, float32 [B,T,V]; the memory with it."""
-  size = memory.k.shape[2]
+  size = memory.kv.shape[2]
   spots = _each(functools.partial(rows_lib.spots, page=size), rows)
   tokens = axes.shard(rows.token, 'BT')
   attend = _paged(spots, items, rows.tables)
