@@ -29,8 +29,9 @@ LETTERS = 'BPSKH'  # of the pages; the other arrays are small and cut by B alone
 
 @struct.dataclass
 class Memory:
-  """Keys and values, [B,L*P,S,2K,H]: B groups of chips with P pages of S tokens each;
-  the key and the value of a head are side by side, as the kernel reads them.
+  """Keys and values, [B,L*P,S,2K,H]: B groups of chips with P pages of S tokens each.
+  On TPU the key and the value of a head are side by side, as the kernel reads them;
+  elsewhere all keys of a page on a device come before its values, which is faster.
 
   On a CPU bfloat16 is kept as the uint16 with its bits: a CPU writes and reads single
   pages of integers in place, and widens a whole array of bfloat16 to float32 for it.
@@ -124,11 +125,26 @@ def _used(x):
   return jax.lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
 
 
-def _apart(page):
-  """Keys and values [...,K,H] of what is in pages [...,2K,H]."""
-  page = _used(page)
-  page = page.reshape(*page.shape[:-2], -1, 2, page.shape[-1])
-  return page[..., 0, :], page[..., 1, :]
+def _apart(memory, number):
+  """Keys and values, [...,S,K,H] each, of pages int32 [...]."""
+  pages = memory.kv[0]
+  _, s, k, h = pages.shape
+  if axes.platform() == 'tpu':
+    both = pages[number].reshape(*number.shape, s, k // 2, 2, h)
+    return both[..., 0, :], both[..., 1, :]
+  pages = pages.reshape(-1, 2, s, k // 2, h)
+  return _used(pages[number, 0]), _used(pages[number, 1])
+
+
+def _written(memory, page, slot, k, v):
+  """Memory with keys and values [T,K,H] in slots [T] of pages [T]."""
+  old, new = memory.kv, _stored(jnp.stack((k, v), 2))
+  t, heads, _, h = new.shape
+  if axes.platform() == 'tpu':
+    return Memory(old.at[0, page, slot].set(new.reshape(t, 2 * heads, h)))
+  pages = old.reshape(-1, 2, old.shape[2], heads, h)
+  pages = pages.at[page, :, slot].set(jnp.moveaxis(new, 2, 1))
+  return Memory(pages.reshape(old.shape))
 
 
 def attend(
@@ -161,12 +177,10 @@ def _kernel(k, items, tables):
   """Whether the kernel for TPU is used."""
   if axes.platform() != 'tpu':
     return False
-  if tables is not None:
-    table = tables.page
-  else:
-    table = items.table
-    if table is None or axes.parts('T') > 1:  # it has no part of a sequence's queries
-      return False
+  table = items.table if tables is None else tables.page
+  # A chunk that is cut over `context` has parts of sequences on each device.
+  if table is None or (tables is None and axes.parts('T') > 1):
+    return False
   cells = table.shape[1] * table.shape[2] // axes.parts('T')
   return ragged.fits(k.shape[2] // axes.parts('K'), k.shape[3], cells, k.dtype)
 
@@ -191,9 +205,7 @@ def _sequences(own, items, tables):
 def _attend(q, k, v, memory, base, spots, own, items, tables, rule, kernel):
   """One group of chips: B is 1. `spots` of all tokens and `own` of those of q."""
   page, slot = base + spots.page[0], spots.slot[0]
-  new = jnp.stack((k[0], v[0]), 2).astype(q.dtype)
-  new = _stored(new.reshape(len(slot), -1, k.shape[3]))
-  memory = Memory(memory.kv.at[0, page, slot].set(new))
+  memory = _written(memory, page, slot, *(x[0].astype(q.dtype) for x in (k, v)))
   if kernel:
     lengths, table, *rest = _sequences(own, items, tables)
     given = q[0], memory.kv[0], lengths, base + table, *rest
@@ -300,11 +312,10 @@ def _by_item(q, memory, base, position, group, items, rule, state):
 
   def keys(i, given):
     number = base + given['items'].page[i]
-    page = jax.lax.dynamic_index_in_dim(memory.kv[0], number, 0, False)
     places = given['items'].first[i] + jnp.arange(size)
     seen = rule.before(given['position'][:, None], places)
     seen &= given['items'].who[i][given['group']][:, None]
-    return *_apart(page), seen
+    return *_apart(memory, number), seen
 
   cut = {'position': position, 'group': group}
   return _blocks(q, cut, {'items': items}, keys, items.count, state)
@@ -354,7 +365,7 @@ def _by_row(q, memory, base, position, group, tables, rule, state):
 
   def one(i, state):
     page = base + jax.lax.dynamic_index_in_dim(tables.page, i, 1, False)
-    k, v = _apart(memory.kv[0][page])  # [T,S,K,H]
+    k, v = _apart(memory, page)  # [T,S,K,H]
     places = i * size + jnp.arange(size)
     seen = rule.before(position[:, None], places) & (tables.first <= i)[:, None]
     scores = jnp.einsum('TKGH,TSKH->TKGS', q, k, preferred_element_type=jnp.float32)
