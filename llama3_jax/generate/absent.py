@@ -7,7 +7,7 @@ import numpy as np
 from llama3_jax import axes
 from llama3_jax.config import ModelConfig
 from llama3_jax.generate import group
-from llama3_jax.generate import paged
+from llama3_jax.generate import pool
 from llama3_jax.generate import stages
 from llama3_jax.generate.group import Sizes
 from llama3_jax.model import llama
@@ -24,7 +24,7 @@ def lower(
     made = stages.chosen(sizes.microbatches)
     prepare = lambda: stages.prepared(_zeros(model), model, weights)
     params, groups = jax.eval_shape(prepare), axes.parts('B')
-    pages = lambda: paged.create(model, sizes.count, sizes.page, groups)
+    pages = lambda: pool.create(model, sizes.count, sizes.page, groups)
     memory = jax.eval_shape(pages)
     if kind == 'prefill':
       chunk = group.Chunk(groups, sizes.chunks[-1], sizes)

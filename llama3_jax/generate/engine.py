@@ -21,7 +21,7 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.generate import draw
 from llama3_jax.generate import group
 from llama3_jax.generate import guess
-from llama3_jax.generate import paged
+from llama3_jax.generate import pool
 from llama3_jax.generate import stages
 from llama3_jax.generate.group import Answer
 from llama3_jax.generate.group import Request
@@ -65,7 +65,7 @@ class Engine:
     count = axes.parts('B')
     self.groups = [group.Group(sizes) for _ in range(count)]
     self.update(params)
-    self.memory = paged.create(config, sizes.count, sizes.page, count)
+    self.memory = pool.create(config, sizes.count, sizes.page, count)
     self._waiting: collections.deque[list[Answer]] = collections.deque()
     self.read = self.padded = self.decoded = 0  # tokens, for metrics
 

@@ -350,7 +350,9 @@ class Chunk:
     self.spots = paged.Spots(*(np.zeros((groups, size), np.int32) for _ in range(4)))
     self._block = paged.block(size, sizes.microbatches)
     most = 2 * sizes.columns + SPARE
-    self.items = paged.items(groups, size, most, PROMPTS + 1, sizes.microbatches)
+    items = paged.items(groups, size, most, PROMPTS + 1, sizes.microbatches)
+    table = np.zeros((groups, PROMPTS, sizes.columns), np.int32)
+    self.items = items.replace(table=table)
     blocks = self.items.count.shape[1]
     self._blocks = [
       [_Block(self.items, (g, n)) for n in range(blocks)] for g in range(groups)
@@ -365,6 +367,7 @@ class Chunk:
       return False
     self._prompts[index] += 1
     pages = prompt.shared + (prompt.tail or prompt.own[0][:1])
+    self.items.table[index, self._prompts[index] - 1, : len(pages)] = pages
     while prompt.unread and self.filled[index] < self.size:
       if not self._part(prompt, pages, index):
         return False

@@ -15,6 +15,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.generate import group
 from llama3_jax.generate import paged
+from llama3_jax.generate import pool
 from llama3_jax.generate import programs
 from llama3_jax.generate.pages import Pages
 from llama3_jax.generate.settings import Settings
@@ -156,7 +157,7 @@ class _Scorer:
     # Room for two beginnings: the last one, and that which is read next.
     self.sizes = group.Sizes((1,), (chunk,), columns * page, page, 2 * columns)
     self.pages = [Pages(self.sizes.count, page) for _ in range(self.groups)]
-    self.memory = paged.create(config, self.sizes.count, page, self.groups)
+    self.memory = pool.create(config, self.sizes.count, page, self.groups)
 
   def score(self, trees):
     """np.float32 [E] of the tokens that each tree, at most one a group, wants."""

@@ -1,8 +1,8 @@
-"""Attention over pages of keys and values, and the pages on the device (6.1, 6.2).
+"""Attention over pages of keys and values (6.1).
 
-Each layer has its own pages; page i of layer l is number l P + i of one array, so that
-a loop over layers carries it and writes in place. Tokens are written first and then
-read like all others. There are two ways to read, merged by log-sum-exp:
+Tokens are written to their pages first and then read like all others. On TPU a kernel
+reads the pages of all (kernels/ragged.py), where it takes the sizes. Else there are two
+ways to read, merged by log-sum-exp:
 
 - by item: a page, or a run of them, that several tokens see is one product for all of
   them: prompts while they are read, and what the samples of a prompt share;
@@ -17,24 +17,14 @@ import numpy as np
 from flax import struct
 
 from llama3_jax import axes
-from llama3_jax.config import ModelConfig
+from llama3_jax.generate import pool
+from llama3_jax.generate.pool import LETTERS
+from llama3_jax.generate.pool import Memory
+from llama3_jax.kernels import ragged
 from llama3_jax.kernels.rule import Rule
 
 LOWEST = -1e30  # of scores that are not seen: finite, so that differences are
 BLOCK = 64  # tokens of a block of queries, whose scores stay near the processor
-LETTERS = 'BPSKH'  # of the pages; the other arrays are small and cut by B alone
-
-
-@struct.dataclass
-class Memory:
-  """Keys and values, [B,L*P,S,K,H]: B groups of chips with P pages of S tokens each.
-
-  On a CPU bfloat16 is kept as the uint16 with its bits: a CPU writes and reads single
-  pages of integers in place, and widens a whole array of bfloat16 to float32 for it.
-  """
-
-  k: jax.Array
-  v: jax.Array
 
 
 @struct.dataclass
@@ -42,12 +32,14 @@ class Items:
   """Pages that are read for several tokens at a time, in N blocks of T/N tokens: page
   int32 [B,N,I]; first int32 [B,N,I], the position of its first token; who bool
   [B,N,I,G], the groups of tokens that see it, of which 0 is padding; count int32 [B,N],
-  the items in use."""
+  the items in use; table int32 [B,G-1,W] or None, all pages of the groups 1, 2, ...,
+  each of which is a run of neighbouring tokens."""
 
   page: jax.Array
   first: jax.Array
   who: jax.Array
   count: jax.Array
+  table: jax.Array | None = None
 
 
 @struct.dataclass
@@ -71,7 +63,7 @@ class Tables:
 
 
 # Letters of q, k, v, the pages, and the number of a layer's page 0.
-SIDES = ('BTNH', 'BSKH', 'BSKH', Memory(LETTERS, LETTERS), '')
+SIDES = ('BTNH', 'BSKH', 'BSKH', Memory(LETTERS), '')
 
 
 def _letters(cut, tree):
@@ -97,32 +89,6 @@ def items(groups: int, tokens: int, most: int, count: int, parts: int = 1) -> It
   )
 
 
-def _kept(dtype):
-  """The dtype in which keys and values are stored."""
-  half = axes.platform() == 'cpu' and jnp.dtype(dtype) == jnp.bfloat16
-  return jnp.dtype(jnp.uint16 if half else dtype)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def create(config: ModelConfig, pages: int, size: int, groups: int = 1) -> Memory:
-  """Empty memory of `pages` pages of `size` tokens, and page 0; each stage of a
-  pipeline has those of its layers."""
-  c, dtype, stages = config, _kept(config.dtype), axes.parts('C')
-  layers = -(-c.n_layers // stages) * stages
-  shape = (groups, layers * (pages + 1), size, c.n_kv_heads, c.d_head)
-  letters = LETTERS if stages == 1 else LETTERS.replace('P', 'C')
-  return Memory(*(axes.shard(jnp.zeros(shape, dtype), letters) for _ in 'kv'))
-
-
-def _stored(x):
-  kept = _kept(x.dtype)
-  return x if kept == x.dtype else jax.lax.bitcast_convert_type(x, kept)
-
-
-def _used(x):
-  return jax.lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
-
-
 def attend(
   q: jax.Array,
   k: jax.Array,
@@ -139,21 +105,54 @@ def attend(
   q [B,T,N,H], k, v [B,T,K,H]; base: number of this layer's page 0. A token sees the
   positions that `rule` allows in items of its group and in its own table.
   """
+  kernel = _kernel(k, items, tables)
+  if items is not None and not kernel:
+    items = items.replace(table=None)
   own = functools.partial(_letters, 'BT')
   inputs = *SIDES, _letters('B', spots), own(spots), own(items), own(tables)
-  run = axes.local(functools.partial(_attend, rule=rule), inputs, ('BTNH', SIDES[3]))
+  local = functools.partial(_attend, rule=rule, kernel=kernel)
+  run = axes.local(local, inputs, ('BTNH', SIDES[3]))
   return run(q, k, v, memory, jnp.asarray(base), spots, spots, items, tables)
 
 
-def _attend(q, k, v, memory, base, spots, own, items, tables, rule):
+def _kernel(k, items, tables):
+  """Whether the kernel for TPU is used."""
+  if axes.platform() != 'tpu':
+    return False
+  table = items.table if tables is None else tables.page
+  # A chunk that is cut over `context` has parts of sequences on each device.
+  if table is None or (tables is None and axes.parts('T') > 1):
+    return False
+  cells = table.shape[1] * table.shape[2] // axes.parts('T')
+  return ragged.fits(k.shape[2] // axes.parts('K'), k.shape[3], cells, k.dtype)
+
+
+def _sequences(own, items, tables):
+  """(lengths, table, starts, count) of ragged.attend: rows, or prompts of a chunk."""
+  position, group = own.position[0], own.group[0]
+  if tables is not None:
+    rows = len(group)
+    lengths = jnp.where(group > 0, position + 1, 1)  # an idle row sees one key
+    return lengths, tables.page[0], jnp.arange(rows + 1), jnp.int32(rows)
+  table = items.table[0]
+  numbers = jnp.arange(len(table) + 1)
+  member = group[:, None] == numbers[1:]
+  lengths = jnp.max(jnp.where(member, position[:, None] + 1, 1), 0)
+  ends = jnp.cumsum(jnp.sum(member, 0, jnp.int32))
+  # Of a chunk that is empty, the first sequence is one token of padding.
+  starts = jnp.maximum(jnp.pad(ends, (1, 0)), jnp.minimum(numbers, 1))
+  return lengths, table, starts, jnp.maximum(jnp.max(group), 1)
+
+
+def _attend(q, k, v, memory, base, spots, own, items, tables, rule, kernel):
   """One group of chips: B is 1. `spots` of all tokens and `own` of those of q."""
   page, slot = base + spots.page[0], spots.slot[0]
-  memory = Memory(
-    *(
-      old.at[0, page, slot].set(_stored(new[0].astype(q.dtype)))
-      for old, new in zip((memory.k, memory.v), (k, v))
-    )
-  )
+  memory = pool.written(memory, page, slot, *(x[0].astype(q.dtype) for x in (k, v)))
+  if kernel:
+    lengths, table, *rest = _sequences(own, items, tables)
+    given = q[0], memory.kv[0], lengths, base + table, *rest
+    out = ragged.attend(*given, window=rule.window).astype(k.dtype)
+    return jnp.where(own.group[..., None, None] > 0, out[None], 0), memory
   t, n, h = q.shape[1:]
   q = (q[0] * h**-0.5).reshape(t, k.shape[2], -1, h)
   position, group = own.position[0], own.group[0]
@@ -251,15 +250,14 @@ def _merge(state, scores, seen, weigh):
 
 def _by_item(q, memory, base, position, group, items, rule, state):
   """The state after the pages of the items; q [T,K,G,H]."""
-  size = memory.k.shape[2]
+  size = memory.kv.shape[2]
 
   def keys(i, given):
     number = base + given['items'].page[i]
-    take = lambda x: _used(jax.lax.dynamic_index_in_dim(x[0], number, 0, False))
     places = given['items'].first[i] + jnp.arange(size)
     seen = rule.before(given['position'][:, None], places)
     seen &= given['items'].who[i][given['group']][:, None]
-    return take(memory.k), take(memory.v), seen
+    return *pool.apart(memory, number), seen
 
   cut = {'position': position, 'group': group}
   return _blocks(q, cut, {'items': items}, keys, items.count, state)
@@ -299,7 +297,7 @@ def _blocks(q, cut, blocks, keys, counts, state):
 
 
 def _by_row(q, memory, base, position, group, tables, rule, state):
-  size = memory.k.shape[2]
+  size = memory.kv.shape[2]
   columns = position // size
   real = group > 0
   start = jnp.min(jnp.where(real, tables.first, tables.page.shape[1]))
@@ -310,7 +308,7 @@ def _by_row(q, memory, base, position, group, tables, rule, state):
 
   def one(i, state):
     page = base + jax.lax.dynamic_index_in_dim(tables.page, i, 1, False)
-    k, v = (_used(x[0][page]) for x in (memory.k, memory.v))  # [T,S,K,H]
+    k, v = pool.apart(memory, page)  # [T,S,K,H]
     places = i * size + jnp.arange(size)
     seen = rule.before(position[:, None], places) & (tables.first <= i)[:, None]
     scores = jnp.einsum('TKGH,TSKH->TKGS', q, k, preferred_element_type=jnp.float32)
@@ -321,27 +319,3 @@ def _by_row(q, memory, base, position, group, tables, rule, state):
 
   with jax.named_scope('by_row'):
     return jax.lax.fori_loop(start, stop, one, state)
-
-
-def copied(memory: Memory, pairs: jax.Array, count: jax.Array, layers: int) -> Memory:
-  """Memory with pages copied in all layers: pairs int32 [B,N,2] of (from, to), of which
-  count [B] are in use. Each sample has a page of its own with the end of its prompt."""
-
-  def local(memory, pairs, count):
-    stride = memory.k.shape[1] // layers
-
-    def one(i, memory):
-      layer, pair = i % layers, pairs[0, i // layers]
-      old, new = layer * stride + pair
-
-      def copy(x):
-        page = jax.lax.dynamic_slice_in_dim(x, old, 1, 1)
-        return jax.lax.dynamic_update_slice_in_dim(x, page, new, 1)
-
-      return jax.tree.map(copy, memory)
-
-    with jax.named_scope('copies'):
-      return jax.lax.fori_loop(0, count[0] * layers, one, memory)
-
-  pages = Memory(LETTERS, LETTERS)
-  return axes.local(local, (pages, 'B__', 'B'), pages)(memory, pairs, count)

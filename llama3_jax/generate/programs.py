@@ -17,6 +17,7 @@ from llama3_jax import axes
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.generate import paged
+from llama3_jax.generate import pool
 from llama3_jax.generate import rows as rows_lib
 from llama3_jax.generate.rows import Drawn
 from llama3_jax.generate.rows import Rows
@@ -112,17 +113,17 @@ def stack(
   params: llama.Params,
   x: jax.Array,
   position: jax.Array,
-  memory: paged.Memory,
+  memory: pool.Memory,
   config: ModelConfig,
   attend: Callable,
-) -> tuple[jax.Array, paged.Memory]:
+) -> tuple[jax.Array, pool.Memory]:
   """Hidden states [B,T,D] after the layers of `params`, and the memory that they leave.
 
   attend(q, k, v, memory, number of the layer's page 0, rule) -> (output, memory).
   """
   angles = rope.angles(axes.shard(position, 'BT'), config)
   rule = Rule(config.window)
-  stride = memory.k.shape[1] // depth(params)
+  stride = memory.kv.shape[1] // depth(params)
 
   def layer(carry, scanned):
     x, memory = carry
@@ -146,12 +147,12 @@ def paging(
 @functools.partial(jax.jit, static_argnames='config', donate_argnames='memory')
 def read(
   params: llama.Params,
-  memory: paged.Memory,
+  memory: pool.Memory,
   tokens: jax.Array,
   spots: paged.Spots,
   items: paged.Items,
   config: ModelConfig,
-) -> paged.Memory:
+) -> pool.Memory:
   """The memory with the keys and values of a chunk of prompts, int32 [B,T].
 
   No logits are computed: a row decodes the last token of its prompt again.
@@ -165,19 +166,19 @@ def read(
 )
 def decode(
   params: llama.Params,
-  memory: paged.Memory,
+  memory: pool.Memory,
   rows: Rows,
   items: paged.Items,
   copies: tuple[jax.Array, jax.Array],
   limit: jax.Array,
   config: ModelConfig,
   steps: int,
-) -> tuple[paged.Memory, Drawn]:
+) -> tuple[pool.Memory, Drawn]:
   """Up to `limit` (int32 [], at most `steps`) tokens of every active row.
 
-  copies: pages that samples start with, as in paged.copied.
+  copies: pages that samples start with, as in pool.copied.
   """
-  memory = paged.copied(memory, *copies, config.n_layers)
+  memory = pool.copied(memory, *copies, config.n_layers)
 
   def going(state):
     i, rows, _, _ = state
@@ -211,7 +212,7 @@ def each(function: Callable, *trees: object) -> object:
 
 def _logits(params, memory, rows, items, config):
   """Logits after the last token of each row, float32 [B,T,V]; the memory with it."""
-  size = memory.k.shape[2]
+  size = memory.kv.shape[2]
   spots = each(functools.partial(rows_lib.spots, page=size), rows)
   tokens = axes.shard(rows.token, 'BT')
   attend = paging(spots, items, rows.tables)
@@ -228,7 +229,7 @@ def logits(params: llama.Params, x: jax.Array, config: ModelConfig) -> jax.Array
 @functools.partial(jax.jit, static_argnames='config')
 def score(
   params: llama.Params,
-  memory: paged.Memory,
+  memory: pool.Memory,
   tokens: jax.Array,
   spots: paged.Spots,
   items: paged.Items,

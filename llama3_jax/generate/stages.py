@@ -23,6 +23,7 @@ from llama3_jax import axes
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.generate import paged
+from llama3_jax.generate import pool
 from llama3_jax.generate import programs
 from llama3_jax.generate import rows as rows_lib
 from llama3_jax.model import embedding
@@ -142,15 +143,18 @@ def _empty(tokens, config):
 
 def read(
   params: llama.Params,
-  memory: paged.Memory,
+  memory: pool.Memory,
   tokens: jax.Array,
   spots: paged.Spots,
   items: paged.Items,
   config: ModelConfig,
   parts: int,
-) -> paged.Memory:
+) -> pool.Memory:
   """As programs.read, in `parts` microbatches: consecutive tokens of the chunk, which
   later ones of a prompt find in the pages of each stage."""
+
+  # The pages of whole prompts are of no use for parts of them.
+  items = items.replace(table=None)
 
   def stage(layers, outer, memory, given):
     split = _split(given, parts)
@@ -180,7 +184,7 @@ def read(
 
 def decode(
   params: llama.Params,
-  memory: paged.Memory,
+  memory: pool.Memory,
   rows: rows_lib.Rows,
   items: paged.Items,
   copies: tuple[jax.Array, jax.Array],
@@ -188,14 +192,14 @@ def decode(
   config: ModelConfig,
   steps: int,
   parts: int,
-) -> tuple[paged.Memory, rows_lib.Drawn]:
+) -> tuple[pool.Memory, rows_lib.Drawn]:
   """As programs.decode, with the rows in `parts` microbatches."""
 
   def stage(layers, outer, memory, given):
     rows, items, copies, limit = given
-    memory = paged.copied(memory, *copies, slots(config))
+    memory = pool.copied(memory, *copies, slots(config))
     rows, kept = programs.begin(rows, config, steps)
-    work = _Decode(layers, outer, config, parts, memory.k.shape[2])
+    work = _Decode(layers, outer, config, parts, memory.kv.shape[2])
     rows, kept, items = (_split(x, parts) for x in (rows, kept, items))
     arrived = jnp.zeros_like(rows.token)
     message = _empty(arrived[:, 0], config)
@@ -230,7 +234,7 @@ class _State:
   rows: rows_lib.Rows
   kept: rows_lib.Kept
   arrived: jax.Array
-  memory: paged.Memory
+  memory: pool.Memory
 
 
 class _Decode:

@@ -275,9 +275,8 @@ def visits(
         body = op.attribute('body').lstrip('%')
         source = module.source(op)
         loops[op.name] = Loop(op.name, n, inside, op.path, source, body)
-        walk(
-          body, times * (1 if n is None else n), (*inside, op.name), asynchronous, fused
-        )
+        more = times * (1 if n is None else n)
+        walk(body, more, (*inside, op.name), asynchronous, fused)
         continue
       for called in op.called:
         later = asynchronous or op.kind in ('async-start', 'call-start')

@@ -106,7 +106,7 @@ def test_each_stage_has_its_layers_and_their_pages_alone(params, mesh):
   with jax.set_mesh(mesh(stage=2)):
     made = jax.tree.map(axes.shard, params, llama.dims(CONFIG))
     one = Engine(made, CONFIG, SIZES)
-    k = one.memory.k
+    k = one.memory.kv
     assert k.shape[1] == 6 * (SIZES.count + 1)  # five layers, and one of zeros
     assert {s.data.shape[1] for s in k.addressable_shards} == {k.shape[1] // 2}
     for x in jax.tree.leaves(one.params.layers):
