@@ -12,11 +12,23 @@ def get_config(size='tiny'):
   c.experiment = 'reject'
   c.seed = 0
   c.init_from = 'runs/herd/average_2'  # the model that answers: the last round's best
+  c.candidates = ()  # other models that answer too, each K times
   c.reward_from = 'runs/herd/reward_2'
+  c.second_from = ''  # another reward model, to judge the first or for choose=minimum
+  c.choose = (
+    'reward'  # reward | minimum (of both reward models) | length (less its part)
+  )
   c.mesh = pretrain.base().mesh
   c.samples = 8 if size == 'tiny' else 20  # K, 10 to 30 in the paper (4.2.2)
   c.batch = 8  # prompts decoded together, each with its K samples
+  c.wave = 0  # of the K answers at a time; 0: all at once
+  c.bar = None  # a prompt whose best reward reaches it gets no further wave
   c.system = ''  # steers tone, style or format of the answers
+  c.policies = ''  # file {capability: {field of sample, system, language, script: ...}}
+  c.part = 256  # prompts of a part, a file: where the same command goes on
+  c.engine = 'local'  # this process; 'ray': a cluster
+  c.hosts = 1  # that share the workdir
+  c.host = 0  # number of this one
   c.weights = ''  # fp8 | fp8_weights | int8 | int8_weights: of few bits (6.2)
   c.sample = ml_collections.ConfigDict(
     dict(temperature=1.0, top_p=1.0, top_k=0, max_new=24 if size == 'tiny' else 2048)

@@ -5,69 +5,40 @@
 
 Expected at `tiny`: the mean reward of the best of K rises with K, and exact match with
 it. Writes sft.jsonl (the kept answers), preferences.jsonl (annotated by checking the
-answers, where that can be done), candidates.jsonl and results.json.
+answers, where that can be done), candidates.jsonl, report.html and results.json.
+
+The same command resumes after the parts of prompts that are done. Several machines with
+one folder: --config.hosts=4 --config.host=0..3; a Ray cluster: --config.engine=ray.
 """
 
 import numpy as np
 
-from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
-from llama3_jax.base.errors import UserError
-from llama3_jax.generate import stages
-from llama3_jax.generate.settings import Settings
-from llama3_jax.model import rowwise
 from llama3_jax.post import annotate
-from llama3_jax.post import preference
+from llama3_jax.post import best_of_k
+from llama3_jax.post import choice
+from llama3_jax.post import parts
 from llama3_jax.post import reject
-from llama3_jax.post import reward
+from llama3_jax.post import sampling
+from llama3_jax.post import sampling_report
 from llama3_jax.tasks import suite
-from llama3_jax.text import chat
-from llama3_jax.train import belongs
-from llama3_jax.train import models
+
+OUTPUTS = ('sft.jsonl', 'preferences.jsonl', 'candidates.jsonl')
+FREE = ('engine', 'hosts', 'host')
 
 
-@workdirs.stage('sft.jsonl', 'preferences.jsonl', 'candidates.jsonl')
+@workdirs.stage(*OUTPUTS, free=FREE, report=sampling_report.write)
 def main(config, folder):
   """Sample and choose; returns {'best_of_k', 'prompts', 'kept', 'annotated', 'cut'}."""
-  # Refused before a device is used.
-  rowwise.check(config.weights)
-  settings = configs.fill(Settings(), config.sample, 'sample')
-  tokenizer = belongs.tokenizer(
-    config.data.tokenizer, config.init_from, 'data.tokenizer'
-  )
-  belongs.same('init_from', config.init_from, 'reward_from', config.reward_from)
-  params, model = models.load(config.init_from)
-  scorer, same = reward.load(config.reward_from)
-  if same.vocab_size != model.vocab_size:
-    raise UserError(
-      f'reward_from={config.reward_from} has {same.vocab_size} tokens and init_from '
-      f'{model.vocab_size}: name a reward model of the same vocabulary'
-    )
-  tasks = []
-  if config.data.tasks:
-    names = config.data.task_names
-    tasks = suite.mixed(config.data.tasks, config.seed + 1, 'train', names)
-  prompts = [(chat.Message('user', e.prompt),) for e in tasks]
-  for path in config.data.files:
-    prompts += [example.prompt for example in preference.read(path)]
-  if not prompts:
-    raise UserError('no prompts: set data.tasks or data.files')
-  found = reject.sample(
-    stages.prepared(params, model, config.weights),
-    scorer,
-    prompts,
-    tokenizer,
-    model,
-    settings,
-    config.samples,
-    config.seed,
-    config.batch,
-    config.system,
-  )
-  kept = reject.sft_rows(found)
+  job = sampling.Job(config, folder)  # refused before a device is used
+  parts.run(folder, job, job.count, config.engine, config.hosts, config.host)
+  found = [reject.candidates(row) for row in parts.rows(folder, job.count)]
+  tasks = job.tasks
+  by = choice.chosen(found, config.choose)
+  kept = reject.sft_rows(by)
   annotated = annotate.preferences(
-    found[: len(tasks)],
+    by[: len(tasks)],
     [e.answer for e in tasks],
     lambda i, text: suite.score(tasks[i], text) == 1,
   )
@@ -75,20 +46,41 @@ def main(config, folder):
   jsonl.write(folder / 'preferences.jsonl', annotated)
   jsonl.write(folder / 'candidates.jsonl', reject.candidate_rows(found))
   return {
-    'best_of_k': _curve(found, tasks),
+    **_curves(found, tasks, config),
     'prompts': len(found),
     'kept': len(kept),
     'annotated': len(annotated),
-    'cut': float(np.mean([[r == reject.CUT for r in c.rewards] for c in found])),
+    'answers': sum(len(c.rewards) for c in found),
+    'cut': float(np.mean([r == reject.CUT for c in found for r in c.rewards])),
+    'models': _models(by),
   }
 
 
-def _curve(found, tasks):
-  """Best-of-K; with exact match when every prompt has a checkable answer."""
-  rewards = np.array([c.rewards for c in found])
-  exact = None
+def _curves(found, tasks, config):
+  """{'best_of_k', 'choices'}: the curve of the reward, and where answers can be checked
+  or are scored twice, what the best by each way to choose is worth."""
+  most = max(len(c.rewards) for c in found)
+  whole = [i for i, c in enumerate(found) if len(c.rewards) == most]
+  others = {
+    name: np.array([found[i].others[name] for i in whole]) for name in found[0].others
+  }
   if len(tasks) == len(found):
-    exact = np.array(
-      [[suite.score(e, m.content) for m in c.responses] for e, c in zip(tasks, found)]
+    others['exact'] = np.array(
+      [[suite.score(tasks[i], m.content) for m in found[i].responses] for i in whole]
     )
-  return reject.curve(rewards, exact)
+  curves = {}
+  for how in choice.CHOICES:
+    if how != 'minimum' or found[0].others:
+      by = choice.chosen(found, how)
+      curves[how] = best_of_k.curve(np.array([by[i].rewards for i in whole]), others)
+  peaks = {
+    how: {n: best_of_k.peak(points, n) for n in others}
+    for how, points in curves.items()
+  }
+  return {'best_of_k': curves[config.choose], 'choices': curves, 'peaks': peaks}
+
+
+def _models(found):
+  """{model: how many of the kept answers it gave}."""
+  names = [c.models[c.best] for c in found if c.best is not None]
+  return {name: names.count(name) for name in sorted(set(names))}

@@ -14,6 +14,7 @@ from llama3_jax.generate import draw
 from llama3_jax.generate import engine
 from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
+from llama3_jax.post import best_of_k
 from llama3_jax.post import preference
 from llama3_jax.post import reject
 from llama3_jax.post import reward
@@ -420,7 +421,7 @@ def test_margin_is_inside_the_sigmoid_and_ties_count_half(tokenizer):
 
 def test_curve_has_the_interval_of_the_mean_and_the_lowest_for_a_cut():
   rewards = np.array([[-1.0, -2.0], [-3.0, -5.0], [-1.5, -2.5], [-4.0, reject.CUT]])
-  [one, two] = reject.curve(rewards)
+  [one, two] = best_of_k.curve(rewards)
   full = np.where(np.isfinite(rewards), rewards, -5.0)
   assert one['reward'] == pytest.approx(full.mean())
   best = full.max(1)

@@ -8,6 +8,7 @@ import post_examples as toy
 import pytest
 
 from llama3_jax.generate.settings import Settings
+from llama3_jax.post import best_of_k
 from llama3_jax.post import reject
 from llama3_jax.post import reward
 from llama3_jax.text.chat import Message
@@ -47,7 +48,7 @@ def test_answers_that_were_cut_off_are_never_kept():
 def test_curve_is_the_mean_over_all_subsets():
   rng = np.random.default_rng(0)
   rewards, exact = rng.standard_normal((7, 6)), rng.integers(0, 2, (7, 6))
-  for point in reject.curve(rewards, exact, ks=range(1, 7)):
+  for point in best_of_k.curve(rewards, {'exact': exact}, ks=range(1, 7)):
     k = point['k']
     best, right = [], []
     for r, e in zip(rewards, exact):
@@ -61,7 +62,7 @@ def test_curve_is_the_mean_over_all_subsets():
 
 def test_best_of_k_rises_with_k():
   rewards = np.random.default_rng(0).standard_normal((50, 10))
-  points = reject.curve(rewards)
+  points = best_of_k.curve(rewards)
   assert [point['k'] for point in points] == [1, 2, 4, 8, 10]
   means = [point['reward'] for point in points]
   assert means == sorted(means)
@@ -69,4 +70,4 @@ def test_best_of_k_rises_with_k():
 
 def test_curve_survives_cut_off_answers():
   rewards = np.array([[reject.CUT, 1.0], [reject.CUT, reject.CUT]])
-  assert all(np.isfinite(point['reward']) for point in reject.curve(rewards))
+  assert all(np.isfinite(point['reward']) for point in best_of_k.curve(rewards))

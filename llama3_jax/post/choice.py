@@ -1,0 +1,62 @@
+"""Which of several answers is the best: by the reward, or what is left of it (4.2.2).
+
+A reward model that chooses among many answers is exploited: what it likes too well goes
+on rising while the answers get no better. Two reward models are seldom wrong in the
+same way, and length is what a single one likes most.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from llama3_jax.post.reject import Candidates
+
+CHOICES = ('reward', 'minimum', 'length')
+
+
+def chosen(candidates: Sequence[Candidates], how: str) -> list[Candidates]:
+  """Candidates whose rewards are those that choose, see CHOICES.
+
+  'minimum': the lowest of all reward models, each in units of its own deviation over
+  all answers; 'length': the reward less what a line through reward and log of the
+  length explains within prompts.
+  """
+  if how == 'minimum':
+    names = list(candidates[0].others)
+    every = [[c.rewards, *(c.others[n] for n in names)] for c in candidates]
+    scales = [
+      _scale(np.concatenate([e[i] for e in every])) for i in range(len(names) + 1)
+    ]
+    values = [
+      np.min([(np.asarray(r) - m) / s for r, (m, s) in zip(e, scales)], 0)
+      for e in every
+    ]
+  elif how == 'length':
+    values = _without_length(candidates)
+  else:
+    return list(candidates)
+  return [
+    dataclasses.replace(c, rewards=tuple(v.tolist()))
+    for c, v in zip(candidates, values)
+  ]
+
+
+def _scale(values):
+  """(mean, deviation) of what is finite."""
+  finite = values[np.isfinite(values)]
+  return (finite.mean(), finite.std() or 1.0) if len(finite) else (0.0, 1.0)
+
+
+def _without_length(candidates):
+  """Rewards less the slope over log length, which is that within prompts."""
+  lengths = [
+    np.log1p([len(m.ids or m.content) for m in c.responses]) for c in candidates
+  ]
+  rewards = [np.asarray(c.rewards) for c in candidates]
+  kept = [np.isfinite(r) for r in rewards]
+  within = lambda x, k: x[k] - x[k].mean() if k.any() else x[k]
+  x = np.concatenate([within(a, k) for a, k in zip(lengths, kept)])
+  y = np.concatenate([within(a, k) for a, k in zip(rewards, kept)])
+  slope = x @ y / max(x @ x, 1e-12)
+  return [r - slope * (a - a.mean()) for r, a in zip(rewards, lengths)]
