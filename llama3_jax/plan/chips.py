@@ -29,6 +29,7 @@ class Chip:
   network: float  # between slices or hosts, bytes/s a device
   ring: int  # a dim with a multiple of so many chips is closed to a ring
   largest: tuple[int, ...] = ()
+  eight: float = 1.0  # times the peak, of products of float8
 
 
 V5E = Chip(
@@ -87,6 +88,7 @@ TPU7X = dataclasses.replace(
   limit=int(94.75 * GIB),
   clock=2.2e9,
   link=100e9,
+  eight=2.0,
 )
 H100 = Chip(
   name='h100',
@@ -103,6 +105,7 @@ H100 = Chip(
   link=450e9,
   network=50e9,  # 400 Gbit/s a GPU (section 3.3.1)
   ring=0,
+  eight=2.0,
 )
 CHIPS = {c.name: c for c in (V5E, V5P, V6E, TPU7X, H100)}
 

@@ -78,7 +78,8 @@ def work(
       n = kernel + sum(inside(c) for c in op.called if op.kind == 'fusion')
       n += own_flops(op, ops)
       moved = _traffic(module, op, ops)
-      seconds = max(n / chip.peak, moved / chip.bandwidth)
+      peak = chip.peak * (chip.eight if _eight(module, op, ops) else 1)
+      seconds = max(n / peak, moved / chip.bandwidth)
       for name, value in (
         ('kernels', kernel),
         ('traffic', moved),
@@ -88,6 +89,18 @@ def work(
         total[name] += value * visit.times
   total['flops'] += total['kernels']
   return Work(**total, branches=bool(branches))
+
+
+def _eight(module, op, ops):
+  """Whether the matrix product of an instruction is one of float8."""
+  inside = [module.computations.get(c, {}) for c in op.called]
+  found = [(x, body) for body in inside for x in body.values()] + [(op, ops)]
+  return any(
+    x.kind in ('dot', 'convolution', 'custom-call')
+    and all(body[n].arrays[0].dtype.startswith('f8') for n in x.operands[:2])
+    for x, body in found
+    if len(x.operands) > 1 and all(n in body and body[n].arrays for n in x.operands[:2])
+  )
 
 
 def own_flops(op: hlo.Op, ops: Mapping[str, hlo.Op]) -> int:
