@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse
 from starlette.responses import Response
 from starlette.responses import StreamingResponse
 
+from llama3_jax.generate import embed
 from llama3_jax.serve import choices
-from llama3_jax.serve import embed
 from llama3_jax.serve import messages
 from llama3_jax.serve import read
 from llama3_jax.serve.choices import Delta

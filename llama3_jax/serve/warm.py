@@ -3,8 +3,8 @@
 from absl import logging
 
 from llama3_jax.base import log
+from llama3_jax.generate import embed
 from llama3_jax.generate.engine import Engine
-from llama3_jax.serve import embed
 
 EMBEDDED = 1_024  # tokens; what embeds longer texts is compiled when the first comes
 

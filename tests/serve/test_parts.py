@@ -13,6 +13,7 @@ import toy_chat
 from configs import serve as config
 from experiments import serve as recipe
 from llama3_jax.base.errors import UserError
+from llama3_jax.generate import embed
 from llama3_jax.generate import engine as engines
 from llama3_jax.generate import programs
 from llama3_jax.generate import schema as schemas
@@ -20,7 +21,6 @@ from llama3_jax.generate.group import Request
 from llama3_jax.generate.group import Sizes
 from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
-from llama3_jax.serve import embed
 from llama3_jax.serve import messages
 from llama3_jax.serve import worker as workers
 from llama3_jax.serve.faults import Fault
