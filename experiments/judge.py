@@ -25,6 +25,7 @@ from llama3_jax.data import texts
 from llama3_jax.generate import engine
 from llama3_jax.generate import likelihood
 from llama3_jax.generate.settings import Settings
+from llama3_jax.post.quality import judging
 from llama3_jax.text import chat
 from llama3_jax.train import belongs
 from llama3_jax.train import models
@@ -92,7 +93,7 @@ def _answers(params, model, tokenizer, prompts, config):
 def _likelihoods(params, model, tokenizer, prompts, config):
   """[(class, {'margin'})]: by how much, in nats, the class beats the next one."""
   names = judge.CLASSES[config.asked]
-  answers = [[*tokenizer.encode(name), tokenizer.eot] for name in names]
+  answers = [judging.answer(tokenizer, name) for name in names]
   empty = _prompt(tokenizer, config, '')
   asked = [*prompts, empty]
   found = likelihood.of_each(params, asked, answers, model)

@@ -141,14 +141,14 @@ def _take(config, workdir, folder, free):
   except OSError as e:
     raise UserError(f'--workdir={workdir}: {e.strerror}; choose a folder you can write')
   try:
-    lock.take(folder)
+    lock.take(_locked(config, folder))
   except OSError:
     if not (folder / 'results.json').exists():
       raise
   now = _described(config, folder)
   path = folder / NAME
   # A run that failed before it wrote anything has no claim on the folder.
-  begun = set(os.listdir(folder)) - {NAME, lock.NAME}
+  begun = set(os.listdir(folder)) - {NAME, lock.NAME, '.hosts'}
   if not path.exists() and (outputs := begun & set(OUTPUTS)):
     raise UserError(
       f'--workdir={workdir} holds {min(outputs)} but no {NAME}: whose it is cannot be '
@@ -171,6 +171,16 @@ def _take(config, workdir, folder, free):
   made_from = record['made_from'] | now['made_from']
   if record['config'] != now['config'] or made_from != record['made_from']:
     files.write_json(path, {**record, 'config': now['config'], 'made_from': made_from})
+
+
+def _locked(config, folder):
+  """The folder whose lock a run takes: its own, but each of several hosts that share a
+  workdir has one inside."""
+  if config.get('hosts', 1) == 1:
+    return folder
+  inside = folder / '.hosts' / str(config.get('host', 0))
+  inside.mkdir(parents=True, exist_ok=True)
+  return inside
 
 
 def own(folder: pathlib.Path, workdir: str | os.PathLike, field: str) -> None:

@@ -25,13 +25,9 @@ def chosen(candidates: Sequence[Candidates], how: str) -> list[Candidates]:
   if how == 'minimum':
     names = list(candidates[0].others)
     every = [[c.rewards, *(c.others[n] for n in names)] for c in candidates]
-    scales = [
-      _scale(np.concatenate([e[i] for e in every])) for i in range(len(names) + 1)
-    ]
-    values = [
-      np.min([(np.asarray(r) - m) / s for r, (m, s) in zip(e, scales)], 0)
-      for e in every
-    ]
+    scales = [_scale(np.concatenate(rewards)) for rewards in zip(*every)]
+    scaled = lambda e: [(np.asarray(r) - m) / s for r, (m, s) in zip(e, scales)]
+    values = [np.min(scaled(e), 0) for e in every]
   elif how == 'length':
     values = _without_length(candidates)
   else:

@@ -126,6 +126,12 @@ def test_a_judge_labels_every_dialog_against_the_empty_one(tokenizer):
   assert set(found.numbers) <= {0, 1, 2} and (found.scores > 0).all()
   again = judging.ask(toy.model(), toy.CONFIG, tokenizer, dialogs[3:], asked)
   np.testing.assert_allclose(again.scores, found.scores[3:], atol=1e-4)
+  # The empty dialog, against itself, has no label that is likelier.
+  empty = judging.ask(
+    toy.model(), toy.CONFIG, tokenizer, [[Message('user', '')]], asked
+  )
+  np.testing.assert_allclose(empty.scores, 1.0, atol=1e-4)
+  assert judging.answer(tokenizer, '1') == [*tokenizer.encode('1'), tokenizer.eot]
   with pytest.raises(UserError, match='two or more'):
     judging.topic(('code',))
 

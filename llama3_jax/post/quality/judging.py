@@ -15,6 +15,7 @@ from llama3_jax.config import ModelConfig
 from llama3_jax.generate import likelihood
 from llama3_jax.model import llama
 from llama3_jax.text import chat
+from llama3_jax.text.library import Library
 from llama3_jax.text.tokenizer import Tokenizer
 
 
@@ -62,10 +63,18 @@ class Labels:
   scores: np.ndarray
 
 
+def answer(tokenizer: Tokenizer | Library, text: str) -> list[int]:
+  """Ids of a whole answer, with what ends it in the chat template of the tokenizer."""
+  asked = chat.Message('user', '?')
+  opened = chat.encode(tokenizer, [asked], prompt=True).ids.tolist()
+  whole = chat.encode(tokenizer, [asked, chat.Message('assistant', text)]).ids.tolist()
+  return whole[len(opened) :]
+
+
 def ask(
   params: llama.Params,
   config: ModelConfig,
-  tokenizer: Tokenizer,
+  tokenizer: Tokenizer | Library,
   dialogs: Sequence[Sequence[chat.Message]],
   question: Question,
   longest: int = 2000,
@@ -78,7 +87,7 @@ def ask(
     message = chat.Message('user', text)
     return chat.encode(tokenizer, [message], prompt=True).ids.tolist()
 
-  answers = [[*tokenizer.encode(label), tokenizer.eot] for label in question.labels]
+  answers = [answer(tokenizer, label) for label in question.labels]
   prompts = [prompt(dialog) for dialog in (*dialogs, [chat.Message('user', '')])]
   found = likelihood.of_each(params, prompts, answers, config)
   found = (found[:-1] - found[-1]).astype(np.float64)
