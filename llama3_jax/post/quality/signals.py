@@ -15,7 +15,6 @@ from llama3_jax.post.quality import semantic
 from llama3_jax.post.quality.prune import Pruned
 from llama3_jax.post.quality.prune import Signals
 from llama3_jax.text import chat
-from llama3_jax.text.library import Library
 from llama3_jax.text.tokenizer import Tokenizer
 from llama3_jax.train import belongs
 from llama3_jax.train import models
