@@ -1,6 +1,7 @@
 """GRPO: losses, advantages and gradients are those of TRL and of plain NumPy."""
 
 import dataclasses
+import importlib.util
 import pathlib
 
 import jax
@@ -45,6 +46,24 @@ def test_loss_and_gradient_are_those_of_trl(lengths, kl):
   name = f'{FORMS[lengths]}_{kl}'
   np.testing.assert_allclose(loss, x[f'{name}_loss'], rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(gradient, x[f'{name}_gradient'], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('lengths', FORMS)
+def test_other_random_numbers_agree_with_trl_where_it_is_installed(lengths):
+  for name in ('torch', 'trl'):
+    pytest.importorskip(name, reason='extra oracles is not installed')
+  path = GOLDEN.with_name('make.py')
+  spec = importlib.util.spec_from_file_location('make_policy', path)
+  make = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(make)
+  for seed in range(1, 9):
+    x = make.given(np.random.default_rng(seed))
+    expected, slope = make.trl_loss(x, FORMS[lengths], 0.05)
+    c = grpo.GRPOConfig(lengths=lengths, kl=0.05)
+    logp = jnp.asarray(x['logp'], jnp.float32)
+    loss, gradient = jax.value_and_grad(mean)(logp, x, c)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradient, slope, atol=1e-5)
 
 
 def test_clip_higher_lets_a_ratio_rise_further_than_it_may_fall():
