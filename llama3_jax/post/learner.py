@@ -116,8 +116,8 @@ def settle(
 ) -> tuple[ConfigDict, rollout.RolloutConfig]:
   """(Config with what is 0 chosen, its `rollout`).
 
-  train.length: of the longest prompt and max_new; optim.peak: by the size of the model,
-  a tenth of that of finetuning.
+  train.length: of the longest prompt (up to rows.LONGEST) and max_new; optim.peak: by
+  the size of the model, a tenth of that of finetuning.
   """
   c = configs.fill(rollout.RolloutConfig(), config.rollout, 'rollout')
   t, size = config.train, c.minibatch or config.train.batch
@@ -135,8 +135,8 @@ def settle(
       f'train.microbatches={t.microbatches} does not divide the {size} answers of an '
       'update (rollout.minibatch)'
     )
-  longest = max(len(p.ids) for p in prompts) + c.max_new
-  given = {'train.length': t.length or -(-longest // 64) * 64}
+  longest = rows_lib.fitting(max(len(p.ids) for p in prompts))
+  given = {'train.length': t.length or -(-(longest + c.max_new) // 64) * 64}
   rate = training.peak(llama.count(model), config) / training.DPO
   given['optim.peak'] = config.optim.peak or rate
   return configs.edit(config, given), c

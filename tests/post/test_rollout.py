@@ -1,5 +1,6 @@
 """Rollouts, their rewards, and whole runs of GRPO and PPO on checkable sums."""
 
+import contextlib
 import math
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import policies
 import post_examples as toy
 import pytest
+import toy_chat
 import toy_run
 from toy_tasks import sums
 
@@ -15,6 +17,7 @@ from configs import ppo as ppo_config
 from experiments import grpo
 from experiments import ppo
 from llama3_jax import config as configs
+from llama3_jax import mesh
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
@@ -82,6 +85,21 @@ def test_answers_are_those_of_the_weights_that_are_given(
   assert other == fresh.answers(toy.model(7), asked, 3, seed=5) != groups
   assert sampler.answers(toy.model(), asked, 3, seed=5) == groups
   assert sampler.answers(toy.model(), asked, 3, seed=6) != groups
+
+
+def test_prompts_of_a_chat_template_are_answered_and_judged():
+  library = toy_chat.byte_level()
+  example = task.Example('1+1?', '2', task='toy_tasks.sums')
+  [prompt] = policies.prompts(library, ['1+1?'])
+  prompt = rollout.Prompt(prompt.messages, prompt.ids, example)
+  sampler = rollout.Sampler(toy.CONFIG, library, C, LENGTH)
+  [group] = sampler.answers(toy.model(), [prompt], 3, seed=1)
+  found = verdicts.Judge(library, C)([prompt], [group])
+  assert len(group) == 3 and all(max(one.sampled) < 261 for one in group)
+  assert len(found.rewards) == 3 and found.said['exact'] == 0
+  digit = library.encode('2')
+  right = Completion(tuple(digit), (0.0,), True, library.stop_ids[0])
+  assert verdicts.Judge(library, C)([prompt], [[right]]).said['exact'] == 1
 
 
 def test_too_few_pages_are_one_line(tokenizer, asked):
@@ -212,7 +230,8 @@ def rises(folder, found):
   before = next(r for r in metrics.read(folder) if 'eval/exact' in r)
   assert found['score'] > before['eval/exact']
   assert max(row['engine_gap'] for row in logged) < 1e-4
-  assert (folder / 'report.html').exists()
+  page = (folder / 'report.html').read_text('utf-8')
+  assert 'nats a token from the start' in page.lower()
 
 
 def test_grpo_teaches_sums_by_more_than_the_interval(taught, monkeypatch):
@@ -323,3 +342,16 @@ def test_numbers_that_do_not_divide_are_one_line(asked, change):
   [path] = change
   with pytest.raises(UserError, match=path):
     learner.settle(c, toy.CONFIG, asked)
+
+
+def test_a_step_on_a_mesh_is_that_of_one_device(taught):
+  sizes = dict(replica=1, fsdp=2, stage=1, context=2, tensor=2)
+  c, logged = config(grpo_config, taught, 1, batch=32), []
+  for name, ambient in (('one', contextlib.nullcontext()), ('mesh', None)):
+    with ambient or jax.set_mesh(mesh.create(sizes)):
+      grpo.main(c, str(taught / name))
+    logged.append(next(r for r in metrics.read(taught / name) if 'loss' in r))
+  one, several = logged
+  for field in ('loss', 'grad_norm', 'exact', 'moved', 'answer_tokens'):
+    assert several[field] == pytest.approx(one[field], rel=2e-2, abs=1e-4), field
+  assert several['engine_gap'] < 1e-4
