@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import policies
+import post_examples as toy
 import pytest
 
 from llama3_jax.base.errors import UserError
@@ -112,3 +113,43 @@ def test_options_that_cannot_be_are_one_line():
     grpo.check(c, 1)
   with pytest.raises(UserError, match="grpo.lengths='word'"):
     grpo.check(dataclasses.replace(c, lengths='word'), 4)
+
+
+@pytest.fixture(scope='module')
+def rows():
+  rng = np.random.default_rng(0)
+  made = policies.empty(rollout.Answers, (4, 12))
+  made.tokens[:, :10] = rng.integers(1, 200, (4, 10))
+  made.targets[:, :9] = made.tokens[:, 1:10]
+  made.segment[:, :10], made.position[:] = 1, np.arange(12)
+  for row, end in zip(made.weight, (9, 5, 7, 4)):
+    row[3:end] = 1
+  for name in ('old', 'start'):
+    getattr(made, name)[:] = made.weight * -rng.uniform(5, 7, (4, 12))
+  made.advantage[:] = made.weight * rng.standard_normal((4, 1))
+  return made
+
+
+@pytest.mark.parametrize('lengths', FORMS)
+def test_loss_of_a_model_is_the_formula_and_the_sum_of_its_parts(rows, lengths):
+  logp, w = policies.forward(toy.model(), rows), rows.weight
+  ratio = np.exp(logp - rows.old)
+  each = -np.minimum(ratio * rows.advantage, np.clip(ratio, 0.8, 1.28) * rows.advantage)
+  back = rows.start - logp
+  each = (each + 0.3 * (np.exp(back) - 1 - back)) * w
+  tokens = w.sum(-1)
+  expected = {
+    'token': each.sum() / tokens.sum(),
+    'answer': (each.sum(-1) / tokens).mean(),
+    'constant': each.sum() / (len(w) * LONGEST),
+  }[lengths]
+  c = grpo.GRPOConfig(lengths=lengths, kl=0.3)
+  loss = jax.jit(grpo.loss, static_argnums=(2, 3, 4))
+  total, metrics = loss(toy.model(), rows, toy.CONFIG, c, LONGEST)
+  np.testing.assert_allclose(total / metrics['count'], expected, rtol=1e-4)
+  halves = [jax.tree.map(lambda x, i=i: x[i::2], rows) for i in range(2)]
+  parts = [loss(toy.model(), half, toy.CONFIG, c, LONGEST) for half in halves]
+  np.testing.assert_allclose(parts[0][0] + parts[1][0], total, rtol=1e-5)
+  for name, value in metrics.items():
+    both = parts[0][1][name] + parts[1][1][name]
+    np.testing.assert_allclose(both, value, rtol=1e-4, atol=1e-6)
