@@ -19,8 +19,8 @@ def base(size):
   c.train.update(dict(steps=200, batch=64, save_every=20, eval_every=20, log_every=1))
   c.data.update(dict(tasks=3000, heldout_tasks=200))
   if size == 'tiny':
-    c.optim.peak = 1e-4
-    c.train.update(dict(steps=60, batch=128, length=0))
+    c.optim.peak = 3e-4
+    c.train.update(dict(steps=60, batch=256, length=0))
     c.rollout.update(dict(max_new=24, minibatch=64))
     c.data.update(dict(tasks=6000, heldout_tasks=400))
   elif size != 'any':
