@@ -51,7 +51,7 @@ def test_loss_and_gradients_are_those_of_torch():
   np.testing.assert_allclose(found, x['ppo_loss'], rtol=1e-5)
   for gradient, name in zip(gradients, ('logp', 'value')):
     expected = x[f'ppo_{name}_gradient']
-    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_whitening_keeps_the_mean_where_asked_and_survives_equal_rewards():
