@@ -20,7 +20,10 @@ CURVES = {
   'learning rate': {'lr': 'learning rate'},
   'gradient norm': {'grad_norm': 'gradient norm'},
   'tokens a second': {'tokens_per_s': 'tokens a second'},
+  'reward': {'reward': 'answers of a step', 'eval/reward': 'held out'},
+  'nats a token from the start': {'kl': 'nats a token'},
 }
+FIRST = ('loss', 'accuracy', 'reward')  # two curves, in the first colours
 
 
 def draw(title: str, rows: Sequence[Mapping]) -> dict | None:
@@ -55,7 +58,7 @@ def draw(title: str, rows: Sequence[Mapping]) -> dict | None:
   )
   if height < 380:  # the legend is below the title of the axis
     spec['layout']['legend'] = {**figures.BASE['legend'], 'y': -0.36}
-  first = 0 if title in ('loss', 'accuracy') else list(CURVES).index(title)
+  first = 0 if title in FIRST else list(CURVES).index(title)
   return figures.paint(spec, [f'role:{first + i}' for i in range(len(lines))])
 
 

@@ -48,7 +48,7 @@ SPENT = {
 # Results that have a place of their own in the page.
 PLACED = ('parameters', 'tokens', 'eval_loss', 'read', 'dropped', 'goodput', 'margins')
 PLACED += ('text',)  # of experiments/own.py, whose own sections show it
-CHATS = ('sft', 'dpo')
+CHATS = ('sft', 'dpo', 'ppo', 'grpo')
 QUESTIONS = '--files=qa.jsonl'
 
 

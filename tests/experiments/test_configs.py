@@ -33,6 +33,8 @@ VARIANTS = {
   'reward': SIZES,
   'sft': SIZES,
   'dpo': SIZES,
+  'ppo': SIZES,
+  'grpo': SIZES,
   'reject': ('tiny', 'paper'),
   'evaluate': ('chat', 'base'),
   'curate': ('herd', 'files'),
