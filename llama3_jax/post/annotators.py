@@ -1,4 +1,4 @@
-"""Who says which of two answers is better (4.2.1): one function type, four makers of it.
+"""Who says which of two answers is better (4.2.1): one function type, four makers.
 
 An annotator is given questions and returns a Verdict for each, or None where it has
 none: both are right, nobody labelled it, or a judge answered nonsense.
@@ -6,6 +6,8 @@ none: both are right, nobody labelled it, or a judge answered nonsense.
 
 import collections
 import dataclasses
+import hashlib
+import json
 import os
 import re
 import statistics
@@ -14,6 +16,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.post import formats
 from llama3_jax.post import preference
 from llama3_jax.post.preference import STRENGTHS
 from llama3_jax.text import chat
@@ -192,20 +195,26 @@ def row(question: Question, verdict: Verdict, source: str = 'annotated') -> dict
 def questions(
   rows: Sequence[tuple[str, Mapping]], bad: Callable[[UserError], None] | None = None
 ) -> list[Question]:
-  """Questions of (where, row) with `prompt` and `responses`, of which the first two that
-  differ are compared: candidates of `reject`, or of post/pool.py.
+  """Questions of (where, row) with `prompt` and `responses`, of which the first and the
+  next that differs are compared: candidates of `reject`, or of post/pool.py.
 
-  bad: is called with the error of a row that is none; None: it raises.
+  A row without an id gets one of its content, and so does one whose id another row has;
+  the same row twice is one question. bad: is called with the error of a row that is
+  none; None: it raises.
   """
-  found = []
+  found: dict[str, Question] = {}
   for where, one in rows:
     try:
-      found.append(_question(one, where))
+      question = _question(one, where)
     except UserError as error:
       if bad is None:
         raise
       bad(error)
-  return found
+      continue
+    if found.get(question.id, question) != question:
+      question = dataclasses.replace(question, id=f'{question.id} {_mark(question)}')
+    found[question.id] = question
+  return list(found.values())
 
 
 def _question(one, where):
@@ -215,12 +224,16 @@ def _question(one, where):
   other = next((i for i, t in enumerate(texts) if t != texts[0]), None)
   if other is None:
     raise UserError(f'{where}: no two answers differ, so neither is better')
-  picked = {'prompt': one.get('prompt'), 'responses': [answers[0], answers[other]]}
+  prompt = formats.prompt(one.get('prompt'), where)
+  picked = {'prompt': prompt, 'responses': [answers[0], answers[other]]}
   example = preference.parse(picked, where)
   models = one.get('models') or ()
-  return Question(
-    str(one.get('id', where)),
-    example.prompt,
-    example.responses,
-    tuple(models[i] for i in (0, other)) if models else (),
-  )
+  names = tuple(models[i] for i in (0, other)) if len(models) > other else ()
+  question = Question(str(one.get('id', '')), example.prompt, example.responses, names)
+  return question if question.id else dataclasses.replace(question, id=_mark(question))
+
+
+def _mark(question):
+  texts = [chat.fields(m) for m in (*question.prompt, *question.answers)]
+  text = json.dumps(texts, sort_keys=True)
+  return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -211,7 +211,7 @@ def _conversations(row, where):
 
 def _completion(row, where):
   answer = _answer(row['completion'], where, 'completion')
-  said = [*_prompt(row['prompt'], where), *answer]
+  said = [*prompt(row['prompt'], where), *answer]
   return {'messages': _with_tools(said, row, where)}
 
 
@@ -228,8 +228,8 @@ def _text(row, where):
   return {'text': jsonl.text(row, 'text', where)}
 
 
-def _prompt(value, where):
-  """Messages of a prompt that is a text or a list of messages."""
+def prompt(value: object, where: str) -> list[dict]:
+  """Messages of a prompt that is a text or a list of messages, as rows of ours."""
   if isinstance(value, str):
     if not value.strip():
       raise UserError(f'{where}: field prompt is empty')
@@ -268,7 +268,7 @@ def _with_tools(messages, row, where):
 
 def _ranked(row, where):
   made = {k: row[k] for k in ('responses', 'rewards', *LABELS, 'models') if k in row}
-  return {'prompt': _with_tools(_prompt(row['prompt'], where), row, where), **made}
+  return {'prompt': _with_tools(prompt(row['prompt'], where), row, where), **made}
 
 
 def _pair(row, where):
@@ -277,7 +277,7 @@ def _pair(row, where):
   names += ('chosen', 'rejected')
   answers = [_answer(row[name], where, name) for name in names]
   if row.get('prompt') is not None:
-    before = _prompt(row['prompt'], where)
+    before = prompt(row['prompt'], where)
     answers = [a[len(before) :] if a[: len(before)] == before else a for a in answers]
   else:
     same = 0

@@ -231,7 +231,8 @@ def test_file_without_rows_and_fields_that_nothing_reads(tmp_path, read, caplog)
     read(path)
 
 
-FIELDS = 'prompt, responses, margin, strength, round, models, rewards, tools, source, reward, id, metadata'
+FIELDS = 'prompt, responses, margin, strength, round, models, rewards, tools, '
+FIELDS += 'source, reward, id, metadata'
 
 
 @pytest.mark.parametrize(
