@@ -57,8 +57,10 @@ def _ranking(title, judged, name):
     Card([Table(header, cells, True)]),
     Row(
       [
-        Card([Plot(f'{name}-sure', _reliability(sure['bins'])), Note(words)]),
-        Card([Table(('length', ''), lines)], 'Length'),
+        Card(
+          [Plot(f'{name}-sure', _reliability(sure['bins'])), Note(words)], 'Calibration'
+        ),
+        Card([Table(('of length', ''), lines, sentences=('of length',))], 'Length'),
       ]
     ),
   ]
