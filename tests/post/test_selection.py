@@ -121,7 +121,7 @@ def test_bad_rows_are_named_and_counted_and_the_rest_goes_on(tmp_path, caplog):
   assert left.counts() == {selection.BAD: len(BAD)}
   for line, said in enumerate(left.named(), 2):
     assert said.startswith(f'{path}, line {line}: ')
-  with caplog.at_level('INFO'):
+  with caplog.at_level('INFO', logger='absl'):
     left.tell()
   assert f'{path}, line 2' in caplog.text and '8 not readable' in caplog.text
   with pytest.raises(UserError, match='line 2'):
