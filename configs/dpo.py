@@ -6,6 +6,8 @@ from configs import reward
 def get_config(size='any'):
   c = reward.base(size)
   c.experiment = 'dpo'
+  reward.preferences(c)
+  c.data.newest = 1  # rounds, of rows that have one; 0: all (4.1.4)
   c.init_from = 'runs/herd/sft_2'  # also the reference model
   c.data.pairs = 'extreme'  # of three responses: best and worst; or 'all', 'adjacent'
   c.beta = 0.1  # how strongly the margin counts against the reference (4.1.4)

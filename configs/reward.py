@@ -37,11 +37,22 @@ def base(size):
   return c
 
 
+def preferences(c):
+  """Adds the fields of a stage that reads preferences."""
+  # The paper keeps better and significantly better, 3 (4.1.2); 0 takes all rows.
+  c.data.min_strength = 0
+  c.data.similar = 0.9  # the lower of two responses so alike is left out; 0: none is
+
+
 def get_config(size='any'):
   c = base(size)
   c.experiment = 'reward'
+  preferences(c)
   c.init_from = 'runs/herd/anneal'  # the pre-trained model (4.1.2)
-  c.data.mode = 'paper'  # all responses in one row; or 'exact', a row each
+  # All responses in one row (4.2.1); or 'exact', where none sees another, at the same
+  # cost; or 'separate', a row each, at three times the cost of the prompt.
+  c.data.mode = 'paper'
+  c.data.margins = ''  # by strength: 'small' (1, 2/3, 1/3, 0) or 'large' of Llama 2
   if size == 'tiny':
     c.optim.update(dict(peak=2e-3, warmup=10, decay=480, floor=0.1))
     c.train.update(dict(steps=480, batch=32, length=88))

@@ -62,7 +62,10 @@ class Pairs:
 @struct.dataclass
 class Ranked:
   """Two or three answers of prompts, best first (4.1.2, 4.2.1): A is 1 where they share
-  a row, else each has a row."""
+  a row, else each has a row.
+
+  margin: by which the better one should win in the pairs (0, 1), (0, 2), (1, 2).
+  """
 
   tokens: jax.Array = field('BAT')
   targets: jax.Array = field('BAT')
@@ -70,7 +73,7 @@ class Ranked:
   position: jax.Array = field('BAT')
   weight: jax.Array = field('BAT', np.float32)  # 1: the last token of a response
   ends: jax.Array = field('B_', fill=-1)  # its column, best first; -1: no such response
-  margin: jax.Array = field('B', np.float32)  # by which the better one should win
+  margin: jax.Array = field('B_', np.float32)
 
 
 def letters(batch: object) -> object:

@@ -10,6 +10,7 @@ import os
 import pathlib
 import typing
 import zlib
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -25,7 +26,10 @@ BOM = b'\xef\xbb\xbf'
 
 
 def read(
-  path: str | os.PathLike, field: str, empty: bool = False
+  path: str | os.PathLike,
+  field: str,
+  empty: bool = False,
+  bad: Callable[[UserError], None] | None = None,
 ) -> Iterator[tuple[str, dict]]:
   """Yields (where, row) of every line that is not blank: `where` is 'FILE, line N'.
 
@@ -33,6 +37,7 @@ def read(
     path: a .jsonl file, also .gz or .zst; a byte order mark at its start is skipped.
     field: config field that named the file, for the errors.
     empty: accept a file without lines.
+    bad: is called with the error of a bad line, which is left out; None: it raises.
 
   Raises:
     UserError: the file is missing, a folder, truncated or empty; or a line is not
@@ -40,7 +45,14 @@ def read(
   """
   where = None
   for where, line in lines(path, field):
-    yield where, parse(line, where)
+    try:
+      row = parse(line, where)
+    except UserError as error:
+      if bad is None:
+        raise
+      bad(error)
+      continue
+    yield where, row
   if where is None and not empty:
     raise UserError(f'{field}: {path} holds no rows: give one with a row a line')
 

@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import pathlib
+from collections.abc import Callable
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -20,7 +21,11 @@ ROWS = 1024  # of a Parquet file in memory at a time
 csv.field_size_limit(1 << 30)
 
 
-def read(path: str | os.PathLike, field: str) -> Iterator[tuple[str, dict]]:
+def read(
+  path: str | os.PathLike,
+  field: str,
+  bad: Callable[[UserError], None] | None = None,
+) -> Iterator[tuple[str, dict]]:
   """Yields (where, row) of every row: `where` is 'FILE, line N' or 'FILE, row N'.
 
   Cells of a CSV are texts; an empty one is a field that the row does not have.
@@ -28,6 +33,8 @@ def read(path: str | os.PathLike, field: str) -> Iterator[tuple[str, dict]]:
   Args:
     path: .jsonl (.json, .ndjson), .parquet or .csv; the texts also as .gz or .zst.
     field: config field that named the file, for the errors.
+    bad: is called with the error of a bad line of JSON, which is left out; None: it
+      raises.
 
   Raises:
     UserError: a name of another kind, or a file that is missing, damaged or empty.
@@ -35,7 +42,7 @@ def read(path: str | os.PathLike, field: str) -> Iterator[tuple[str, dict]]:
   path = pathlib.Path(path)
   kind = pathlib.Path(path.stem if path.suffix in PACKED else path.name).suffix
   if kind in LINES:
-    return jsonl.read(path, field)
+    return jsonl.read(path, field, bad=bad)
   if kind == '.parquet':
     return _parquet(path, field)
   if kind == '.csv':

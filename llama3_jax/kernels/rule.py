@@ -8,6 +8,8 @@ import numpy as np
 
 Side = tuple[jax.Array, jax.Array]  # position and segment of queries or keys, int32
 Numbers = jax.Array | np.ndarray | np.generic | int
+# Segment = document + BRANCH * number of the branch; branch 0 is the shared beginning.
+BRANCH = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,10 +17,13 @@ class Rule:
   """A query sees the keys of its own document at its own position and before, of which
   the last `window` positions (0: all). Segment 0 is padding and sees nothing.
 
+  branches: a document may split (4.2.1): tokens of one of its branches see that branch
+  and what all share, and no token sees another branch.
   Sides are (position, segment) pairs of int32 arrays.
   """
 
   window: int = 0
+  branches: bool = False
 
   def before(self, q: Numbers, k: Numbers) -> Numbers:
     """Whether queries at positions `q` may see keys at `k`, bool; shapes broadcast."""
@@ -27,7 +32,11 @@ class Rule:
   def visible(self, query: Side, key: Side) -> jax.Array:
     """Mask, bool [..., T, S], of sides [..., T] and [..., S]."""
     (qp, qs), (kp, ks) = query, key
-    same = (qs[..., :, None] == ks[..., None, :]) & (qs[..., :, None] > 0)
+    qs, ks = qs[..., :, None], ks[..., None, :]
+    same = qs == ks
+    if self.branches:
+      same |= qs % BRANCH == ks  # a key of branch 0
+    same &= qs > 0
     return same & self.before(qp[..., :, None], kp[..., None, :])
 
   def meets(self, query: Side, key: Side) -> jax.Array:
@@ -40,7 +49,12 @@ class Rule:
     near = last(qp, qs) >= first(kp, ks)
     if self.window:
       near &= first(qp, qs) - last(kp, ks) < self.window
-    return near & (last(qs, qs) >= first(ks, ks)) & (last(ks, ks) >= first(qs, qs))
+    overlap = lambda q, k: (last(q, qs) >= first(k, ks)) & (last(k, ks) >= first(q, qs))
+    if not self.branches:
+      return near & overlap(qs, ks)
+    branch = qs // BRANCH, ks // BRANCH
+    near &= overlap(*branch) | (first(branch[1], ks) == 0)
+    return near & overlap(qs % BRANCH, ks % BRANCH)
 
   def seen(self, length: int) -> float:
     """Mean number of keys that a query of a causal row of `length` tokens sees: half of

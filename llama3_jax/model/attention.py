@@ -29,9 +29,10 @@ LONG = 64  # tokens; from this length on blocks cost less CPU time than the dens
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, object]]
 
 
-def among(side: Side, config: ModelConfig) -> Attend:
-  """Tokens attend to one another: `side` is their (position, segment), int32 [B,T]."""
-  return lambda q, k, v: (attend(q, k, v, side, side, config), None)
+def among(side: Side, config: ModelConfig, branches: bool = False) -> Attend:
+  """Tokens attend to one another: `side` is their (position, segment), int32 [B,T];
+  `branches` as of kernels/rule.py."""
+  return lambda q, k, v: (attend(q, k, v, side, side, config, branches), None)
 
 
 def attend(
@@ -41,15 +42,16 @@ def attend(
   query: Side,
   key: Side,
   config: ModelConfig,
+  branches: bool = False,
 ) -> jax.Array:
   """Attention output [B,T,N,H].
 
   Args: q [B,T,N,H]; k, v [B,S,K,H]; query, key: (position, segment) int32 pairs,
-  [B,T] and [B,S]. kernels/rule.py defines the keys that a query sees; the output of a
-  query that sees none is zero. Softmax in float32.
+  [B,T] and [B,S]; branches: whether documents may split. kernels/rule.py defines the
+  keys that a query sees; the output of one that sees none is zero. Softmax in float32.
   """
-  path = method(q.shape[1], k.shape[1], query is key, config)
-  rule = Rule(config.window)
+  path = method(q.shape[1], k.shape[1], query is key, config, branches)
+  rule = Rule(config.window, branches)
   if path == 'splash':
     return splash.attend(q, k, v, query, key, rule, config.block)
   function = {
@@ -63,15 +65,17 @@ def attend(
   )
 
 
-def method(t: int, s: int, own: bool, config: ModelConfig) -> str:
+def method(
+  t: int, s: int, own: bool, config: ModelConfig, branches: bool = False
+) -> str:
   """The path for `t` queries and `s` keys a row on the mesh's chips; `own`: whether the
   keys are those of the queries' tokens.
 
   The kernels derive causality from the order of columns, so they serve rows that attend
-  to themselves; a cache, whose slots are in any order, needs one of the other two.
-  Raises UserError for a kernel that cannot run on the mesh.
+  to themselves; a cache, whose slots are in any order, and documents with branches need
+  one of the other two. Raises UserError for a kernel that cannot run on the mesh.
   """
-  parts = axes.parts('T')
+  parts, own = axes.parts('T'), own and not branches
   if config.attention == 'flash' and own and parts > 1:
     raise UserError('model.attention=flash needs mesh.context=1: use blockwise')
   if config.attention == 'flash' and config.window:

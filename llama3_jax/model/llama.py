@@ -188,17 +188,19 @@ def forward(
   config: ModelConfig,
   cache: kv.Cache | None = None,
   splice: embedding.Splice | None = None,
+  branches: bool = False,
 ) -> tuple[jax.Array, kv.Cache | None]:
   """Hidden states after the final norm [B,T,D], and the filled cache (or None).
 
   Args: tokens, position, segment: int32 [B,T]; segment 0 is padding. Position is that
   of RoPE and, inside a segment, of causality. With a cache the tokens are appended.
   splice: hidden states in the place of tokens (model/embedding.Splice).
+  branches: documents may split (kernels/rule.py); without a cache.
   """
   x = embedding.embed(params, tokens, config, cache, splice)
   angles = rope.angles(position, config)
   place, stored = embedding.stream(x, cache), None
-  attend = lambda _: attention.among((position, segment), config)
+  attend = lambda _: attention.among((position, segment), config, branches)
   if cache is not None:
     stored = (cache.k, cache.v)
     attend, cache = kv.appending(cache, position, segment, config)

@@ -33,6 +33,9 @@ ROLES = {
 }
 # Fields that carry no text to train on: any row may have them.
 BESIDE = ('source', 'reward', 'id', 'metadata')
+LABELS = ('margin', 'strength', 'round')  # of a preference
+MODELS = ('edited_model', 'chosen_model', 'rejected_model')
+CARRIED = ('source', 'reward')
 TASKS = 'verifiable tasks, made here'
 
 
@@ -51,17 +54,28 @@ class Form:
 
 
 def read(
-  path: str | os.PathLike, field: str, forms: tuple[Form, ...], quiet: bool = False
+  path: str | os.PathLike,
+  field: str,
+  forms: tuple[Form, ...],
+  quiet: bool = False,
+  bad: Callable[[UserError], None] | None = None,
 ) -> Iterator[tuple[str, dict, str]]:
   """Yields (where, our row, name of its form) of every row of a file, and logs how many
   of each form there are.
 
   path: .jsonl, .parquet or .csv (base/rows.py); field: of the config that named it;
-  quiet: without a line in the log.
+  quiet: without a line in the log. bad: is called for a bad row, which is then left
+  out; None: it raises.
   """
   counts = collections.Counter()
-  for where, row in rows.read(path, field):
-    name, made = of(row, forms, where)
+  for where, row in rows.read(path, field, bad):
+    try:
+      name, made = of(row, forms, where)
+    except UserError as error:
+      if bad is None:
+        raise
+      bad(error)
+      continue
     counts[name] += 1
     yield where, made, name
   shown = ', '.join(f'{n} rows of {name}' for name, n in counts.items())
@@ -72,7 +86,7 @@ def read(
 def counted(examples: Sequence) -> list[dict]:
   """[{'from': file, 'form', 'rows'}] of Dialogs or Preferences, for the report; those
   of no file are of the verifiable tasks."""
-  files = [re.sub(r', (line|row) \d+$', '', e.where) for e in examples]
+  files = [re.sub(r', (line|row) \d+(, message \d+)?$', '', e.where) for e in examples]
   named = [(f, e.form) if e.form else (TASKS, '') for f, e in zip(files, examples)]
   counts = collections.Counter(named)
   return [{'from': f, 'form': form, 'rows': n} for (f, form), n in counts.items()]
@@ -88,7 +102,8 @@ def of(row: Mapping, forms: tuple[Form, ...], where: str) -> tuple[str, dict]:
       known = (*form.needs, *form.may, *BESIDE)
       jsonl.known(row, known, where)
       made = form.read(row, where)
-      return form.name, made | {k: row[k] for k in ('source', 'reward') if k in row}
+      kept = (*CARRIED, 'id') if forms is PREFERENCES else CARRIED
+      return form.name, made | {k: row[k] for k in kept if k in row}
   raise UserError(f'{where}: {_nearest(row, forms)}')
 
 
@@ -196,7 +211,7 @@ def _conversations(row, where):
 
 def _completion(row, where):
   answer = _answer(row['completion'], where, 'completion')
-  said = [*_prompt(row['prompt'], where), *answer]
+  said = [*prompt(row['prompt'], where), *answer]
   return {'messages': _with_tools(said, row, where)}
 
 
@@ -213,8 +228,8 @@ def _text(row, where):
   return {'text': jsonl.text(row, 'text', where)}
 
 
-def _prompt(value, where):
-  """Messages of a prompt that is a text or a list of messages."""
+def prompt(value: object, where: str) -> list[dict]:
+  """Messages of a prompt that is a text or a list of messages, as rows of ours."""
   if isinstance(value, str):
     if not value.strip():
       raise UserError(f'{where}: field prompt is empty')
@@ -252,20 +267,22 @@ def _with_tools(messages, row, where):
 
 
 def _ranked(row, where):
-  made = {k: row[k] for k in ('responses', 'margin', 'rewards') if k in row}
-  return {'prompt': _with_tools(_prompt(row['prompt'], where), row, where), **made}
+  made = {k: row[k] for k in ('responses', 'rewards', *LABELS, 'models') if k in row}
+  return {'prompt': _with_tools(prompt(row['prompt'], where), row, where), **made}
 
 
 def _pair(row, where):
   """prompt, chosen, rejected: texts or messages, with the prompt in them or beside."""
-  answers = [_answer(row[name], where, name) for name in ('chosen', 'rejected')]
+  names = ('edited',) if row.get('edited') is not None else ()
+  names += ('chosen', 'rejected')
+  answers = [_answer(row[name], where, name) for name in names]
   if row.get('prompt') is not None:
-    before = _prompt(row['prompt'], where)
+    before = prompt(row['prompt'], where)
     answers = [a[len(before) :] if a[: len(before)] == before else a for a in answers]
   else:
     same = 0
-    for one, other in zip(*answers):
-      if one != other:
+    for said in zip(*answers):
+      if any(one != said[0] for one in said):
         break
       same += 1
     before, answers = answers[0][:same], [a[same:] for a in answers]
@@ -274,7 +291,7 @@ def _pair(row, where):
         f'{where}: chosen and rejected begin with no message that is the same, and '
         'there is no prompt: give prompt, or both answers as messages with it'
       )
-  for name, answer in zip(('chosen', 'rejected'), answers):
+  for name, answer in zip(names, answers):
     if len(answer) != 1 or answer[0]['role'] != 'assistant':
       raise UserError(
         f'{where}: {name} must be one message of the assistant after the prompt; it is '
@@ -282,7 +299,17 @@ def _pair(row, where):
       )
   before = _with_tools(before, row, where)
   made = {'prompt': before, 'responses': [a[0] for a in answers]}
-  return made | {k: row[k] for k in ('margin',) if k in row}
+  models = [row.get(f'{name}_model') for name in names]
+  if any(models):
+    made['models'] = [name or '' for name in models]
+  return made | {k: row[k] for k in LABELS if k in row}
+
+
+def _dialog(row, where):
+  if not isinstance(row['dialog'], list):
+    kind = jsonl.kind(row['dialog'])
+    raise UserError(f"{where}: field 'dialog' is a {kind}, not a list of messages")
+  return {k: row[k] for k in ('dialog', 'round') if k in row}
 
 
 DIALOGS = (
@@ -296,12 +323,16 @@ DIALOGS = (
 )
 PREFERENCES = (
   Form(
-    'prompt/responses', ('prompt', 'responses'), ('margin', 'rewards', 'tools'), _ranked
+    'prompt/responses',
+    ('prompt', 'responses'),
+    (*LABELS, 'models', 'rewards', 'tools'),
+    _ranked,
   ),
   Form(
     'prompt/chosen/rejected',
     ('chosen', 'rejected'),
-    ('prompt', 'margin', 'tools'),
+    ('prompt', 'edited', *LABELS, *MODELS, 'tools'),
     _pair,
   ),
+  Form('dialog with responses', ('dialog',), ('round',), _dialog),
 )

@@ -1,6 +1,7 @@
-"""Preference examples; rows for the reward model and DPO (4.1.2, 4.1.4, 4.2.1)."""
+"""Preference examples, and their rows for DPO (4.1.4, 4.2.1)."""
 
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Mapping
@@ -16,15 +17,19 @@ from llama3_jax.base import log
 from llama3_jax.base.errors import UserError
 from llama3_jax.post import formats
 from llama3_jax.post import rows as rows_lib
+from llama3_jax.post import selection
 from llama3_jax.post import split as shares
+from llama3_jax.post import turns
 from llama3_jax.tasks import suite
 from llama3_jax.text import chat
 from llama3_jax.text.library import Library
 from llama3_jax.text.tokenizer import Tokenizer
 
+FIELDS = ('prompt', 'responses', 'source', 'margin', 'rewards', 'strength', 'models')
+FIELDS += ('round', 'id')
 MOST = 3  # responses of an example: edited > chosen > rejected
 HUGE = 1e30  # limit of a margin: integers in JSON may exceed any float
-MODES = ('paper', 'exact')
+STRENGTHS = ('marginally', 'slightly', 'better', 'significantly')
 PAIRS = ('all', 'extreme', 'adjacent')
 
 
@@ -33,6 +38,8 @@ class Preference:
   """A prompt (any number of turns) and its 2 or 3 responses, best first.
 
   margin: by how much a better response should win (Llama 2); Llama 3 has none.
+  strength: how much the chosen response is better than the rejected one, 1 to 4 (of
+    STRENGTHS), 0: nobody said. models: of each response. round: of post-training.
   where: file and line, for errors. form: of the file's row, '' where it was made.
   """
 
@@ -40,23 +47,49 @@ class Preference:
   responses: tuple[chat.Message, ...]
   source: str = ''
   margin: float = 0.0
+  strength: int = 0
+  models: tuple[str, ...] = ()
+  round: int = 0
+  id: str = ''
   where: str = dataclasses.field(default='', compare=False)
   form: str = dataclasses.field(default='', compare=False)
 
 
 def read(
-  path: str | os.PathLike, field: str = 'data.files', quiet: bool = False
+  path: str | os.PathLike,
+  field: str = 'data.files',
+  quiet: bool = False,
+  left: selection.Left | None = None,
 ) -> list[Preference]:
-  """Examples of a file of rows, in any form of formats.PREFERENCES.
+  """Examples of a file of rows, in any form of formats.PREFERENCES; a dialog gives one
+  for each message that people chose.
 
   A response is a text, or a message as an object ({"content", "calls", "end", ...}).
   Raises UserError with the file and the first bad line, or `field` (that of the config)
-  for a missing file.
+  for a missing file. left: takes bad rows instead, and the others are returned; a file
+  without a good row raises all the same.
   """
-  rows = formats.read(path, field, formats.PREFERENCES, quiet)
-  return [
-    dataclasses.replace(parse(row, where), form=form) for where, row, form in rows
-  ]
+  found, first = [], None
+
+  def bad(error):
+    nonlocal first
+    first = first or error
+    left.add(selection.BAD, str(error))
+
+  lines = formats.read(path, field, formats.PREFERENCES, quiet, left and bad)
+  for where, row, form in lines:
+    try:
+      parts = turns.split(row, where) if 'dialog' in row else [(where, row)]
+      made = [parse(part, place) for place, part in parts]
+    except UserError as error:
+      if left is None:
+        raise
+      bad(error)
+      continue
+    found += [dataclasses.replace(example, form=form) for example in made]
+  if first and not found:
+    raise first
+  return found
 
 
 def of_tasks(n: int, seed: int, split: str, names: Sequence[str]) -> list[Preference]:
@@ -65,20 +98,31 @@ def of_tasks(n: int, seed: int, split: str, names: Sequence[str]) -> list[Prefer
   return [parse(row, f'{split} example {i}') for i, row in enumerate(rows)]
 
 
-def examples(data: ConfigDict, seed: int, split: str) -> list[Preference]:
-  """Examples of a split by a config's `data`: generated ones, then those of files."""
+def examples(
+  data: ConfigDict, seed: int, split: str, left: selection.Left | None = None
+) -> list[Preference]:
+  """Examples of a split by a config's `data`: generated ones, then those of files.
+
+  Those of files that are trained on pass the filters of `data` (post/selection.py);
+  left: takes what does not, and bad rows of both splits.
+  """
+  left = selection.Left() if left is None else left
+  reader = functools.partial(read, left=left)
   if split == 'train':
     made = of_tasks(data.tasks, seed, split, data.task_names)
-    return made + shares.train(data, read, _prompt)
+    given = selection.chosen(shares.train(data, reader, _prompt), data, left)
+    left.tell()
+    return made + given
   preferences = of_tasks(data.heldout_tasks, seed, split, data.task_names)
   for path in data.heldout_files:
-    preferences += read(path, 'data.heldout_files')
-  return preferences + held(data)
+    preferences += reader(path, 'data.heldout_files')
+  return preferences + held(data, left)
 
 
-def held(data: ConfigDict) -> list[Preference]:
+def held(data: ConfigDict, left: selection.Left | None = None) -> list[Preference]:
   """The share data.heldout of data.files."""
-  return shares.heldout(data, read, _prompt)
+  reader = functools.partial(read, left=selection.Left() if left is None else left)
+  return shares.heldout(data, reader, _prompt)
 
 
 def _prompt(example):
@@ -87,7 +131,7 @@ def _prompt(example):
 
 def parse(row: Mapping, where: str) -> Preference:
   """Preference of one JSON row; a UserError starts with `where` (file and line)."""
-  jsonl.known(row, ('prompt', 'responses', 'source', 'margin', 'rewards'), where)
+  jsonl.known(row, FIELDS, where)
   turns = listed(row, 'prompt', where)
   if not turns:
     raise UserError(f'{where}: field prompt is empty')
@@ -111,8 +155,50 @@ def parse(row: Mapping, where: str) -> Preference:
   margin = row.get('margin', 0)
   if type(margin) not in (int, float) or not 0 <= margin < HUGE:
     raise UserError(f'{where}: field margin is {margin!r}, not a number from 0')
-  source = jsonl.text(row, 'source', where, '')
-  return Preference(prompt, responses, source, float(margin), where)
+  return Preference(
+    prompt,
+    responses,
+    jsonl.text(row, 'source', where, ''),
+    float(margin),
+    _strength(row.get('strength'), where),
+    _models(row, len(responses), where),
+    _round(row.get('round', 0), where),
+    str(row.get('id', '')),
+    where,
+  )
+
+
+def _strength(value, where):
+  """1 to 4 of a number, or of a name such as 'significantly better'; 0 of None."""
+  if value is None:
+    return 0
+  if isinstance(value, str):
+    name = value.strip().lower().removesuffix(' better') or value
+    if name in STRENGTHS:
+      return STRENGTHS.index(name) + 1
+  if type(value) is int and 1 <= value <= len(STRENGTHS):
+    return value
+  raise UserError(
+    f'{where}: field strength is {value!r}: use 1 to 4, or {", ".join(STRENGTHS)}'
+  )
+
+
+def _models(row, count, where):
+  names = row.get('models') or []
+  if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+    raise UserError(f'{where}: field models must be a list of names, one a response')
+  if names and len(names) != count:
+    raise UserError(
+      f'{where}: field models has {len(names)} names for {count} responses: name the '
+      "model of each, 'person' where a person edited it"
+    )
+  return tuple(names)
+
+
+def _round(value, where):
+  if type(value) is not int or value < 0:
+    raise UserError(f'{where}: field round is {value!r}, not a whole number from 0')
+  return value
 
 
 def listed(row: Mapping, name: str, where: str) -> list:
@@ -171,71 +257,6 @@ def encode(
   return Ids(ids[:start], ids[start:], mask[start:], form[start:], mask[:start])
 
 
-def reward_rows(
-  examples: Sequence[Preference],
-  tokenizer: Tokenizer | Library,
-  seq_len: int,
-  mode: str = 'paper',
-  seed: int = 0,
-) -> tuple[feed.Ranked, int]:
-  """Rows of the reward model, and how many examples were too long and dropped.
-
-  mode 'paper' (section 4.2.1): the prompt and all its responses, in random order, in
-  one row, A is 1; a later response attends to the earlier ones. 'exact': a row a
-  response, A is 3, so that none attends to another.
-  """
-  if mode not in MODES:
-    raise UserError(f'data.mode={mode!r} is unknown: use one of {", ".join(MODES)}')
-  build = _paper_row if mode == 'paper' else _exact_row
-  rng = np.random.default_rng(seed)
-  with log.work(f'encoding {len(examples):,} preferences'):
-    encoded = [_encoded(tokenizer, example) for example in examples]
-  seq_len = seq_len or _longest(encoded, mode == 'paper')
-  rows = []
-  for example, parts in zip(examples, encoded):
-    # Sampled for dropped examples too: the order does not depend on seq_len.
-    order = rng.permutation(len(parts))
-    row = build(parts[0].prompt, [part.response for part in parts], order, seq_len)
-    if row is not None:
-      rows.append(feed.Ranked(**row, margin=np.float32(example.margin)))
-  dropped = len(examples) - len(rows)
-  rows_lib.tell_dropped(dropped, len(examples), seq_len)
-  if not rows:
-    sizes = dict(B=0, A=1 if mode == 'paper' else MOST, T=seq_len, _=MOST)
-    return feed.empty(feed.Ranked, sizes), dropped
-  return rows_lib.stack(rows), dropped
-
-
-def _paper_row(prompt, responses, order, seq_len):
-  ids, ends = list(prompt), np.full(MOST, -1, np.int32)
-  for which in order:
-    ids += responses[which]
-    ends[which] = len(ids) - 1
-  if len(ids) > seq_len:
-    return None
-  return {**_group([ids], seq_len, ends[ends >= 0]), 'ends': ends}
-
-
-def _exact_row(prompt, responses, order, seq_len):
-  del order  # no response attends to another
-  if len(prompt) + max(map(len, responses)) > seq_len:
-    return None
-  ids = [prompt + response for response in responses]
-  ids += [[]] * (MOST - len(ids))
-  ends = np.array([len(row) - 1 for row in ids], np.int32)
-  return {**_group(ids, seq_len, ends), 'ends': ends}
-
-
-def _group(ids, seq_len, ends):
-  """Fields [A,T] of rows of ids; the weight is 1 at the `ends` of each row."""
-  group = rows_lib.stack([rows_lib.place(row, seq_len) for row in ids])
-  for weight, last in zip(
-    group.weight, np.broadcast_to(ends, (len(ids), ends.shape[-1]))
-  ):
-    weight[last[last >= 0]] = 1
-  return {f.name: getattr(group, f.name) for f in dataclasses.fields(group)}
-
-
 def dpo_pairs(count: int, pairs: str) -> list[tuple[int, int]]:
   """Indices (chosen, rejected) among `count` ranked responses.
 
@@ -273,10 +294,10 @@ def dpo_rows(
   `ref_logp` is 0 until `post.dpo.reference` sets it.
   """
   with log.work(f'encoding {len(examples):,} preferences'):
-    encoded = [_encoded(tokenizer, example) for example in examples]
-  seq_len = seq_len or _longest(encoded, False)
+    known = [encoded(tokenizer, example) for example in examples]
+  seq_len = seq_len or longest(known, False)
   rows, dropped = [], 0
-  for parts in encoded:
+  for parts in known:
     sides = [_dpo_side(part, seq_len) for part in parts]
     for chosen, rejected in dpo_pairs(len(sides), pairs):
       if sides[chosen] is None or sides[rejected] is None:
@@ -289,17 +310,18 @@ def dpo_rows(
   return rows_lib.stack(rows), dropped
 
 
-def _longest(encoded, together):
+def longest(examples: Sequence[Sequence[Ids]], together: bool) -> int:
   """Tokens of rows for the longest example, with all its responses or each alone."""
   responses = sum if together else max
   sizes = [
     len(parts[0].prompt) + responses(len(part.response) for part in parts)
-    for parts in encoded
+    for parts in examples
   ]
   return rows_lib.fitting(max(sizes, default=1))
 
 
-def _encoded(tokenizer, example):
+def encoded(tokenizer: Tokenizer | Library, example: Preference) -> list[Ids]:
+  """The `encode` of each response, best first."""
   return [
     encode(tokenizer, example.prompt, m, example.where) for m in example.responses
   ]

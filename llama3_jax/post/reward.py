@@ -64,18 +64,24 @@ def token_rewards(
   position: jax.Array,
   segment: jax.Array,
   config: ModelConfig,
+  branches: bool = False,
 ) -> jax.Array:
   """Reward at every token, float32 [B,T]; arguments as of `llama.forward`."""
-  hidden, _ = llama.forward(params.model, tokens, position, segment, config)
+  hidden, _ = llama.forward(
+    params.model, tokens, position, segment, config, branches=branches
+  )
   return linear.einsum('BTD,D->BT', hidden.astype(jnp.float32), params.head)
 
 
 def response_rewards(
-  params: Reward, batch: feed.Ranked, config: ModelConfig
+  params: Reward, batch: feed.Ranked, config: ModelConfig, branches: bool = False
 ) -> jax.Array:
-  """Rewards of the ranked responses, float32 [B,3]; 0 where there is none."""
+  """Rewards of the ranked responses, float32 [B,3]; 0 where there is none.
+
+  branches: whether they are branches of one row (mode 'exact').
+  """
   inputs = map(feed.flat, (batch.tokens, batch.position, batch.segment))
-  rewards = token_rewards(params, *inputs, config)
+  rewards = token_rewards(params, *inputs, config, branches)
   rewards = axes.shard(rewards.reshape(batch.tokens.shape), 'BAT')
   # A mask instead of a gather: T may be sharded.
   at_end = feed.order(batch.tokens.shape[-1]) == batch.ends[..., None]
@@ -83,20 +89,19 @@ def response_rewards(
 
 
 def loss(
-  params: Reward, batch: feed.Ranked, config: ModelConfig
+  params: Reward, batch: feed.Ranked, config: ModelConfig, branches: bool = False
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """-log sigmoid(r(better) - r(worse) - margin), summed over ordered pairs.
 
   2 responses make 1 pair, 3 make 3. Metric sums over pairs: loss, accuracy (ties count
   one half), margin, better and worse rewards, count of pairs.
   """
-  rewards = response_rewards(params, batch, config)
+  rewards = response_rewards(params, batch, config, branches)
   present = batch.ends >= 0
   better, worse = np.triu_indices(rewards.shape[1], 1)
   difference = rewards[:, better] - rewards[:, worse]
   weight = (present[:, better] & present[:, worse]).astype(jnp.float32)
-  margin = batch.margin[:, None]
-  total = jnp.sum(weight * jax.nn.softplus(margin - difference))
+  total = jnp.sum(weight * jax.nn.softplus(batch.margin - difference))
   won = (difference > 0) + 0.5 * (difference == 0)
   metrics = {
     'loss': total,
@@ -148,34 +153,23 @@ def score(
   return rewards
 
 
-@functools.partial(jax.jit, static_argnames='config')
-def _batch_rewards(params, batch, config):
-  return response_rewards(params, batch, config)
+@functools.partial(jax.jit, static_argnames=('config', 'branches'))
+def _batch_rewards(params, batch, config, branches):
+  return response_rewards(params, batch, config, branches)
 
 
-def margins(
+def of_rows(
   params: Reward,
   rows: feed.Ranked,
   config: ModelConfig,
   batch_size: int = 16,
+  branches: bool = False,
 ) -> np.ndarray:
-  """r(better) - r(worse) of every ordered pair of `rows`, float32 [pairs]."""
-  differences = []
-  for batch in feed.batches(rows, batch_size):
-    rewards = np.asarray(_batch_rewards(params, batch, config))
-    present = batch.ends >= 0
-    better, worse = np.triu_indices(rewards.shape[1], 1)
-    both = present[:, better] & present[:, worse]
-    differences.append((rewards[:, better] - rewards[:, worse])[both])
-  return np.concatenate(differences) if differences else np.zeros(0, np.float32)
-
-
-def judge(params: Reward, rows: feed.Ranked, model: ModelConfig, size: int) -> dict:
-  """{'accuracy', 'n', 'margins'} over ordered pairs, `size` rows at a time."""
-  differences = margins(params, rows, model, size)
-  wins = (differences > 0) + 0.5 * (differences == 0)
-  return {
-    'accuracy': float(wins.mean()) if len(differences) else None,
-    'n': len(differences),
-    'margins': [round(float(m), 4) for m in differences],
-  }
+  """`response_rewards` of all rows, float32 [N,3]."""
+  found = [
+    np.asarray(_batch_rewards(params, batch, config, branches))
+    for batch in feed.batches(rows, batch_size)
+  ]
+  return np.concatenate([np.zeros((0, rows.ends.shape[-1]), np.float32), *found])[
+    : len(rows.tokens)
+  ]

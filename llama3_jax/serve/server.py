@@ -38,7 +38,7 @@ def application(
   served: Served, limits: Limits, keys: tuple[bytes, ...] = (), log: bool = False
 ) -> Gate:
   """The ASGI application of a model."""
-  api, page, policy = Api(served, limits), *_page()
+  api, page, policy = Api(served, limits), *sealed(PAGE)
 
   async def health(request):
     if gate.draining or not served.worker.alive:
@@ -82,9 +82,9 @@ def application(
   return gate
 
 
-def _page():
-  """(the page, what it may load and run: itself alone)."""
-  text = PAGE.read_text(encoding='utf-8')
+def sealed(path: pathlib.Path) -> tuple[str, str]:
+  """(a page, the policy of what it may load and run: itself alone)."""
+  text = path.read_text(encoding='utf-8')
   marks = []
   for tag in ('style', 'script'):
     inside = re.search(rf'<{tag}>(.*?)</{tag}>', text, re.S)[1]

@@ -48,6 +48,7 @@ SPENT = {
 # Results that have a place of their own in the page.
 PLACED = ('parameters', 'tokens', 'eval_loss', 'read', 'dropped', 'goodput', 'margins')
 PLACED += ('text',)  # of experiments/own.py, whose own sections show it
+PLACED += ('ranking', 'files', 'filtered')  # of experiments/reward.py, likewise
 CHATS = ('sft', 'dpo', 'ppo', 'grpo')
 QUESTIONS = '--files=qa.jsonl'
 

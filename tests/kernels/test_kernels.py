@@ -16,6 +16,7 @@ from llama3_jax.kernels import blockwise
 from llama3_jax.kernels import cross_entropy
 from llama3_jax.kernels import flash
 from llama3_jax.kernels import splash
+from llama3_jax.kernels.rule import BRANCH
 from llama3_jax.kernels.rule import Rule
 from llama3_jax.model import attention
 
@@ -73,6 +74,30 @@ def test_keys_seen_are_the_mean_of_the_triangle(window, seen):
 @pytest.mark.parametrize('rule', [Rule(), Rule(11)])
 def test_blocks_equal_the_dense_form(block, documents, padding, rule):
   arrays, side = rows(2, 50, 4, 2, 8, documents, padding=padding)
+  attend = functools.partial(blockwise.attend, rule=rule, block=block)
+  dense = functools.partial(attention.dense, rule=rule)
+  close(both(attend, arrays, side), both(dense, arrays, side))
+
+
+@pytest.mark.parametrize('block', [8, 64])
+@pytest.mark.parametrize('window', [0, 7])
+def test_branches_see_what_they_share_and_no_other(block, window):
+  """Two documents of a row: one with three branches, one with none."""
+  arrays, _ = rows(1, 50, 4, 2, 8, padding=4)
+  parts = ((1, 0, 9), (1, 1, 8), (1, 2, 12), (1, 3, 3), (2, 0, 14), (0, 0, 4))
+  segment = [d + BRANCH * b for d, b, n in parts for _ in range(n)]
+  position = [i + (9 if b else 0) for _, b, n in parts for i in range(n)]
+  side = tuple(jnp.asarray([x], jnp.int32) for x in (position, segment))
+  rule = Rule(window, branches=True)
+  seen = np.asarray(rule.visible(side, side)[0])
+  for i in range(50):
+    for j in range(50):
+      (d, b), (e, c) = (
+        divmod(segment[i], BRANCH)[::-1],
+        divmod(segment[j], BRANCH)[::-1],
+      )
+      near = 0 <= position[i] - position[j] < (window or 99)
+      assert seen[i, j] == (d == e > 0 and (c == 0 or b == c) and near)
   attend = functools.partial(blockwise.attend, rule=rule, block=block)
   dense = functools.partial(attention.dense, rule=rule)
   close(both(attend, arrays, side), both(dense, arrays, side))

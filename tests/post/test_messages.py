@@ -16,6 +16,7 @@ from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 from llama3_jax.post import best_of_k
 from llama3_jax.post import preference
+from llama3_jax.post import ranked
 from llama3_jax.post import reject
 from llama3_jax.post import reward
 from llama3_jax.post import rows as rows_lib
@@ -231,7 +232,8 @@ def test_file_without_rows_and_fields_that_nothing_reads(tmp_path, read, caplog)
     read(path)
 
 
-FIELDS = 'prompt, responses, margin, rewards, tools, source, reward, id, metadata'
+FIELDS = 'prompt, responses, margin, strength, round, models, rewards, tools, '
+FIELDS += 'source, reward, id, metadata'
 
 
 @pytest.mark.parametrize(
@@ -401,7 +403,7 @@ def test_tokens_count_no_padding():
 
 
 def test_margin_is_inside_the_sigmoid_and_ties_count_half(tokenizer):
-  made, _ = preference.reward_rows(toy.examples(2), tokenizer, 200, 'exact')
+  made, _ = ranked.reward_rows(toy.examples(2), tokenizer, 200, 'exact')
   made = jax.tree.map(lambda array: array[:1], made)
   params = reward.init(jax.random.key(1), toy.model(3), toy.CONFIG)
 

@@ -8,7 +8,9 @@ import post_examples as toy
 import pytest
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.kernels import rule
 from llama3_jax.post import preference
+from llama3_jax.post import ranked
 from llama3_jax.post import rows
 from llama3_jax.text import chat
 
@@ -72,7 +74,7 @@ def test_missing_file_is_named(tmp_path):
 
 def test_paper_row_holds_prompt_and_all_responses_in_random_order(tokenizer):
   examples = toy.examples(20)
-  arrays, dropped = preference.reward_rows(examples, tokenizer, 128)
+  arrays, dropped = ranked.reward_rows(examples, tokenizer, 128)
   assert dropped == 0 and arrays.tokens.shape == (20, 1, 128)
   orders = set()
   for example, row in zip(examples, _rows(arrays)):
@@ -91,16 +93,14 @@ def test_paper_row_holds_prompt_and_all_responses_in_random_order(tokenizer):
 
 
 def test_rows_are_the_same_for_the_same_seed(tokenizer):
-  make = lambda seed: preference.reward_rows(
-    toy.examples(20), tokenizer, 128, seed=seed
-  )
+  make = lambda seed: ranked.reward_rows(toy.examples(20), tokenizer, 128, seed=seed)
   np.testing.assert_equal(vars(make(1)[0]), vars(make(1)[0]))
   assert not np.array_equal(make(1)[0].tokens, make(2)[0].tokens)
 
 
-def test_exact_rows_hold_one_response_each(tokenizer):
+def test_separate_rows_hold_one_response_each(tokenizer):
   examples = toy.examples(4)
-  arrays, _ = preference.reward_rows(examples, tokenizer, 64, mode='exact')
+  arrays, _ = ranked.reward_rows(examples, tokenizer, 64, mode='separate')
   assert arrays.tokens.shape == (4, 3, 64)
   for example, row in zip(examples, _rows(arrays)):
     for i, answer in enumerate(example.responses):
@@ -112,15 +112,29 @@ def test_exact_rows_hold_one_response_each(tokenizer):
     assert not row.segment[absent].any() and (row.ends[absent] == -1).all()
 
 
-@pytest.mark.parametrize('mode', preference.MODES)
+def test_exact_rows_are_branches_at_positions_that_begin_anew(tokenizer):
+  examples = toy.examples(4)
+  arrays, _ = ranked.reward_rows(examples, tokenizer, 128, mode='exact')
+  for example, row in zip(examples, _rows(arrays)):
+    tokens, position, segment = row.tokens[0], row.position[0], row.segment[0]
+    prompt = segment == 1
+    for i, answer in enumerate(example.responses):
+      part = prompt | (segment == 1 + (i + 1) * rule.BRANCH)
+      ids = chat.encode(tokenizer, [*example.prompt, answer]).ids
+      assert tokens[part].tolist() == ids.tolist()
+      assert position[part].tolist() == list(range(len(ids)))
+      assert np.flatnonzero(part)[-1] == row.ends[i]
+
+
+@pytest.mark.parametrize('mode', ranked.MODES)
 def test_long_examples_are_dropped_and_counted(tokenizer, mode):
   long = toy.changed(
     toy.multi_turn(), responses=(toy.answer('x' * 200), toy.answer('y'))
   )
   examples = [*toy.examples(3), long]
-  arrays, dropped = preference.reward_rows(examples, tokenizer, 128, mode)
+  arrays, dropped = ranked.reward_rows(examples, tokenizer, 128, mode)
   assert dropped == 1 and len(arrays.tokens) == 3
-  arrays, dropped = preference.reward_rows([long], tokenizer, 128, mode)
+  arrays, dropped = ranked.reward_rows([long], tokenizer, 128, mode)
   assert dropped == 1 and len(arrays.tokens) == 0
   with pytest.raises(UserError, match='train.length=128'):
     rows.Rows(arrays, 128)

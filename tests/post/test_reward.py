@@ -9,13 +9,15 @@ import pytest
 
 from llama3_jax import feed
 from llama3_jax import mesh
-from llama3_jax.post import preference
+from llama3_jax.base.errors import UserError
+from llama3_jax.post import measure
+from llama3_jax.post import ranked
 from llama3_jax.post import reward
 from llama3_jax.text import chat
 
-loss = jax.jit(reward.loss, static_argnums=2)
-response_rewards = jax.jit(reward.response_rewards, static_argnums=2)
-gradient = jax.jit(jax.grad(reward.loss, has_aux=True), static_argnums=2)
+loss = jax.jit(reward.loss, static_argnums=(2, 3))
+response_rewards = jax.jit(reward.response_rewards, static_argnums=(2, 3))
+gradient = jax.jit(jax.grad(reward.loss, has_aux=True), static_argnums=(2, 3))
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +31,7 @@ def params():
 
 
 def test_loss_is_the_formula_on_the_rewards(params, tokenizer):
-  batch, _ = preference.reward_rows(toy.examples(6), tokenizer, 128)
+  batch, _ = ranked.reward_rows(toy.examples(6), tokenizer, 128)
   rewards = np.asarray(response_rewards(params, batch, toy.CONFIG), np.float64)
   total, pairs, won = 0.0, 0, 0
   for r, ends in zip(rewards, batch.ends):
@@ -46,19 +48,20 @@ def test_loss_is_the_formula_on_the_rewards(params, tokenizer):
 
 
 def test_margin_is_subtracted_where_an_example_has_one(params, tokenizer):
-  batch, _ = preference.reward_rows(toy.examples(4), tokenizer, 128)
+  batch, _ = ranked.reward_rows(toy.examples(4), tokenizer, 128)
   plain, metrics = loss(params, batch, toy.CONFIG)
   wide = batch.replace(margin=np.ones_like(batch.margin))
   assert plain < float(loss(params, wide, toy.CONFIG)[0])
   marked = [toy.changed(example, margin=1.0) for example in toy.examples(4)]
-  rows, _ = preference.reward_rows(marked, tokenizer, 128)
+  rows, _ = ranked.reward_rows(marked, tokenizer, 128)
   np.testing.assert_array_equal(rows.margin, wide.margin)
 
 
-def test_exact_rewards_are_those_of_separate_rows(params, tokenizer):
+@pytest.mark.parametrize('mode', ['exact', 'separate'])
+def test_exact_rewards_are_those_of_separate_rows(mode, params, tokenizer):
   examples = toy.examples(4)
-  batch, _ = preference.reward_rows(examples, tokenizer, 64, mode='exact')
-  rewards = response_rewards(params, batch, toy.CONFIG)
+  batch, _ = ranked.reward_rows(examples, tokenizer, 96, mode)
+  rewards = response_rewards(params, batch, toy.CONFIG, mode == 'exact')
   for found, example in zip(rewards, examples):
     dialogs = [
       chat.encode(tokenizer, [*example.prompt, answer]).ids
@@ -70,8 +73,8 @@ def test_exact_rewards_are_those_of_separate_rows(params, tokenizer):
 
 def test_first_response_of_a_paper_row_equals_the_exact_row(params, tokenizer):
   examples = toy.examples(6)
-  paper, _ = preference.reward_rows(examples, tokenizer, 128)
-  exact, _ = preference.reward_rows(examples, tokenizer, 64, mode='exact')
+  paper, _ = ranked.reward_rows(examples, tokenizer, 128)
+  exact, _ = ranked.reward_rows(examples, tokenizer, 64, mode='separate')
   a = np.asarray(response_rewards(params, paper, toy.CONFIG))
   b = np.asarray(response_rewards(params, exact, toy.CONFIG))
   ends = np.where(paper.ends >= 0, paper.ends, 10**6)
@@ -82,7 +85,7 @@ def test_first_response_of_a_paper_row_equals_the_exact_row(params, tokenizer):
 
 
 def test_absent_responses_and_empty_rows_count_nothing(params, tokenizer):
-  batch, _ = preference.reward_rows(toy.examples(2), tokenizer, 128)
+  batch, _ = ranked.reward_rows(toy.examples(2), tokenizer, 128)
   alone = toy.first(batch, 1)
   total, metrics = loss(params, alone, toy.CONFIG)
   assert float(metrics['count']) == 1
@@ -93,29 +96,58 @@ def test_absent_responses_and_empty_rows_count_nothing(params, tokenizer):
   assert float(counted['count']) == 1
 
 
-def test_margins_cover_every_pair_once(params, tokenizer):
-  rows, _ = preference.reward_rows(toy.examples(7), tokenizer, 128)
-  found = reward.margins(params, rows, toy.CONFIG, batch_size=4)
+def test_measured_pairs_are_those_of_the_loss(params, tokenizer):
+  rows, kept = ranked.rows(toy.examples(7), tokenizer, 128)
+  rewards = reward.of_rows(params, rows, toy.CONFIG, batch_size=4)
+  found = measure.judged(rewards, kept)
   _, metrics = loss(params, rows, toy.CONFIG)
-  assert len(found) == float(metrics['count'])
-  np.testing.assert_allclose(found.sum(), metrics['margin'], rtol=1e-4)
+  assert found['n'] == len(found['margins']) == float(metrics['count'])
+  np.testing.assert_allclose(sum(found['margins']), metrics['margin'], atol=1e-3)
+  np.testing.assert_allclose(found['accuracy'] * found['n'], metrics['accuracy'])
 
 
-@pytest.mark.parametrize('mode', preference.MODES)
+def test_loss_and_gradient_of_branches_are_those_of_separate_rows(params, tokenizer):
+  examples = toy.examples(4)
+  exact, _ = ranked.reward_rows(examples, tokenizer, 96, 'exact')
+  separate, _ = ranked.reward_rows(examples, tokenizer, 64, 'separate')
+  assert exact.tokens.shape == (4, 1, 96)
+  found = gradient(params, exact, toy.CONFIG, True)
+  expected = gradient(params, separate, toy.CONFIG)
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_margins_are_of_the_strength_between_chosen_and_rejected(tokenizer):
+  two, three = (
+    toy.changed(e, strength=s) for e, s in zip(toy.examples(2), (4, 3), strict=True)
+  )
+  make = lambda name: ranked.reward_rows([two, three], tokenizer, 128, margins=name)
+  assert not make('')[0].margin.any()  # the paper has none
+  np.testing.assert_array_equal(make('large')[0].margin, [[3, 3, 3], [0, 2, 2]])
+  small = make('small')[0].margin
+  np.testing.assert_allclose(small, [[1, 1, 1], [0, 2 / 3, 2 / 3]], rtol=1e-6)
+  assert not ranked.reward_rows(toy.examples(2), tokenizer, 128, margins='large')[
+    0
+  ].margin.any()  # nobody said how strong
+  with pytest.raises(UserError, match='data.margins'):
+    make('huge')
+
+
+@pytest.mark.parametrize('mode', ranked.MODES)
 def test_loss_and_gradient_are_the_same_on_a_mesh(params, tokenizer, mode):
-  batch, _ = preference.reward_rows(toy.examples(4), tokenizer, 128, mode)
+  batch, _ = ranked.reward_rows(toy.examples(4), tokenizer, 128, mode)
   # The gradient of the harder layout; its compilation takes most of the test.
   function = gradient if mode == 'exact' else loss
-  plain = function(params, batch, toy.CONFIG)
+  plain = function(params, batch, toy.CONFIG, mode == 'exact')
   sizes = dict(replica=1, fsdp=2, stage=1, context=2, tensor=2)
   with jax.set_mesh(mesh.create(sizes)):
-    meshed = function(params, feed.place(batch), toy.CONFIG)
+    meshed = function(params, feed.place(batch), toy.CONFIG, mode == 'exact')
   for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(meshed)):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_learns_to_rank(params, tokenizer):
-  train, _ = preference.reward_rows(toy.examples(64, 1), tokenizer, 96)
+  train, _ = ranked.reward_rows(toy.examples(64, 1), tokenizer, 96)
   optimizer = optax.adam(3e-3)
 
   @jax.jit

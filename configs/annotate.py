@@ -1,0 +1,26 @@
+"""Preference annotation: a page for people, or judges."""
+
+import ml_collections
+
+from configs import pretrain
+
+
+def get_config(arg=None):
+  del arg
+  c = ml_collections.ConfigDict()
+  c.experiment = 'annotate'
+  c.seed = 0  # of the places of the two answers, and of the pool's choice
+  c.mesh = pretrain.base().mesh
+  c.files = ()  # rows {"prompt", "responses"}, or of prompts where there is a pool
+  c.pool = ()  # models, of which two different ones answer each prompt (4.2.1)
+  c.by = ('people',)  # or of 'labels=FILE' and 'judge=MODEL', together an ensemble
+  c.ensemble = 'majority'  # or 'minimum': all agree, the lowest strength
+  c.template = ''  # of a judge, with {prompt}, {a} and {b}; '': post/annotators.py's
+  c.source = 'annotated'  # of the rows that are written
+  c.host = '127.0.0.1'  # only this machine; 0.0.0.0 or ::: all that reach it
+  c.port = 8001  # 0: any that is free; the log says which
+  c.batch = 16  # prompts answered together
+  c.sample = ml_collections.ConfigDict(
+    dict(temperature=0.6, top_p=0.9, top_k=0, max_new=256)
+  )
+  return c

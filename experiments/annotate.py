@@ -1,0 +1,99 @@
+"""Preference annotation (4.2.1): which of two answers is better, by people or judges.
+
+  python -m experiment --config=annotate --files=two.jsonl --workdir=runs/annotate
+  python -m experiment --config=annotate --files=prompts.jsonl --workdir=runs/other \\
+    --config.pool="('runs/a', 'runs/b')"
+
+Expected: `the page is at http://127.0.0.1:8001`; every row is written as it is judged,
+and the same command goes on where it stopped. With `by` of judges there is no page.
+Writes preferences.jsonl, which `reward` and `dpo` read, and skipped.jsonl; with a pool
+first candidates.jsonl, two answers of two different models to every prompt.
+"""
+
+import collections
+import functools
+import importlib.util
+
+from absl import logging
+
+from llama3_jax import workdir as workdirs
+from llama3_jax.base import jsonl
+from llama3_jax.base import rows
+from llama3_jax.base.errors import UserError
+from llama3_jax.post import annotators
+from llama3_jax.post import asking
+from llama3_jax.post import formats
+from llama3_jax.post import pool
+from llama3_jax.post import selection
+from llama3_jax.text import chat
+
+ALONE = True  # one process writes
+WAITS = True  # for people: its log may be silent
+
+
+def main(config, workdir):
+  """Annotate; returns {'judged', 'skipped', 'total', 'bad'}, of judges 'counts' too."""
+  people, needs = tuple(config.by) == ('people',), ('starlette', 'uvicorn')
+  if people and any(importlib.util.find_spec(n) is None for n in needs):
+    raise UserError("annotate needs starlette and uvicorn: pip install -e '.[serve]'")
+  if not config.files:
+    raise UserError('files is empty: rows of prompt and responses, --files=FILE')
+  counts = collections.Counter()
+  judges = None if people else _judges(config, counts)
+  folder = workdirs.claim(config, workdir, ('host', 'port'))
+  left = selection.Left()
+  bad = lambda error: left.add(selection.BAD, str(error))
+  files = _candidates(config, folder, bad) if config.pool else config.files
+  given = [row for path in files for row in rows.read(path, 'files', bad)]
+  asked = annotators.questions(given, bad)
+  left.tell()
+  if not asked:
+    raise UserError(f'files: none of {len(given)} rows has two answers that differ')
+  results = {'bad': sum(left.counts().values())}
+  if people:
+    return results | _page(config, folder, asked)
+  verdicts = annotators.ensemble(judges, config.ensemble)(asked)
+  made = [annotators.row(q, v, config.source) for q, v in zip(asked, verdicts) if v]
+  jsonl.write(folder / 'preferences.jsonl', made)
+  results |= {'judged': len(made), 'skipped': len(asked) - len(made)}
+  logging.info('%d of %d rows are judged %s', len(made), len(asked), dict(counts))
+  return results | {'total': len(asked), 'counts': dict(counts)}
+
+
+def _page(config, folder, asked):
+  from llama3_jax.serve import annotate
+
+  desk = annotate.Desk(folder, asked, config.seed, config.source)
+  if desk.left:
+    annotate.run(desk, config.host, config.port)
+  logging.info('%(judged)d judged, %(skipped)d skipped, of %(total)d', desk.counts())
+  return desk.counts()
+
+
+def _judges(config, counts):
+  """Annotators of `by`: 'labels=FILE' of people, 'judge=MODEL'."""
+  made = []
+  for name in config.by:
+    kind, _, source = name.partition('=')
+    if kind == 'labels' and source:
+      made.append(annotators.labels(source, 'by'))
+    elif kind == 'judge' and source:
+      ask = asking.judge(source, config.sample, config.batch)
+      template = config.template or annotators.TEMPLATE
+      made.append(annotators.judge(ask, template, counts))
+    else:
+      raise UserError(f"by={name!r}: 'people' alone, or labels=FILE and judge=MODEL")
+  return made
+
+
+def _candidates(config, folder, bad):
+  """The file of two answers to each prompt, which is made once."""
+  path = folder / 'candidates.jsonl'
+  if not path.exists():
+    read = [row for file in config.files for row in rows.read(file, 'files', bad)]
+    said = [formats.prompt(row.get('prompt'), where) for where, row in read]
+    prompts = [tuple(chat.message(m, 'files') for m in turns) for turns in said]
+    how = dict(sample=config.sample, seed=config.seed, batch_size=config.batch)
+    answer = functools.partial(asking.answers, **how)
+    jsonl.write(path, pool.collect(prompts, config.pool, answer, config.seed))
+  return (path,)
