@@ -20,6 +20,7 @@ from experiments import reject
 from experiments import reward
 from experiments import sft
 from llama3_jax import override
+from llama3_jax.base.errors import UserError
 from llama3_jax.train import models
 
 root = toy_post.root  # fixture
@@ -63,6 +64,26 @@ def test_first_dpo_step_has_the_loss_of_the_reference(chain, root):
   first = rows(root / 'dpo' / 'metrics.jsonl')[0]
   np.testing.assert_allclose(first['eval/contrast'], np.log(2), rtol=1e-4)
   np.testing.assert_allclose(first['eval/chosen'], 0, atol=1e-3)
+
+
+def test_log_probabilities_of_the_reference_are_kept(chain, root):
+  kept = {p.name for p in (root / 'dpo').glob('*.npz')}
+  assert kept == {'reference_train.npz', 'reference_heldout.npz'}
+
+
+def test_a_reference_that_moves_and_another_loss_train(chain, root):
+  config = toy_post.training(dpo_config.get_config('tiny'), root, 'sft')
+  config.update(dict(loss='kto', moving=0.5))
+  found = dpo.main(config, str(root / 'dpo_moving'))
+  losses = [
+    r['loss'] for r in rows(root / 'dpo_moving' / 'metrics.jsonl') if 'loss' in r
+  ]
+  assert losses[0] == pytest.approx(0.5 + 0.2 * found['eval/nll'], rel=0.3)
+  assert np.all(np.isfinite(losses)) and np.isfinite(found['eval_loss'])
+  models.load(str(root / 'dpo_moving'))  # the policy alone
+  config.part.rank = 2
+  with pytest.raises(UserError, match='moving=0.5: .*part.rank=0'):
+    dpo.main(config, str(root / 'dpo_low'))
 
 
 def test_rejection_writes_sft_rows_and_a_curve(chain, root):
