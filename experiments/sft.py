@@ -12,6 +12,7 @@ import functools
 from llama3_jax import workdir as workdirs
 from llama3_jax.model import llama
 from llama3_jax.post import formats
+from llama3_jax.post import mixture
 from llama3_jax.post import sft
 from llama3_jax.post import training
 from llama3_jax.reliable import guard
@@ -23,13 +24,14 @@ from llama3_jax.train import step
 
 @workdirs.stage('final', report=report.write)
 def main(config, folder):
-  """Finetune; returns {'eval_loss', 'dialogs', 'dropped', 'read': by file and form}."""
+  """Finetune; returns {'eval_loss', 'dialogs', 'mix', 'dropped', 'read', 'trained'}."""
   data, seed = config.data, config.seed
   tokenizer, model = training.prepare(config)
   pack = functools.partial(sft.rows, tokenizer=tokenizer, seed=seed)
   pack = functools.partial(pack, position=data.positions, turns=data.turns)
   found = sft.dialogs(data, seed, 'train')
-  train, dropped = pack(found, seq_len=config.train.length)
+  used, mix = mixture.mixed(found, data.shares, data.passes, seed)
+  train, dropped = pack(used, seq_len=config.train.length)
   config = training.settle(config, model, train)
   t = config.train
   heldout, _ = pack(sft.dialogs(data, seed, 'heldout'), seq_len=t.length)
@@ -47,6 +49,7 @@ def main(config, folder):
   read = formats.counted(found)
   return {
     'dialogs': len(found),
+    'mix': mix,
     'dropped': dropped,
     'read': read,
     'trained': training.used(config),
