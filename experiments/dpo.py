@@ -19,6 +19,7 @@ from llama3_jax.post import preference
 from llama3_jax.post import reference
 from llama3_jax.post import training
 from llama3_jax.reliable import guard
+from llama3_jax.train import counted
 from llama3_jax.train import models
 from llama3_jax.train import optim
 from llama3_jax.train import part
@@ -44,10 +45,13 @@ def main(config, folder):
   loss = functools.partial(
     dpo.loss, config=model, beta=config.beta, nll=config.nll, chunk=t.loss_chunk
   )
-  loss = functools.partial(loss, compare=compare)
+  most = counted.most(train, heldout)
+  loss = functools.partial(loss, compare=compare, kept=most)
   optimizer, more = optim.of(config), {}
   if config.moving:
-    loss = functools.partial(moving.loss, config=model, inner=loss, chunk=t.loss_chunk)
+    loss = functools.partial(
+      moving.loss, config=model, inner=loss, chunk=t.loss_chunk, kept=most
+    )
     optimizer = moving.optimizer(optimizer, config.moving)
     start = lambda: moving.start(models.load(config.init_from, model)[0])
     more = {'start': start, 'kept': lambda both: both.policy}

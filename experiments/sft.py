@@ -16,6 +16,7 @@ from llama3_jax.post import mixture
 from llama3_jax.post import sft
 from llama3_jax.post import training
 from llama3_jax.reliable import guard
+from llama3_jax.train import counted
 from llama3_jax.train import optim
 from llama3_jax.train import part
 from llama3_jax.train import report
@@ -35,7 +36,9 @@ def main(config, folder):
   config = training.settle(config, model, train)
   t = config.train
   heldout, _ = pack(sft.dialogs(data, seed, 'heldout'), seq_len=t.length)
-  loss = functools.partial(sft.loss, config=model, chunk=t.loss_chunk)
+  loss = functools.partial(
+    sft.loss, config=model, chunk=t.loss_chunk, kept=counted.most(train, heldout)
+  )
   train_step = step.compose(
     loss,
     optim.of(config),

@@ -20,6 +20,7 @@ from llama3_jax.post import reward
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.post import sft
 from llama3_jax.reliable import guard
+from llama3_jax.train import counted
 from llama3_jax.train import models
 from llama3_jax.train import optim
 from llama3_jax.train import step
@@ -56,10 +57,12 @@ def main():
   if job['stage'] == 'reward':
     start = jax.jit(reward.init, static_argnums=2)
     params = start(jax.random.key(0), params, model)
-  loss = functools.partial(loss, config=model)
+  loss, whole = functools.partial(loss, config=model), rows(job)
+  if job['stage'] != 'reward':
+    loss = functools.partial(loss, kept=counted.most(whole))
   adam = optim.create(optim.OptimConfig(peak=1e-6, warmup=1, decay=0))
   train = step.compose(loss, adam, guard=guard.Guard())
-  state, batch = train.start(params), feed.place(rows(job))
+  state, batch = train.start(params), feed.place(whole)
   del params
   times, losses = [], []
   for _ in range(job['steps'] + 1):  # the first one compiles

@@ -1,5 +1,6 @@
 """TRL's training steps, by a job on standard input; see post.py."""
 
+import contextlib
 import json
 import os
 import resource
@@ -44,16 +45,14 @@ def trainer(job):
   how['gradient_checkpointing'] = job['remat'] == 'full'
   if job['stage'] == 'dpo':
     how |= dict(loss_type=['sigmoid', 'sft'], loss_weights=[1.0, 0.2], beta=0.1)
-    more = {'ref_model': torch.nn.Identity()}  # its values are in the batch
-  else:
-    more = {}
+    how['precompute_ref_log_probs'] = True  # their values are in the batch
   data = Dataset.from_list([TINY[job['stage']]])
   words = transformers.AutoTokenizer.from_pretrained(job['folder'])
   words.pad_token = words.pad_token or words.eos_token
   settings = settings(**how, max_length=None)
-  return kind(
-    made, args=settings, train_dataset=data, processing_class=words, **more
-  ), made
+  with contextlib.redirect_stdout(sys.stderr):
+    found = kind(made, args=settings, train_dataset=data, processing_class=words)
+  return found, made
 
 
 def batch(job):
@@ -82,8 +81,6 @@ def batch(job):
 def main():
   job = json.load(sys.stdin)
   made, model = trainer(job)
-  if job['stage'] == 'dpo':
-    made.precompute_ref_logps, made.ref_model = True, None
   model.train()
   adam = torch.optim.AdamW(
     model.parameters(), 1e-6, (0.9, 0.95), 1e-5, weight_decay=0.1, fused=True

@@ -46,6 +46,7 @@ def loss(
   nll: float = 0.2,
   chunk: int = 1024,
   compare: Contrast = dpo.loss,
+  kept: int = 0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """compare(answers, beta) + nll * NLL(chosen), summed over pairs.
 
@@ -54,9 +55,9 @@ def loss(
   f32 [B,2]) and summed over `contrast`: response tokens without format tokens. NLL is
   the mean over the chosen response's tokens, format tokens (its eot) included. Metric
   sums over pairs: loss, contrast (first term), nll, chosen and rejected
-  (log-probability changes), margin, accuracy, count.
+  (log-probability changes), margin, accuracy, count. kept: as of likelihood.of_targets.
   """
-  logp = likelihood.of_targets(params, batch, config, chunk)
+  logp = likelihood.of_targets(params, batch, config, chunk, kept)
   return of_logp(logp, batch, beta, nll, compare)
 
 

@@ -53,13 +53,14 @@ def loss(
   config: ModelConfig,
   inner: Callable,
   chunk: int = 1024,
+  kept: int = 0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """inner(policy, batch) with `ref_logp` of the reference as it is now.
 
-  inner: loss(params, batch) of the policy, as post/dpo.py's.
+  inner: loss(params, batch) of the policy, as post/dpo.py's; kept: as there.
   """
   reference = jax.lax.stop_gradient(params.reference)
-  logp = likelihood.of_targets(reference, batch, config, chunk)
+  logp = likelihood.of_targets(reference, batch, config, chunk, kept)
   return inner(
     params.policy, batch.replace(ref_logp=jnp.sum(logp * batch.contrast, -1))
   )
