@@ -122,6 +122,17 @@ def test_damaged_files_are_named_and_never_used(rows, params, tmp_path, caplog):
     assert path.read_bytes()[:2] == b'PK'
 
 
+def test_marks_are_of_the_values(rows, params, tmp_path, caplog):
+  """A file of the right form whose values were changed: its checksum is not enough."""
+  asked, path = Asked(params), tmp_path / 'reference.npz'
+  expected = known(asked, rows, path).ref_logp
+  with np.load(path) as kept:
+    arrays = dict(kept)
+  np.savez(path, **arrays | {'logp': arrays['logp'] + 1})
+  np.testing.assert_array_equal(known(asked, rows, path).ref_logp, expected)
+  assert 'is damaged' in caplog.text
+
+
 def test_marks_are_of_weights_and_tokenizer(tmp_path):
   tokenizer = toy.tokenizer(tmp_path)
   for seed in range(2):
