@@ -24,6 +24,10 @@ def mean(trees: Iterable[object], scales: Sequence[float] = ()) -> object:
   scales: how much each counts, (): all alike; they are divided by their sum.
   """
   trees = _alike(trees)
+  if not scales:
+    return jax.tree.map(
+      lambda *x: sum(a.astype(jnp.float32) for a in x) / len(x), *trees
+    )
   scales = _scales(scales, len(trees))
   total = sum(scales)
   if abs(total) < 1e-6:
@@ -50,9 +54,9 @@ def _sum(trees, scales):
 
 
 def _scales(scales, count):
-  if scales and len(scales) != count:
+  if len(scales) != count:
     raise UserError(f'scales: {len(scales)} numbers for {count} members: give one each')
-  return list(scales) or [1.0] * count
+  return list(scales)
 
 
 def _alike(trees):
