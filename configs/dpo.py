@@ -12,6 +12,10 @@ def get_config(size='any'):
   c.data.pairs = 'extreme'  # of three responses: best and worst; or 'all', 'adjacent'
   c.beta = 0.1  # how strongly the margin counts against the reference (4.1.4)
   c.nll = 0.2  # weight of the chosen answer's negative log-likelihood
+  c.loss = 'dpo'  # or, on the same rows, ipo, simpo, kto, orpo, robust (post/losses)
+  c.target = 0.5  # of simpo: by how much the chosen answer should win
+  c.flipped = 0.1  # of robust: share of the pairs that are the wrong way round
+  c.moving = 0.0  # the reference keeps that share of itself a step; 0: it stays
   if size == 'tiny':
     c.optim.update(dict(peak=3e-5, warmup=10, decay=80, floor=0.1))
     c.train.update(dict(steps=80, batch=16, length=72))

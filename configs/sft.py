@@ -9,6 +9,8 @@ def get_config(size='any'):
   c.init_from = 'runs/herd/anneal'  # every round starts from the pre-trained model
   c.data.positions = 'restart'  # RoPE positions of packed dialogs; or 'run'
   c.data.turns = 'last'  # what is trained on: the last answer; or 'all' answers
+  c.data.shares = ()  # (('code', 0.15), ...): share of the examples by source
+  c.data.passes = ()  # (('code', 3.0), ('web', 0.3)): how often an epoch has a source
   if size == 'tiny':
     c.optim.update(dict(peak=3e-3, warmup=10, decay=120, floor=0.1))
     c.train.update(dict(steps=120, batch=16, length=128))

@@ -12,9 +12,11 @@ import functools
 from llama3_jax import workdir as workdirs
 from llama3_jax.model import llama
 from llama3_jax.post import formats
+from llama3_jax.post import mixture
 from llama3_jax.post import sft
 from llama3_jax.post import training
 from llama3_jax.reliable import guard
+from llama3_jax.train import counted
 from llama3_jax.train import optim
 from llama3_jax.train import part
 from llama3_jax.train import report
@@ -23,17 +25,20 @@ from llama3_jax.train import step
 
 @workdirs.stage('final', report=report.write)
 def main(config, folder):
-  """Finetune; returns {'eval_loss', 'dialogs', 'dropped', 'read': by file and form}."""
+  """Finetune; returns {'eval_loss', 'dialogs', 'mix', 'dropped', 'read', 'trained'}."""
   data, seed = config.data, config.seed
   tokenizer, model = training.prepare(config)
   pack = functools.partial(sft.rows, tokenizer=tokenizer, seed=seed)
   pack = functools.partial(pack, position=data.positions, turns=data.turns)
   found = sft.dialogs(data, seed, 'train')
-  train, dropped = pack(found, seq_len=config.train.length)
+  used, mix = mixture.mixed(found, data.shares, data.passes, seed)
+  train, dropped = pack(used, seq_len=config.train.length)
   config = training.settle(config, model, train)
   t = config.train
   heldout, _ = pack(sft.dialogs(data, seed, 'heldout'), seq_len=t.length)
-  loss = functools.partial(sft.loss, config=model, chunk=t.loss_chunk)
+  loss = functools.partial(
+    sft.loss, config=model, chunk=t.loss_chunk, kept=counted.most(train, heldout)
+  )
   train_step = step.compose(
     loss,
     optim.of(config),
@@ -47,6 +52,7 @@ def main(config, folder):
   read = formats.counted(found)
   return {
     'dialogs': len(found),
+    'mix': mix,
     'dropped': dropped,
     'read': read,
     'trained': training.used(config),

@@ -22,6 +22,7 @@ from llama3_jax.post import split as shares
 from llama3_jax.tasks import suite
 from llama3_jax.text import chat
 from llama3_jax.text.tokenizer import Tokenizer
+from llama3_jax.train import counted
 from llama3_jax.train import loss as loss_lib
 
 POSITIONS = ('restart', 'run')
@@ -172,7 +173,19 @@ def _row(group, seq_len: int, position: str) -> feed.Tokens:
 
 
 def loss(
-  params: llama.Params, batch: feed.Tokens, config: ModelConfig, chunk: int = 1024
+  params: llama.Params,
+  batch: feed.Tokens,
+  config: ModelConfig,
+  chunk: int = 1024,
+  kept: int = 0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Cross entropy of the supervised targets, summed, and metric sums."""
-  return loss_lib.next_token(params, batch, config, chunk=chunk)
+  """Cross entropy of the supervised targets, summed, and metric sums.
+
+  kept: of counted.most, the supervised tokens of a row at most, so that no other has
+  logits; 0: every token has.
+  """
+  hidden, _ = llama.forward(params, batch.tokens, batch.position, batch.segment, config)
+  _, weight, found = counted.pick(kept, batch.weight, hidden, batch.targets)
+  hidden, targets = found
+  supervised = batch.replace(weight=weight, targets=targets)
+  return loss_lib.head_loss(params, hidden, supervised, config, chunk=chunk)

@@ -86,6 +86,7 @@ def run(
   rows: feed.Tokens | feed.Pairs | feed.Ranked,
   heldout: feed.Tokens | feed.Pairs | feed.Ranked,
   start: Callable[[], object] | None = None,
+  kept: Callable[[object], object] = lambda params: params,
 ) -> tuple[object, dict[str, float]]:
   """Trains on rows and writes `final/`; returns (params, held-out measures).
 
@@ -93,12 +94,13 @@ def run(
     config: ConfigDict with init_from, seed, train and optim.
     rows, heldout: batches of all rows, structs of np arrays.
     start: () -> the initial parameters; None: those of init_from.
+    kept: what of the trained parameters is the model; all where it is not given.
   """
   evaluate = step.evaluator(train_step.loss, heldout, config.train.batch)
   stream = rows_lib.Rows(rows, config.train.length, config.seed)
   start = start or (lambda: models.load(config.init_from, model)[0])
   state = loop.run(config, folder, model, train_step, stream, start, evaluate)
   params = train_step.whole(state)
-  final.save(folder / 'final', params, model, tokenizer)
+  final.save(folder / 'final', kept(params), model, tokenizer)
   with log.work('measuring what is held out'):
     return params, evaluate(params)

@@ -117,8 +117,14 @@ def _open(tokenizer, rows, last):
 
 
 def _format(tokenizer, ids, response):
-  """Special tokens, and all that no assistant said."""
-  return np.isin(ids, list(tokenizer.specials.values())) | ~response
+  """Special tokens, what the template writes after the end of an answer (a new line),
+  and all that no assistant said."""
+  form, ended = np.isin(ids, list(tokenizer.specials.values())) | ~response, False
+  stops = np.isin(ids, list(tokenizer.stop_ids))
+  for i in np.flatnonzero(response):
+    ended = bool(i and response[i - 1] and (ended or stops[i - 1]))
+    form[i] |= ended
+  return form
 
 
 def _row(tokenizer: Library, m: Message) -> dict[str, object]:

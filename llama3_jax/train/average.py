@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +18,55 @@ from llama3_jax.train.config import TrainConfig
 from llama3_jax.train.step import State
 
 
-def mean(trees: Iterable[object]) -> object:
-  """Leaf-wise mean of parameter trees, in float32, laid out like the first."""
+def mean(trees: Iterable[object], scales: Sequence[float] = ()) -> object:
+  """Leaf-wise mean of parameter trees, in float32, laid out like the first.
+
+  scales: how much each counts, (): all alike; they are divided by their sum.
+  """
+  trees = _alike(trees)
+  if not scales:
+    return jax.tree.map(
+      lambda *x: sum(a.astype(jnp.float32) for a in x) / len(x), *trees
+    )
+  scales = _scales(scales, len(trees))
+  total = sum(scales)
+  if abs(total) < 1e-6:
+    raise UserError(f'scales={scales} add up to {total:g}: a mean needs another sum')
+  return _sum(trees, [scale / total for scale in scales])
+
+
+def moved(
+  base: object, trees: Iterable[object], scales: Sequence[float] = ()
+) -> object:
+  """base + sum of scale * (tree - base) in float32: task vectors, Ilharco et al. 2022.
+
+  scales: of each tree; (): 1 / their number, which makes it the mean.
+  """
+  trees = _alike([base, *trees])
+  count = len(trees) - 1
+  scales = _scales(scales, count) if scales else [1 / max(count, 1)] * count
+  return _sum(trees, [1 - sum(scales), *scales])
+
+
+def _sum(trees, scales):
+  add = lambda *x: sum(s * a.astype(jnp.float32) for s, a in zip(scales, x))
+  return jax.tree.map(add, *trees)
+
+
+def _scales(scales, count):
+  if len(scales) != count:
+    raise UserError(f'scales: {len(scales)} numbers for {count} members: give one each')
+  return list(scales)
+
+
+def _alike(trees):
   trees = list(trees)
   if not trees:
     raise UserError('nothing to average: give at least one checkpoint')
   shapes = [jax.tree.map(jnp.shape, t) for t in trees]
   if any(s != shapes[0] for s in shapes):
     raise UserError('the checkpoints to average are of different models')
-  return jax.tree.map(lambda *x: sum(a.astype(jnp.float32) for a in x) / len(x), *trees)
+  return trees
 
 
 def of_saves(

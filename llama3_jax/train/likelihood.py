@@ -12,6 +12,7 @@ from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
+from llama3_jax.train import counted
 from llama3_jax.train import loss
 
 
@@ -20,16 +21,21 @@ def of_targets(
   batch: feed.Tokens | feed.Pairs,
   config: ModelConfig,
   chunk: int = 1024,
+  kept: int = 0,
 ) -> jax.Array:
   """Log-probability of each target, float32, shape and layout of the tokens.
 
   Args: batch: feed.Tokens [B,T] or a batch of groups of rows [B,A,T]; chunk: tokens a
-  device whose logits exist at one time (0: all).
+  device whose logits exist at one time (0: all); kept: of counted.most, tokens a row
+  that have weight at most: the others are 0 then. 0: all tokens.
   """
-  rows = (batch.tokens, batch.position, batch.segment, batch.targets)
-  *inputs, targets = map(feed.flat, rows)
+  rows = (batch.tokens, batch.position, batch.segment, batch.targets, batch.weight)
+  *inputs, targets, weight = map(feed.flat, rows)
   hidden, _ = llama.forward(params, *inputs, config)
+  places, weight, (hidden, targets) = counted.pick(kept, weight, hidden, targets)
   logp, _ = loss.logprobs(params, hidden, targets, config, chunk)
+  # NaN where a row has more tokens than were picked.
+  logp = counted.spread(logp + 0 * weight, places, batch.tokens.shape[-1])
   return axes.shard(logp.reshape(batch.tokens.shape), feed.letters(batch).tokens)
 
 

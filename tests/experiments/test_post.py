@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import post_examples as toy
 import pytest
 import toy_post
 
@@ -20,6 +21,10 @@ from experiments import reject
 from experiments import reward
 from experiments import sft
 from llama3_jax import override
+from llama3_jax.base.errors import UserError
+from llama3_jax.post import reward as rewards
+from llama3_jax.text.tokenizer import Tokenizer
+from llama3_jax.train import final
 from llama3_jax.train import models
 
 root = toy_post.root  # fixture
@@ -65,6 +70,26 @@ def test_first_dpo_step_has_the_loss_of_the_reference(chain, root):
   np.testing.assert_allclose(first['eval/chosen'], 0, atol=1e-3)
 
 
+def test_log_probabilities_of_the_reference_are_kept(chain, root):
+  kept = {p.name for p in (root / 'dpo').glob('*.npz')}
+  assert kept == {'reference_train.npz', 'reference_heldout.npz'}
+
+
+def test_a_reference_that_moves_and_another_loss_train(chain, root):
+  config = toy_post.training(dpo_config.get_config('tiny'), root, 'sft')
+  config.update(dict(loss='kto', moving=0.5))
+  found = dpo.main(config, str(root / 'dpo_moving'))
+  losses = [
+    r['loss'] for r in rows(root / 'dpo_moving' / 'metrics.jsonl') if 'loss' in r
+  ]
+  assert losses[0] == pytest.approx(0.5 + 0.2 * found['eval/nll'], rel=0.3)
+  assert np.all(np.isfinite(losses)) and np.isfinite(found['eval_loss'])
+  models.load(str(root / 'dpo_moving'))  # the policy alone
+  config.part.rank = 2
+  with pytest.raises(UserError, match='moving=0.5: .*part.rank=0'):
+    dpo.main(config, str(root / 'dpo_low'))
+
+
 def test_rejection_writes_sft_rows_and_a_curve(chain, root):
   kept = rows(root / 'reject' / 'sft.jsonl')
   assert len(kept) == chain['reject']['kept'] <= chain['reject']['prompts'] == 6
@@ -85,6 +110,74 @@ def test_average_lies_between_its_members(chain, root):
   mean, a, b = (models.load(str(root / name))[0] for name in ('average', 'sft', 'dpo'))
   for m, x, y in zip(*map(jax.tree.leaves, (mean, a, b))):
     np.testing.assert_allclose(m, (x + y) / 2, rtol=1e-5, atol=1e-7)
+
+
+def of(root, name):
+  return jax.tree.leaves(models.load(str(root / name))[0])
+
+
+def averaged(root, name, **fields):
+  config = average_config.get_config()
+  config.members = (str(root / 'sft'), str(root / 'dpo'))
+  config.update(fields)
+  return average.main(config, str(root / name))
+
+
+def test_members_count_by_their_scales(chain, root):
+  averaged(root, 'weighted', scales=(3.0, 1.0))
+  for m, x, y in zip(of(root, 'weighted'), of(root, 'sft'), of(root, 'dpo')):
+    np.testing.assert_allclose(m, 0.75 * x + 0.25 * y, rtol=1e-5, atol=1e-7)
+
+
+def test_task_vectors_are_added_to_the_base(chain, root):
+  start, tokenizer = str(root / 'start'), Tokenizer.load(root / 'bytes.model')
+  final.save(root / 'start' / 'final', toy.model(3), toy.CONFIG, tokenizer)
+  averaged(root, 'vectors', scales=(1.5, -0.5), base=start)
+  averaged(root, 'plain', base=start)
+  names = ('vectors', 'plain', 'start', 'sft', 'dpo')
+  for m, n, b, x, y in zip(*(of(root, name) for name in names)):
+    np.testing.assert_allclose(m, b + 1.5 * (x - b) - 0.5 * (y - b), atol=2e-6)
+    np.testing.assert_allclose(n, (x + y) / 2, atol=2e-6)
+
+
+def test_the_best_by_a_value_of_their_results_are_taken(chain, root):
+  values = {str(root / n): chain[n]['eval_loss'] for n in ('sft', 'dpo')}
+  for best, choose in (('least', min), ('most', max)):
+    found = averaged(root, f'top_{best}', top=1, best=best, scales=(2.0, 3.0))
+    assert found['members'] == [choose(values, key=values.get)]
+    assert found['values'] == values
+    for m, x in zip(of(root, f'top_{best}'), of(root, found['members'][0])):
+      np.testing.assert_array_equal(m, x)
+  with pytest.raises(
+    UserError, match='by=loss: .*sft/results.json has no loss; it has'
+  ):
+    averaged(root, 'none', top=1, by='loss')
+  with pytest.raises(UserError, match='scales: 3 numbers for 2 members'):
+    averaged(root, 'none', scales=(1.0, 2.0, 3.0))
+
+
+def test_reward_models_are_averaged_with_their_heads(chain, root):
+  two = tuple(str(root / n) for n in ('reward', 'reward_b'))
+  config = toy_post.training(reward_config.get_config('tiny'), root, 'base')
+  config.seed = 5
+  reward.main(config, two[1])
+  averaged(root, 'reward_mean', members=two)
+  parts = [
+    rewards.load(str(root / n))[0] for n in ('reward_mean', 'reward', 'reward_b')
+  ]
+  for m, x, y in zip(*map(jax.tree.leaves, parts)):
+    np.testing.assert_allclose(m, (x + y) / 2, rtol=1e-5, atol=1e-7)
+  with pytest.raises(UserError, match='one is a reward model'):
+    averaged(root, 'none', members=(two[0], str(root / 'sft')))
+
+
+def test_finetuning_takes_a_mix_of_sources(chain, root):
+  config = toy_post.training(sft_config.get_config('tiny'), root, 'base')
+  config.data.passes = (('copy', 2.0), ('sort', 0.0))
+  found = sft.main(config, str(root / 'mixed'))
+  mix = found['mix']
+  assert mix['copy']['used'] == 2 * mix['copy']['rows'] and mix['sort']['used'] == 0
+  assert sum(x['rows'] for x in mix.values()) == found['dialogs'] == 24
 
 
 def test_evaluation_scores_every_task(chain, root):

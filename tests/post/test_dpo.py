@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import post_examples as toy
 import pytest
+from ml_collections import ConfigDict
 
 from llama3_jax import mesh
 from llama3_jax.model import llama
 from llama3_jax.post import dpo
 from llama3_jax.post import preference
+from llama3_jax.post import reference
 from llama3_jax.train import likelihood
 
 loss = jax.jit(dpo.loss, static_argnums=2)
@@ -29,7 +31,7 @@ def params():
 
 @pytest.fixture(scope='module')
 def batch(rows, params):
-  return dpo.reference(params, rows, toy.CONFIG, batch_size=4)
+  return reference.compute(params, rows, toy.CONFIG, 4)
 
 
 def token_logp(params, batch):
@@ -69,15 +71,12 @@ def test_loss_at_the_reference_is_log_2_and_nll(params, batch):
   np.testing.assert_allclose(metrics['chosen'] / count, 0, atol=1e-4)
 
 
-def test_format_tokens_have_no_gradient_in_the_contrastive_term(batch):
+@pytest.mark.parametrize('name', dpo.LOSSES)
+def test_format_tokens_have_no_gradient_in_the_contrastive_term(batch, name):
   """Gradient by the log-probability of each target, format or not."""
-  policy = toy.model(7)
-  logp = likelihood.of_targets(policy, batch, toy.CONFIG)
-
-  def contrast(values):
-    change = (values * batch.contrast).sum(-1) - batch.ref_logp
-    return jax.nn.softplus(-0.1 * (change[:, 0] - change[:, 1])).sum()
-
+  compare = dpo.contrast(ConfigDict(dict(loss=name, target=0.5, flipped=0.1)))
+  logp = likelihood.of_targets(toy.model(7), batch, toy.CONFIG)
+  contrast = lambda values: dpo.of_logp(values, batch, 0.1, 0.0, compare)[0]
   gradient = np.asarray(jax.grad(contrast)(logp))
   assert np.all(gradient[batch.contrast == 0] == 0)
   assert np.all(gradient[batch.contrast > 0] != 0)

@@ -63,6 +63,14 @@ def test_targets_never_cross_into_the_next_dialog(tokenizer):
   )
 
 
+def test_turns_all_trains_on_every_answer_and_last_on_one(tokenizer):
+  every, _ = sft.rows(dialogs(1), tokenizer, 160, turns='all')
+  last, _ = sft.rows(dialogs(1), tokenizer, 160)
+  said = lambda r: tokenizer.decode(r.targets[r.weight > 0].tolist())
+  assert said(every) == 'hello<|eot_id|>answer 0<|eot_id|>'
+  assert said(last) == 'answer 0<|eot_id|>'
+
+
 def test_positions_restart_or_run_through(tokenizer):
   restart, _ = sft.rows(dialogs(), tokenizer, 256, position='restart')
   run, _ = sft.rows(dialogs(), tokenizer, 256, position='run')

@@ -3,12 +3,15 @@
 import datetime
 import json
 import pathlib
+import types
 
+import numpy as np
 import pytest
 import templates
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.text import template
+from llama3_jax.text import templated
 from llama3_jax.text.template import Template
 
 GOLDENS = json.loads(
@@ -82,3 +85,13 @@ def test_what_a_template_may_not_do_is_one_line(source, reason):
     template.render(Template(source, where='model/x'), templates.DIALOGS['one'])
   assert reason in str(error.value) and '\n' not in str(error.value)
   assert 'model/x' in str(error.value)
+
+
+def test_what_follows_the_end_of_an_answer_is_format():
+  """The new line of ChatML after its end: said by the template, not the assistant."""
+  ends = types.SimpleNamespace(specials={'<|im_end|>': 4, '<tool>': 5}, stop_ids={4})
+  ids = np.array([7, 9, 5, 4, 8, 7, 4, 8, 8])
+  response = np.array([0, 1, 1, 1, 1, 0, 1, 1, 1], bool)
+  found = templated._format(ends, ids, response)
+  assert found.tolist() == [True, False, True, True, True, True, True, True, True]
+  assert not templated._format(ends, ids[:2], response[:2])[1]
