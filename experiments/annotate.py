@@ -5,7 +5,7 @@
     --config.pool="('runs/a', 'runs/b')"
 
 Expected: `the page is at http://127.0.0.1:8001`; every row is written as it is judged,
-and the same command goes on where it stopped. With `by` of judges there is no page.
+and the same command goes on where it stopped. With `judges` of judges there is no page.
 Writes preferences.jsonl, which `reward` and `dpo` read, and skipped.jsonl; with a pool
 first candidates.jsonl, two answers of two different models to every prompt.
 """
@@ -33,7 +33,7 @@ WAITS = True  # for people: its log may be silent
 
 def main(config, workdir):
   """Annotate; returns {'judged', 'skipped', 'total', 'bad'}, of judges 'counts' too."""
-  people, needs = tuple(config.by) == ('people',), ('starlette', 'uvicorn')
+  people, needs = tuple(config.judges) == ('people',), ('starlette', 'uvicorn')
   if people and any(importlib.util.find_spec(n) is None for n in needs):
     raise UserError("annotate needs starlette and uvicorn: pip install -e '.[serve]'")
   if not config.files:
@@ -71,18 +71,20 @@ def _page(config, folder, asked):
 
 
 def _judges(config, counts):
-  """Annotators of `by`: 'labels=FILE' of people, 'judge=MODEL'."""
+  """Annotators of `judges`: 'labels=FILE' of people, 'judge=MODEL'."""
   made = []
-  for name in config.by:
+  for name in config.judges:
     kind, _, source = name.partition('=')
     if kind == 'labels' and source:
-      made.append(annotators.labels(source, 'by'))
+      made.append(annotators.labels(source, 'judges'))
     elif kind == 'judge' and source:
       ask = asking.judge(source, config.sample, config.batch)
       template = config.template or annotators.TEMPLATE
       made.append(annotators.judge(ask, template, counts))
     else:
-      raise UserError(f"by={name!r}: 'people' alone, or labels=FILE and judge=MODEL")
+      raise UserError(
+        f"judges={name!r}: 'people' alone, or labels=FILE and judge=MODEL"
+      )
   return made
 
 

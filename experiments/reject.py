@@ -38,7 +38,7 @@ def main(config, folder):
   by = choice.chosen(found, config.choose)
   kept = reject.sft_rows(by)
   annotated = annotate.preferences(
-    by[: len(tasks)],
+    found[: len(tasks)],
     [e.answer for e in tasks],
     lambda i, text: suite.score(tasks[i], text) == 1,
   )
@@ -71,8 +71,7 @@ def _curves(found, tasks, config):
   curves = {}
   for how in choice.CHOICES:
     if how != 'minimum' or found[0].others:
-      by = choice.chosen(found, how)
-      curves[how] = best_of_k.curve(np.array([by[i].rewards for i in whole]), others)
+      curves[how] = choice.curve([found[i] for i in whole], how, others)
   peaks = {
     how: {n: best_of_k.peak(points, n) for n in others}
     for how, points in curves.items()

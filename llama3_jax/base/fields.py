@@ -275,7 +275,7 @@ FIELDS = {
   'prompts': Field('', 'texts that are completed at each evaluation', 's'),
   'files': Field('', 'of prompts or rows: JSONL, Parquet or CSV', 'p'),
   'pool': Field('', 'models of which two answer each prompt', 'p'),
-  'by': Field('', 'who judges: people, or labels=FILE and judge=MODEL', 'p'),
+  'judges': Field('', 'people, or labels=FILE and judge=MODEL', 'p'),
   'ensemble': Field('', 'of judges: majority | minimum'),
   'template': Field('', "of a judge, with {prompt}, {a}, {b}; '': the usual one"),
   'heldout': Field('[0, 1e9]', 'kept for evaluation: a share, or a count of examples'),

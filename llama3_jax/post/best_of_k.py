@@ -5,10 +5,13 @@ of a reward model that is exploited: over-optimisation.
 """
 
 import math
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
 import numpy as np
+
+DRAWS = 32  # subsets of each size
 
 
 def weights(count: int, k: int) -> np.ndarray:
@@ -36,16 +39,52 @@ def curve(
   values = {'reward': rewards} | {n: _finite(x) for n, x in (others or {}).items()}
   ordered = {n: np.take_along_axis(x, order, 1) for n, x in values.items()}
   count = rewards.shape[1]
-  if ks is None:
-    ks = sorted({*(2**i for i in range(count.bit_length()) if 2**i <= count), count})
   points = []
-  for k in ks:
-    point = {'k': int(k)}
-    for name, x in ordered.items():
-      mean, ci = _mean(x @ weights(count, k))
-      point |= {name: mean, 'ci' if name == 'reward' else f'{name}_ci': ci}
-    points.append(point)
+  for k in ks or _sizes(count):
+    share = weights(count, k)
+    points.append(_point(k, {n: x @ share for n, x in ordered.items()}))
   return points
+
+
+def drawn(
+  rewards: np.ndarray,
+  values: Callable[[np.ndarray, np.ndarray], np.ndarray],
+  others: Mapping[str, np.ndarray] | None = None,
+  ks: Sequence[int] | None = None,
+  seed: int = 0,
+) -> list[dict]:
+  """As `curve`, where the best depends on which answers are beside it: the mean over
+  DRAWS random subsets of each prompt.
+
+  values(rows, picked): of the answers `picked` [prompts,k] of each prompt of `rows`
+  [prompts], the highest of which is the best.
+  """
+  every = {'reward': _finite(rewards)}
+  every |= {n: _finite(x) for n, x in (others or {}).items()}
+  prompts, count = rewards.shape
+  rng, rows, points = np.random.default_rng(seed), np.arange(prompts), []
+  for k in ks or _sizes(count):
+    sums = {name: np.zeros(prompts) for name in every}
+    for _ in range(DRAWS):
+      picked = rng.permuted(np.tile(np.arange(count), (prompts, 1)), axis=1)[:, :k]
+      best = picked[rows, np.argmax(values(rows, picked), 1)]
+      for name, x in every.items():
+        sums[name] += x[rows, best] / DRAWS
+    points.append(_point(k, sums))
+  return points
+
+
+def _sizes(count):
+  """Powers of two up to count, and count."""
+  return sorted({*(2**i for i in range(count.bit_length()) if 2**i <= count), count})
+
+
+def _point(k, expected):
+  point = {'k': int(k)}
+  for name, x in expected.items():
+    mean, ci = _mean(x)
+    point |= {name: mean, 'ci' if name == 'reward' else f'{name}_ci': ci}
+  return point
 
 
 def _finite(values):

@@ -291,7 +291,7 @@ def dpo_rows(
 
   The weight is 1 on targets of the response, its eot included (the open header belongs
   to the prompt, as in generation); contrast is 1 on those that are not format tokens.
-  `ref_logp` is 0 until `post.dpo.reference` sets it.
+  `ref_logp` is 0 until `post.reference.known` sets it.
   """
   with log.work(f'encoding {len(examples):,} preferences'):
     known = [encoded(tokenizer, example) for example in examples]

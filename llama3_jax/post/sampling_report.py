@@ -21,6 +21,7 @@ WAYS = {
   'reward': 'the reward',
   'minimum': 'the lower of two rewards',
   'length': 'the reward less its part in the length',
+  'votes': 'the reward and the votes of equal answers',
 }
 
 
@@ -91,7 +92,7 @@ def _at(points, name, k):
 def curves(choices: Mapping[str, list], name: str) -> dict:
   """Figure of a value of the best of k, for each way to choose."""
   drawn = go.Figure()
-  for (how, points), dash in zip(choices.items(), ('solid', 'dash', 'dot')):
+  for (how, points), dash in zip(choices.items(), ('solid', 'dash', 'dot', 'dashdot')):
     x, y = [p['k'] for p in points], [p[name] for p in points]
     error = [p['ci' if name == 'reward' else f'{name}_ci'] for p in points]
     bars = {'type': 'data', 'array': error, 'thickness': 1}

@@ -16,7 +16,7 @@ from llama3_jax.post import grpo
 from llama3_jax.post import rollout
 
 GOLDEN = pathlib.Path(__file__).parent / 'goldens' / 'policy.npz'
-LONGEST = 9  # of goldens/make.py
+LONGEST = 9  # of goldens/make_policy.py
 FORMS = {'token': 'bnpo', 'answer': 'grpo', 'constant': 'dr_grpo'}  # as TRL calls them
 
 

@@ -205,6 +205,49 @@ def test_length_is_taken_out_of_the_reward_within_prompts():
   assert right(choice.chosen(found, 'length')) > 0.9
 
 
+def test_answers_that_agree_win_over_one_that_is_liked_too_well():
+  said = ['4', '5', '4 ', '4', '7', '6']
+  rewards = (1.0, 2.5, 1.0, 1.1, reject.CUT, 0.0)
+  one = Candidates(
+    (Message('user', 'q'),), tuple(Message('assistant', t) for t in said), rewards
+  )
+  assert choice.chosen([one], 'reward')[0].best == 1
+  [by] = choice.chosen([one], 'votes')
+  assert by.best == 3 and by.rewards[4] == reject.CUT
+  single = candidates([1.0, 2.0])
+  assert choice.chosen([single], 'votes')[0].best == 1  # both say the same
+
+
+def test_votes_hold_where_the_reward_alone_is_exploited():
+  """Right answers are one text, wrong ones are all different and scored with noise."""
+  rng = np.random.default_rng(0)
+  found, right = [], []
+  for _ in range(200):
+    true = rng.random(16) < 0.5
+    texts = ['yes' if t else f'no {i}' for i, t in enumerate(true)]
+    rewards = np.where(true, 0.5, rng.standard_normal(16))
+    said = tuple(Message('assistant', t) for t in texts)
+    found.append(Candidates((Message('user', 'q'),), said, tuple(rewards.tolist())))
+    right.append(true)
+  at = lambda how: {
+    p['k']: p['right'] for p in choice.curve(found, how, {'right': np.array(right)})
+  }
+  alone, votes = at('reward'), at('votes')
+  assert alone[1] == pytest.approx(votes[1], abs=0.03)
+  assert alone[16] < alone[1] - 0.2 and votes[16] > 0.95
+  assert [votes[k] for k in (2, 4, 8)] == sorted(votes[k] for k in (2, 4, 8))
+
+
+def test_drawn_subsets_have_the_mean_of_all():
+  rng = np.random.default_rng(0)
+  rewards, exact = rng.standard_normal((300, 8)), rng.integers(0, 2, (300, 8))
+  take = lambda rows, picked: rewards[rows[:, None], picked]
+  points = best_of_k.drawn(rewards, take, {'exact': exact})
+  for a, b in zip(points, best_of_k.curve(rewards, {'exact': exact}), strict=True):
+    assert a['k'] == b['k'] and a['reward'] == pytest.approx(b['reward'], abs=0.03)
+    assert a['exact'] == pytest.approx(b['exact'], abs=0.03)
+
+
 def test_a_reward_that_is_exploited_is_seen():
   """The truth follows the reward but for the rare answers that exploit it."""
   rng = np.random.default_rng(0)

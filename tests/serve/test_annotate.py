@@ -198,15 +198,15 @@ def test_judges_and_labels_are_an_ensemble_without_a_page(tmp_path, monkeypatch)
   files = (write(tmp_path / 'c.jsonl', *asked, '{', row(3, 'z', 'z')),)
   labels = write(tmp_path / 'l.jsonl', {**row(0, 'good', 'bad'), 'strength': 4})
   got = recipe.main(
-    config(files=files, by=('judge=any', f'labels={labels}')), tmp_path / 'w'
+    config(files=files, judges=('judge=any', f'labels={labels}')), tmp_path / 'w'
   )
   assert (got['judged'], got['skipped'], got['total'], got['bad']) == (2, 1, 3, 2)
   assert got['counts'] == {'asked': 3, 'nonsense': 1}
   found = preference.read(tmp_path / 'w' / 'preferences.jsonl')
   assert [m.content for e in found for m in e.responses] == ['good', 'bad'] * 2
   for wrong in (('people', 'judge=x'), ('judge',), ('labels=',)):
-    with pytest.raises(UserError, match='by='):
-      recipe.main(config(files=files, by=wrong), tmp_path / 'x')
+    with pytest.raises(UserError, match='judges='):
+      recipe.main(config(files=files, judges=wrong), tmp_path / 'x')
 
 
 def test_the_command_serves_writes_and_ends_when_all_is_done(tmp_path):
