@@ -15,9 +15,7 @@ def get_config(size='tiny'):
   c.candidates = ()  # other models that answer too, each K times
   c.reward_from = 'runs/herd/reward_2'
   c.second_from = ''  # another reward model, to judge the first or for choose=minimum
-  c.choose = (
-    'reward'  # reward | minimum (of both reward models) | length (less its part)
-  )
+  c.choose = 'reward'  # minimum (of both) | length (less its part) | votes (too)
   c.mesh = pretrain.base().mesh
   c.samples = 8 if size == 'tiny' else 20  # K, 10 to 30 in the paper (4.2.2)
   c.batch = 8  # prompts decoded together, each with its K samples

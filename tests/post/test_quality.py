@@ -100,6 +100,9 @@ def test_quality_is_the_union_of_reward_and_judge():
   kept = [i for i, why in enumerate(found.reasons) if not why]
   assert kept == [0, 5, 6, 7] and found.bar == pytest.approx(5.25)
   assert prune.prune(Signals(judged=judged), Limits()).reasons.count('') == 2
+  scores = np.arange(8.0)  # without rewards the judge's own order counts too
+  both = prune.prune(Signals(judged=judged, scores=scores), Limits(top=0.25)).reasons
+  assert [i for i, why in enumerate(both) if not why] == [0, 5, 6, 7]
   everything = prune.prune(Signals(vectors=planted()), Limits(cosine=1.1))
   assert set(everything.reasons) == {''}
 

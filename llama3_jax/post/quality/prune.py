@@ -18,7 +18,7 @@ class Limits:
   Attributes:
     apologies: share of the answers that may begin with an apology.
     top: share of the dialogs with the highest rewards, one of the two signals of
-      quality.
+      quality; without rewards, with the highest scores of the judge.
     cosine: dialogs at least as near to a better one are dropped; above 1: none.
   """
 
@@ -97,6 +97,9 @@ def _good(signals, limits, count):
     signs.append(signals.rewards >= bar)
   if signals.judged is not None:
     signs.append(signals.judged >= signals.best)
+  if signals.rewards is None and signals.scores is not None:
+    # Alone, a judge that seldom gives the best label would leave too little.
+    signs.append(signals.scores >= np.quantile(signals.scores, 1 - limits.top))
   return (np.any(signs, 0) if signs else np.ones(count, bool)), bar
 
 
