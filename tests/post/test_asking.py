@@ -34,7 +34,7 @@ def test_two_models_of_a_pool_answer_and_a_judge_judges(folder, caplog):
   names = tuple(str(folder / name) for name in 'ab')
   with config.unlocked():
     config.files, config.pool = (str(folder / 'prompts.jsonl'),), names
-    config.by, config.sample = (f'judge={names[0]}',), sample()
+    config.judges, config.sample = (f'judge={names[0]}',), sample()
   found = annotate.main(config, folder / 'w')
   made = [row for _, row in jsonl.read(folder / 'w' / 'candidates.jsonl', '')]
   assert [sorted(row['models']) for row in made] == [list(names)] * 4
