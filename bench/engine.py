@@ -14,25 +14,14 @@ row, and the least CPU-seconds count. Prints a ratio a row, other / ours, and ex
 import argparse
 import json
 import pathlib
-import subprocess
 import sys
 import time
 
+import child
+
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-HERE = pathlib.Path(__file__).parent
 MODEL = 'smollm2'
-
-
-def run(python, side, job, core):
-  """The result of a side at a job."""
-  command = ['taskset', '-c', str(core), python, str(HERE / f'sides/engine_{side}.py')]
-  done = subprocess.run(
-    command, input=json.dumps(job), capture_output=True, text=True, timeout=7200
-  )
-  if done.returncode:
-    sys.exit(f'{side} {job["work"]}: {done.stderr[-2000:]}')
-  return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def best(sides, rounds, core):
@@ -40,7 +29,8 @@ def best(sides, rounds, core):
   found = {}
   for _ in range(rounds):
     for name, given in sides.items():
-      result = run(*given, core)
+      python, side, job = given
+      result = child.run(python, f'engine_{side}', job, core)
       if name not in found or result['seconds'] < found[name]['seconds']:
         found[name] = result
   return found

@@ -13,26 +13,14 @@ theirs in tokens a CPU-second, and exits with 1 below 1.3, or where the memory i
 """
 
 import argparse
-import json
 import pathlib
 import random
-import subprocess
 import sys
 
-HERE = pathlib.Path(__file__).parent
+import child
+
 MODEL, VOCABULARY = 'smollm2', 49152
 BAR = 1.3
-
-
-def run(python, side, job, core):
-  """The result of a side at a job."""
-  command = ['taskset', '-c', str(core), python, str(HERE / f'sides/post_{side}.py')]
-  done = subprocess.run(
-    command, input=json.dumps(job), capture_output=True, text=True, timeout=3600
-  )
-  if done.returncode:
-    sys.exit(f'{side} {job["stage"]}: {done.stderr[-2000:]}')
-  return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def job(a, stage):
@@ -51,7 +39,7 @@ def row(a, stage):
   given, best = job(a, stage), {}
   for _ in range(a.rounds):
     for side, python in (('ours', sys.executable), ('torch', a.trl)):
-      found = run(python, side, given, a.core)
+      found = child.run(python, f'post_{side}', given, a.core)
       if side not in best or found['seconds'] < best[side]['seconds']:
         best[side] = found
   tokens = a.length * len(given['rows']) * (1 if stage == 'sft' else 2)

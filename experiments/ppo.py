@@ -19,13 +19,9 @@ from llama3_jax.post import ppo
 from llama3_jax.post import reward
 from llama3_jax.post import rollout
 from llama3_jax.post import training
-from llama3_jax.post import verdicts
-from llama3_jax.reliable import guard
 from llama3_jax.train import models
-from llama3_jax.train import optim
 from llama3_jax.train import part
 from llama3_jax.train import report
-from llama3_jax.train import step
 
 
 @workdirs.stage('final', report=report.write)
@@ -33,30 +29,20 @@ def main(config, folder):
   """Train; returns held-out {'score', 'eval/exact', 'eval/reward', ...}, 'prompts'."""
   tokenizer, model = training.prepare(config)
   c = configs.fill(ppo.PPOConfig(), config.ppo, 'ppo')
-  asked = rollout.prompts(config, tokenizer, 'train')
-  config, r = learner.settle(config, model, asked)
-  t = config.train
-  kept = learner.fitting(asked, t.length, r)
-  heldout = rollout.prompts(config, tokenizer, 'heldout')
-  heldout = learner.fitting(heldout, t.length, r)
-  sampler = rollout.Sampler(model, tokenizer, r, t.length)
-  size = r.minibatch or t.batch
-  judge, critic = verdicts.Judge(tokenizer, r, size), model
-  if config.reward_from:
-    judge.load(config.reward_from, config.init_from)
-    critic = judge.model
+  s = learner.prepare(config, tokenizer, model)
+  t, critic = s.config.train, s.judge.model or model
   before, _ = models.load(config.init_from, model)
 
   def play(params, prompts, number):
     seed = learner.seed_of(config.seed, number)
-    groups = sampler.answers(params.policy, prompts, r.samples, seed)
+    groups = s.sampler.answers(params.policy, prompts, s.c.samples, seed)
     rows = rollout.rows(prompts, groups, t.length, ppo.Valued)
-    logp = rollout.logps(params.policy, rows, model, size, t.loss_chunk)
+    logp = rollout.logps(params.policy, rows, model, s.size, t.loss_chunk)
     found = {'engine_gap': rollout.gap(rows, logp)}
-    start = rollout.logps(before, rows, model, size, t.loss_chunk)
-    value = ppo.values(params.value, rows, critic, size)
+    start = rollout.logps(before, rows, model, s.size, t.loss_chunk)
+    value = ppo.values(params.value, rows, critic, s.size)
     rows = rows.replace(old=logp, start=start, value=value)
-    told = judge(prompts, groups)
+    told = s.judge(prompts, groups)
     rows, more = ppo.filled(rows, told.rewards, told.valid, c)
     return rows, found | told.said | more
 
@@ -71,20 +57,7 @@ def main(config, folder):
   loss = functools.partial(
     ppo.loss, config=model, critic=critic, c=c, chunk=t.loss_chunk
   )
-  update = step.compose(
-    loss,
-    optim.of(learner.schedules(config, r)),
-    t.microbatches,
-    guard.create(t),
-    part.of(
-      config, ppo.Learned(llama.dims(model), reward.dims(critic)), new=('value.head',)
-    ),
-  )
-  made = learner.Learner(update, play, kept, r, config.seed, t.max_bad_steps)
+  letters = ppo.Learned(llama.dims(model), reward.dims(critic))
+  trained = part.of(s.config, letters, new=('value.head',))
   policy = lambda params: params.policy
-  evaluate = learner.measure(sampler, judge, heldout, policy)
-  found = learner.run(config, folder, model, tokenizer, made, first, evaluate, policy)
-  dropped = len(asked) - len(kept)
-  return {'prompts': len(kept), 'dropped': dropped, **found} | {
-    'trained': training.used(config)
-  }
+  return learner.run(s, folder, loss, play, first, trained, policy)

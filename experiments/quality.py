@@ -9,6 +9,8 @@ that mean the same the best. Writes sft.jsonl, dropped.jsonl (each row with its 
 labels.jsonl (what is known of every row), report.html and results.json.
 """
 
+from absl import logging
+
 from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
@@ -24,18 +26,23 @@ from llama3_jax.train import belongs
 
 @workdirs.stage('sft.jsonl', 'dropped.jsonl', 'labels.jsonl', 'report.html')
 def main(config, folder):
-  """Prune; returns {'dialogs', 'kept', 'dropped': {reason: n}, 'cleaned'}."""
+  """Prune; returns {'dialogs', 'texts' (no dialogs), 'kept', 'dropped', 'cleaned'}."""
   signals.check(config)
   limits = configs.fill(prune.Limits(), config.limits, 'limits')
   tokenizer = belongs.tokenizer(
     config.data.tokenizer, config.init_from, 'data.tokenizer'
   )
-  dialogs = [d for path in config.files for d in sft.read(path, 'files') if d.messages]
+  read = [d for path in config.files for d in sft.read(path, 'files')]
+  dialogs = [d for d in read if d.messages]
+  if texts := len(read) - len(dialogs):
+    logging.warning('%d rows are texts and no dialogs: left out', texts)
   if not dialogs:
     raise UserError('files: no dialogs; name files of rows with messages')
   before = [d.messages[-1].content for d in dialogs]
   fields = lambda d: [chat.fields(m) for m in d.messages]
   rows = [{'messages': fields(d), 'source': d.source} for d in dialogs]
+  for row, dialog in zip(rows, dialogs):
+    row |= {} if dialog.reward is None else {'reward': dialog.reward}
   rows, changed = prune.cleaned(rows, limits)
   known = signals.of(config, tokenizer, rows)
   found = prune.prune(known, limits, config.seed)
@@ -50,6 +57,7 @@ def main(config, folder):
   count = lambda why: sum(r == why for r in reasons)
   return {
     'dialogs': len(rows),
+    'texts': texts,
     'kept': count(''),
     'dropped': {why: count(why) for why in ('quality', 'duplicate')},
     'cleaned': changed,

@@ -66,7 +66,7 @@ def measure(config, folder):
   if len(asked) < 2:
     raise UserError('scores of less than two prompts: set data.tasks or data.files')
   params, model = models.load(c.init_from)
-  scorer, _ = reward.load(c.reward_from)
+  scorer = reward.load(c.reward_from)
   few = rowwise.capped(programs.prepared(params, model, c.weights), c.cap)
   runs = {
     'whole weights': (params, c.seed),

@@ -11,8 +11,9 @@ from llama3_jax.generate import pool
 from llama3_jax.generate import stages
 from llama3_jax.generate.group import Sizes
 from llama3_jax.model import llama
+from llama3_jax.plan import roofline
 
-KINDS = ('prefill', 'decode')
+KINDS = roofline.GENERATES
 
 
 def lower(

@@ -45,7 +45,10 @@ def prepared(
     return programs.prepared(params, config, weights)
   if weights:
     raise UserError(f'weights={weights!r}: weights of few bits need mesh.stage=1')
-  if isinstance(params.layers, tuple) or params.layers.attn_norm.ndim == 3:
+  parts = params.layers if isinstance(params.layers, tuple) else (params.layers,)
+  if isinstance(params.layers, tuple) or parts[0].attn_norm.ndim == 3:
+    if any(len(p.attn_norm) != stages or p.attn_norm.ndim < 2 for p in parts):
+      raise UserError(f'mesh.stage={stages}: these parameters were prepared otherwise')
     return params
   made = layout.Layout(config.n_layers, stages)
   alone = axes.platform() != 'tpu'

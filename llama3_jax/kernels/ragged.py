@@ -7,9 +7,6 @@ that no copy of them is made.
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu.ragged_paged_attention import (
-  ragged_paged_attention as kernel,
-)
 
 LANES = 128  # head sizes are multiples of it
 QUERIES = 32  # of a block
@@ -47,12 +44,15 @@ def attend(
       would leave a fetch behind.
     window: last positions that a query sees; 0: all.
   """
+  # Only a TPU needs it, and it takes as long to import as all else of the engine.
+  from jax.experimental.pallas.ops.tpu import ragged_paged_attention as kernels
+
   _, size, heads, width = pages.shape
   most = min(KEYS * heads * width * pages.dtype.itemsize, BUFFER)
   page = size * heads * width * pages.dtype.itemsize
   # The sizes of blocks are given: the kernel's own table looks at the local devices,
   # which are not those of a mesh that is compiled ahead of time.
-  return kernel(
+  return kernels.ragged_paged_attention(
     q,
     pages,
     lengths,

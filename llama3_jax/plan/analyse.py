@@ -58,11 +58,12 @@ def run(
       'limit': limit,
       'fits': used <= limit,
       'host': host,
-      'knob': memory.knob(kinds, buffers, 'loops' not in request),
+      'knob': memory.knob(kinds, buffers, request['step'] not in roofline.GENERATES),
     },
     'buffers': [dataclasses.asdict(b) for b in buffers],
     'collectives': collectives.table(transfers),
     'transfers': _largest(transfers),
+    # In the place of those that the request knows.
     'loops': [
       {'trips': x.trips, 'source': x.source, 'path': x.path, 'depth': len(x.inside)}
       for x in loops.values()

@@ -19,6 +19,7 @@ from llama3_jax.plan import hlo
 from llama3_jax.plan.chips import Chip
 from llama3_jax.plan.topology import Target
 
+GENERATES = ('prefill', 'decode')  # steps of the engine, the others train
 FLOATS = ('bf16', 'f16', 'f32')
 KERNEL = 0.6  # of the peak: published splash and flash kernels at long lengths
 FORMULA = (

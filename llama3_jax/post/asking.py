@@ -49,7 +49,7 @@ def judge(
 
   def ask(texts):
     dialogs = [(chat.Message('user', text),) for text in texts]
-    said = answers(name, dialogs, greedy, 0, batch_size, 'by')
+    said = answers(name, dialogs, greedy, 0, batch_size, 'judges')
     return [message.content for message in said]
 
   return ask

@@ -5,10 +5,10 @@ prompts and the seed, so a run that was stopped anywhere inside a step makes tha
 again, to the same bits, and nothing of a rollout is saved.
 """
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 
 import jax
@@ -28,15 +28,54 @@ from llama3_jax.post import rollout
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.post import training
 from llama3_jax.post import verdicts
+from llama3_jax.reliable import guard
 from llama3_jax.text.tokenizer import Tokenizer
 from llama3_jax.train import final
 from llama3_jax.train import loop
+from llama3_jax.train import optim
+from llama3_jax.train import part
 from llama3_jax.train import step
 
 # play(params, prompts, number of the step) -> (rows, metrics of the rollout)
 Play = Callable[
   [object, Sequence[rollout.Prompt], int], tuple[rollout.Answers, dict[str, float]]
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """What every stage with rollouts has: the config with what is 0 chosen, its prompts
+  (those that fit, and how many do not), the engine and the judge of the answers."""
+
+  config: ConfigDict
+  c: rollout.RolloutConfig
+  model: ModelConfig
+  tokenizer: Tokenizer
+  prompts: list[rollout.Prompt]
+  dropped: int
+  heldout: list[rollout.Prompt]
+  sampler: rollout.Sampler
+  judge: verdicts.Judge
+
+  @property
+  def size(self) -> int:
+    """Answers of an update."""
+    return self.c.minibatch or self.config.train.batch
+
+
+def prepare(config: ConfigDict, tokenizer: Tokenizer, model: ModelConfig) -> Setting:
+  """The Setting of a config; the judge has its reward model, if it names one."""
+  asked = rollout.prompts(config, tokenizer, 'train')
+  config, c = settle(config, model, asked)
+  length = config.train.length
+  kept = fitting(asked, length, c)
+  heldout = fitting(rollout.prompts(config, tokenizer, 'heldout'), length, c)
+  sampler = rollout.Sampler(model, tokenizer, c, length)
+  judge = verdicts.Judge(tokenizer, c, c.minibatch or config.train.batch)
+  if config.reward_from:
+    judge.load(config.reward_from, config.init_from)
+  dropped = len(asked) - len(kept)
+  return Setting(*(config, c, model, tokenizer, kept, dropped, heldout, sampler, judge))
 
 
 class Learner:
@@ -69,8 +108,8 @@ class Learner:
     rows, found = self.play(self.whole(state), asked, number)
     self._count(rows, number)
     made, sums = 0, {}
-    for part in self._minibatches(rows, number):
-      state, metrics = self.update(state, feed.place(part, (0, 1)))
+    for batch in self._minibatches(rows, number):
+      state, metrics = self.update(state, feed.place(batch, (0, 1)))
       made, sums = made + 1, {k: v + sums.get(k, 0) for k, v in metrics.items()}
       if self.c.stop_kl and float(metrics['moved']) > self.c.stop_kl:
         break
@@ -189,23 +228,31 @@ def seed_of(seed: int, number: int) -> int:
 
 
 def run(
-  config: ConfigDict,
+  setting: Setting,
   folder: pathlib.Path,
-  model: ModelConfig,
-  tokenizer: Tokenizer,
-  learner: Learner,
+  loss: Callable,
+  play: Play,
   start: Callable[[], object],
-  evaluate: Callable[[object], Mapping[str, float]],
-  policy: Callable[[object], llama.Params],
+  trained: part.Part,
+  policy: Callable[[object], llama.Params] = lambda params: params,
 ) -> dict[str, object]:
-  """Trains, writes the policy to `final/`, and returns held-out measures: 'score' is
-  the share of right answers, else the mean reward."""
-  length = config.train.length
-  stream = rollout.Prompts(learner.prompts, length, learner.c.samples, config.seed)
-  state = loop.run(config, folder, model, learner, stream, start, evaluate)
+  """Trains, writes the policy to `final/`, and returns held-out measures ('score' is
+  the share of right answers, else the mean reward), 'prompts', 'dropped', 'trained'.
+
+  loss: of a minibatch; start: () -> parameters; policy: parameters -> the model.
+  """
+  s, t = setting, setting.config.train
+  optimizer = optim.of(schedules(s.config, s.c))
+  update = step.compose(loss, optimizer, t.microbatches, guard.create(t), trained)
+  learner = Learner(update, play, s.prompts, s.c, s.config.seed, t.max_bad_steps)
+  evaluate = measure(s.sampler, s.judge, s.heldout, policy)
+  stream = rollout.Prompts(s.prompts, t.length, s.c.samples, s.config.seed)
+  state = loop.run(s.config, folder, s.model, learner, stream, start, evaluate)
   params = learner.whole(state)
-  final.save(folder / 'final', policy(params), model, tokenizer)
+  final.save(folder / 'final', policy(params), s.model, s.tokenizer)
   with log.work('measuring what is held out'):
     found = dict(evaluate(params))
   main = found.get('eval/exact', found.get('eval/reward'))
-  return found if main is None else {'score': main, **found}
+  found |= {} if main is None else {'score': main}
+  counts = {'prompts': len(s.prompts), 'dropped': s.dropped}
+  return counts | found | {'trained': training.used(s.config)}

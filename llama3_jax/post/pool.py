@@ -19,7 +19,7 @@ def assign(count: int, names: Sequence[str], seed: int = 0) -> list[tuple[str, s
   two is first is drawn. Raises UserError for fewer than two models.
   """
   if len(set(names)) < len(names) or len(names) < 2:
-    raise UserError(f'models={tuple(names)}: name at least two, each once')
+    raise UserError(f'pool={tuple(names)}: name at least two, each once')
   rng = np.random.default_rng(seed)
   every = list(itertools.combinations(names, 2))
   order = rng.permutation(len(every))

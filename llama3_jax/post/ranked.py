@@ -27,19 +27,6 @@ class Kept(NamedTuple):
   lengths: tuple[int, ...]
 
 
-def reward_rows(
-  examples: Sequence[preference.Preference],
-  tokenizer: Tokenizer | Library,
-  seq_len: int,
-  mode: str = 'paper',
-  seed: int = 0,
-  margins: str = '',
-) -> tuple[feed.Ranked, int]:
-  """`rows`, with the number of examples that were too long instead of the others."""
-  found, kept = rows(examples, tokenizer, seq_len, mode, seed, margins)
-  return found, len(examples) - len(kept)
-
-
 def rows(
   examples: Sequence[preference.Preference],
   tokenizer: Tokenizer | Library,

@@ -12,11 +12,9 @@ from llama3_jax.generate import engine
 from llama3_jax.generate.engine import Completion
 from llama3_jax.generate.engine import Engine
 from llama3_jax.generate.group import Request
-from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 from llama3_jax.post import reward
 from llama3_jax.post.policy import Policies
-from llama3_jax.post.policy import Policy
 from llama3_jax.text import chat
 from llama3_jax.text.tokenizer import Tokenizer
 
@@ -59,15 +57,16 @@ class Sampler:
   """Models that answer, reward models that score, and how much is sampled.
 
   models: {name: (params, ModelConfig)}, params as llama.Params or as stages.prepared
-  gives them; scorers: {name: Reward}, the first of which chooses; samples: K of each
-  model; wave: of them at a time, after which a prompt whose best reward is at least
-  `bar` gets no more (0: all at once); batch: prompts that decode together.
+  gives them; scorers: {name: (Reward, ModelConfig)}, the first of which chooses;
+  samples: K of each model; wave: of them at a time, after which a prompt whose best
+  reward is at least `bar` gets no more (0: all at once); batch: prompts that decode
+  together.
   """
 
   def __init__(
     self,
     models: Mapping[str, tuple[llama.Params, ModelConfig]],
-    scorers: Mapping[str, reward.Reward],
+    scorers: Mapping[str, tuple[reward.Reward, ModelConfig]],
     tokenizer: Tokenizer,
     policies: Policies,
     samples: int,
@@ -123,10 +122,10 @@ class Sampler:
       for a, group in zip(asked, answers)
       for c in group
     ]
-    config = self.models[name][1]
+    size = self.batch * self.samples
     scored = {
-      n: reward.score(s, dialogs, config, self.batch * self.samples).reshape(-1, count)
-      for n, s in self.scorers.items()
+      n: reward.score(scorer, dialogs, config, size).reshape(-1, count)
+      for n, (scorer, config) in self.scorers.items()
     }
     given = zip(asked, policies, answers, zip(*scored.values()))
     return [self._scored(name, first, *each) for each in given]
@@ -160,34 +159,6 @@ def _joined(a, b):
     numbers=a.numbers + b.numbers,
     others=others,
   )
-
-
-def sample(
-  params: llama.Params,
-  scorer: reward.Reward,
-  prompts: Sequence[Sequence[chat.Message]],
-  tokenizer: Tokenizer,
-  config: ModelConfig,
-  settings: Settings,
-  samples: int,
-  seed: int = 0,
-  batch_size: int = 8,
-  system: str = '',
-) -> list[Candidates]:
-  """`samples` answers (10 to 30 in the paper) of one model to each prompt, scored.
-
-  system: a system prompt for tone, style or format while sampling; the dialogs that are
-  scored and the examples made from the answers do not contain it.
-  """
-  settings = dataclasses.replace(settings, vocab_size=tokenizer.vocab_size)
-  policies = Policies(Policy(settings, system), {})
-  given = {'model': (params, config)}, {'reward': scorer}, tokenizer, policies
-  made, asked = (
-    Sampler(*given, samples, seed, batch_size),
-    [Asked(tuple(p)) for p in prompts],
-  )
-  made.prepare(asked)
-  return made(asked)
 
 
 def sft_rows(candidates: Sequence[Candidates], source: str = 'reject') -> list[dict]:

@@ -8,6 +8,7 @@ import pathlib
 import jax
 from ml_collections import ConfigDict
 
+from llama3_jax import config as configs
 from llama3_jax import mesh as meshes
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
@@ -57,7 +58,19 @@ class Job:
       self.asked += [Asked(e.prompt, e.source) for e in preference.read(path)]
     if not self.asked:
       raise UserError('no prompts: set data.tasks or data.files')
+    self._check_policies()
     self.count = -(-len(self.asked) // config.part)
+
+  def _check_policies(self):
+    """UserError for policies of capabilities that no prompt has."""
+    there = sorted({one.capability for one in self.asked})
+    for name in self.policies.named:
+      if name not in there:
+        near = configs.nearest(name, there) or there[:5]
+        raise UserError(
+          f'policies={self.config.policies}: no prompt is of {name!r}: its tasks and '
+          f'sources are {", ".join(map(repr, near))}'
+        )
 
   def _folders(self):
     """[(field, folder)] of all models, those that answer first."""
@@ -82,7 +95,8 @@ class Job:
     answering, scorers, sizes = {}, {}, {}
     for field, path in self._folders():
       if field in ('reward_from', 'second_from'):
-        scorers[field.removesuffix('_from')], model = reward.load(path, field)
+        made = reward.load(path, field)
+        scorers[field.removesuffix('_from')], model = made, made[1]
       else:
         params, model = models.load(path, field=field)
         answering[path] = stages.prepared(params, model, c.weights), model

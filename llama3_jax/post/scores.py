@@ -43,7 +43,7 @@ class Scored:
 
 def sample(
   params: llama.Params,
-  scorer: reward.Reward,
+  scorer: tuple[reward.Reward, ModelConfig],
   prompts: Sequence[Sequence[int]],
   tokenizer: Tokenizer,
   config: ModelConfig,
@@ -53,7 +53,8 @@ def sample(
   batch_size: int = 8,
 ) -> Scored:
   """`samples` answers to each prompt (token ids) and their rewards, also of those that
-  were cut off. params: as llama.Params, or as programs.prepared gives them."""
+  were cut off. params: as llama.Params, or as programs.prepared gives them;
+  scorer: a reward model and its config."""
   settings = dataclasses.replace(settings, vocab_size=tokenizer.vocab_size)
   groups = engine.generate(
     *(params, prompts, config, tokenizer.stop_ids, settings),
@@ -61,7 +62,7 @@ def sample(
   )
   said = [[one.sampled for one in group] for group in groups]
   dialogs = [[*ids, *one] for ids, group in zip(prompts, said) for one in group]
-  rewards = reward.score(scorer, dialogs, config, batch_size * samples)
+  rewards = reward.score(scorer[0], dialogs, scorer[1], batch_size * samples)
   stopped = np.array([[one.stopped for one in group] for group in groups])
   return Scored(rewards.reshape(stopped.shape).astype(np.float64), stopped, said)
 

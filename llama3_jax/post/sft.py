@@ -33,7 +33,8 @@ TURNS = ('last', 'all')
 class Dialog:
   """Messages, the last one the assistant's, or a text that is no chat.
 
-  `where` (file and line) is for errors; form: of the file's row, '' where it was made.
+  `where` (file and line) is for errors; form: of the file's row, '' where it was made;
+  reward: of the row, None where it has none.
   """
 
   messages: tuple[chat.Message, ...]
@@ -41,6 +42,7 @@ class Dialog:
   text: str = ''
   where: str = dataclasses.field(default='', compare=False)
   form: str = dataclasses.field(default='', compare=False)
+  reward: float | None = dataclasses.field(default=None, compare=False)
 
 
 def read(
@@ -90,7 +92,11 @@ def parse(row: Mapping, where: str) -> Dialog:
   last = messages[-1]
   if not (last.content or last.calls or last.ids):
     raise UserError(f'{where}: the last message says nothing: there is no answer')
-  return Dialog(messages, jsonl.text(row, 'source', where, ''), where=where)
+  reward = row.get('reward')
+  if reward is not None and type(reward) not in (int, float):
+    raise UserError(f'{where}: field reward is {reward!r}: it must be a number')
+  source = jsonl.text(row, 'source', where, '')
+  return Dialog(messages, source, where=where, reward=reward)
 
 
 def rows(

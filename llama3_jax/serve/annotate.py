@@ -12,8 +12,6 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-import uvicorn
-from absl import logging
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.responses import JSONResponse
@@ -30,7 +28,6 @@ from llama3_jax.text.chat import Message
 PAGE = pathlib.Path(__file__).with_name('annotate.html')
 BODY = 1_000_000  # bytes of a request: an edited answer
 REASONS = ('equal', 'both bad', 'cannot judge', 'harmful', 'broken')
-LAST_S = 2  # for connections to close at the end
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 
@@ -217,23 +214,14 @@ def run(desk: Desk, host: str, port: int) -> None:
   """Serves the page until every row is done, or SIGTERM or Ctrl-C."""
   door = server.bound(host, port)
   names = LOOPBACK if host in LOOPBACK else ()
-  config = uvicorn.Config(
-    application(desk, names),
-    loop='asyncio',
-    http='h11',
-    ws='none',
-    lifespan='off',
-    log_config=None,
-    log_level='critical',
-    access_log=False,
-    server_header=False,
-    timeout_graceful_shutdown=LAST_S,
-  )
+  config = server.settings(application(desk, names))
   asyncio.run(_Server(config, desk).serve([door]))
 
 
-class _Server(uvicorn.Server):
+class _Server(server.Announced):
   """Ends when nothing is left, and at a signal, without an error."""
+
+  words = 'the page is at %s'
 
   def __init__(self, config, desk):
     super().__init__(config)
@@ -242,13 +230,6 @@ class _Server(uvicorn.Server):
   def handle_exit(self, sig, frame):
     """The second signal does not wait."""
     self.force_exit, self.should_exit = self.should_exit, True
-
-  async def startup(self, sockets=None):
-    """As that of uvicorn; says where the page is."""
-    await super().startup(sockets)
-    host, port = sockets[0].getsockname()[:2]
-    host = f'[{host}]' if ':' in host else host
-    logging.info('the page is at http://%s:%d', host, port)
 
   async def on_tick(self, counter):
     """Whether to end now: asked ten times a second, looked at once a second."""

@@ -8,6 +8,7 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Callable
 
 import h11
 import uvicorn
@@ -109,12 +110,13 @@ def bound(host: str, port: int) -> socket.socket:
   return made
 
 
-def run(gate: Gate, served: Served, limits: Limits, door: socket.socket) -> None:
-  """Serves until SIGTERM or Ctrl-C, and then until the last answer has ended."""
-  config = uvicorn.Config(
-    gate,
+def settings(app: Callable, http: object = 'h11') -> uvicorn.Config:
+  """How this code serves an ASGI application: silent, without its name, and with limits
+  of headers and of the time that connections stay."""
+  return uvicorn.Config(
+    app,
     loop='asyncio',
-    http=_protocol(limits.arrival_s),
+    http=http,
     ws='none',
     lifespan='off',
     log_config=None,
@@ -126,6 +128,11 @@ def run(gate: Gate, served: Served, limits: Limits, door: socket.socket) -> None
     timeout_graceful_shutdown=LAST_S,
     h11_max_incomplete_event_size=gates.HEADER_BYTES,
   )
+
+
+def run(gate: Gate, served: Served, limits: Limits, door: socket.socket) -> None:
+  """Serves until SIGTERM or Ctrl-C, and then until the last answer has ended."""
+  config = settings(gate, _protocol(limits.arrival_s))
   asyncio.run(_serve(_Server(config, gate, limits), served, door))
 
 
@@ -137,8 +144,23 @@ async def _serve(server, served, door):
     served.worker.close()
 
 
-class _Server(uvicorn.Server):
+class Announced(uvicorn.Server):
+  """A server that says where it listens, in words of its own with a place for it."""
+
+  words = '%s'
+
+  async def startup(self, sockets=None):
+    """As that of uvicorn."""
+    await super().startup(sockets)
+    host, port = sockets[0].getsockname()[:2]
+    host = f'[{host}]' if ':' in host else host
+    logging.info(self.words, f'http://{host}:{port}')
+
+
+class _Server(Announced):
   """Refuses new requests after the first signal, and ends when none is answered."""
+
+  words = 'serves at %s'
 
   def __init__(self, config, gate, limits):
     super().__init__(config)
@@ -151,13 +173,6 @@ class _Server(uvicorn.Server):
       self.should_exit = self.force_exit = True
     self._gate.draining = True
     self._latest = time.monotonic() + self._seconds
-
-  async def startup(self, sockets=None):
-    """As that of uvicorn; says where it listens."""
-    await super().startup(sockets)
-    host, port = sockets[0].getsockname()[:2]
-    host = f'[{host}]' if ':' in host else host
-    logging.info('serves at http://%s:%d', host, port)
 
   async def on_tick(self, counter):
     """Whether to end now, ten times a second."""

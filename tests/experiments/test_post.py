@@ -53,6 +53,17 @@ def chain(root):
   return found
 
 
+def test_a_policy_that_no_prompt_has_is_named(chain, root, tmp_path):
+  path = tmp_path / 'policies.json'
+  path.write_text(json.dumps({'aritmetic': {'temperature': 0.1}}))
+  config = reject_config.get_config()
+  config.init_from, config.reward_from = str(root / 'sft'), str(root / 'reward')
+  config.data.tokenizer, config.policies = str(root / 'bytes.model'), str(path)
+  config.data.tasks = 10
+  with pytest.raises(UserError, match="no prompt is of 'aritmetic'.*'arithmetic'"):
+    reject.main(config, str(tmp_path / 'run'))
+
+
 def test_stages_train_and_leave_their_results(chain, root):
   for stage in ('sft', 'reward', 'dpo'):
     logged = rows(root / stage / 'metrics.jsonl')

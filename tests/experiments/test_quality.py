@@ -54,6 +54,18 @@ def test_every_row_is_kept_or_dropped_with_its_reason(root, tmp_path):
   assert 'Near another' in (tmp_path / 'run' / 'report.html').read_text()
 
 
+def test_rewards_of_the_rows_choose_and_texts_are_counted(root, tmp_path):
+  """As reject writes them; the best quarter stays, with its rewards."""
+  rows = [{**dialog(f'{i}+1?', f'{i + 1}'), 'reward': float(i)} for i in range(8)]
+  path = written(tmp_path / 'rows.jsonl', [*rows, {'text': 'no dialog'}])
+  c = config(root, path, judge=())
+  c.limits.cosine = 1.5
+  found = quality.main(c, str(tmp_path / 'run'))
+  assert (found['dialogs'], found['texts'], found['kept']) == (8, 1, 2)
+  kept = read(tmp_path / 'run' / 'sft.jsonl')
+  assert [row['reward'] for row in kept] == [6.0, 7.0]
+
+
 @pytest.mark.parametrize(
   'changes, said',
   [

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_generate as toy
+from jax.experimental.pallas.ops.tpu import ragged_paged_attention as kernels
 from jax.experimental.pallas.ops.tpu.ragged_paged_attention import kernel as library
 
 from llama3_jax.generate import engine
@@ -44,7 +45,7 @@ def calls(monkeypatch):
     rest = jnp.full((len(q) - len(out), *q.shape[1:]), jnp.nan, q.dtype)
     return jnp.concatenate([out, rest])
 
-  monkeypatch.setattr(ragged, 'kernel', reference)
+  monkeypatch.setattr(kernels, 'ragged_paged_attention', reference)
   monkeypatch.setattr(engine.axes, 'platform', lambda: 'tpu')
   return found
 

@@ -11,6 +11,7 @@ from llama3_jax import axes
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
 from llama3_jax.generate import likelihood
+from llama3_jax.generate import programs
 from llama3_jax.generate.engine import Engine
 from llama3_jax.generate.engine import Request
 from llama3_jax.generate.engine import complete
@@ -128,6 +129,15 @@ def test_what_does_not_go_together_is_said(params, mesh, sizes, changes, said):
   with jax.set_mesh(mesh(**sizes)), pytest.raises(UserError, match=said):
     made = jax.tree.map(axes.shard, params, llama.dims(CONFIG))
     Engine(made, CONFIG, dataclasses.replace(SIZES, **changes), weights)
+
+
+def test_parameters_of_one_stage_are_not_taken_for_several(params, mesh):
+  whole = programs.prepared(params, CONFIG)
+  with (
+    jax.set_mesh(mesh(stage=2)),
+    pytest.raises(UserError, match='prepared otherwise'),
+  ):
+    Engine(whole, CONFIG, SIZES)
 
 
 def test_likelihoods_need_one_stage(params, mesh):

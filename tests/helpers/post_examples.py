@@ -7,6 +7,9 @@ import numpy as np
 
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
+from llama3_jax.post import reject
+from llama3_jax.post.policy import Policies
+from llama3_jax.post.policy import Policy
 from llama3_jax.post.preference import Preference
 from llama3_jax.text import vocabulary
 from llama3_jax.text.chat import Message
@@ -61,3 +64,16 @@ def first(rows, n):
 
 def changed(example, **fields):
   return dataclasses.replace(example, **fields)
+
+
+def sampled(
+  model, scorer, prompts, tokenizer, settings, samples, seed=0, batch=8, system=''
+):
+  """Candidates of one model of CONFIG by one reward model."""
+  own = dataclasses.replace(settings, vocab_size=tokenizer.vocab_size)
+  given = {'model': (model, CONFIG)}, {'reward': (scorer, CONFIG)}, tokenizer
+  policies = Policies(Policy(own, system), {})
+  made = reject.Sampler(*given, policies, samples, seed, batch)
+  asked = [reject.Asked(tuple(prompt)) for prompt in prompts]
+  made.prepare(asked)
+  return made(asked)

@@ -260,8 +260,8 @@ def drawn(tokenizer):
   prompts = [(Message('user', f'{i}+1?'),) for i in range(3)]
   patch = pytest.MonkeyPatch()
   patch.setattr(reward, 'score', watched)
-  found = reject.sample(
-    *(toy.model(), scorer, prompts, tokenizer, toy.CONFIG),
+  found = toy.sampled(
+    *(toy.model(), scorer, prompts, tokenizer),
     *(Settings(temperature=1.0, top_p=1.0, max_new=5), 4, 0, 2, 'Be terse.'),
   )
   patch.undo()
@@ -403,7 +403,7 @@ def test_tokens_count_no_padding():
 
 
 def test_margin_is_inside_the_sigmoid_and_ties_count_half(tokenizer):
-  made, _ = ranked.reward_rows(toy.examples(2), tokenizer, 200, 'exact')
+  made, _ = ranked.rows(toy.examples(2), tokenizer, 200, 'exact')
   made = jax.tree.map(lambda array: array[:1], made)
   params = reward.init(jax.random.key(1), toy.model(3), toy.CONFIG)
 

@@ -74,8 +74,8 @@ def test_missing_file_is_named(tmp_path):
 
 def test_paper_row_holds_prompt_and_all_responses_in_random_order(tokenizer):
   examples = toy.examples(20)
-  arrays, dropped = ranked.reward_rows(examples, tokenizer, 128)
-  assert dropped == 0 and arrays.tokens.shape == (20, 1, 128)
+  arrays, kept = ranked.rows(examples, tokenizer, 128)
+  assert len(kept) == 20 and arrays.tokens.shape == (20, 1, 128)
   orders = set()
   for example, row in zip(examples, _rows(arrays)):
     said = [m.content for m in example.responses]
@@ -93,14 +93,14 @@ def test_paper_row_holds_prompt_and_all_responses_in_random_order(tokenizer):
 
 
 def test_rows_are_the_same_for_the_same_seed(tokenizer):
-  make = lambda seed: ranked.reward_rows(toy.examples(20), tokenizer, 128, seed=seed)
+  make = lambda seed: ranked.rows(toy.examples(20), tokenizer, 128, seed=seed)
   np.testing.assert_equal(vars(make(1)[0]), vars(make(1)[0]))
   assert not np.array_equal(make(1)[0].tokens, make(2)[0].tokens)
 
 
 def test_separate_rows_hold_one_response_each(tokenizer):
   examples = toy.examples(4)
-  arrays, _ = ranked.reward_rows(examples, tokenizer, 64, mode='separate')
+  arrays, _ = ranked.rows(examples, tokenizer, 64, mode='separate')
   assert arrays.tokens.shape == (4, 3, 64)
   for example, row in zip(examples, _rows(arrays)):
     for i, answer in enumerate(example.responses):
@@ -114,7 +114,7 @@ def test_separate_rows_hold_one_response_each(tokenizer):
 
 def test_exact_rows_are_branches_at_positions_that_begin_anew(tokenizer):
   examples = toy.examples(4)
-  arrays, _ = ranked.reward_rows(examples, tokenizer, 128, mode='exact')
+  arrays, _ = ranked.rows(examples, tokenizer, 128, mode='exact')
   for example, row in zip(examples, _rows(arrays)):
     tokens, position, segment = row.tokens[0], row.position[0], row.segment[0]
     prompt = segment == 1
@@ -132,10 +132,10 @@ def test_long_examples_are_dropped_and_counted(tokenizer, mode):
     toy.multi_turn(), responses=(toy.answer('x' * 200), toy.answer('y'))
   )
   examples = [*toy.examples(3), long]
-  arrays, dropped = ranked.reward_rows(examples, tokenizer, 128, mode)
-  assert dropped == 1 and len(arrays.tokens) == 3
-  arrays, dropped = ranked.reward_rows([long], tokenizer, 128, mode)
-  assert dropped == 1 and len(arrays.tokens) == 0
+  arrays, kept = ranked.rows(examples, tokenizer, 128, mode)
+  assert len(kept) == 3 and len(arrays.tokens) == 3
+  arrays, kept = ranked.rows([long], tokenizer, 128, mode)
+  assert not kept and len(arrays.tokens) == 0
   with pytest.raises(UserError, match='train.length=128'):
     rows.Rows(arrays, 128)
 

@@ -29,10 +29,10 @@ def models():
 
 
 def test_every_prompt_gets_its_samples_and_rewards(models, tokenizer):
-  found = reject.sample(*models, PROMPTS, tokenizer, toy.CONFIG, DRAWN, 4, batch_size=2)
+  found = toy.sampled(*models, PROMPTS, tokenizer, DRAWN, 4, batch=2)
   assert [c.prompt for c in found] == PROMPTS
   assert all(len(c.responses) == len(c.rewards) == 4 for c in found)
-  again = reject.sample(*models, PROMPTS, tokenizer, toy.CONFIG, DRAWN, 4, batch_size=2)
+  again = toy.sampled(*models, PROMPTS, tokenizer, DRAWN, 4, batch=2)
   assert found == again
 
 

@@ -31,7 +31,7 @@ def params():
 
 
 def test_loss_is_the_formula_on_the_rewards(params, tokenizer):
-  batch, _ = ranked.reward_rows(toy.examples(6), tokenizer, 128)
+  batch, _ = ranked.rows(toy.examples(6), tokenizer, 128)
   rewards = np.asarray(response_rewards(params, batch, toy.CONFIG), np.float64)
   total, pairs, won = 0.0, 0, 0
   for r, ends in zip(rewards, batch.ends):
@@ -48,19 +48,19 @@ def test_loss_is_the_formula_on_the_rewards(params, tokenizer):
 
 
 def test_margin_is_subtracted_where_an_example_has_one(params, tokenizer):
-  batch, _ = ranked.reward_rows(toy.examples(4), tokenizer, 128)
+  batch, _ = ranked.rows(toy.examples(4), tokenizer, 128)
   plain, metrics = loss(params, batch, toy.CONFIG)
   wide = batch.replace(margin=np.ones_like(batch.margin))
   assert plain < float(loss(params, wide, toy.CONFIG)[0])
   marked = [toy.changed(example, margin=1.0) for example in toy.examples(4)]
-  rows, _ = ranked.reward_rows(marked, tokenizer, 128)
+  rows, _ = ranked.rows(marked, tokenizer, 128)
   np.testing.assert_array_equal(rows.margin, wide.margin)
 
 
 @pytest.mark.parametrize('mode', ['exact', 'separate'])
 def test_exact_rewards_are_those_of_separate_rows(mode, params, tokenizer):
   examples = toy.examples(4)
-  batch, _ = ranked.reward_rows(examples, tokenizer, 96, mode)
+  batch, _ = ranked.rows(examples, tokenizer, 96, mode)
   rewards = response_rewards(params, batch, toy.CONFIG, mode == 'exact')
   for found, example in zip(rewards, examples):
     dialogs = [
@@ -73,8 +73,8 @@ def test_exact_rewards_are_those_of_separate_rows(mode, params, tokenizer):
 
 def test_first_response_of_a_paper_row_equals_the_exact_row(params, tokenizer):
   examples = toy.examples(6)
-  paper, _ = ranked.reward_rows(examples, tokenizer, 128)
-  exact, _ = ranked.reward_rows(examples, tokenizer, 64, mode='separate')
+  paper, _ = ranked.rows(examples, tokenizer, 128)
+  exact, _ = ranked.rows(examples, tokenizer, 64, mode='separate')
   a = np.asarray(response_rewards(params, paper, toy.CONFIG))
   b = np.asarray(response_rewards(params, exact, toy.CONFIG))
   ends = np.where(paper.ends >= 0, paper.ends, 10**6)
@@ -85,7 +85,7 @@ def test_first_response_of_a_paper_row_equals_the_exact_row(params, tokenizer):
 
 
 def test_absent_responses_and_empty_rows_count_nothing(params, tokenizer):
-  batch, _ = ranked.reward_rows(toy.examples(2), tokenizer, 128)
+  batch, _ = ranked.rows(toy.examples(2), tokenizer, 128)
   alone = toy.first(batch, 1)
   total, metrics = loss(params, alone, toy.CONFIG)
   assert float(metrics['count']) == 1
@@ -108,8 +108,8 @@ def test_measured_pairs_are_those_of_the_loss(params, tokenizer):
 
 def test_loss_and_gradient_of_branches_are_those_of_separate_rows(params, tokenizer):
   examples = toy.examples(4)
-  exact, _ = ranked.reward_rows(examples, tokenizer, 96, 'exact')
-  separate, _ = ranked.reward_rows(examples, tokenizer, 64, 'separate')
+  exact, _ = ranked.rows(examples, tokenizer, 96, 'exact')
+  separate, _ = ranked.rows(examples, tokenizer, 64, 'separate')
   assert exact.tokens.shape == (4, 1, 96)
   found = gradient(params, exact, toy.CONFIG, True)
   expected = gradient(params, separate, toy.CONFIG)
@@ -121,12 +121,12 @@ def test_margins_are_of_the_strength_between_chosen_and_rejected(tokenizer):
   two, three = (
     toy.changed(e, strength=s) for e, s in zip(toy.examples(2), (4, 3), strict=True)
   )
-  make = lambda name: ranked.reward_rows([two, three], tokenizer, 128, margins=name)
+  make = lambda name: ranked.rows([two, three], tokenizer, 128, margins=name)
   assert not make('')[0].margin.any()  # the paper has none
   np.testing.assert_array_equal(make('large')[0].margin, [[3, 3, 3], [0, 2, 2]])
   small = make('small')[0].margin
   np.testing.assert_allclose(small, [[1, 1, 1], [0, 2 / 3, 2 / 3]], rtol=1e-6)
-  assert not ranked.reward_rows(toy.examples(2), tokenizer, 128, margins='large')[
+  assert not ranked.rows(toy.examples(2), tokenizer, 128, margins='large')[
     0
   ].margin.any()  # nobody said how strong
   with pytest.raises(UserError, match='data.margins'):
@@ -135,7 +135,7 @@ def test_margins_are_of_the_strength_between_chosen_and_rejected(tokenizer):
 
 @pytest.mark.parametrize('mode', ranked.MODES)
 def test_loss_and_gradient_are_the_same_on_a_mesh(params, tokenizer, mode):
-  batch, _ = ranked.reward_rows(toy.examples(4), tokenizer, 128, mode)
+  batch, _ = ranked.rows(toy.examples(4), tokenizer, 128, mode)
   # The gradient of the harder layout; its compilation takes most of the test.
   function = gradient if mode == 'exact' else loss
   plain = function(params, batch, toy.CONFIG, mode == 'exact')
@@ -147,7 +147,7 @@ def test_loss_and_gradient_are_the_same_on_a_mesh(params, tokenizer, mode):
 
 
 def test_learns_to_rank(params, tokenizer):
-  train, _ = ranked.reward_rows(toy.examples(64, 1), tokenizer, 96)
+  train, _ = ranked.rows(toy.examples(64, 1), tokenizer, 96)
   optimizer = optax.adam(3e-3)
 
   @jax.jit

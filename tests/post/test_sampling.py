@@ -11,6 +11,7 @@ import pytest
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate.settings import Settings
+from llama3_jax.model import llama
 from llama3_jax.post import best_of_k
 from llama3_jax.post import choice
 from llama3_jax.post import parts
@@ -40,8 +41,12 @@ def tokenizer(tmp_path_factory):
 def models():
   """(models that answer, reward models)."""
   answering = {'one': (toy.model(), toy.CONFIG), 'two': (toy.model(5), toy.CONFIG)}
-  scorer = lambda i: reward.init(jax.random.key(i), toy.model(2 + i), toy.CONFIG)
-  return answering, {'reward': scorer(1), 'second': scorer(2)}
+  first = reward.init(jax.random.key(1), toy.model(3), toy.CONFIG)
+  # A reward model may have other sizes than the models whose answers it scores.
+  other = dataclasses.replace(toy.CONFIG, n_heads=2, d_head=16)
+  model = jax.jit(llama.init, static_argnums=1)(jax.random.key(4), other)
+  second = reward.init(jax.random.key(2), model, other)
+  return answering, {'reward': (first, toy.CONFIG), 'second': (second, other)}
 
 
 def sampled(models, tokenizer, policies=BASE, samples=4, asked=ASKED, **more):

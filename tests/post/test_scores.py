@@ -79,7 +79,8 @@ def answered(trained, params, seed=0):
   """(rewards, share of answers whose first letter is right)."""
   scorer, tokenizer, prompts = trained
   config = toy_scores.CONFIG
-  found = scores.sample(params, scorer, prompts, tokenizer, config, DRAWN, 10, seed, 6)
+  given = params, (scorer, config), prompts, tokenizer, config
+  found = scores.sample(*given, DRAWN, 10, seed, 6)
   right = [
     toy_scores.right(tokenizer, prompt, answer)
     for prompt, answers in zip(prompts, found.sampled)

@@ -68,6 +68,8 @@ def answer(tokenizer: Tokenizer | Library, text: str) -> list[int]:
   asked = chat.Message('user', '?')
   opened = chat.encode(tokenizer, [asked], prompt=True).ids.tolist()
   whole = chat.encode(tokenizer, [asked, chat.Message('assistant', text)]).ids.tolist()
+  if whole[: len(opened)] != opened:
+    raise UserError('the chat template writes a question otherwise once it is answered')
   return whole[len(opened) :]
 
 

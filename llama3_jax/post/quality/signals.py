@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
+from llama3_jax.base import log
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import stages
 from llama3_jax.post import reward
@@ -40,9 +41,12 @@ def of(config: ConfigDict, tokenizer: Tokenizer, rows: Sequence[Mapping]) -> Sig
     belongs.same('init_from', config.init_from, 'reward_from', config.reward_from)
     scorer, scored = reward.load(config.reward_from)
     given['rewards'] = reward.score(scorer, ids, scored, config.batch)
+  elif all('reward' in row for row in rows):
+    given['rewards'] = np.array([row['reward'] for row in rows])
   for name in config.judge:
     question = _question(config, name)
-    found = judging.ask(params, model, tokenizer, messages, question)
+    with log.work(f'asking of {len(rows):,} dialogs: {name}'):
+      found = judging.ask(params, model, tokenizer, messages, question)
     if name == 'topic':
       given['topics'] = [question.labels[i] for i in found.numbers]
     elif name == 'difficulty':
@@ -51,7 +55,8 @@ def of(config: ConfigDict, tokenizer: Tokenizer, rows: Sequence[Mapping]) -> Sig
       best = len(question.labels) - 1
       given |= dict(judged=found.numbers, scores=found.scores, best=best)
   if config.limits.cosine <= 1:
-    given['vectors'] = semantic.by_model(params, model, config.length)(ids)
+    with log.work(f'embedding {len(rows):,} dialogs'):
+      given['vectors'] = semantic.by_model(params, model, config.length)(ids)
   return Signals(**given)
 
 
