@@ -30,18 +30,20 @@ def write(folder: pathlib.Path, results: Mapping) -> None:
   pages.write(folder / 'report.html', page(results, shown(folder)))
 
 
-def shown(folder: pathlib.Path) -> list[tuple[str, str, str, str]]:
-  """(prompt, best answer, worst answer, rewards) of the first prompts."""
-  rows = []
+def shown(folder: pathlib.Path) -> list[tuple[str, str, str, str, str]]:
+  """(prompt, kept answer, those of the highest and the lowest reward, these rewards) of
+  the first prompts that have any."""
+  rows, kept = [], jsonl.read(folder / 'sft.jsonl', '--workdir', empty=True)
   for _, row in jsonl.read(folder / 'candidates.jsonl', '--workdir'):
     scored = [
       (r, m['content'])
       for r, m in zip(row['rewards'], row['responses'])
       if r is not None
     ]
-    if len(scored) > 1:
-      (low, worst), *_, (high, best) = sorted(scored)
-      texts = (row['prompt'][-1]['content'], best, worst)
+    if scored:
+      answer = next(kept)[1]['messages'][-1]['content']
+      (low, worst), (high, best) = min(scored), max(scored)
+      texts = (row['prompt'][-1]['content'], answer, best, worst)
       rows.append((*(t[:LONG] for t in texts), f'{high:.2f}, {low:.2f}'))
     if len(rows) == SHOWN:
       break
@@ -76,8 +78,8 @@ def page(results: Mapping, answers: list[tuple]) -> Page:
     )
     header = ('chosen by', 'value', 'highest at K', 'there', 'at 1', 'at the largest K')
     sections.append(Section('Over-optimisation', [Card([Table(header, rows)])], text))
-  header = ('prompt', 'best', 'worst', 'rewards')
-  table = Table(header, answers, sentences=header[:3])
+  header = ('prompt', 'kept', 'highest reward', 'lowest', 'rewards')
+  table = Table(header, answers, sentences=header[:4])
   sections.append(Section('Answers', [Card([table]) if answers else Note('none')]))
   return Page('Rejection sampling', sections, tiles=tiles)
 

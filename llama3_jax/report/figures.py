@@ -54,11 +54,13 @@ def paint(spec: dict, roles: Sequence[str]) -> dict:
   return spec
 
 
-def funnel(names: Sequence[str], counts: Sequence[int]) -> dict:
+def funnel(
+  names: Sequence[str], counts: Sequence[int], what: str = 'documents'
+) -> dict:
   """Figure of the documents left after every step, in order, as bars.
 
   Args:
-    names, counts: of the steps; the first is the input.
+    names, counts: of the steps; the first is the input. what: is counted.
   """
   bars = go.Bar(
     x=counts,
@@ -68,7 +70,7 @@ def funnel(names: Sequence[str], counts: Sequence[int]) -> dict:
     customdata=[count / max(counts[0], 1) for count in counts],
     textposition='outside',
     cliponaxis=False,
-    hovertemplate='%{x:,} documents, %{customdata:.0%} of the input<extra></extra>',
+    hovertemplate=f'%{{x:,}} {what}, %{{customdata:.0%}} of the input<extra></extra>',
   )
   spec = figure(
     go.Figure(bars),
@@ -76,7 +78,7 @@ def funnel(names: Sequence[str], counts: Sequence[int]) -> dict:
     bargap=0.25,
     yaxis={'autorange': 'reversed', 'gridcolor': 'rgba(0,0,0,0)'},
     xaxis={
-      'title': {'text': 'documents left'},
+      'title': {'text': f'{what} left'},
       'nticks': 5,
       'range': [0, 1.25 * max([1, *counts])],
     },

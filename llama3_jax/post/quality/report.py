@@ -39,15 +39,18 @@ def page(
   left = [len(rows), sum(r != 'quality' for r in found.reasons)]
   left.append(sum(not r for r in found.reasons))
   names = ('dialogs', 'good', 'not twice')
+  drawn = figures.funnel(names, left, 'dialogs')
   changed = Table(('rule', 'answers changed'), list(counts['cleaned'].items()))
   sections = [
-    Section('What is left', [Card([Plot('left', figures.funnel(names, left))])]),
+    Section(
+      'What is left', [Card([Plot('left', figures.funnel(names, left, 'dialogs'))])]
+    ),
     Section('Cleaning', [Card([changed, _changed(counts['before'], rows)])]),
   ]
   if signals.rewards is not None:
     header = ('reward', 'kept', 'question', 'answer')
     sides = [
-      (signals.rewards[i], not found.reasons[i], *_said(rows[i]))
+      (float(signals.rewards[i]), _kept(found, i), *_said(rows[i]))
       for i in near(signals.rewards, found.bar)
     ]
     text = f'The top share {limits.top:.0%} of the rewards begins at {found.bar:.4g}.'
@@ -84,13 +87,17 @@ def _labels(name, values, rows, found):
     members = np.flatnonzero(values == label)
     kept = sum(not found.reasons[i] for i in members)
     table.append((str(label), len(members), kept))
-    some = [(not found.reasons[i], *_said(rows[i])) for i in members[:SIDE]]
+    some = [(_kept(found, i), *_said(rows[i])) for i in members[:SIDE]]
     header = ('kept', 'question', 'answer')
     blocks.append(Details(str(label), [Table(header, some, sentences=header[1:])]))
   return Section(
     {'judged': 'Quality by the judge'}.get(name, name.capitalize()),
     [Card([Table(('label', 'dialogs', 'kept'), table), *blocks])],
   )
+
+
+def _kept(found, i):
+  return f'no: {found.reasons[i]}' if found.reasons[i] else 'yes'
 
 
 def _said(row):
