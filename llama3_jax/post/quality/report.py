@@ -42,9 +42,7 @@ def page(
   drawn = figures.funnel(names, left, 'dialogs')
   changed = Table(('rule', 'answers changed'), list(counts['cleaned'].items()))
   sections = [
-    Section(
-      'What is left', [Card([Plot('left', figures.funnel(names, left, 'dialogs'))])]
-    ),
+    Section('What is left', [Card([Plot('left', drawn)])]),
     Section('Cleaning', [Card([changed, _changed(counts['before'], rows)])]),
   ]
   if signals.rewards is not None:
