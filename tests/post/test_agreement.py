@@ -22,7 +22,7 @@ from llama3_jax.model import files
 from llama3_jax.model import formats
 from llama3_jax.model import hf
 from llama3_jax.post import dpo
-from llama3_jax.post import preference
+from llama3_jax.post import ranked
 from llama3_jax.post import reference
 from llama3_jax.post import reward
 from llama3_jax.post import rows as rows_lib
@@ -134,14 +134,15 @@ def test_losses_on_pairs_are_those_of_trl(name):
   )
 
 
+@pytest.mark.parametrize('build', [ranked._separate_rows, ranked._branched_row])
 @pytest.mark.parametrize('third', [False, True])
-def test_reward_model_is_that_of_trl(third):
+def test_reward_model_is_that_of_trl(third, build):
   params, config = model()
   made = []
   for i, (prompt, *answers) in enumerate(a.pairs()):
     answers += [a.pairs()[i - 1][1]] if third and i % 2 else []
-    one = preference._exact_row(prompt, answers, None, LENGTH)
-    made.append(feed.Ranked(**one, margin=np.float32(0)))
+    one = build(prompt, answers, np.arange(len(answers)), 2 * LENGTH)
+    made.append(feed.Ranked(**one, margin=np.zeros(3, np.float32)))
   whole = reward.Reward(model=params, head=jax.numpy.asarray(a.head()))
 
   def rename(g):
@@ -151,7 +152,9 @@ def test_reward_model_is_that_of_trl(third):
 
   compare(
     'reward_ranked' if third else 'reward',
-    functools.partial(reward.loss, config=config),
+    functools.partial(
+      reward.loss, config=config, branches=build is ranked._branched_row
+    ),
     whole,
     rows_lib.stack(made),
     config,
