@@ -13,7 +13,7 @@ def get_config(arg=None):
   c.mesh = pretrain.base().mesh
   c.files = ()  # rows {"prompt", "responses"}, or of prompts where there is a pool
   c.pool = ()  # models, of which two different ones answer each prompt (4.2.1)
-  c.judges = ('people',)  # or of 'labels=FILE' and 'judge=MODEL', together an ensemble
+  c.judges = ('people',)  # or 'labels=FILE', 'judge=MODEL', 'reward=RUN', an ensemble
   c.ensemble = 'majority'  # or 'minimum': all agree, the lowest strength
   c.template = ''  # of a judge, with {prompt}, {a} and {b}; '': post/annotators.py's
   c.source = 'annotated'  # of the rows that are written

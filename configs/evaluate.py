@@ -18,6 +18,7 @@ def get_config(arg='chat'):
   c.tasks = ('copy', 'sort', 'arithmetic', 'needle', 'format')
   c.text = ()  # files or folders of your own text, for the loss on it
   c.examples = 100  # held-out examples of each task
+  c.fewer = ()  # (('ifeval', 60), ...): of some tasks another number
   c.dialogs = 2  # of each task, kept for the reader
   c.max_new = 24  # tokens of an answer, at most
   c.batch = 16  # prompts decoded together

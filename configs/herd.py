@@ -1,4 +1,4 @@
-"""The whole recipe in one run: argument is the model size (tiny)."""
+"""The whole recipe in one run: tiny, from web pages; or the rounds of smollm2."""
 
 import ml_collections
 
@@ -12,20 +12,15 @@ from configs import long_context
 from configs import pretrain
 from configs import reject
 from configs import reward
+from configs import rounds
 from configs import sft
 from configs import shards
 from configs import tokenizer
 
-# The herd joins its stages: these fields are its own, so no override can be lost.
-WIRED = (
-  *('seed', 'mesh', 'init_from', 'reward_from', 'tokenizer', 'documents', 'inputs'),
-  *('members', 'folder', 'data.root', 'data.tokenizer', 'data.files'),
-  *('data.heldout_files', 'needle.tokenizer', 'needle.documents'),
-  *('task_names', 'data.task_names'),
-)
-
 
 def get_config(size='tiny'):
+  if size == 'smollm2':
+    return rounds.get_config(size)
   c = ml_collections.ConfigDict()
   c.experiment = 'herd'
   c.seed = 0
@@ -61,22 +56,5 @@ def get_config(size='tiny'):
   c.average = average.get_config()
   c.evaluate = evaluate.get_config('chat')
   c.evaluate.examples = 150
-  for name in c:
-    if name not in ('mesh', 'data_rows') and isinstance(
-      c[name], ml_collections.ConfigDict
-    ):
-      _unwire(c[name])
+  rounds.unwire(c)
   return c
-
-
-def _unwire(config):
-  for path in WIRED:
-    *parents, name = path.split('.')
-    node = config
-    for parent in parents:
-      node = node.get(parent)
-      if node is None:
-        break
-    else:
-      if name in node:
-        del node[name]

@@ -29,18 +29,25 @@ from llama3_jax.text import chat
 
 ALONE = True  # one process writes
 WAITS = True  # for people: its log may be silent
+FREE = ('host', 'port')
 
 
 def main(config, workdir):
-  """Annotate; returns {'judged', 'skipped', 'total', 'bad'}, of judges 'counts' too."""
-  people, needs = tuple(config.judges) == ('people',), ('starlette', 'uvicorn')
-  if people and any(importlib.util.find_spec(n) is None for n in needs):
-    raise UserError("annotate needs starlette and uvicorn: pip install -e '.[serve]'")
+  """Annotate; returns {'judged', 'skipped', 'total', 'bad'}, of judges also 'counts',
+  'first': rows whose first response is better, and 'wins': of each model."""
   if not config.files:
     raise UserError('files is empty: rows of prompt and responses, --files=FILE')
-  counts = collections.Counter()
-  judges = None if people else _judges(config, counts)
-  folder = workdirs.claim(config, workdir, ('host', 'port'))
+  if tuple(config.judges) != ('people',):
+    return _judged(config, workdir)
+  if any(importlib.util.find_spec(n) is None for n in ('starlette', 'uvicorn')):
+    raise UserError("annotate needs starlette and uvicorn: pip install -e '.[serve]'")
+  folder = workdirs.claim(config, workdir, FREE)
+  asked, bad = _asked(config, folder)
+  return {'bad': bad} | _page(config, folder, asked)
+
+
+def _asked(config, folder):
+  """(questions, how many rows are none)."""
   left = selection.Left()
   bad = lambda error: left.add(selection.BAD, str(error))
   files = _candidates(config, folder, bad) if config.pool else config.files
@@ -49,15 +56,30 @@ def main(config, workdir):
   left.tell()
   if not asked:
     raise UserError(f'files: none of {len(given)} rows has two answers that differ')
-  results = {'bad': sum(left.counts().values())}
-  if people:
-    return results | _page(config, folder, asked)
+  return asked, sum(left.counts().values())
+
+
+@workdirs.stage('preferences.jsonl', free=FREE)
+def _judged(config, folder):
+  """The verdicts of judges."""
+  counts = collections.Counter()
+  judges = _judges(config, counts)  # refused before a model is loaded
+  asked, bad = _asked(config, folder)
   verdicts = annotators.ensemble(judges, config.ensemble)(asked)
   made = [annotators.row(q, v, config.source) for q, v in zip(asked, verdicts) if v]
   jsonl.write(folder / 'preferences.jsonl', made)
-  results |= {'judged': len(made), 'skipped': len(asked) - len(made)}
   logging.info('%d of %d rows are judged %s', len(made), len(asked), dict(counts))
-  return results | {'total': len(asked), 'counts': dict(counts)}
+  return {
+    **{'judged': len(made), 'skipped': len(asked) - len(made), 'total': len(asked)},
+    **{'bad': bad, 'counts': dict(counts), 'wins': _wins(made)},
+    'first': sum(v.best == 0 for v in verdicts if v),
+  }
+
+
+def _wins(rows):
+  """{model: rows whose better answer it gave}, of rows that name their models."""
+  names = [row['models'][0] for row in rows if row.get('models')]
+  return {name: names.count(name) for name in sorted(set(names))}
 
 
 def _page(config, folder, asked):
@@ -71,7 +93,7 @@ def _page(config, folder, asked):
 
 
 def _judges(config, counts):
-  """Annotators of `judges`: 'labels=FILE' of people, 'judge=MODEL'."""
+  """Annotators of `judges`: 'labels=FILE' of people, 'judge=MODEL', 'reward=RUN'."""
   made = []
   for name in config.judges:
     kind, _, source = name.partition('=')
@@ -81,9 +103,11 @@ def _judges(config, counts):
       ask = asking.judge(source, config.sample, config.batch)
       template = config.template or annotators.TEMPLATE
       made.append(annotators.judge(ask, template, counts))
+    elif kind == 'reward' and source:
+      made.append(annotators.scored(asking.scorer(source, config.batch)))
     else:
       raise UserError(
-        f"judges={name!r}: 'people' alone, or labels=FILE and judge=MODEL"
+        f"judges={name!r}: 'people' alone, or labels=FILE, judge=MODEL and reward=RUN"
       )
   return made
 

@@ -24,7 +24,6 @@ from llama3_jax.eval import run
 from llama3_jax.generate import stages
 from llama3_jax.generate.settings import Settings
 from llama3_jax.model import rowwise
-from llama3_jax.tasks import task as tasks
 from llama3_jax.train import belongs
 from llama3_jax.train import models
 
@@ -53,7 +52,7 @@ def main(config, folder):
     model,
     tokenizer,
     config.tasks,
-    config.examples,
+    _examples(config),
     config.seed,
     None if config.shots < 0 else config.shots,
     settings,
@@ -61,15 +60,26 @@ def main(config, folder):
     record=said.append,
   )
   for name, r in found.items() if config.tasks else ():
-    shown = name, 100 * r['score'], 100 * r['ci'], r['n']
+    shown = name.partition('=')[0], 100 * r['score'], 100 * r['ci'], r['n']
     logging.info('%-12s %5.1f +- %.1f %% of %d', *shown)
   if said:
     jsonl.write(folder / 'answers.jsonl', said)
     logging.info('every answer, and what it had to be: %s/answers.jsonl', folder)
   results = {'tasks': found, **_losses(config, folder, params, model, tokenizer)}
   if config.shots < 0:
-    results['dialogs'] = _dialogs(config, asked, model, tokenizer)
+    results['dialogs'] = _dialogs(config, said)
   return results
+
+
+def _examples(config):
+  """{task: number of held-out examples}."""
+  found = dict.fromkeys(config.tasks, config.examples)
+  short = {name.partition('=')[0]: name for name in config.tasks}
+  for name, count in config.fewer:
+    if name not in short:
+      raise UserError(f'fewer: {name!r} is no task of {", ".join(short)}')
+    found[short[name]] = count
+  return found
 
 
 def _losses(config, folder, params, model, tokenizer):
@@ -88,19 +98,14 @@ def _losses(config, folder, params, model, tokenizer):
   return found
 
 
-def _dialogs(config, params, model, tokenizer):
-  """A few questions of each task with the model's answers, for the reader."""
-  found, settings = [], Settings(temperature=0.0, max_new=config.max_new)
+def _dialogs(config, said):
+  """The first answers of each task, for the reader."""
+  found = []
   for task in config.tasks:
-    asked = tasks.load(task)
-    examples = asked.examples('heldout', config.dialogs, config.seed)
-    said = run.answers(
-      params, model, tokenizer, asked, examples, None, settings, config.batch
-    )
-    for e, text in zip(examples, said):
-      right = asked.score(e, text) == 1
-      mark = 'right' if right else f'wrong, the answer is {e.answer}'
-      turns = (('user', asked.prompt(e)), ('assistant', text))
+    for row in [row for row in said if row['task'] == task][: config.dialogs]:
+      right = row['score'] == 1
+      mark = 'right' if right else f'wrong, the answer is {row["answer"]}'
+      turns = (('user', row['prompt']), ('assistant', row['response']))
       messages = [{'role': role, 'content': content} for role, content in turns]
       found.append({'title': f'{task} ({mark})', 'messages': messages})
   return found

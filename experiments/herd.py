@@ -8,21 +8,17 @@ same name. The same command again resumes where it stopped, skipping what is fin
 Expected at `tiny`: the checks in results.json and report.html hold.
 """
 
-import dataclasses
 import pathlib
 
 from absl import logging
 
 from experiments import anneal
 from experiments import assets
-from experiments import average
 from experiments import curate
-from experiments import dpo
 from experiments import evaluate
 from experiments import long_context
 from experiments import pretrain
-from experiments import reject
-from experiments import reward
+from experiments import rounds
 from experiments import sft
 from experiments import shards
 from experiments import tokenizer
@@ -36,16 +32,6 @@ from llama3_jax.eval import summary
 ALONE = True  # one process runs it
 
 
-@dataclasses.dataclass
-class Files:
-  """JSONL files that post-training takes beside the tasks; each round adds to them."""
-
-  answers: tuple = ()  # SFT rows
-  preferences: tuple = ()  # of all rounds so far
-  judge: tuple = ()  # preferences by people, held out
-  rows: dict = dataclasses.field(default_factory=dict)  # rows that hold those
-
-
 def main(config, workdir):
   """Run all stages; returns what eval/summary.py collects."""
   folder = workdirs.claim(config, workdir).resolve()
@@ -53,10 +39,11 @@ def main(config, workdir):
     run = stages.Stages(folder, _count(config))
     given = _data(config, run)
     _pretrain(config, run)
-    chat = 'seed_sft'
-    run.stage(chat, sft.main, config[chat], _post(config, run, 'anneal', given.answers))
+    seed, chat = 'seed_sft', run.at('seed_sft')
+    edits = rounds.changes(config, given, given.start, given.answers)
+    run.stage(seed, sft.main, config[seed], edits)
     for number in range(1, config.rounds + 1):
-      chat = _round(config, run, number, chat, given)
+      chat = rounds.one(config, run, number, chat, given)
     _evaluate(config, run)
     results = summary.collect(run)
     report.write(summary.for_page(results), folder / 'report.html')
@@ -78,16 +65,20 @@ def _count(config):
 
 
 def _data(config, run):
-  """Curation, tokenizer, shards (3.1); returns the Files of the real data, if any."""
-  given, inputs = Files(), ()
+  """Curation, tokenizer, shards (3.1); returns what the rounds are given."""
+  given, inputs = rounds.Given(run.at('anneal'), _vocabulary(run)), ()
   if config.data:
-    real = {'folder': str(pathlib.Path(config.data).resolve()), 'seed': config.seed}
-    run.stage('assets', assets.main, config.assets, real)
+    where = {'folder': str(pathlib.Path(config.data).resolve()), 'seed': config.seed}
+    run.stage('assets', assets.main, config.assets, where)
+    (real,) = config.assets.sets
     at = lambda name: f'{run.at("assets")}/{name}.jsonl'
     inputs = tuple(f'{c}={at(c)}' for c in ('math', 'code'))
-    rows = {f'train.{name}': value for name, value in config.data_rows.items()}
-    people = (at('preferences'),), (at('preferences_heldout'),)
-    given = Files((at('sft'),), *people, rows)
+    given.rows = {f'train.{name}': value for name, value in config.data_rows.items()}
+    given.answers = (at('sft'),)
+    given.preferences, given.heldout = (
+      (at(f'preferences_{real}'),),
+      (at(f'heldout_{real}'),),
+    )
   run.stage('curate', curate.main, config.curate, {'inputs': inputs})
   documents = f'{run.at("curate")}/documents'
   names = {'task_names': config.task_names}
@@ -122,51 +113,6 @@ def _pretrain(config, run):
   to_zero = {'optim.anneal_steps': config.anneal.train.steps}
   run.stage('anneal', anneal.main, config.anneal, {**every, **to_zero})
   run.stage('control', pretrain.main, config.control, every)
-
-
-def _post(config, run, start, files=()):
-  """What a stage of post-training is given: its start, the vocabulary, its files."""
-  return {
-    'seed': config.seed,
-    'init_from': run.at(start),
-    'data.tokenizer': _vocabulary(run),
-    'data.files': tuple(files),
-    'data.heldout_files': (),
-    'data.task_names': config.task_names,
-  }
-
-
-def _round(config, run, number, chat, given):
-  """One round (4), whose prompts the model `chat` answers; returns the new chat model.
-
-  The reward model learns from all annotations so far, DPO from the newest (4.2.1); the
-  reward model and SFT start from the pre-trained model every time.
-  """
-  name = lambda kind: f'{kind}/{number}'
-  changes = _post(config, run, 'anneal', given.preferences) | given.rows
-  changes['data.heldout_files'] = given.judge
-  run.stage(name('reward'), reward.main, config.reward, changes)
-
-  changes = _post(config, run, chat) | {'reward_from': run.at(name('reward'))}
-  changes['seed'] = config.seed + 1000 * number  # new prompts every round
-  found = run.stage(name('reject'), reject.main, config.reject, changes)
-  newest = f'{run.at(name("reject"))}/preferences.jsonl'
-  given.preferences += (newest,)
-  given.answers += (f'{run.at(name("reject"))}/sft.jsonl',)
-
-  changes = _post(config, run, 'anneal', given.answers)
-  run.stage(name('sft'), sft.main, config.sft, changes)
-
-  members = []
-  for i in range(config.members):
-    changes = _post(config, run, name('sft'), (newest,)) | {'seed': config.seed + i}
-    # Constructed pairs fill up a batch of few annotations.
-    changes['data.tasks'] = max(config.dpo.data.tasks - found['annotated'], 0)
-    members.append(f'{name("dpo")}{chr(ord("a") + i)}')
-    run.stage(members[-1], dpo.main, config.dpo, changes)
-  paths = {'members': tuple(run.at(member) for member in members)}
-  run.stage(name('average'), average.main, config.average, paths)
-  return name('average')
 
 
 def _evaluate(config, run):

@@ -11,6 +11,8 @@ The same command resumes after the parts of prompts that are done. Several machi
 one folder: --config.hosts=4 --config.host=0..3; a Ray cluster: --config.engine=ray.
 """
 
+import dataclasses
+
 import numpy as np
 
 from llama3_jax import workdir as workdirs
@@ -36,11 +38,12 @@ def main(config, folder):
   found = [reject.candidates(row) for row in parts.rows(folder, job.count)]
   tasks = job.tasks
   by = choice.chosen(found, config.choose)
-  kept = reject.sft_rows(by)
+  right = lambda i, text: suite.score(tasks[i], text) == 1
+  kept = reject.sft_rows(_verified(by, right, len(tasks)) if config.verify else by)
   annotated = annotate.preferences(
     found[: len(tasks)],
-    [e.answer for e in tasks],
-    lambda i, text: suite.score(tasks[i], text) == 1,
+    [e.worked or e.answer for e in tasks],
+    right,
   )
   jsonl.write(folder / 'sft.jsonl', kept)
   jsonl.write(folder / 'preferences.jsonl', annotated)
@@ -54,6 +57,16 @@ def main(config, folder):
     'cut': float(np.mean([r == reject.CUT for c in found for r in c.rewards])),
     'models': _models(by),
   }
+
+
+def _verified(found, right, count):
+  """Candidates of which only right answers may be taken, for the first `count`, those
+  of tasks (4.3.3); the others as they are."""
+  for i, c in enumerate(found[:count]):
+    marks = [right(i, m.content) for m in c.responses]
+    rewards = tuple(r if m else reject.CUT for r, m in zip(c.rewards, marks))
+    found[i] = dataclasses.replace(c, rewards=rewards)
+  return found
 
 
 def _curves(found, tasks, config):

@@ -30,7 +30,7 @@ INPUTS = (
 # Imported weights may fill a disk: only samples of each of their files are hashed.
 SAMPLED = ('source',)
 # Experiments that check their inputs themselves (curate) or have no one model (chat).
-EXEMPT = ('curate', 'herd', 'plan', 'chat', 'inspect')
+EXEMPT = ('curate', 'herd', 'rounds', 'plan', 'chat', 'inspect')
 # A task of somebody's files (tasks/rows.py) is an input, other tasks are none.
 TASKS, ROWS = 'tasks', 'rows='
 CHUNK = 1 << 22

@@ -1,48 +1,28 @@
-"""Readers of public data sets in a folder: human preferences, maths, code (3.1, 4.2).
+"""Readers of public data sets in a folder: maths and code (3.1, 4.2).
 
 Files, as in the data sets' own repositories:
-  pref_qa_feedback/triples_edited.jsonl  question, context, edited, chosen, rejected
   gsm8k/train.jsonl                      question, answer
   humaneval_mbpp/mbpp.jsonl              text, code, task_id, test_list
+
+Preferences of people are read in data/people.py.
 """
 
 import os
 import pathlib
 import re
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 
-TRIPLES = 'pref_qa_feedback/triples_edited.jsonl'
 GSM8K = 'gsm8k/train.jsonl'
 MBPP = 'humaneval_mbpp/mbpp.jsonl'
 OPTIONAL = 'a text, which may be missing'
-TRIPLE = {name: str for name in ('question', 'edited', 'chosen', 'rejected')}
-TRIPLE['context'] = OPTIONAL
 PROBLEM = {'question': str, 'answer': str}
 TASK = {'text': str, 'code': str, 'task_id': int, 'test_list': list}
 CALCULATION = re.compile(r'<<[^>]*>>')  # GSM8K's calls of a calculator
-
-
-def preferences(folder: str | os.PathLike, context: int = 0) -> list[dict]:
-  """Preference rows, edited > chosen > rejected, labelled by people (4.2.1).
-
-  context: characters of the passage before the question.
-  """
-  rows = []
-  for row in _read(folder, TRIPLES, TRIPLE):
-    passage = row.get('context', '')[:context]
-    question = f'{passage}\n{row["question"]}' if passage else row['question']
-    rows.append(
-      {
-        'prompt': [{'role': 'user', 'content': question}],
-        'responses': [row['edited'], row['chosen'], row['rejected']],
-        'source': 'qa_feedback',
-      }
-    )
-  return rows
 
 
 def maths_dialogs(folder: str | os.PathLike, count: int) -> list[dict]:
@@ -73,7 +53,7 @@ def code_documents(folder: str | os.PathLike) -> Iterator[dict]:
 
   Only the train split (601 to 974): the other splits are for evaluation.
   """
-  for row in _read(folder, MBPP, TASK):
+  for _, row in read(folder, MBPP, TASK):
     if 601 <= row['task_id'] <= 974:
       code = row['code'].replace('\r\n', '\n')
       tests = '\n'.join(row['test_list'])
@@ -82,9 +62,14 @@ def code_documents(folder: str | os.PathLike) -> Iterator[dict]:
       )
 
 
+def problems(folder: str | os.PathLike, name: str = GSM8K) -> list[tuple[str, dict]]:
+  """[(where, row)] of a file of GSM8K's form."""
+  return read(folder, name, PROBLEM)
+
+
 def _problems(folder) -> Sequence[tuple[str, str]]:
-  rows = _read(folder, GSM8K, PROBLEM)
-  return [(r['question'], CALCULATION.sub('', r['answer'])) for r in rows]
+  rows = problems(folder)
+  return [(r['question'], CALCULATION.sub('', r['answer'])) for _, r in rows]
 
 
 def _document(text, source, number, category):
@@ -98,26 +83,33 @@ def _document(text, source, number, category):
   }
 
 
-def _read(folder, name, fields):
-  """Rows of a JSONL file; UserError that names a missing file, or line and field.
+def read(
+  folder: str | os.PathLike, name: str, fields: Mapping[str, object]
+) -> list[tuple[str, dict]]:
+  """[(where, row)] of a JSONL file; UserError that names a missing file, or line and
+  field.
 
   fields: {name: str, int, list (of texts) or OPTIONAL}.
   """
+  rows = list(jsonl.read(find(folder, name), 'data'))
+  for where, row in rows:
+    for field, kind in fields.items():
+      if field in row or kind is not OPTIONAL:
+        check(row, field, kind, where)
+  return rows
+
+
+def find(folder: str | os.PathLike, name: str) -> pathlib.Path:
+  """The file of a data set; UserError where it is not there."""
   path = pathlib.Path(folder) / name
   if not path.parent.parent.is_dir():
     raise UserError(f'data={folder}: no such folder; name one that holds {name}')
   if not path.exists():
     raise UserError(f'{path} is missing: data must name a folder that holds {name}')
-  rows = []
-  for where, row in jsonl.read(path, 'data'):
-    for field, kind in fields.items():
-      if field in row or kind is not OPTIONAL:
-        _check(row, field, kind, where)
-    rows.append(row)
-  return rows
+  return path
 
 
-def _check(row, field, kind, where):
+def check(row: Mapping, field: str, kind: object, where: str) -> None:
   """Raises UserError unless the field has a value of its kind."""
   value = row.get(field)
   if kind in (str, OPTIONAL):

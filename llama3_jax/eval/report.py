@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from llama3_jax.eval import figures
+from llama3_jax.eval import paired_report
 from llama3_jax.report import figures as drawing
 from llama3_jax.report import page
 from llama3_jax.report.blocks import Best
@@ -44,18 +45,20 @@ def content(results: Mapping) -> Page:
     'reward': {'accuracy', 'n', 'margins': [float], 'real_accuracy'?, 'real_n'?}.
     'best_of_k': [{'k', 'reward', 'ci'?, 'exact'?}].
     'evaluation': {stage: {task: {'score', 'n', 'ci'}}}; 'macro' may be a task.
+    'paired': [{'before', 'after', 'tasks': {task or 'all': of eval/paired.py}}].
     'dialogs': [{'title'?, 'messages': [{'role', 'content'}]}].
     'checks': [{'name', 'value', 'bar', 'pass': bool}].
   """
   sections = [
     Section('Checks', _checks(results), name='checks'),
     Section('Curation', _curation(results), name='data'),
-    Section('Training', _training(results), name='training'),
+    Section('Training', training(results), name='training'),
     Section('Needle in a haystack', _needle(results), name='needle'),
     Section('Reward model and rejection sampling', _reward(results), name='reward'),
-    Section('Evaluation', _evaluation(results), name='evaluation'),
-    Section('Sample dialogs', _dialogs(results), name='dialogs'),
-    Section('Time and memory', _cost(results), name='cost'),
+    Section('Evaluation', evaluation(results), name='evaluation'),
+    paired_report.section(results.get('paired', ())),
+    Section('Sample dialogs', dialogs(results), name='dialogs'),
+    Section('Time and memory', cost(results), name='cost'),
   ]
   title = results.get('title', 'llama3_jax report')
   lines = [t for t in (results.get('summary', ''), *results.get('notes', ())) if t]
@@ -136,7 +139,8 @@ def _curation(results: Mapping) -> list:
   ]
 
 
-def _training(results: Mapping) -> list:
+def training(results: Mapping) -> list:
+  """Blocks of the losses and learning rates of all stages."""
   stages = results.get('stages', ())
   loss = _figure('loss', figures.loss(stages), 'Next-token loss')
   lower = _figure('preference', figures.preference_loss(stages), 'Preference losses')
@@ -189,7 +193,8 @@ def _reward(results: Mapping) -> list:
   return [*notes, Row(cards)] if cards else notes
 
 
-def _evaluation(results: Mapping) -> list:
+def evaluation(results: Mapping) -> list:
+  """Blocks of the table of models and tasks."""
   evaluation = results.get('evaluation', {})
   if not evaluation:
     return []
@@ -220,7 +225,8 @@ def _evaluation(results: Mapping) -> list:
   return [Note(note), Card([table])]
 
 
-def _dialogs(results: Mapping) -> list:
+def dialogs(results: Mapping) -> list:
+  """Cards of the sample dialogs."""
   turn = lambda message: Turn(message['content'], message['role'], message['role'])
   cards = [
     Card([turn(message) for message in dialog['messages']], dialog.get('title', ''))
@@ -229,7 +235,8 @@ def _dialogs(results: Mapping) -> list:
   return [Row(cards)] if cards else []
 
 
-def _cost(results: Mapping) -> list:
+def cost(results: Mapping) -> list:
+  """Blocks of time, memory and goodput of the stages."""
   stages = results.get('stages', ())
   seconds = figures.cost(stages, 'seconds', MINUTE, 'minutes')
   memory = figures.cost(stages, 'memory_bytes', MEGABYTE, 'MB')

@@ -103,7 +103,7 @@ def tasks(
   config: ModelConfig,
   tokenizer: Tokenizer,
   names: Sequence[str] = suite.TASKS,
-  n: int = 100,
+  n: int | Mapping[str, int] = 100,
   seed: int = 0,
   shots: int | None = None,
   settings: Settings = GREEDY,
@@ -112,13 +112,15 @@ def tasks(
 ) -> dict[str, dict]:
   """Mean score on up to `n` held-out examples a task: {task: {'score', 'n', 'ci'}}.
 
-  shots None: in a chat; a number: as a base model after so many solved examples of the
-  train split. 'macro' is the mean over tasks, independent of their n. record: called
-  with {'task', 'question', 'answer', 'response', 'score'} of every example.
+  n: one number, or that of each task. shots None: in a chat; a number: as a base model
+  after so many solved examples of the train split. 'macro' is the mean over tasks,
+  independent of their n. record: called with {'task', 'question', 'prompt' (as asked,
+  without solved examples), 'answer', 'response', 'score'} of every example.
   """
   results = {}
   for name, task in {name: task_lib.load(name) for name in names}.items():
-    examples = task.examples('heldout', n, seed)
+    most = n if isinstance(n, int) else n[name]
+    examples = task.examples('heldout', most, seed)
     solved = None if shots is None else []
     if shots:
       solved = task.examples('train', shots, seed)
@@ -128,8 +130,9 @@ def tasks(
       )
     scores = [task.score(e, text) for e, text in zip(examples, responses)]
     for e, text, score in zip(examples, responses, scores) if record else ():
-      one = dict(task=name, question=e.prompt, answer=e.answer, response=text)
-      record(one | {'score': score})
+      asked = task.prompt(e) if shots is None else task.page(e)
+      one = dict(task=name, question=e.prompt, prompt=asked, answer=e.answer)
+      record(one | {'response': text, 'score': score})
     count = len(examples)  # a task with few prompts gives fewer than n
     score = sum(scores) / max(count, 1)
     results[name] = {'score': score, 'n': count, 'ci': interval(score, count)}

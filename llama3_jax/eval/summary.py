@@ -1,8 +1,10 @@
 """Summary of a herd run: figures and checks from the results of its stages (5)."""
 
+import itertools
 from collections.abc import Mapping
 
 from llama3_jax.eval import checks
+from llama3_jax.eval import paired
 from llama3_jax.eval.stages import Stages
 from llama3_jax.reliable import goodput
 from llama3_jax.train import metrics
@@ -26,13 +28,14 @@ def collect(run: Stages) -> dict:
   """
   figures = {
     'curation': _funnel(run.results['curate']),
-    'stages': _curves(run),
+    'stages': curves(run),
     'needle': run.results['long_context'].get('needle', {}),
     'gate': run.results['long_context'].get('gate', {}),
     'reward': _rewards(run),
     'best_of_k': _rounds(run, 'reject', 'best_of_k'),
-    'dpo': {n: _held(r) for n, r in _kind(run, 'dpo').items()},
-    'evaluation': {_name(n): r['tasks'] for n, r in _kind(run, 'evaluate').items()},
+    'dpo': {n: held(r) for n, r in kind(run, 'dpo').items()},
+    'evaluation': {_name(n): r['tasks'] for n, r in kind(run, 'evaluate').items()},
+    'paired': _paired(run),
     'held_out': _held_out(run),
     'dialogs': _dialogs(run),
     'tokens': {n: r['tokens'] for n, r in run.results['shards'].items()},
@@ -87,23 +90,35 @@ def _goodput(folder):
   return {'goodput': account} if account else {}
 
 
-def _kind(run, kind):
-  """{'1': results of `kind`/1, ...}."""
-  start = f'{kind}/'
+def kind(run: Stages, name: str) -> dict[str, dict]:
+  """{'1': results of `name`/1, ...}."""
+  start = f'{name}/'
   return {
-    name.removeprefix(start): results
-    for name, results in run.results.items()
-    if name.startswith(start)
+    stage.removeprefix(start): results
+    for stage, results in run.results.items()
+    if stage.startswith(start)
   }
 
 
 def _rounds(run, kind, field):
-  return {name: results[field] for name, results in _kind(run, kind).items()}
+  return {name: results[field] for name, results in kind(run, kind).items()}
 
 
 def _name(model):
   """Name of a model for the reader: the average of a round is its result, after DPO."""
   return NAMES.get(model, model.replace('average', 'DPO').replace('sft', 'SFT'))
+
+
+def _paired(run):
+  """DPO against the SFT it began with, and each round against the one before."""
+  rounds = [n.partition('/')[2] for n in run.results if n.startswith('average/')]
+  pairs = [(f'sft/{r}', f'average/{r}') for r in rounds]
+  pairs += [(f'average/{a}', f'average/{b}') for a, b in itertools.pairwise(rounds)]
+  at = lambda name: run.at(f'evaluate/{name}')
+  return [
+    {'before': _name(a), 'after': _name(b), 'tasks': paired.of_runs(at(a), at(b))}
+    for a, b in pairs
+  ]
 
 
 def _funnel(curated):
@@ -112,7 +127,7 @@ def _funnel(curated):
   ]
 
 
-def _curves(run):
+def curves(run: Stages) -> list[dict]:
   """Every stage with the training metrics that a second run would reproduce."""
   stages = []
   for name in run.results:
@@ -143,7 +158,7 @@ def _thin(rows, run, name):
 
 def _rewards(run):
   rewards = {}
-  for name, result in _kind(run, 'reward').items():
+  for name, result in kind(run, 'reward').items():
     entry = {k: result[k] for k in ('accuracy', 'n', 'margins')}
     for judged in result['files'].values():
       entry |= {'real_accuracy': judged['accuracy'], 'real_n': judged['n']}
@@ -151,7 +166,8 @@ def _rewards(run):
   return rewards
 
 
-def _held(results):
+def held(results: Mapping) -> dict:
+  """The held-out measures of a stage of DPO, and its pairs."""
   return {k: v for k, v in results.items() if k.startswith('eval') or k == 'pairs'}
 
 
@@ -162,7 +178,7 @@ def _held_out(run):
 
 
 def _dialogs(run):
-  last = list(_kind(run, 'evaluate').values())[-1]
+  last = list(kind(run, 'evaluate').values())[-1]
   return last.get('dialogs', [])
 
 

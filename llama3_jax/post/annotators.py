@@ -1,4 +1,4 @@
-"""Who says which of two answers is better (4.2.1): one function type, four makers.
+"""Who says which of two answers is better (4.2.1): one function type, five makers.
 
 An annotator is given questions and returns a Verdict for each, or None where it has
 none: both are right, nobody labelled it, or a judge answered nonsense.
@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import statistics
@@ -15,12 +16,15 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+import numpy as np
+
 from llama3_jax.base.errors import UserError
 from llama3_jax.post import formats
 from llama3_jax.post import preference
 from llama3_jax.post.preference import STRENGTHS
 from llama3_jax.text import chat
 
+SURE = (0.6, 0.75, 0.9)  # sigma of a difference, from which on the strength is more
 HOWS = ('majority', 'minimum')
 TEMPLATE = """\
 Two answers to a request follow. Say which one is better.
@@ -148,6 +152,28 @@ def _reply(text):
   """(place, strength) of a reply, None of one that is no verdict."""
   found = REPLY.fullmatch(text.strip())
   return ('AB'.index(found[1]), int(found[2])) if found else None
+
+
+def scored(
+  score: Callable[[Sequence[Sequence[chat.Message]]], np.ndarray],
+) -> Annotator:
+  """Of a reward model: score(dialogs) -> float [N]. The strength is how sure it is,
+  sigma of the difference: from 0.6, 0.75 and 0.9 on it is one more than marginally;
+  equal or not finite rewards give no verdict."""
+
+  def annotate(questions):
+    dialogs = [(*q.prompt, answer) for q in questions for answer in q.answers]
+    rewards = np.asarray(score(dialogs), np.float64).reshape(-1, 2)
+    return [_surer(*pair) for pair in rewards.tolist()]
+
+  return annotate
+
+
+def _surer(a, b):
+  if not (math.isfinite(a) and math.isfinite(b)) or a == b:
+    return None
+  sure = 1 / (1 + math.exp(-min(abs(a - b), 30)))
+  return Verdict(int(b > a), 1 + sum(sure >= bar for bar in SURE))
 
 
 def ensemble(members: Sequence[Annotator], how: str = 'majority') -> Annotator:

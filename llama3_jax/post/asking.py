@@ -4,11 +4,13 @@ import os
 from collections.abc import Callable
 from collections.abc import Sequence
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from llama3_jax import config as configs
 from llama3_jax.generate import engine
 from llama3_jax.generate.settings import Settings
+from llama3_jax.post import reward
 from llama3_jax.text import chat
 from llama3_jax.train import belongs
 from llama3_jax.train import models
@@ -39,6 +41,20 @@ def answers(
     batch_size=batch_size,
   )
   return [chat.sampled(tokenizer, completion.sampled) for (completion,) in found]
+
+
+def scorer(
+  workdir: str | os.PathLike, batch_size: int = 16
+) -> Callable[[Sequence[Sequence[chat.Message]]], np.ndarray]:
+  """score(dialogs) -> rewards, float32 [N], of a finished reward model."""
+
+  def score(dialogs):
+    tokenizer = belongs.tokenizer('', workdir, 'judges')
+    params, model = reward.load(workdir, 'judges')
+    ids = [chat.encode(tokenizer, d).ids.tolist() for d in dialogs]
+    return reward.score(params, ids, model, batch_size)
+
+  return score
 
 
 def judge(

@@ -1,0 +1,94 @@
+"""Rounds of post-training of a model you bring: any, or smollm2 (for two cores)."""
+
+import ml_collections
+
+from configs import annotate
+from configs import assets
+from configs import average
+from configs import dpo
+from configs import evaluate
+from configs import pretrain
+from configs import reject
+from configs import reward
+from configs import sft
+from llama3_jax import config as configs
+
+# A program of several stages joins them: these fields are its own, so no override can
+# be lost.
+WIRED = (
+  *('seed', 'mesh', 'init_from', 'reward_from', 'tokenizer', 'documents', 'inputs'),
+  *('members', 'folder', 'data.root', 'data.tokenizer', 'data.files'),
+  *('data.heldout_files', 'needle.tokenizer', 'needle.documents'),
+  *('task_names', 'data.task_names'),
+)
+
+
+def get_config(size='any'):
+  configs.choose('rounds', size, ('any', 'smollm2'))
+  c = ml_collections.ConfigDict()
+  c.experiment = 'rounds'
+  c.seed = 0
+  c.mesh = pretrain.base().mesh
+  c.init_from = 'smollm2'  # the model of round 0, and what every round starts from
+  c.data = ''  # folder of data sets, see data/assets.py and data/people.py
+  c.rounds = 2  # six in the paper (4)
+  c.members = 2  # DPO runs of a round that are averaged (4.1.5)
+  # Prompts with answers that can be checked; a name that ends with = is read from data.
+  c.task_names = ('copy', 'sort', 'arithmetic', 'format', 'gsm8k=')
+  c.prompt_sets = ('qa_feedback', 'pandalm')  # of people, beside those of the tasks
+  c.judges = ('reward', f'judge={c.init_from}')  # who says which model answers better
+  c.assets = assets.get_config('chat')
+  c.reward = reward.get_config('any')
+  c.reject = reject.get_config('tiny' if size == 'smollm2' else 'paper')
+  c.reject.verify = True  # a wrong answer to a task is never finetuned on (4.3.3)
+  c.sft = sft.get_config('any')
+  c.dpo = dpo.get_config('any')
+  c.average = average.get_config()
+  c.evaluate = evaluate.get_config('chat')
+  c.evaluate.tasks = ('gsm8k=', 'ifeval=', 'mbpp=', *c.task_names[:-1])
+  c.annotate = annotate.get_config()
+  for name in ('reward', 'sft', 'dpo'):
+    c[name].data.heldout = 0.0
+  if size == 'smollm2':
+    _smollm2(c)
+  unwire(c)
+  return c
+
+
+def _smollm2(c):
+  """At most 90 minutes on two cores: adapters, short rows, few questions."""
+  for name in ('reward', 'sft', 'dpo'):
+    c[name].part.rank = 16
+    c[name].train.update(dict(batch=8, length=320, save_every=40, eval_every=1000))
+    c[name].data.epochs = 1.0
+  c.assets.update(dict(longest=1200))
+  c.sft.data.epochs = 2.0
+  c.sft.train.length = 384
+  c.dpo.train.update(dict(batch=4, length=320))
+  c.reject.update(dict(samples=8, batch=8, part=64))
+  c.reject.sample.update(dict(temperature=0.8, top_p=0.95, max_new=192))
+  c.reject.data.tasks = 160
+  c.evaluate.update(dict(examples=100, fewer=(('ifeval', 60), ('mbpp', 60)), batch=32))
+  c.evaluate.max_new = 192
+  c.annotate.update(dict(batch=32))
+  c.annotate.sample.update(dict(temperature=0.0, max_new=192))
+
+
+def unwire(c):
+  """Takes the fields of WIRED out of the stages' sections."""
+  for name in c:
+    if isinstance(c[name], ml_collections.ConfigDict) and 'experiment' in c[name]:
+      _unwired(c[name])
+
+
+def _unwired(config):
+  for path in WIRED:
+    *parents, name = path.split('.')
+    node = config
+    for parent in parents:
+      node = node.get(parent)
+      if node is None:
+        break
+    else:
+      if name in node:
+        del node[name]
