@@ -13,7 +13,9 @@ def get_config(arg=None):
   c.mesh = pretrain.base().mesh
   c.files = ()  # rows {"prompt", "responses"}, or of prompts where there is a pool
   c.pool = ()  # models, of which two different ones answer each prompt (4.2.1)
-  c.judges = ('people',)  # or 'labels=FILE', 'judge=MODEL', 'reward=RUN', an ensemble
+  # Or an ensemble of 'labels=FILE', 'judge=MODEL' that writes A3, 'likelihood=MODEL'
+  # whose choice of a letter is read, 'reward=RUN'.
+  c.judges = ('people',)
   c.ensemble = 'majority'  # or 'minimum': all agree, the lowest strength
   c.template = ''  # of a judge, with {prompt}, {a} and {b}; '': post/annotators.py's
   c.source = 'annotated'  # of the rows that are written

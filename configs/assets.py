@@ -20,5 +20,5 @@ def get_config(arg='all'):
   c.dialogs = 300  # GSM8K problems as SFT dialogs
   if arg == 'chat':
     c.sets = ('qa_feedback', 'pandalm', 'harmless')
-    c.update(dict(most=160, heldout=60, longest=1600, context=300, page=0, dialogs=100))
+    c.update(dict(most=80, heldout=60, longest=1200, page=0, dialogs=100))
   return c

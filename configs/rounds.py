@@ -35,8 +35,12 @@ def get_config(size='any'):
   c.members = 2  # DPO runs of a round that are averaged (4.1.5)
   # Prompts with answers that can be checked; a name that ends with = is read from data.
   c.task_names = ('copy', 'sort', 'arithmetic', 'format', 'gsm8k=')
-  c.prompt_sets = ('qa_feedback', 'pandalm')  # of people, beside those of the tasks
-  c.judges = ('reward', f'judge={c.init_from}')  # who says which model answers better
+  c.prompt_sets = ('pandalm',)  # of people, beside those of the tasks
+  # Who says which model answers better.
+  c.judges = ('reward', f'likelihood={c.init_from}')
+    'reward',
+    f'likelihood={c.init_from}',
+  )  # who says which model answers better
   c.assets = assets.get_config('chat')
   c.reward = reward.get_config('any')
   c.reject = reject.get_config('tiny' if size == 'smollm2' else 'paper')
@@ -59,19 +63,18 @@ def _smollm2(c):
   """At most 90 minutes on two cores: adapters, short rows, few questions."""
   for name in ('reward', 'sft', 'dpo'):
     c[name].part.rank = 16
-    c[name].train.update(dict(batch=8, length=320, save_every=40, eval_every=1000))
+    c[name].train.update(dict(batch=8, length=352, save_every=20, eval_every=1000))
     c[name].data.epochs = 1.0
-  c.assets.update(dict(longest=1200))
   c.sft.data.epochs = 2.0
   c.sft.train.length = 384
-  c.dpo.train.update(dict(batch=4, length=320))
-  c.reject.update(dict(samples=8, batch=8, part=64))
-  c.reject.sample.update(dict(temperature=0.8, top_p=0.95, max_new=192))
-  c.reject.data.tasks = 160
+  c.dpo.train.update(dict(batch=4, length=256, steps=30))
+  c.reject.update(dict(samples=8, batch=8, part=40))
+  c.reject.sample.update(dict(temperature=0.8, top_p=0.95, max_new=160))
+  c.reject.data.tasks = 120
   c.evaluate.update(dict(examples=100, fewer=(('ifeval', 60), ('mbpp', 60)), batch=32))
   c.evaluate.max_new = 192
   c.annotate.update(dict(batch=32))
-  c.annotate.sample.update(dict(temperature=0.0, max_new=192))
+  c.annotate.sample.update(dict(temperature=0.0, max_new=160))
 
 
 def unwire(c):

@@ -93,7 +93,8 @@ def _page(config, folder, asked):
 
 
 def _judges(config, counts):
-  """Annotators of `judges`: 'labels=FILE' of people, 'judge=MODEL', 'reward=RUN'."""
+  """Annotators of `judges`: 'labels=FILE' of people, of a model that writes its
+  verdict, 'judge=MODEL', or whose choice is read, 'likelihood=MODEL', 'reward=RUN'."""
   made = []
   for name in config.judges:
     kind, _, source = name.partition('=')
@@ -103,11 +104,15 @@ def _judges(config, counts):
       ask = asking.judge(source, config.sample, config.batch)
       template = config.template or annotators.TEMPLATE
       made.append(annotators.judge(ask, template, counts))
+    elif kind == 'likelihood' and source:
+      template = config.template or annotators.LETTER
+      made.append(annotators.weighed(asking.weigher(source), template))
     elif kind == 'reward' and source:
       made.append(annotators.scored(asking.scorer(source, config.batch)))
     else:
       raise UserError(
-        f"judges={name!r}: 'people' alone, or labels=FILE, judge=MODEL and reward=RUN"
+        f"judges={name!r}: 'people' alone, or labels=FILE, judge=MODEL, "
+        'likelihood=MODEL and reward=RUN'
       )
   return made
 

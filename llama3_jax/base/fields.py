@@ -296,7 +296,7 @@ FIELDS = {
   'limits.cosine': Field('[-1, 2]', 'dialogs as near to a better one are dropped'),
   'limits.*': Field(SHARE, 'of the dialogs'),
   'pool': Field('', 'models of which two answer each prompt', 'p'),
-  'judges': Field('', 'people, or labels=FILE, judge=MODEL, reward=RUN', 'p'),
+  'judges': Field('', 'people, or labels=, judge=, likelihood=, reward=', 'p'),
   'ensemble': Field('', 'of judges: majority | minimum'),
   'template': Field('', "of a judge, with {prompt}, {a}, {b}; '': the usual one"),
   'heldout': Field('[0, 1e9]', 'kept for evaluation: a share, or a count of examples'),

@@ -100,8 +100,8 @@ def kind(run: Stages, name: str) -> dict[str, dict]:
   }
 
 
-def _rounds(run, kind, field):
-  return {name: results[field] for name, results in kind(run, kind).items()}
+def _rounds(run, name, field):
+  return {n: results[field] for n, results in kind(run, name).items()}
 
 
 def _name(model):

@@ -1,4 +1,4 @@
-"""Who says which of two answers is better (4.2.1): one function type, five makers.
+"""Who says which of two answers is better (4.2.1): one function type, six makers.
 
 An annotator is given questions and returns a Verdict for each, or None where it has
 none: both are right, nobody labelled it, or a judge answered nonsense.
@@ -26,7 +26,7 @@ from llama3_jax.text import chat
 
 SURE = (0.6, 0.75, 0.9)  # sigma of a difference, from which on the strength is more
 HOWS = ('majority', 'minimum')
-TEMPLATE = """\
+SHOWN = """\
 Two answers to a request follow. Say which one is better.
 
 Request:
@@ -38,8 +38,10 @@ Answer A:
 Answer B:
 {b}
 
-Reply with one letter, A or B, and how much better it is, a number from 1 (marginally) \
-to 4 (significantly), such as A3. Write nothing else."""
+Reply with one letter, A or B"""
+TEMPLATE = f"""{SHOWN}, and how much better it is, a number from 1 (marginally) to 4 \
+(significantly), such as A3. Write nothing else."""
+LETTER = f'{SHOWN}. Write nothing else.'
 REPLY = re.compile(r'\W*([AB])[\s:=-]*([1-4])\W*')
 
 
@@ -116,15 +118,10 @@ def judge(
   'contradicted' (the order decided).
   """
   counts = collections.Counter() if counts is None else counts
-  missing = [f'{{{n}}}' for n in ('prompt', 'a', 'b') if f'{{{n}}}' not in template]
-  if missing:
-    raise UserError(f'template lacks {", ".join(missing)}: what the judge is to read')
+  _checked(template)
 
   def annotate(questions):
-    shown = [
-      _shown(template, q, order) for q in questions for order in ((0, 1), (1, 0))
-    ]
-    replies = [_reply(text) for text in ask(shown)]
+    replies = [_reply(text) for text in ask(_both(template, questions))]
     counts['asked'] += len(questions)
     found = []
     for first, second in zip(replies[::2], replies[1::2], strict=True):
@@ -169,11 +166,41 @@ def scored(
   return annotate
 
 
+def weighed(
+  weigh: Callable[[Sequence[str]], np.ndarray], template: str = LETTER
+) -> Annotator:
+  """Of a model that need not write a verdict: weigh(texts) -> log-probabilities of the
+  letters A and B, float [N,2]. Each pair is shown in both orders, and what counts is
+  the mean of both: how much the model likes a letter by itself falls out. The strength
+  is as in `scored`."""
+  _checked(template)
+
+  def annotate(questions):
+    odds = np.asarray(weigh(_both(template, questions)), np.float64) @ (1, -1)
+    pairs = odds.reshape(-1, 2).tolist()
+    return [_surer((first - second) / 2, 0) for first, second in pairs]
+
+  return annotate
+
+
 def _surer(a, b):
+  """The verdict of two rewards; the strength by sigma of their difference."""
   if not (math.isfinite(a) and math.isfinite(b)) or a == b:
     return None
   sure = 1 / (1 + math.exp(-min(abs(a - b), 30)))
   return Verdict(int(b > a), 1 + sum(sure >= bar for bar in SURE))
+
+
+def _checked(template):
+  missing = [f'{{{n}}}' for n in ('prompt', 'a', 'b') if f'{{{n}}}' not in template]
+  if missing:
+    raise UserError(f'template lacks {", ".join(missing)}: what the judge is to read')
+
+
+def _both(template, questions):
+  """Every question in both orders."""
+  orders = ((0, 1), (1, 0))
+  return [_shown(template, q, order) for q in questions for order in orders]
 
 
 def ensemble(members: Sequence[Annotator], how: str = 'majority') -> Annotator:

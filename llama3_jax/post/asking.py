@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from llama3_jax import config as configs
 from llama3_jax.generate import engine
+from llama3_jax.generate import likelihood
 from llama3_jax.generate.settings import Settings
 from llama3_jax.post import reward
 from llama3_jax.text import chat
@@ -55,6 +56,20 @@ def scorer(
     return reward.score(params, ids, model, batch_size)
 
   return score
+
+
+def weigher(name: str | os.PathLike) -> Callable[[Sequence[str]], np.ndarray]:
+  """weigh(texts) -> log-probabilities of the answers A and B of a model, [N,2]."""
+
+  def weigh(texts):
+    tokenizer = belongs.tokenizer('', name, 'judges')
+    params, model = models.load(name, field='judges')
+    dialogs = [(chat.Message('user', text),) for text in texts]
+    asked = [chat.encode(tokenizer, d, prompt=True).ids.tolist() for d in dialogs]
+    letters = [tokenizer.encode(letter) for letter in 'AB']
+    return likelihood.of_each(params, asked, letters, model)
+
+  return weigh
 
 
 def judge(

@@ -14,6 +14,7 @@ from llama3_jax.generate.engine import Engine
 from llama3_jax.generate.group import Request
 from llama3_jax.model import llama
 from llama3_jax.post import reward
+from llama3_jax.post import together
 from llama3_jax.post.policy import Policies
 from llama3_jax.text import chat
 from llama3_jax.text.tokenizer import Tokenizer
@@ -117,14 +118,10 @@ class Sampler:
       made.step()
     answers = [[Completion.of(answer) for answer in group] for group in every]
     # The reward models score exactly the sampled ids.
-    dialogs = [
-      [*self._ids(a, False), *c.sampled]
-      for a, group in zip(asked, answers)
-      for c in group
-    ]
-    size = self.batch * self.samples
+    prompts = [self._ids(a, False) for a in asked]
+    said = [[c.sampled for c in group] for group in answers]
     scored = {
-      n: reward.score(scorer, dialogs, config, size).reshape(-1, count)
+      n: together.rewards(scorer, prompts, said, config)
       for n, (scorer, config) in self.scorers.items()
     }
     given = zip(asked, policies, answers, zip(*scored.values()))

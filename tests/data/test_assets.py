@@ -8,6 +8,7 @@ from configs import assets as assets_config
 from experiments import assets as experiment
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import assets
+from llama3_jax.data import people
 from llama3_jax.post import preference
 from llama3_jax.post import sft
 
@@ -23,7 +24,7 @@ def folder(tmp_path):
   """Small files of the same form; one text holds U+2028, which ends no line."""
   triple = {'question': 'Who\u2028?', 'context': 'A long passage', 'edited': 'a'}
   triple |= {'chosen': 'b', 'rejected': 'c'}
-  write(tmp_path / assets.TRIPLES, [triple] * 5)
+  write(tmp_path / people.TRIPLES, [triple] * 5)
   problem = {'question': '2+2?', 'answer': 'It is <<2+2=4>>4.\n#### 4'}
   write(tmp_path / assets.GSM8K, [problem] * 10)
   task = {'text': 'Add.', 'code': 'def f():\r\n  pass', 'test_list': ['assert f()']}
@@ -32,10 +33,11 @@ def folder(tmp_path):
 
 
 def test_preferences_are_ranked_edited_first(folder):
-  rows = assets.preferences(folder)
+  rows = people.preferences(folder, 'qa_feedback')
   assert len(rows) == 5 and rows[0]['responses'] == ['a', 'b', 'c']
   assert rows[0]['prompt'] == [{'role': 'user', 'content': 'Who\u2028?'}]
-  assert assets.preferences(folder, 6)[0]['prompt'][0]['content'].startswith('A long\n')
+  shown = people.preferences(folder, 'qa_feedback', 6)[0]['prompt'][0]['content']
+  assert shown.startswith('A long\n')
 
 
 def test_maths_has_no_calculator_marks_and_full_pages(folder):
@@ -51,10 +53,19 @@ def test_code_is_of_the_train_split_only(folder):
   assert '\r' not in documents[0]['text']
 
 
-@pytest.mark.parametrize('name', [assets.TRIPLES, assets.GSM8K, assets.MBPP])
+READERS = {
+  people.TRIPLES: (
+    lambda folder: people.preferences(folder, 'qa_feedback'),
+    people.TRIPLE,
+  ),
+  assets.GSM8K: (assets.maths_documents, assets.PROBLEM),
+  assets.MBPP: (assets.code_documents, assets.TASK),
+}
+
+
+@pytest.mark.parametrize('name', [people.TRIPLES, assets.GSM8K, assets.MBPP])
 def test_missing_file_and_bad_line_are_named(folder, name):
-  reads = (assets.preferences, assets.maths_documents, assets.code_documents)
-  read = dict(zip((assets.TRIPLES, assets.GSM8K, assets.MBPP), reads))[name]
+  read = READERS[name][0]
   (folder / name).write_text('{}\n')
   with pytest.raises(UserError, match='line 1: field'):
     list(read(folder))
@@ -64,13 +75,6 @@ def test_missing_file_and_bad_line_are_named(folder, name):
   (folder / name).unlink()
   with pytest.raises(UserError, match=f'{name} is missing'):
     list(read(folder))
-
-
-READERS = {
-  assets.TRIPLES: (assets.preferences, assets.TRIPLE),
-  assets.GSM8K: (assets.maths_documents, assets.PROBLEM),
-  assets.MBPP: (assets.code_documents, assets.TASK),
-}
 
 
 @pytest.mark.parametrize('name', READERS)
@@ -100,15 +104,16 @@ def test_a_line_that_is_no_row_is_named(folder, line):
 
 def test_missing_folder_is_named(tmp_path):
   with pytest.raises(UserError, match='nowhere: no such folder'):
-    assets.preferences(tmp_path / 'nowhere')
+    people.preferences(tmp_path / 'nowhere', 'qa_feedback')
 
 
 def test_experiment_splits_and_its_files_can_be_read(folder, tmp_path):
   config = assets_config.get_config()
   config.folder, config.heldout, config.dialogs = str(folder), 2, 3
   found = experiment.main(config, str(tmp_path / 'out'))
-  assert found == dict(preferences=3, preferences_heldout=2, sft=3, math=2, code=2)
-  assert len(preference.read(tmp_path / 'out/preferences.jsonl')) == 3
+  split = dict(preferences_qa_feedback=3, heldout_qa_feedback=2)
+  assert found == split | dict(sft=3, math=2, code=2)
+  assert len(preference.read(tmp_path / 'out/preferences_qa_feedback.jsonl')) == 3
   assert len(sft.read(tmp_path / 'out/sft.jsonl')) == 3
 
 
@@ -116,5 +121,5 @@ def test_published_files_have_the_expected_rows(assets, tmp_path):
   config = assets_config.get_config()
   config.folder = str(assets)
   found = experiment.main(config, str(tmp_path / 'out'))
-  expected = dict(preferences=200, preferences_heldout=95, sft=300, math=935, code=374)
-  assert found == expected
+  split = dict(preferences_qa_feedback=200, heldout_qa_feedback=95)
+  assert found == split | dict(sft=300, math=935, code=374)

@@ -3,6 +3,7 @@
 import collections
 import json
 
+import numpy as np
 import pytest
 
 from llama3_jax.base.errors import UserError
@@ -126,3 +127,26 @@ def test_a_prompt_is_answered_by_two_different_models_of_the_pool():
   for names in (('x',), ('x', 'x')):
     with pytest.raises(UserError, match='name at least two'):
       pool.assign(3, names)
+
+
+def test_a_reward_model_prefers_what_it_scores_higher():
+  values = {'one': 0.0, 'two': 0.2, 'three': 5.0}
+  score = lambda dialogs: [values[d[-1].content] for d in dialogs]
+  asked = [question('one', 'two'), question('three', 'one'), question('one', 'one')]
+  found = annotators.scored(score)(asked)
+  assert [(v.best, v.strength) for v in found[:2]] == [(1, 1), (0, 4)]
+  assert found[2] is None
+  assert annotators.scored(lambda d: [np.nan] * len(d))(asked) == [None] * 3
+
+
+def test_liking_a_letter_decides_nothing():
+  def weigh(texts):
+    # Likes A by three nats, and the answer 'good' by one.
+    good = ['Answer A:\ngood' in text for text in texts]
+    return [(4.0, 0.0) if g else (3.0, 1.0) for g in good]
+
+  asked = [question('good', 'bad'), question('bad', 'good')]
+  found = annotators.weighed(weigh)(asked)
+  assert [v.best for v in found] == [0, 1] and found[0].strength == found[1].strength
+  with pytest.raises(UserError, match='template lacks {b}'):
+    annotators.weighed(weigh, 'which of {prompt} {a}?')
