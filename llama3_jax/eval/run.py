@@ -82,7 +82,10 @@ def answers(
     params, prompts, config, tokenizer.stop_ids, settings, batch_size=batch_size
   )
   texts = [tokenizer.decode(completion.ids) for [completion] in groups]
-  return texts if shots is None else [t.strip().split(task.stop)[0] for t in texts]
+  if shots is None:
+    return texts
+  texts = [t.strip() for t in texts]
+  return [t.split(task.stop)[0] for t in texts] if task.stop else texts
 
 
 def _chosen(params, config, tokenizer, examples, prompts, lead):
@@ -113,8 +116,9 @@ def tasks(
   """Mean score on up to `n` held-out examples a task: {task: {'score', 'n', 'ci'}}.
 
   shots None: in a chat; a number: as a base model after so many solved examples of the
-  train split. 'macro' is the mean over tasks, independent of their n. record: called
-  with {'task', 'question', 'answer', 'response', 'score'} of every example.
+  train split. 'macro' is the mean over tasks, independent of their n; 'summary' is that
+  of a task which has one. record: called with {'task', 'question', 'answer',
+  'response', 'score'} of every example.
   """
   results = {}
   for name, task in {name: task_lib.load(name) for name in names}.items():
@@ -133,6 +137,8 @@ def tasks(
     count = len(examples)  # a task with few prompts gives fewer than n
     score = sum(scores) / max(count, 1)
     results[name] = {'score': score, 'n': count, 'ci': interval(score, count)}
+    if task.summary:
+      results[name]['summary'] = task.summary(examples, responses)
   return {**results, 'macro': macro(results)}
 
 

@@ -1,6 +1,7 @@
 """Properties of evaluation: intervals, scores, needle, gate."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -57,6 +58,20 @@ def test_right_answers_score_one_and_wrong_ones_zero(monkeypatch, tokenizer, sho
   answering(monkeypatch, tokenizer, lambda prompt: 'no')
   found = run.tasks(None, toy.CONFIG, tokenizer, ('sort', 'copy'), 20, shots=shots)
   assert found['macro']['score'] == 0 and found['macro']['n'] == 40
+
+
+@pytest.mark.parametrize('shots', [None, 0])
+def test_a_task_may_have_the_whole_answer_and_further_scores(
+  monkeypatch, tokenizer, tmp_path, shots
+):
+  row = {'prompt': 'Do.', 'instruction_id_list': ['punctuation:no_comma'] * 2}
+  (tmp_path / 'data.jsonl').write_text(json.dumps(row | {'kwargs': [{}] * 2}))
+  answering(monkeypatch, tokenizer, lambda prompt: 'Hi\nyou, there')
+  name = f'ifeval={tmp_path}/data.jsonl'
+  found = run.tasks(None, toy.CONFIG, tokenizer, (name,), 9, shots=shots)
+  assert found[name]['score'] == 0 and found['macro']['n'] == 1
+  wanted = {'prompt_strict': 0, 'prompt_loose': 1, 'average': 0.5}
+  assert wanted.items() <= found[name]['summary'].items()
 
 
 def test_macro_average_weighs_tasks_alike():
