@@ -29,6 +29,12 @@ from llama3_jax.train import loss as losses
 from llama3_jax.train import step
 
 GREEDY = Settings(temperature=0.0, max_new=32)
+# What the log-probability of a choice is divided by, of Task.normalise.
+SIZES = {
+  '': lambda text: 1,
+  'characters': len,
+  'bytes': lambda text: len(text.encode()),
+}
 
 
 def interval(score: float, n: int) -> float:
@@ -39,7 +45,9 @@ def interval(score: float, n: int) -> float:
 def base_prompt(
   tokenizer: Tokenizer, task: Task, example: Example, shots: Sequence[Example]
 ) -> list[int]:
-  """Ids of a question after solved ones, in the form of the pages of exercises."""
+  """Ids of a question after solved ones, in the form of the task or of exercises."""
+  if task.context:
+    return tokenizer.encode(task.context(example, shots), bos=True)
   solved = suite.document(shots) + '\n' if shots else ''
   return tokenizer.encode(solved + task.page(example), bos=True)
 
@@ -56,24 +64,25 @@ def answers(
   tokenizer: Tokenizer,
   task: Task,
   examples: Sequence[Example],
-  shots: Sequence[Example] | None = None,
+  shots: Sequence[Example] | Callable[[Example], Sequence[Example]] | None = None,
   settings: Settings = GREEDY,
   batch_size: int = 16,
 ) -> list[str]:
   """The model's answer to each example of a task.
 
-  shots None: in a chat. Otherwise as a base model after these solved examples: the text
-  before `task.stop`. Where every example has choices, the answer is the likeliest.
+  shots None: in a chat. Otherwise as a base model after these solved examples, or those
+  of shots(example): the text before `task.stop`. Where every example has choices, the
+  answer is the likeliest.
   """
   if any(e.media for e in examples):
     raise UserError('this model reads text: the task has images or sound')
   if shots is None:
     prompts = [chat_prompt(tokenizer, task, e) for e in examples]
   else:
-    prompts = [base_prompt(tokenizer, task, e, shots) for e in examples]
+    shown = shots if callable(shots) else lambda e: shots
+    prompts = [base_prompt(tokenizer, task, e, shown(e)) for e in examples]
   if examples and all(e.choices for e in examples):
-    lead = '' if shots is None else ' '  # an answer of a chat begins a message
-    return _chosen(params, config, tokenizer, examples, prompts, lead)
+    return _chosen(params, config, tokenizer, task, examples, prompts, shots is None)
   room = max(settings.max_new, task.max_new)
   settings = dataclasses.replace(
     settings, max_new=room, vocab_size=tokenizer.vocab_size
@@ -88,16 +97,21 @@ def answers(
   return [t.split(task.stop)[0] for t in texts] if task.stop else texts
 
 
-def _chosen(params, config, tokenizer, examples, prompts, lead):
-  """For each example, the choice that is likeliest after its prompt and `lead`."""
-  pairs = [
-    (ids, tokenizer.encode(f'{lead}{choice}'))
-    for e, ids in zip(examples, prompts)
-    for choice in e.choices
-  ]
+def _chosen(params, config, tokenizer, task, examples, prompts, chat):
+  """For each example, the choice that is likeliest after its prompt."""
+  lead = '' if chat else ' '  # an answer of a chat begins a message
+  pairs = []
+  for e, ids in zip(examples, prompts):
+    for choice in e.choices:
+      said = tokenizer.encode(f'{lead}{choice}')
+      if task.suffix and not chat:
+        pairs.append((ids + said, tokenizer.encode(f' {task.suffix(e)}')))
+      else:
+        pairs.append((ids, said))
   contexts, continuations = zip(*pairs)
   logp = iter(likelihood.of_answers(params, contexts, continuations, config))
-  scores = [[next(logp) for _ in e.choices] for e in examples]
+  size = SIZES[task.normalise]
+  scores = [[next(logp) / size(c) for c in e.choices] for e in examples]
   return [e.choices[int(np.argmax(row))] for e, row in zip(examples, scores)]
 
 
@@ -124,7 +138,9 @@ def tasks(
   for name, task in {name: task_lib.load(name) for name in names}.items():
     examples = task.examples('heldout', n, seed)
     solved = None if shots is None else []
-    if shots:
+    if shots and task.solved:
+      solved = functools.partial(task.solved, n=shots)
+    elif shots:
       solved = task.examples('train', shots, seed)
     with log.work(f'{name}: asking {len(examples):,} questions'):
       responses = answers(

@@ -62,6 +62,13 @@ class Task:
   max_new: tokens that an answer may need; 0: the config's number.
   make: (rng) -> Example, of a task that generates its questions.
   summary: (examples, responses) -> {name: number}, further scores of all responses.
+  context: (example, solved examples) -> the whole text for a base model; None: pages,
+    each on a line of its own.
+  solved: (example, n) -> the solved examples shown before it; None: the same for all.
+  normalise: the likelihood of a choice is divided by its number of 'characters' or
+    'bytes'; '': it is not.
+  suffix: (example) -> text after the choice, whose likelihood for a base model is taken
+    in place of the choice's own.
   """
 
   examples: Callable
@@ -72,6 +79,10 @@ class Task:
   max_new: int = 0
   make: Callable | None = None
   summary: Callable | None = None
+  context: Callable | None = None
+  solved: Callable | None = None
+  normalise: str = ''
+  suffix: Callable | None = None
 
 
 # Short everyday words, few enough for a model of a million parameters to know them all.

@@ -250,6 +250,71 @@ def test_choices_are_encoded_as_they_are_written(tokenizer, monkeypatch, shots, 
   assert seen[0] == tokenizer.encode(text)
 
 
+def scored(monkeypatch, logp):
+  """Replaces the likelihood by logp(answer's text); returns the pairs that it got."""
+  seen = []
+
+  def of_answers(params, contexts, continuations, config):
+    seen.extend(zip(contexts, continuations))
+    return np.array([logp(ids) for ids in continuations], np.float32)
+
+  monkeypatch.setattr(likelihood, 'of_answers', of_answers)
+  return seen
+
+
+@pytest.mark.parametrize(
+  'normalise,chosen', [('', 'a'), ('characters', 'moon'), ('bytes', 'ééé')]
+)
+def test_likelihood_is_divided_by_what_the_task_says(
+  tokenizer, monkeypatch, normalise, chosen
+):
+  # A character: -4, -1.8, -1.5; a byte: -4, -0.9, -1.5.
+  words = {'a': -4.0, 'ééé': -5.4, 'moon': -6.0}
+  logp = {tuple(tokenizer.encode(f' {w}')): v for w, v in words.items()}
+  scored(monkeypatch, lambda ids: logp[tuple(ids)])
+  asked = [Example('Which?', 'a', choices=tuple(words))]
+  task = Task(lambda split, n, seed: [], normalise=normalise)
+  assert run.answers(None, toy.CONFIG, tokenizer, task, asked, ()) == [chosen]
+
+
+@pytest.mark.parametrize('shots', [(), None])
+def test_text_after_the_choice_is_compared_for_a_base_model(
+  tokenizer, monkeypatch, shots
+):
+  seen = scored(monkeypatch, len)
+  asked = [Example('The dog saw', 'Ann', choices=('Ann', 'Bob'))]
+  task = Task(lambda *_: [], suffix=lambda e: 'run.', context=lambda e, _: e.prompt)
+  run.answers(None, toy.CONFIG, tokenizer, task, asked, shots)
+  texts = [tuple(map(tokenizer.decode, pair)) for pair in seen]
+  if shots is None:
+    assert [after for _, after in texts] == ['Ann', 'Bob']
+  else:
+    assert [before[-15:] for before, _ in texts] == [
+      'The dog saw Ann',
+      'The dog saw Bob',
+    ]
+    assert {after for _, after in texts} == {' run.'}
+
+
+def test_each_example_has_the_solved_ones_that_its_task_names(tokenizer, monkeypatch):
+  prompts = []
+
+  def reply(prompt):
+    prompts.append(prompt)
+    return ''
+
+  answering(monkeypatch, tokenizer, reply)
+  task = Task(
+    lambda split, n, seed: [Example(w, w) for w in ('sun', 'moon')],
+    solved=lambda e, n: [Example(f'{e.prompt} {i}', 'x') for i in range(n)],
+    context=lambda e, solved: ' '.join([s.prompt for s in solved] + [e.prompt]),
+  )
+  monkeypatch.setattr(run.task_lib, 'load', lambda name: task)
+  run.tasks(None, toy.CONFIG, tokenizer, ('words',), 2, shots=2)
+  for prompt, wanted in zip(prompts, ('sun 0 sun 1 sun', 'moon 0 moon 1 moon')):
+    assert prompt.endswith(wanted)
+
+
 def test_task_with_images_is_refused_by_a_model_of_text(tokenizer):
   seen = Example('What is it?', 'a cat', media=('cat.png',))
   with pytest.raises(UserError, match='images or sound'):
