@@ -211,6 +211,7 @@ def test_mmlu_shows_solved_questions_of_the_same_subject(subjects):
   assert [{e.checks for e in asked[i : i + 2]} for i in (0, 2)] == [
     {('anatomy',), ('world_religions',)}
   ] * 2
+  assert all(s.checks == e.checks for e in asked for s in made.solved(e, 5))
   e = next(e for e in asked if e.checks == ('world_religions',))
   text = made.context(e, made.solved(e, 5))
   assert text.startswith(
