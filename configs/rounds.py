@@ -36,11 +36,8 @@ def get_config(size='any'):
   # Prompts with answers that can be checked; a name that ends with = is read from data.
   c.task_names = ('copy', 'sort', 'arithmetic', 'format', 'gsm8k=')
   c.prompt_sets = ('pandalm',)  # of people, beside those of the tasks
-  # Who says which model answers better.
+  # Who says which of the first and the last model answers better.
   c.judges = ('reward', f'likelihood={c.init_from}')
-    'reward',
-    f'likelihood={c.init_from}',
-  )  # who says which model answers better
   c.assets = assets.get_config('chat')
   c.reward = reward.get_config('any')
   c.reject = reject.get_config('tiny' if size == 'smollm2' else 'paper')
@@ -72,7 +69,7 @@ def _smollm2(c):
   c.reject.sample.update(dict(temperature=0.8, top_p=0.95, max_new=160))
   c.reject.data.tasks = 120
   c.evaluate.update(dict(examples=100, fewer=(('ifeval', 60), ('mbpp', 60)), batch=32))
-  c.evaluate.max_new = 192
+  c.evaluate.update(dict(max_new=24, longest_answer=256))
   c.annotate.update(dict(batch=32))
   c.annotate.sample.update(dict(temperature=0.0, max_new=160))
 

@@ -57,11 +57,14 @@ def main(config, folder):
     None if config.shots < 0 else config.shots,
     settings,
     config.batch,
-    record=said.append,
+    config.longest_answer,
+    said.append,
   )
   for name, r in found.items() if config.tasks else ():
     shown = name.partition('=')[0], 100 * r['score'], 100 * r['ci'], r['n']
     logging.info('%-12s %5.1f +- %.1f %% of %d', *shown)
+    for further, value in r.get('summary', {}).items():
+      logging.info('  %-20s %5.1f %%', further, 100 * value)
   if said:
     jsonl.write(folder / 'answers.jsonl', said)
     logging.info('every answer, and what it had to be: %s/answers.jsonl', folder)

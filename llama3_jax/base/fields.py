@@ -259,6 +259,7 @@ FIELDS = {
   'prompt_sets': Field('', 'sets of preferences whose prompts are answered', 'p'),
   'most': Field('[0, 1e9]', 'examples of a set; 0: all'),
   'longest': Field('[0, 1e9]', 'characters of an example; 0: any number'),
+  'longest_answer': Field('[0, 1e7]', 'tokens of any answer; 0: what its task needs'),
   'fewer': Field('[1, 1e9]', 'of some tasks: ((name, examples), ...)', 'pi'),
   'verify': Field('', 'True: a kept answer of a task must be right (4.3.3)'),
   'rounds': Field('[0, 1e3]', 'of post-training'),

@@ -29,6 +29,12 @@ from llama3_jax.train import loss as losses
 from llama3_jax.train import step
 
 GREEDY = Settings(temperature=0.0, max_new=32)
+# What the log-probability of a choice is divided by, of Task.normalise.
+SIZES = {
+  '': lambda text: 1,
+  'characters': len,
+  'bytes': lambda text: len(text.encode()),
+}
 
 
 def interval(score: float, n: int) -> float:
@@ -39,7 +45,9 @@ def interval(score: float, n: int) -> float:
 def base_prompt(
   tokenizer: Tokenizer, task: Task, example: Example, shots: Sequence[Example]
 ) -> list[int]:
-  """Ids of a question after solved ones, in the form of the pages of exercises."""
+  """Ids of a question after solved ones, in the form of the task or of exercises."""
+  if task.context:
+    return tokenizer.encode(task.context(example, shots), bos=True)
   solved = suite.document(shots) + '\n' if shots else ''
   return tokenizer.encode(solved + task.page(example), bos=True)
 
@@ -56,25 +64,28 @@ def answers(
   tokenizer: Tokenizer,
   task: Task,
   examples: Sequence[Example],
-  shots: Sequence[Example] | None = None,
+  shots: Sequence[Example] | Callable[[Example], Sequence[Example]] | None = None,
   settings: Settings = GREEDY,
   batch_size: int = 16,
+  longest: int = 0,
 ) -> list[str]:
   """The model's answer to each example of a task.
 
-  shots None: in a chat. Otherwise as a base model after these solved examples: the text
-  before `task.stop`. Where every example has choices, the answer is the likeliest.
+  shots None: in a chat. Otherwise as a base model after these solved examples, or those
+  of shots(example): the text before `task.stop`. Where every example has choices, the
+  answer is the likeliest. longest: tokens of an answer, whatever the task needs.
   """
   if any(e.media for e in examples):
     raise UserError('this model reads text: the task has images or sound')
   if shots is None:
     prompts = [chat_prompt(tokenizer, task, e) for e in examples]
   else:
-    prompts = [base_prompt(tokenizer, task, e, shots) for e in examples]
+    shown = shots if callable(shots) else lambda e: shots
+    prompts = [base_prompt(tokenizer, task, e, shown(e)) for e in examples]
   if examples and all(e.choices for e in examples):
-    lead = '' if shots is None else ' '  # an answer of a chat begins a message
-    return _chosen(params, config, tokenizer, examples, prompts, lead)
+    return _chosen(params, config, tokenizer, task, examples, prompts, shots is None)
   room = max(settings.max_new, task.max_new)
+  room = min(room, longest) if longest else room
   settings = dataclasses.replace(
     settings, max_new=room, vocab_size=tokenizer.vocab_size
   )
@@ -82,19 +93,27 @@ def answers(
     params, prompts, config, tokenizer.stop_ids, settings, batch_size=batch_size
   )
   texts = [tokenizer.decode(completion.ids) for [completion] in groups]
-  return texts if shots is None else [t.strip().split(task.stop)[0] for t in texts]
+  if shots is None:
+    return texts
+  texts = [t.strip() for t in texts]
+  return [t.split(task.stop)[0] for t in texts] if task.stop else texts
 
 
-def _chosen(params, config, tokenizer, examples, prompts, lead):
-  """For each example, the choice that is likeliest after its prompt and `lead`."""
-  pairs = [
-    (ids, tokenizer.encode(f'{lead}{choice}'))
-    for e, ids in zip(examples, prompts)
-    for choice in e.choices
-  ]
+def _chosen(params, config, tokenizer, task, examples, prompts, chat):
+  """For each example, the choice that is likeliest after its prompt."""
+  lead = '' if chat else ' '  # an answer of a chat begins a message
+  pairs = []
+  for e, ids in zip(examples, prompts):
+    for choice in e.choices:
+      said = tokenizer.encode(f'{lead}{choice}')
+      if task.suffix and not chat:
+        pairs.append((ids + said, tokenizer.encode(f' {task.suffix(e)}')))
+      else:
+        pairs.append((ids, said))
   contexts, continuations = zip(*pairs)
   logp = iter(likelihood.of_answers(params, contexts, continuations, config))
-  scores = [[next(logp) for _ in e.choices] for e in examples]
+  size = SIZES[task.normalise]
+  scores = [[next(logp) / size(c) for c in e.choices] for e in examples]
   return [e.choices[int(np.argmax(row))] for e, row in zip(examples, scores)]
 
 
@@ -108,25 +127,31 @@ def tasks(
   shots: int | None = None,
   settings: Settings = GREEDY,
   batch_size: int = 16,
+  longest: int = 0,
   record: Callable[[dict], None] | None = None,
 ) -> dict[str, dict]:
   """Mean score on up to `n` held-out examples a task: {task: {'score', 'n', 'ci'}}.
 
   n: one number, or that of each task. shots None: in a chat; a number: as a base model
-  after so many solved examples of the train split. 'macro' is the mean over tasks,
-  independent of their n. record: called with {'task', 'question', 'prompt' (as asked,
-  without solved examples), 'answer', 'response', 'score'} of every example.
+  after so many solved examples of the train split. longest: tokens of any answer,
+  whatever its task needs; 0: no limit. 'macro' is the mean over tasks, independent of
+  their n; 'summary' is that of a task which has one. record: called with {'task',
+  'question', 'prompt' (as asked, without solved examples), 'answer', 'response',
+  'score'} of every example.
   """
   results = {}
   for name, task in {name: task_lib.load(name) for name in names}.items():
     most = n if isinstance(n, int) else n[name]
     examples = task.examples('heldout', most, seed)
     solved = None if shots is None else []
-    if shots:
+    if shots and task.solved:
+      solved = functools.partial(task.solved, n=shots)
+    elif shots:
       solved = task.examples('train', shots, seed)
     with log.work(f'{name}: asking {len(examples):,} questions'):
       responses = answers(
-        *(params, config, tokenizer, task, examples, solved, settings, batch_size)
+        *(params, config, tokenizer, task, examples, solved, settings, batch_size),
+        longest,
       )
     scores = [task.score(e, text) for e, text in zip(examples, responses)]
     for e, text, score in zip(examples, responses, scores) if record else ():
@@ -136,6 +161,8 @@ def tasks(
     count = len(examples)  # a task with few prompts gives fewer than n
     score = sum(scores) / max(count, 1)
     results[name] = {'score': score, 'n': count, 'ci': interval(score, count)}
+    if task.summary:
+      results[name]['summary'] = task.summary(examples, responses)
   return {**results, 'macro': macro(results)}
 
 

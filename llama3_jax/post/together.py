@@ -48,7 +48,7 @@ def rewards(
   found = [np.zeros(len(given), np.float32) for given in answers]
   back = np.argsort(feed.order(length))
   for start in range(0, len(rows), size):
-    built = [_row(pieces, prompts, answers, length) for pieces in rows[start :][:size]]
+    built = [_row(pieces, prompts, answers, length) for pieces in rows[start:][:size]]
     blank = np.zeros((3, length), np.int32)
     batch = np.stack([r for r, _ in built] + [blank] * (size - len(built)), 1)
     batch = batch[..., feed.order(length)]

@@ -23,6 +23,7 @@ class Example:
   worked: the answer with its steps, for a solved example; '': the answer alone.
   choices: answers to choose from, which the model does by likelihood.
   media: files of images or sound that belong to the prompt.
+  checks: what the score needs beside the answer: assertions, instructions.
   """
 
   prompt: str
@@ -31,6 +32,7 @@ class Example:
   worked: str = ''
   choices: tuple[str, ...] = ()
   media: tuple[str, ...] = ()
+  checks: tuple = ()
 
 
 def exact(example: Example, response: str) -> float:
@@ -56,9 +58,17 @@ class Task:
     in both, and held-out prompts are all different.
   score: (example, response) -> 0 to 1.
   prompt: (example) -> the user's message in a chat; page: the text for a base model.
-  stop: text at which a base model's answer is cut.
+  stop: text at which a base model's answer is cut; '': it is not.
   max_new: tokens that an answer may need; 0: the config's number.
   make: (rng) -> Example, of a task that generates its questions.
+  summary: (examples, responses) -> {name: number}, further scores of all responses.
+  context: (example, solved examples) -> the whole text for a base model; None: pages,
+    each on a line of its own.
+  solved: (example, n) -> the solved examples shown before it; None: the same for all.
+  normalise: the likelihood of a choice is divided by its number of 'characters' or
+    'bytes'; '': it is not.
+  suffix: (example) -> text after the choice, whose likelihood for a base model is taken
+    in place of the choice's own.
   """
 
   examples: Callable
@@ -68,6 +78,11 @@ class Task:
   stop: str = '\n'
   max_new: int = 0
   make: Callable | None = None
+  summary: Callable | None = None
+  context: Callable | None = None
+  solved: Callable | None = None
+  normalise: str = ''
+  suffix: Callable | None = None
 
 
 # Short everyday words, few enough for a model of a million parameters to know them all.

@@ -1,6 +1,7 @@
 """Properties of evaluation: intervals, scores, needle, gate."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -57,6 +58,20 @@ def test_right_answers_score_one_and_wrong_ones_zero(monkeypatch, tokenizer, sho
   answering(monkeypatch, tokenizer, lambda prompt: 'no')
   found = run.tasks(None, toy.CONFIG, tokenizer, ('sort', 'copy'), 20, shots=shots)
   assert found['macro']['score'] == 0 and found['macro']['n'] == 40
+
+
+@pytest.mark.parametrize('shots', [None, 0])
+def test_a_task_may_have_the_whole_answer_and_further_scores(
+  monkeypatch, tokenizer, tmp_path, shots
+):
+  row = {'prompt': 'Do.', 'instruction_id_list': ['punctuation:no_comma'] * 2}
+  (tmp_path / 'data.jsonl').write_text(json.dumps(row | {'kwargs': [{}] * 2}))
+  answering(monkeypatch, tokenizer, lambda prompt: 'Hi\nyou, there')
+  name = f'ifeval={tmp_path}/data.jsonl'
+  found = run.tasks(None, toy.CONFIG, tokenizer, (name,), 9, shots=shots)
+  assert found[name]['score'] == 0 and found['macro']['n'] == 1
+  wanted = {'prompt_strict': 0, 'prompt_loose': 1, 'average': 0.5}
+  assert wanted.items() <= found[name]['summary'].items()
 
 
 def test_macro_average_weighs_tasks_alike():
@@ -233,6 +248,71 @@ def test_choices_are_encoded_as_they_are_written(tokenizer, monkeypatch, shots, 
   task = Task(lambda split, n, seed: [])
   run.answers(None, toy.CONFIG, tokenizer, task, asked, shots)
   assert seen[0] == tokenizer.encode(text)
+
+
+def scored(monkeypatch, logp):
+  """Replaces the likelihood by logp(answer's text); returns the pairs that it got."""
+  seen = []
+
+  def of_answers(params, contexts, continuations, config):
+    seen.extend(zip(contexts, continuations))
+    return np.array([logp(ids) for ids in continuations], np.float32)
+
+  monkeypatch.setattr(likelihood, 'of_answers', of_answers)
+  return seen
+
+
+@pytest.mark.parametrize(
+  'normalise,chosen', [('', 'a'), ('characters', 'moon'), ('bytes', 'ééé')]
+)
+def test_likelihood_is_divided_by_what_the_task_says(
+  tokenizer, monkeypatch, normalise, chosen
+):
+  # A character: -4, -1.8, -1.5; a byte: -4, -0.9, -1.5.
+  words = {'a': -4.0, 'ééé': -5.4, 'moon': -6.0}
+  logp = {tuple(tokenizer.encode(f' {w}')): v for w, v in words.items()}
+  scored(monkeypatch, lambda ids: logp[tuple(ids)])
+  asked = [Example('Which?', 'a', choices=tuple(words))]
+  task = Task(lambda split, n, seed: [], normalise=normalise)
+  assert run.answers(None, toy.CONFIG, tokenizer, task, asked, ()) == [chosen]
+
+
+@pytest.mark.parametrize('shots', [(), None])
+def test_text_after_the_choice_is_compared_for_a_base_model(
+  tokenizer, monkeypatch, shots
+):
+  seen = scored(monkeypatch, len)
+  asked = [Example('The dog saw', 'Ann', choices=('Ann', 'Bob'))]
+  task = Task(lambda *_: [], suffix=lambda e: 'run.', context=lambda e, _: e.prompt)
+  run.answers(None, toy.CONFIG, tokenizer, task, asked, shots)
+  texts = [tuple(map(tokenizer.decode, pair)) for pair in seen]
+  if shots is None:
+    assert [after for _, after in texts] == ['Ann', 'Bob']
+  else:
+    assert [before[-15:] for before, _ in texts] == [
+      'The dog saw Ann',
+      'The dog saw Bob',
+    ]
+    assert {after for _, after in texts} == {' run.'}
+
+
+def test_each_example_has_the_solved_ones_that_its_task_names(tokenizer, monkeypatch):
+  prompts = []
+
+  def reply(prompt):
+    prompts.append(prompt)
+    return ''
+
+  answering(monkeypatch, tokenizer, reply)
+  task = Task(
+    lambda split, n, seed: [Example(w, w) for w in ('sun', 'moon')],
+    solved=lambda e, n: [Example(f'{e.prompt} {i}', 'x') for i in range(n)],
+    context=lambda e, solved: ' '.join([s.prompt for s in solved] + [e.prompt]),
+  )
+  monkeypatch.setattr(run.task_lib, 'load', lambda name: task)
+  run.tasks(None, toy.CONFIG, tokenizer, ('words',), 2, shots=2)
+  for prompt, wanted in zip(prompts, ('sun 0 sun 1 sun', 'moon 0 moon 1 moon')):
+    assert prompt.endswith(wanted)
 
 
 def test_task_with_images_is_refused_by_a_model_of_text(tokenizer):
