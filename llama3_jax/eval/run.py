@@ -126,7 +126,7 @@ def tasks(
       responses = answers(
         *(params, config, tokenizer, task, examples, solved, settings, batch_size)
       )
-    scores = [task.score(e, text) for e, text in zip(examples, responses)]
+    scores = task_lib.scored(task, list(zip(examples, responses)))
     for e, text, score in zip(examples, responses, scores) if record else ():
       one = dict(task=name, question=e.prompt, answer=e.answer, response=text)
       record(one | {'score': score})
