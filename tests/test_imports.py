@@ -29,7 +29,9 @@ LAYERS = (
   ('text', 'model', 'kernels'),
   ('curate', 'data', 'reliable'),
   ('train', 'pipeline', 'scaling', 'plan'),
-  ('generate', 'tasks', 'tools'),
+  ('generate',),
+  ('tools',),
+  ('tasks',),
   ('post',),
   ('synth', 'talk'),
   ('serve',),
@@ -102,7 +104,9 @@ def test_recipes_do_not_import_each_other():
   """Herd, rounds and own are made of them; a study names its members' by config."""
   for file in (ROOT / 'experiments').glob('*.py'):
     text = file.read_text(encoding='utf-8')
-    assert file.stem in ('herd', 'own', 'rounds') or 'from experiments' not in text, file.name
+    assert file.stem in ('herd', 'own', 'rounds') or 'from experiments' not in text, (
+      file.name
+    )
 
 
 def test_configs_and_tests_are_not_imported_by_experiments():

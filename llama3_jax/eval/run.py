@@ -153,7 +153,7 @@ def tasks(
         *(params, config, tokenizer, task, examples, solved, settings, batch_size),
         longest,
       )
-    scores = [task.score(e, text) for e, text in zip(examples, responses)]
+    scores = task_lib.scored(task, list(zip(examples, responses)))
     for e, text, score in zip(examples, responses, scores) if record else ():
       asked = task.prompt(e) if shots is None else task.page(e)
       one = dict(task=name, question=e.prompt, prompt=asked, answer=e.answer)

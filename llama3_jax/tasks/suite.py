@@ -32,6 +32,17 @@ def score(e: task.Example, response: str) -> float:
   return task.load(e.task).score(e, response)
 
 
+def scores(pairs: Sequence[tuple[task.Example, str]]) -> list[float]:
+  """Scores of (example, response) pairs, of each task at once where it can do that."""
+  found, places = [0.0] * len(pairs), {}
+  for i, (e, _) in enumerate(pairs):
+    places.setdefault(e.task, []).append(i)
+  for name, own in places.items():
+    for i, value in zip(own, task.scored(task.load(name), [pairs[i] for i in own])):
+      found[i] = value
+  return found
+
+
 def ranked(e: task.Example, rng: random.Random) -> list[str]:
   """[edited, chosen, rejected] by construction (section 4.2.1).
 

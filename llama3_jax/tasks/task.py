@@ -11,6 +11,7 @@ import importlib
 import pathlib
 import random
 from collections.abc import Callable
+from collections.abc import Sequence
 
 from llama3_jax.base.errors import UserError
 
@@ -56,7 +57,7 @@ class Task:
 
   examples: (split, n, seed) -> up to n Examples of 'train' or 'heldout'; no prompt is
     in both, and held-out prompts are all different.
-  score: (example, response) -> 0 to 1.
+  score: (example, response) -> 0 to 1; scores: of many such pairs at once.
   prompt: (example) -> the user's message in a chat; page: the text for a base model.
   stop: text at which a base model's answer is cut; '': it is not.
   max_new: tokens that an answer may need; 0: the config's number.
@@ -83,6 +84,14 @@ class Task:
   solved: Callable | None = None
   normalise: str = ''
   suffix: Callable | None = None
+  scores: Callable | None = None
+
+
+def scored(task: Task, pairs: Sequence[tuple[Example, str]]) -> list[float]:
+  """Scores of (example, response) pairs of a task, at once where it can do that."""
+  if task.scores is not None:
+    return task.scores(pairs)
+  return [task.score(e, response) for e, response in pairs]
 
 
 # Short everyday words, few enough for a model of a million parameters to know them all.
