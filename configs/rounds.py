@@ -58,19 +58,20 @@ def get_config(size='any'):
 
 def _smollm2(c):
   """At most 90 minutes on two cores: adapters, short rows, few questions."""
+  c.assets.update(dict(most=60, heldout=40, longest=1000, dialogs=60))
   for name in ('reward', 'sft', 'dpo'):
     c[name].part.rank = 16
-    c[name].train.update(dict(batch=8, length=352, save_every=20, eval_every=1000))
+    c[name].train.update(dict(batch=8, length=288, save_every=10, eval_every=1000))
     c[name].data.epochs = 1.0
   c.sft.data.epochs = 2.0
   c.sft.train.length = 384
-  c.dpo.train.update(dict(batch=4, length=256, steps=30))
+  c.dpo.train.update(dict(batch=4, length=208, steps=20))
   c.reject.update(dict(samples=8, batch=8, part=40))
   c.reject.sample.update(dict(temperature=0.8, top_p=0.95, max_new=160))
-  c.reject.data.tasks = 120
-  c.evaluate.update(dict(examples=100, fewer=(('ifeval', 60), ('mbpp', 60)), batch=32))
-  c.evaluate.update(dict(max_new=24, longest_answer=256))
-  c.annotate.update(dict(batch=32))
+  c.reject.data.tasks = 100
+  c.evaluate.update(dict(examples=60, fewer=(('ifeval', 48), ('mbpp', 48)), batch=64))
+  c.evaluate.update(dict(max_new=24, longest_answer=224))
+  c.annotate.update(dict(batch=64))
   c.annotate.sample.update(dict(temperature=0.0, max_new=160))
 
 

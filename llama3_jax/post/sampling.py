@@ -53,7 +53,9 @@ class Job:
     if config.data.tasks:
       names = config.data.task_names
       self.tasks = suite.mixed(config.data.tasks, config.seed + 1, 'train', names)
-    self.asked = [Asked((chat.Message('user', e.prompt),), e.task) for e in self.tasks]
+    self.asked = [
+      Asked((chat.Message('user', suite.asked(e)),), e.task) for e in self.tasks
+    ]
     for path in config.data.files:
       self.asked += [Asked(e.prompt, e.source) for e in preference.read(path)]
     if not self.asked:

@@ -43,6 +43,11 @@ def scores(pairs: Sequence[tuple[task.Example, str]]) -> list[float]:
   return found
 
 
+def asked(e: task.Example) -> str:
+  """The user's message of a chat, by the example's task."""
+  return task.load(e.task).prompt(e)
+
+
 def ranked(e: task.Example, rng: random.Random) -> list[str]:
   """[edited, chosen, rejected] by construction (section 4.2.1).
 
@@ -133,7 +138,7 @@ def sft_rows(
   """SFT rows (`messages`, `source`)."""
   rows = []
   for e in mixed(n, seed, split, names):
-    messages = [_say('user', e.prompt), _say('assistant', e.answer)]
+    messages = [_say('user', asked(e)), _say('assistant', e.worked or e.answer)]
     rows.append({'messages': messages, 'source': e.task})
   return rows
 
@@ -145,7 +150,7 @@ def preference_rows(
   rng = random.Random(f'{seed}/{split}/ranked')
   rows = []
   for e in mixed(n, seed, split, names):
-    prompt = [_say('user', e.prompt)]
+    prompt = [_say('user', asked(e))]
     rows.append({'prompt': prompt, 'responses': ranked(e, rng), 'source': e.task})
   return rows
 
