@@ -39,7 +39,7 @@ def get_config(argument='8b,v5p:4x4x4'):
     dict(
       size=size,
       target=target,
-      step='train',  # or prefill, decode, sft, dpo, reward
+      step='train',  # or prefill, decode, sft, dpo, reward, ppo, grpo (their updates)
       weights='',  # of few bits, in prefill and decode: fp8, fp8_weights, int8, ...
       flags='auto',  # comma-separated sets of llama3_jax/plan/flags.py; '' for none
       full=False,  # generate code too: the compiler's cycle estimates, minutes

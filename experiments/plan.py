@@ -32,7 +32,10 @@ from llama3_jax.plan import report
 from llama3_jax.plan import search
 from llama3_jax.plan import topology
 from llama3_jax.post import dpo
+from llama3_jax.post import grpo
+from llama3_jax.post import ppo
 from llama3_jax.post import reward
+from llama3_jax.post import rollout
 from llama3_jax.post import sft
 from llama3_jax.report import page as pages
 from llama3_jax.train import loss as losses
@@ -41,7 +44,11 @@ from llama3_jax.train import part
 from llama3_jax.train import step
 
 ABSENT = True  # its chips are not here: no mesh is made of those that are
-STEPS = ('train', *absent.KINDS, 'sft', 'dpo', 'reward')
+STEPS = ('train', *absent.KINDS, 'sft', 'dpo', 'reward', 'ppo', 'grpo')
+
+
+BATCHES = {'dpo': feed.Pairs, 'reward': feed.Ranked}
+BATCHES |= {'ppo': ppo.Valued, 'grpo': rollout.Answers}
 
 
 def main(config, workdir):
@@ -161,32 +168,38 @@ def lower(config):
   if kind in absent.KINDS:
     sizes = _sizes(config, axes.parts('B', dict(mesh.shape)))
     return absent.lower(mesh, model, sizes, kind, config.plan.weights), mesh
-  params = llama.abstract(model, mesh=mesh)
-  letters, new = llama.dims(model), ()
-  sizes, batches = dict(B=batch, T=length), feed.Tokens
-  chunk = config.train.loss_chunk
-  if kind == 'train':
-    loss = functools.partial(
-      losses.next_token, config=model, z_loss=config.train.z_loss, chunk=chunk
-    )
-  elif kind == 'sft':
-    loss = functools.partial(sft.loss, config=model, chunk=chunk)
-  elif kind == 'dpo':
-    sizes, batches = sizes | dict(A=2), feed.Pairs
-    loss = functools.partial(dpo.loss, config=model, chunk=chunk)
-  else:
-    params, letters, new = (
-      reward.abstract(model, mesh=mesh),
-      reward.dims(model),
-      ('head',),
-    )
-    sizes, batches = sizes | dict(A=1, _=3), feed.Ranked
-    loss = functools.partial(reward.loss, config=model)
-  rows = feed.abstract(batches, mesh, sizes)
+  params, letters, new = llama.abstract(model, mesh=mesh), llama.dims(model), ()
+  if kind in ('reward', 'ppo'):
+    head, ranks = reward.abstract(model, mesh=mesh), reward.dims(model)
+    params, letters, new = head, ranks, ('head',)
+  if kind == 'ppo':  # the policy, and a critic of the same sizes
+    params = ppo.Learned(llama.abstract(model, mesh=mesh), head)
+    letters, new = ppo.Learned(llama.dims(model), ranks), ('value.head',)
+  sizes = dict(B=batch, T=length) | {'dpo': {'A': 2}, 'reward': {'A': 1, '_': 3}}.get(
+    kind, {}
+  )
+  rows = feed.abstract(BATCHES.get(kind, feed.Tokens), mesh, sizes)
+  loss = _loss(config, kind, model)
   optimizer = optim.of(config)
   trained = part.of(config, letters, new)
   train_step = step.compose(loss, optimizer, config.train.microbatches, part=trained)
   return programs.train(mesh, params, rows, train_step), mesh
+
+
+def _loss(config, kind, model):
+  """The loss of a stage, as its experiment has it."""
+  t = config.train
+  if kind == 'train':
+    own = dict(z_loss=t.z_loss, chunk=t.loss_chunk)
+    return functools.partial(losses.next_token, config=model, **own)
+  if kind == 'reward':
+    return functools.partial(reward.loss, config=model)
+  own = {
+    'ppo': dict(critic=model, c=ppo.PPOConfig()),
+    'grpo': dict(c=grpo.GRPOConfig(), longest=t.length),
+  }.get(kind, {})
+  loss = {'sft': sft, 'dpo': dpo, 'ppo': ppo, 'grpo': grpo}[kind].loss
+  return functools.partial(loss, config=model, chunk=t.loss_chunk, **own)
 
 
 def _sizes(config, groups):

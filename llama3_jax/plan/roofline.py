@@ -230,8 +230,10 @@ def model_flops(
     attention = 4 * model.n_layers * model.n_heads * model.d_head * more
     return (token / 3 + attention) * batch, batch
   rows = 2 * batch if step == 'dpo' else batch
-  if step == 'reward':
-    token -= 6 * model.vocab_size * model.d_model
+  without = (
+    token - 6 * model.vocab_size * model.d_model
+  )  # the head of a reward is small
+  token = {'reward': without, 'ppo': token + without}.get(step, token)
   return token * rows * length, rows * length
 
 

@@ -124,7 +124,7 @@ def test_gathers_stay_gathers_inside_a_slice(tmp_path, target):
   assert 0 < sum(r['bytes'] for r in between) < 4 * LAYERS * LAYER
 
 
-@pytest.mark.parametrize('step', ['prefill', 'decode', 'dpo', 'reward'])
+@pytest.mark.parametrize('step', ['prefill', 'decode', 'dpo', 'reward', 'ppo', 'grpo'])
 def test_every_step_is_planned(tmp_path, step):
   changes = {'plan.step': step}
   results = experiment.main(config('v5p:2x2x1', **changes), tmp_path / 'run')
