@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import pytest
 
@@ -73,6 +74,16 @@ def test_an_answer_is_right_when_its_assertions_pass(questions):
   )
   assert scores == [1, 1, 1, 0, 0, 0, 0]
   assert suite.score(e, e.answer) == 1 and suite.score(e, 'def double(x): 1 +') == 0
+
+
+def test_scores_of_several_tasks_at_once_are_in_their_order(questions, monkeypatch):
+  [e] = questions.examples('heldout', 1, 0)
+  copies = task.load('copy').examples('heldout', 2, 0)
+  runs, run_all = [], sandbox.run_all
+  seen = lambda programs, *a, **more: runs.append(1) or run_all(programs, *a, **more)
+  monkeypatch.setattr(sandbox, 'run_all', seen)
+  pairs = [(copies[0], 'no'), (e, e.answer), (copies[1], copies[1].answer), (e, '')]
+  assert suite.scores(pairs) == [0, 1, 1, 0] and len(runs) == 1
 
 
 @pytest.mark.parametrize(
@@ -258,9 +269,9 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_answer():
 
 
 def spoiled(e):
-  """The reference answer with every result negated."""
-  code = coding.extract(e.answer)
-  return f'```python\n{code.replace("return ", "return not ")}\n```'
+  """The reference answer with something before every result."""
+  code = re.sub(r'\breturn\b', "return 'spoiled',", coding.extract(e.answer))
+  return f'```python\n{code}\n```'
 
 
 def test_reference_answers_of_mbpp_pass_and_spoiled_ones_fail(assets):

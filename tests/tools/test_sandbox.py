@@ -85,6 +85,8 @@ def test_attack_reaches_its_target_where_nothing_holds_it(attack, tmp_path):
     ('raise SystemExit', 'ok', 0),
     ('import sys; sys.exit(3)', 'failed', 3),
     ('import sys; sys.exit("no")', 'failed', 1),
+    ('exit(4)', 'failed', 4),
+    ('quit()', 'ok', 0),
     ('assert 1 == 2', 'failed', 1),
     ('1 +', 'failed', 1),
     ('import os; os._exit(9)', 'failed', 9),

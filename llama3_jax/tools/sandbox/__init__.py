@@ -193,7 +193,7 @@ def strongest_way() -> str:
     reasons.append(f'{way} ({reason})')
   raise UserError(
     f'sandbox: this machine cannot hold a program: {"; ".join(reasons)}: use Linux '
-    f'5.13 or newer that allows user namespaces or Landlock, install bubblewrap, or '
+    f'6.2 or newer that allows user namespaces or Landlock, install bubblewrap, or '
     f'set {CHOICE}=none where the programs are your own'
   )
 

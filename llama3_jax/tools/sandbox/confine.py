@@ -20,6 +20,7 @@ HIDDEN = ('site-packages', 'dist-packages')
 BASES = ('/tmp', '/var/tmp', '/run', '/dev/shm', '/mnt')
 INSIDE = 1000  # user in the sandbox
 STACK = 8 << 20
+TRUNCATES = 3  # version of Landlock
 # Of nobody: outside what distributions give to people and services (systemd's range of
 # users that come and go).
 STRANGERS, MANY = 61184, 4000
@@ -165,7 +166,11 @@ def hold(threads: bool, scratch: str, writes: bool, private: bool) -> None:
   """
   kernel.drop_capabilities()
   kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-  if kernel.landlock_version():
+  version = kernel.landlock_version()
+  if not private and not writes and version < TRUNCATES:
+    # An older one lets a file that may be read be emptied.
+    raise OSError(f'Landlock has version {version}, not {TRUNCATES} (Linux 6.2)')
+  if version:
     read = kernel.READ_FILE | kernel.READ_DIR
     allowed = {'/': read} if private else _visible()
     there = [d for d in DEVICES if os.path.exists(d)]
