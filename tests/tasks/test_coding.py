@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 
+import attacks
 import pytest
 
 from llama3_jax.base.errors import UserError
@@ -15,10 +16,7 @@ from llama3_jax.tools import sandbox
 
 @pytest.fixture(autouse=True, scope='module')
 def held():
-  try:
-    sandbox.strongest_way()
-  except UserError as error:
-    pytest.skip(str(error))
+  attacks.way()
 
 
 def row(number, name='double', **more):

@@ -23,11 +23,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture(scope='module')
 def way():
-  """The strongest way of this machine; skipped where it has none."""
-  try:
-    return sandbox.strongest_way()
-  except UserError as error:
-    pytest.skip(str(error))
+  return attacks.way()
 
 
 @pytest.fixture(scope='module')
@@ -282,6 +278,21 @@ def test_a_way_that_does_not_hold_is_not_used(line, monkeypatch):
   monkeypatch.setattr(sandbox, 'CHECK', head + line.replace('/bin/true', '/bin/false'))
   reason, _ = sandbox._tried.__wrapped__('none')
   assert reason.startswith('failed')
+
+
+MOUNTS = """
+from llama3_jax.tools.sandbox import kernel
+kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
+kernel.mount('none', '/tmp', 'tmpfs', 0)
+"""
+
+
+def test_namespaces_are_used_where_the_kernel_lets_one_make_them(way, monkeypatch):
+  monkeypatch.delenv(sandbox.CHOICE, raising=False)
+  made = subprocess.run([sys.executable, '-c', MOUNTS], cwd=ROOT, capture_output=True)
+  if made.returncode:
+    pytest.skip(f'not here: {made.stderr.decode().strip().split(chr(10))[-1]}')
+  assert sandbox.strongest_way() == 'namespaces'
 
 
 def test_what_holds_is_said(way):
