@@ -224,7 +224,9 @@ class Worker:
   def __init__(self, way: str = ''):
     self.way = way or strongest_way()
     self.landlock = 0
-    self._room = tempfile.mkdtemp(prefix='llama3_sandbox_')
+    self._room = ''
+    if self.way not in zygote.APART:  # the others have their folders in memory
+      self._room = tempfile.mkdtemp(prefix='llama3_sandbox_')
     try:
       self._start()
     except BaseException:
@@ -270,7 +272,8 @@ class Worker:
         process.wait()
       process.stdout.close()
       process.stderr.close()
-    shutil.rmtree(self._room, ignore_errors=True)
+    if self._room:
+      shutil.rmtree(self._room, ignore_errors=True)
 
   def run(
     self,
