@@ -91,9 +91,11 @@ def measure(config, folder):
 def _about(found, tokenizer, tasks):
   """Summary of the scores, the share that was cut off, and exact match."""
   about = scores.summary(found.rewards) | {'cut': float(1 - found.stopped.mean())}
-  said = [
-    suite.score(e, chat.sampled(tokenizer, ids).content)
-    for e, answers in zip(tasks, found.sampled)
-    for ids in answers
-  ]
+  said = suite.scores(
+    [
+      (e, chat.sampled(tokenizer, ids).content)
+      for e, answers in zip(tasks, found.sampled)
+      for ids in answers
+    ]
+  )
   return about | ({'exact': float(np.mean(said))} if said else {})

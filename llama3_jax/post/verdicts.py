@@ -66,7 +66,7 @@ class Judge:
     said['answer_tokens'] = float(np.mean(lengths))
     total = np.zeros(len(pairs))
     if any(p.example for p, _ in pairs):
-      scores = np.array([self._checked(p, one) for p, one in pairs])
+      scores = self._checked(pairs)
       known = np.array([p.example is not None for p, _ in pairs])
       said['exact'] = float(scores[known].mean())
       total += self.config.task * scores
@@ -79,12 +79,14 @@ class Judge:
       total += self.config.model * scores
     return self._verdicts(total, ended, said)
 
-  def _checked(self, prompt, completion):
-    """Score of an answer by its task; 0 where there is none, or it was cut off."""
-    if prompt.example is None or not completion.stopped:
-      return 0.0
-    text = chat.sampled(self.tokenizer, completion.sampled).content
-    return float(suite.score(prompt.example, text))
+  def _checked(self, pairs):
+    """Scores of answers by their tasks; 0 where there is none, or it was cut off."""
+    found = np.zeros(len(pairs))
+    asked = [i for i, (p, one) in enumerate(pairs) if p.example and one.stopped]
+    text = lambda one: chat.sampled(self.tokenizer, one.sampled).content
+    said = [(pairs[i][0].example, text(pairs[i][1])) for i in asked]
+    found[asked] = suite.scores(said)
+    return found
 
   def _verdicts(self, total, ended, said):
     good = ended & np.isfinite(total)

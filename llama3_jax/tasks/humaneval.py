@@ -1,4 +1,4 @@
-"""HumanEval: the body of a Python function (5.1.4): --config.tasks="('humaneval=DIR',)".
+"""HumanEval: bodies of Python functions (5.1.4): --config.tasks="('humaneval=DIR',)".
 
 The folder holds HumanEval.jsonl, or its first questions as HumanEval_first40.jsonl. All
 questions are held out: a base model is asked with --config.shots=0.
@@ -48,7 +48,7 @@ def program(example: task.Example, response: str) -> str:
   name = example.checks[0]
   code = coding.extract(response)
   if not re.search(rf'^(?:async )?def {name}\b', code, re.M):
-    code = example.prompt + _body(response)
+    code = example.prompt + _body(response, _indent(example.prompt))
   else:
     # What the question has before the function: imports and other functions.
     code = f'{example.prompt}{_indent(example.prompt)}pass\n\n{code}'
@@ -63,11 +63,11 @@ def _indent(text):
   return lines[-1][: len(lines[-1]) - len(lines[-1].lstrip())] or '    '
 
 
-def _body(response):
+def _body(response, indent):
   """The lines of a body up to the first that belongs to what follows it."""
   text = response.replace('\r\n', '\n').strip('\n')
   if text and not text[0].isspace():
-    text = '    ' + text  # the space before a base model's answer is cut
+    text = indent + text  # the space before a base model's answer is cut
   lines = []
   for line in text.split('\n'):
     if line.strip() and not line[0].isspace():

@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.tools.sandbox import confine
 from llama3_jax.tools.sandbox import zygote
 
 # Way -> what holds a program then.
@@ -51,6 +52,9 @@ START = (
 # Neither site-packages nor the folder of the caller; equal programs order sets equally.
 PYTHON = ('-P', '-s', '-S', '-B', '-X', 'utf8', '-c', START)
 VARIABLES = {'PYTHONHASHSEED': '0', 'LANG': 'C.UTF-8'}
+# What a Python needs to start, and this package, where bubblewrap makes the root.
+LIBRARIES = ('/lib', '/lib64', '/usr/lib', '/usr/lib64', '/usr/local/lib')
+OWN = ('llama3_jax/__init__.py', 'llama3_jax/base', 'llama3_jax/tools')
 STARTING_S, GRACE_S = 60, 5
 MIB = 1 << 20
 # What must fail for a way to be used, as a program that ends well when all of it does.
@@ -189,8 +193,8 @@ def strongest_way() -> str:
     reasons.append(f'{way} ({reason})')
   raise UserError(
     f'sandbox: this machine cannot hold a program: {"; ".join(reasons)}: use Linux '
-    f'5.13 or newer that allows user namespaces or Landlock, install bubblewrap, or set '
-    f'{CHOICE}=none where the programs are your own'
+    f'6.2 or newer that allows user namespaces or Landlock, install bubblewrap, or '
+    f'set {CHOICE}=none where the programs are your own'
   )
 
 
@@ -220,7 +224,9 @@ class Worker:
   def __init__(self, way: str = ''):
     self.way = way or strongest_way()
     self.landlock = 0
-    self._room = tempfile.mkdtemp(prefix='llama3_sandbox_')
+    self._room = ''
+    if self.way not in zygote.APART:  # the others have their folders in memory
+      self._room = tempfile.mkdtemp(prefix='llama3_sandbox_')
     try:
       self._start()
     except BaseException:
@@ -266,7 +272,8 @@ class Worker:
         process.wait()
       process.stdout.close()
       process.stderr.close()
-    shutil.rmtree(self._room, ignore_errors=True)
+    if self._room:
+      shutil.rmtree(self._room, ignore_errors=True)
 
   def run(
     self,
@@ -300,7 +307,7 @@ class Worker:
       late = seconds > limits.wall_s
       return Outcome('time' if late else 'killed', seconds=seconds, code=-9)
     if 'error' in answer:
-      raise UserError(f'sandbox: the files of a program: {answer["error"]}')
+      raise UserError(f'sandbox: {answer["error"]}')
     return _outcome(answer, limits)
 
   def _restart(self):
@@ -333,4 +340,18 @@ def _outcome(answer, limits):
 
 def _wrapped(command: Sequence[str]) -> list[str]:
   """The command inside bubblewrap; a UserError where it is not installed."""
-  raise UserError('sandbox: bubblewrap is not installed')
+  program = shutil.which('bwrap')
+  if program is None:
+    raise UserError('sandbox: bubblewrap is not installed')
+  folders = confine.library()
+  python = os.path.realpath(command[0])
+  shown = [*folders, python, *LIBRARIES, *confine.SHARED, *confine.DEVICES[1:]]
+  shown += [str(ROOT / part) for part in OWN]
+  words = [program, '--unshare-all', '--unshare-user', '--new-session']
+  words += ['--cap-drop', 'ALL', '--cap-add', 'CAP_SYS_ADMIN', '--dev', '/dev']
+  for path in shown:
+    words += ['--ro-bind-try', path, path]
+  for path in confine.hidden():
+    words += ['--size', '4096', '--tmpfs', path, '--remount-ro', path]
+  words += ['--dir', confine.SCRATCH, '--remount-ro', '/', '--', python]
+  return [*words, *command[1:]]

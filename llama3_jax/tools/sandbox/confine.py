@@ -20,6 +20,7 @@ HIDDEN = ('site-packages', 'dist-packages')
 BASES = ('/tmp', '/var/tmp', '/run', '/dev/shm', '/mnt')
 INSIDE = 1000  # user in the sandbox
 STACK = 8 << 20
+TRUNCATES = 3  # version of Landlock
 # Of nobody: outside what distributions give to people and services (systemd's range of
 # users that come and go).
 STRANGERS, MANY = 61184, 4000
@@ -34,6 +35,13 @@ def library() -> list[str]:
   inside = lambda p, q: p != q and p.startswith(q + '/')
   unique = list(dict.fromkeys(paths))
   return [p for p in unique if not any(inside(p, q) for q in unique)]
+
+
+@functools.cache
+def hidden() -> list[str]:
+  """Folders in those of the library that hold what others installed."""
+  paths = [os.path.join(folder, name) for folder in library() for name in HIDDEN]
+  return [path for path in paths if os.path.isdir(path)]
 
 
 def enter() -> None:
@@ -99,9 +107,8 @@ def _private_root():
   for path in [*library(), *filter(lambda p: os.path.isdir('/old' + p), SHARED)]:
     os.makedirs('/new' + path)
     _bind('/old' + path, '/new' + path, kernel.ATTR_NODEV)
-    for name in HIDDEN:
-      if os.path.isdir(f'/new{path}/{name}'):
-        kernel.mount('tmpfs', f'/new{path}/{name}', 'tmpfs', flags, 'mode=555,size=4k')
+  for path in hidden():
+    kernel.mount('tmpfs', '/new' + path, 'tmpfs', flags, 'mode=555,size=4k')
   os.makedirs('/new/dev')
   for path in DEVICES:
     os.close(os.open('/new' + path, os.O_CREAT | os.O_WRONLY))
@@ -125,7 +132,8 @@ def apart(limits: dict) -> None:
   flags = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC
   kernel.unshare(flags)
   size, files = limits['disk_bytes'], limits['files'] + 1
-  data = f'mode=700,size={size},nr_inodes={files},uid={INSIDE},gid={INSIDE}'
+  data = f'mode=700,size={size},nr_inodes={files},'
+  data += f'uid={os.geteuid()},gid={os.getegid()}'
   flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
   kernel.mount('tmpfs', SCRATCH, 'tmpfs', flags, data)
 
@@ -158,7 +166,11 @@ def hold(threads: bool, scratch: str, writes: bool, private: bool) -> None:
   """
   kernel.drop_capabilities()
   kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-  if kernel.landlock_version():
+  version = kernel.landlock_version()
+  if not private and not writes and version < TRUNCATES:
+    # An older one lets a file that may be read be emptied.
+    raise OSError(f'Landlock has version {version}, not {TRUNCATES} (Linux 6.2)')
+  if version:
     read = kernel.READ_FILE | kernel.READ_DIR
     allowed = {'/': read} if private else _visible()
     there = [d for d in DEVICES if os.path.exists(d)]
@@ -174,7 +186,7 @@ def _visible():
   for folder in [*library(), *filter(os.path.isdir, SHARED)]:
     rights[folder] = kernel.READ_DIR  # the names of its files
     for name in os.listdir(folder):
-      if name not in HIDDEN:
-        path = os.path.join(folder, name)
+      path = os.path.join(folder, name)
+      if name not in HIDDEN and os.path.exists(path):  # a link may lead nowhere
         rights[path] = kernel.READ_FILE | kernel.READ_DIR
   return rights

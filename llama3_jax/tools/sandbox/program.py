@@ -3,6 +3,7 @@
 import atexit
 import linecache
 import os
+import site
 import sys
 import threading
 import traceback
@@ -40,6 +41,7 @@ def _run(text, folder):
     2, 'w', encoding='utf-8', errors='backslashreplace', buffering=1, closefd=False
   )
   sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+  site.setquit()  # exit and quit
   # So that a traceback shows lines of the program, of which there is no file.
   lines = text.splitlines(keepends=True)
   linecache.cache[NAME] = (len(text), None, lines, NAME)

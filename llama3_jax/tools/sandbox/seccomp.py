@@ -17,8 +17,8 @@ AUDIT = {'x86_64': 0xC000003E, 'aarch64': 0xC00000B7}
 READ = """
 read 0 63; write 1 64; readv 19 65; writev 20 66; pread64 17 67; pwrite64 18 68;
 preadv 295 69; pwritev 296 70; preadv2 327 286; pwritev2 328 287; lseek 8 62;
-close 3 57; close_range 436 436; dup 32 23; dup2 33 -; dup3 292 24; pipe 22 -; pipe2 293 59;
-poll 7 -; ppoll 271 73; select 23 -; pselect6 270 72; epoll_create 213 -;
+close 3 57; close_range 436 436; dup 32 23; dup2 33 -; dup3 292 24; pipe 22 -;
+pipe2 293 59; poll 7 -; ppoll 271 73; select 23 -; pselect6 270 72; epoll_create 213 -;
 epoll_create1 291 20; epoll_ctl 233 21; epoll_wait 232 -; epoll_pwait 281 22;
 epoll_pwait2 441 441; eventfd2 290 19; flock 73 32; fsync 74 82; fdatasync 75 83;
 fadvise64 221 223; open 2 -; openat 257 56; stat 4 -; fstat 5 80; lstat 6 -;

@@ -19,7 +19,6 @@ import signal
 import struct
 import tempfile
 import time
-import traceback
 
 from llama3_jax.tools.sandbox import confine
 from llama3_jax.tools.sandbox import kernel
@@ -39,6 +38,9 @@ LENGTH = struct.Struct('<I')
 MOST = 1 << 30  # bytes of a frame
 SEALS = 0x1 | 0x2 | 0x4 | 0x8  # no seal, shrink, growth or write more
 CHUNK = 1 << 16
+TAKEN = 256 << 20
+NOT_HELD = 'a program could not be held: '
+APART = ('namespaces', 'bubblewrap')  # ways with namespaces for each program
 
 
 def send(file: int, message: dict) -> None:
@@ -71,15 +73,16 @@ def main(way: str) -> None:
   for name in BEFORE.split():
     with contextlib.suppress(ImportError):
       importlib.import_module(name)
-  confine.library()
+  confine.hidden()
   with contextlib.suppress(OSError):  # the first to go where memory is short
     with open('/proc/self/oom_score_adj', 'w') as file:
       file.write('1000')
+  taken = _taken()
   try:
-    with open('/proc/self/statm') as file:
-      taken = int(file.read().split()[0]) * resource.getpagesize()
     if way == 'namespaces':
       confine.enter()
+    elif way != 'none':
+      kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
   except OSError as error:
     return send(1, {'error': str(error)})
   send(1, {'landlock': kernel.landlock_version()})
@@ -96,10 +99,19 @@ def main(way: str) -> None:
       return None  # it cannot be told what has become of the program
 
 
+def _taken():
+  """Bytes of addresses that this Python has."""
+  try:
+    with open('/proc/self/statm') as file:
+      return int(file.read().split()[0]) * resource.getpagesize()
+  except OSError:  # bubblewrap hides it
+    return TAKEN
+
+
 def _keep(request, way, taken):
   """The answer to a request: runs the program and sees to its limits."""
   limits = request['limits']
-  if way == 'namespaces':
+  if way in APART:
     confine.apart(limits)
     folder = confine.SCRATCH
   else:
@@ -112,9 +124,9 @@ def _keep(request, way, taken):
         file.write(base64.b64decode(text))
     return _run(request, way, taken, folder)
   except OSError as error:
-    return {'error': str(error)}
+    return {'error': f'the files of a program: {error}'}
   finally:
-    if way != 'namespaces':
+    if way not in APART:
       os.chdir('/')
       shutil.rmtree(folder, ignore_errors=True)
 
@@ -135,8 +147,10 @@ def _run(request, way, taken, folder):
   reason, texts = _watch(first, out, errors, request['limits'])
   _, _, usage = os.wait4(first, 0)
   seconds = time.monotonic() - began
-  status = os.read(ended, 4)
-  status = LENGTH.unpack(status)[0] if len(status) == 4 else signal.SIGKILL
+  told = os.read(ended, CHUNK)
+  if NOT_HELD.encode() in told:
+    return {'error': told.decode('utf-8', 'replace')[: -LENGTH.size]}
+  status = LENGTH.unpack(told)[0] if told else signal.SIGKILL
   code = os.waitstatus_to_exitcode(status)
   cpu = usage.ru_utime + usage.ru_stime
   answer = {'reason': reason, 'code': code, 'seconds': seconds, 'cpu': cpu}
@@ -181,7 +195,7 @@ def _first(request, way, taken, folder, given, ends):
     child = os.fork()
     if not child:
       kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-      _become(request, way, taken, folder, (given, out, errors))
+      _become(request, way, taken, folder, (given, out, errors, ended))
     os.closerange(0, ended)
     _, status = os.waitpid(child, 0)
     os.write(ended, LENGTH.pack(status))
@@ -190,13 +204,16 @@ def _first(request, way, taken, folder, given, ends):
 
 
 def _become(request, way, taken, folder, files):
-  """Turns this process into the program, and ends with it."""
-  status = 1
+  """Turns this process into the program, and ends with it.
+
+  files: its input, output and errors, and where to say that it could not be held.
+  """
   try:
     os.setsid()
     for number, file in enumerate(files):
       os.dup2(file, number)
-    os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    told = len(files) - 1
+    os.closerange(told + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     for number in range(1, signal.NSIG):
       with contextlib.suppress(OSError, ValueError):
         signal.signal(number, signal.SIG_DFL)
@@ -206,9 +223,12 @@ def _become(request, way, taken, folder, files):
     os.umask(0o077)
     if way != 'none':
       confine.set_limits(request['limits'], taken)
-      private = way != 'landlock'
-      confine.hold(private, folder, private, private)
-  except BaseException:
-    os.write(2, b'sandbox: ' + traceback.format_exc().encode())
-    os._exit(status)
+      apart = way in APART
+      # No limit of the number of threads holds for root.
+      threads = apart and os.geteuid() != 0
+      confine.hold(threads, folder, apart, way == 'namespaces')
+    os.close(told)
+  except BaseException as error:
+    os.write(told, f'{NOT_HELD}{error}'.encode())
+    os._exit(1)
   program.run(request['program'], folder)
