@@ -58,6 +58,51 @@ def chat_prompt(tokenizer: Tokenizer, task: Task, example: Example) -> list[int]
   return chat.encode(tokenizer, messages, prompt=True).ids.tolist()
 
 
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """The questions of a task as a model is asked them: in a chat, or as a base model."""
+
+  task: Task
+  examples: Sequence[Example]
+  prompts: Sequence[list[int]]
+  settings: Settings
+  chat: bool
+
+  @classmethod
+  def of(
+    cls,
+    tokenizer: Tokenizer,
+    task: Task,
+    examples: Sequence[Example],
+    shots: Sequence[Example] | Callable[[Example], Sequence[Example]] | None = None,
+    settings: Settings = GREEDY,
+    longest: int = 0,
+  ) -> 'Asked':
+    """shots, settings, longest: as of `answers`."""
+    if any(e.media for e in examples):
+      raise UserError('this model reads text: the task has images or sound')
+    if shots is None:
+      prompts = [chat_prompt(tokenizer, task, e) for e in examples]
+    else:
+      shown = shots if callable(shots) else lambda e: shots
+      prompts = [base_prompt(tokenizer, task, e, shown(e)) for e in examples]
+    most = max(settings.max_new, task.max_new)
+    most = min(most, longest) if longest else most
+    own = dict(max_new=most, vocab_size=tokenizer.vocab_size)
+    how = dataclasses.replace(settings, **own)
+    return cls(task, examples, prompts, how, shots is None)
+
+  @property
+  def room(self) -> int:
+    """Tokens of a row that holds any prompt with its answer."""
+    return engine.room(max(map(len, self.prompts)) + self.settings.max_new)
+
+  @property
+  def chooses(self) -> bool:
+    """Whether every question has choices, of which the likeliest is the answer."""
+    return all(e.choices for e in self.examples)
+
+
 def answers(
   params: llama.Params,
   config: ModelConfig,
@@ -75,38 +120,59 @@ def answers(
   of shots(example): the text before `task.stop`. Where every example has choices, the
   answer is the likeliest. longest: tokens of an answer, whatever the task needs.
   """
-  if any(e.media for e in examples):
-    raise UserError('this model reads text: the task has images or sound')
-  if shots is None:
-    prompts = [chat_prompt(tokenizer, task, e) for e in examples]
-  else:
-    shown = shots if callable(shots) else lambda e: shots
-    prompts = [base_prompt(tokenizer, task, e, shown(e)) for e in examples]
-  if examples and all(e.choices for e in examples):
-    return _chosen(params, config, tokenizer, task, examples, prompts, shots is None)
-  room = max(settings.max_new, task.max_new)
-  room = min(room, longest) if longest else room
-  settings = dataclasses.replace(
-    settings, max_new=room, vocab_size=tokenizer.vocab_size
-  )
-  groups = engine.generate(
-    params, prompts, config, tokenizer.stop_ids, settings, batch_size=batch_size
-  )
-  texts = [tokenizer.decode(completion.ids) for [completion] in groups]
-  if shots is None:
-    return texts
-  texts = [t.strip() for t in texts]
-  return [t.split(task.stop)[0] for t in texts] if task.stop else texts
+  asked = Asked.of(tokenizer, task, examples, shots, settings, longest)
+  return responses(params, config, tokenizer, [asked], batch_size)[0]
 
 
-def _chosen(params, config, tokenizer, task, examples, prompts, chat):
+def responses(
+  params: llama.Params,
+  config: ModelConfig,
+  tokenizer: Tokenizer,
+  every: Sequence[Asked],
+  batch_size: int = 16,
+) -> list[list[str]]:
+  """The answers to all questions; those with rows of one size run together, so that a
+  row whose answer ends is free for a question of another task."""
+  found, rooms = [[] for _ in every], {}
+  for i, asked in enumerate(every):
+    if not asked.examples:
+      continue
+    if asked.chooses:
+      found[i] = _chosen(params, config, tokenizer, asked)
+    else:
+      rooms.setdefault(asked.room, []).append(i)
+  for _, members in sorted(rooms.items()):
+    prompts = [(i, ids) for i in members for ids in every[i].prompts]
+    groups = engine.generate(
+      params,
+      [ids for _, ids in prompts],
+      config,
+      tokenizer.stop_ids,
+      [every[i].settings for i, _ in prompts],
+      batch_size=batch_size,
+    )
+    for (i, _), [completion] in zip(prompts, groups):
+      found[i].append(_cut(tokenizer.decode(completion.ids), every[i]))
+  return found
+
+
+def _cut(text, asked):
+  """The answer in a text: all of it in a chat, else up to the task's stop."""
+  if asked.chat:
+    return text
+  text = text.strip()
+  return text.split(asked.task.stop)[0] if asked.task.stop else text
+
+
+def _chosen(params, config, tokenizer, asked):
   """For each example, the choice that is likeliest after its prompt."""
-  lead = '' if chat else ' '  # an answer of a chat begins a message
+  task, examples = asked.task, asked.examples
+  lead = '' if asked.chat else ' '  # an answer of a chat begins a message
   pairs = []
-  for e, ids in zip(examples, prompts):
+  for e, ids in zip(examples, asked.prompts):
     for choice in e.choices:
       said = tokenizer.encode(f'{lead}{choice}')
-      if task.suffix and not chat:
+      if task.suffix and not asked.chat:
         pairs.append((ids + said, tokenizer.encode(f' {task.suffix(e)}')))
       else:
         pairs.append((ids, said))
@@ -139,31 +205,37 @@ def tasks(
   'question', 'prompt' (as asked, without solved examples), 'answer', 'response',
   'score'} of every example.
   """
-  results = {}
-  for name, task in {name: task_lib.load(name) for name in names}.items():
-    most = n if isinstance(n, int) else n[name]
+  every = {}
+  for name in dict.fromkeys(names):
+    task, most = task_lib.load(name), n if isinstance(n, int) else n[name]
     examples = task.examples('heldout', most, seed)
     solved = None if shots is None else []
     if shots and task.solved:
       solved = functools.partial(task.solved, n=shots)
     elif shots:
       solved = task.examples('train', shots, seed)
-    with log.work(f'{name}: asking {len(examples):,} questions'):
-      responses = answers(
-        *(params, config, tokenizer, task, examples, solved, settings, batch_size),
-        longest,
-      )
-    scores = task_lib.scored(task, list(zip(examples, responses)))
-    for e, text, score in zip(examples, responses, scores) if record else ():
-      asked = task.prompt(e) if shots is None else task.page(e)
-      one = dict(task=name, question=e.prompt, prompt=asked, answer=e.answer)
-      record(one | {'response': text, 'score': score})
-    count = len(examples)  # a task with few prompts gives fewer than n
-    score = sum(scores) / max(count, 1)
-    results[name] = {'score': score, 'n': count, 'ci': interval(score, count)}
-    if task.summary:
-      results[name]['summary'] = task.summary(examples, responses)
+    every[name] = Asked.of(tokenizer, task, examples, solved, settings, longest)
+  count = sum(len(asked.examples) for asked in every.values())
+  with log.work(f'asking {count:,} questions of {len(every)} tasks'):
+    found = responses(params, config, tokenizer, list(every.values()), batch_size)
+  results = {}
+  for (name, asked), texts in zip(every.items(), found):
+    results[name] = _measured(name, asked, texts, record)
   return {**results, 'macro': macro(results)}
+
+
+def _measured(name, asked, texts, record):
+  """The result of a task, each of whose answers is recorded."""
+  task, examples = asked.task, asked.examples
+  scores = task_lib.scored(task, list(zip(examples, texts)))
+  for e, text, score in zip(examples, texts, scores) if record else ():
+    shown = task.prompt(e) if asked.chat else task.page(e)
+    one = dict(task=name, question=e.prompt, prompt=shown, answer=e.answer)
+    record(one | {'response': text, 'score': score})
+  count = len(examples)  # a task with few prompts gives fewer than n
+  score = sum(scores) / max(count, 1)
+  found = {'score': score, 'n': count, 'ci': interval(score, count)}
+  return found | ({'summary': task.summary(examples, texts)} if task.summary else {})
 
 
 def macro(results: Mapping[str, Mapping]) -> dict:

@@ -310,15 +310,16 @@ def complete(
   engine: Engine,
   prompts: Sequence[Sequence[int]],
   stop_ids: Sequence[int],
-  settings: Settings = Settings(),
+  settings: Settings | Sequence[Settings] = Settings(),
   seed: int = 0,
   samples: int = 1,
 ) -> list[list[Completion]]:
-  """`samples` completions of each prompt (token ids), in the order of `prompts`. Equal
-  prompts get equal samples. Raises UserError as Engine.check, with the prompt's number,
-  before anything is answered."""
+  """`samples` completions of each prompt (token ids), in the order of `prompts`, by
+  Settings of all or of each; equal prompts get equal samples. Raises UserError as
+  Engine.check, with the prompt's number, before anything is answered."""
   stops = tuple(stop_ids)
-  requests = [Request(prompt, settings, stops, samples, seed) for prompt in prompts]
+  each = zip(prompts, _each(settings, prompts), strict=True)
+  requests = [Request(prompt, own, stops, samples, seed) for prompt, own in each]
   for i, request in enumerate(requests):
     try:
       engine.check(request)
@@ -335,7 +336,7 @@ def generate(
   prompts: Sequence[Sequence[int]],
   config: ModelConfig,
   stop_ids: Sequence[int],
-  settings: Settings = Settings(),
+  settings: Settings | Sequence[Settings] = Settings(),
   seed: int = 0,
   samples: int = 1,
   batch_size: int = 16,
@@ -346,9 +347,15 @@ def generate(
   """
   if not prompts:
     return []
-  longest = max(map(len, prompts)) + settings.max_new
+  every = _each(settings, prompts)
+  longest = max(len(ids) + own.max_new for ids, own in zip(prompts, every))
   engine = Engine(params, config, sizes(longest, batch_size, samples))
   return complete(engine, prompts, stop_ids, settings, seed, samples)
+
+
+def _each(settings, prompts):
+  """The Settings of each prompt."""
+  return [settings] * len(prompts) if isinstance(settings, Settings) else settings
 
 
 @contextlib.contextmanager

@@ -182,6 +182,29 @@ def test_too_short_haystack_is_named(tokenizer):
     needle.grid(None, toy.CONFIG, tokenizer, HAY, (32,), (0.5,))
 
 
+def test_tasks_are_answered_together_each_by_its_own_settings(tokenizer, monkeypatch):
+  """One call a size of row, and the answers are those of each task alone."""
+  params, calls, usual = toy.model(), [], engine.generate
+
+  def generate(params, prompts, *given, **more):
+    calls.append(len(prompts))
+    return usual(params, prompts, *given, **more)
+
+  monkeypatch.setattr(engine, 'generate', generate)
+  every = []
+  for name, room in (('copy', 8), ('sort', 5), ('arithmetic', 200)):
+    asked = load(name).examples('heldout', 3, 0)
+    how = dataclasses.replace(run.GREEDY, max_new=room)
+    every.append(run.Asked.of(tokenizer, load(name), asked, None, how))
+  found = run.responses(params, toy.CONFIG, tokenizer, every)
+  assert calls == [6, 3]
+  for asked, texts in zip(every, found):
+    alone = run.responses(params, toy.CONFIG, tokenizer, [asked])[0]
+    assert texts == alone and len(texts) == 3
+  short = run.Asked.of(tokenizer, load('copy'), every[0].examples, None, longest=2)
+  assert short.settings.max_new == 2
+
+
 def test_gate_needs_recovery_and_perfect_recall():
   assert needle.gate(2.0, 2.0, [[1.0, 1.0]])[0]
   assert needle.gate(2.01, 2.0, 1.0)[0]
@@ -325,7 +348,7 @@ def test_a_task_may_need_more_tokens_than_the_config_gives(monkeypatch, tokenize
   rooms = []
 
   def generate(params, prompts, config, stop_ids, settings, **_):
-    rooms.append(settings.max_new)
+    rooms.extend({own.max_new for own in settings})
     return [[engine.Completion((), (), True)] for _ in prompts]
 
   monkeypatch.setattr(engine, 'generate', generate)
