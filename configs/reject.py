@@ -21,6 +21,7 @@ def get_config(size='tiny'):
   c.batch = 8  # prompts decoded together, each with its K samples
   c.wave = 0  # of the K answers at a time; 0: all at once
   c.bar = None  # a prompt whose best reward reaches it gets no further wave
+  c.round = 0  # of post-training, written into the preferences; 0: none
   c.verify = False  # True: of tasks, only answers that are right are kept (4.3.3)
   c.system = ''  # steers tone, style or format of the answers
   c.policies = ''  # file {capability: {field of sample, system, language, script: ...}}

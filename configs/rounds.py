@@ -17,7 +17,7 @@ from llama3_jax import config as configs
 # be lost.
 WIRED = (
   *('seed', 'mesh', 'init_from', 'reward_from', 'tokenizer', 'documents', 'inputs'),
-  *('members', 'folder', 'data.root', 'data.tokenizer', 'data.files'),
+  *('members', 'folder', 'round', 'data.root', 'data.tokenizer', 'data.files'),
   *('data.heldout_files', 'needle.tokenizer', 'needle.documents'),
   *('task_names', 'data.task_names'),
 )
@@ -44,6 +44,7 @@ def get_config(size='any'):
   c.reject.verify = True  # a wrong answer to a task is never finetuned on (4.3.3)
   c.sft = sft.get_config('any')
   c.dpo = dpo.get_config('any')
+  c.dpo.data.newest = 0  # the newest files are given to it
   c.average = average.get_config()
   c.evaluate = evaluate.get_config('chat')
   c.evaluate.tasks = ('gsm8k=', 'ifeval=', 'mbpp=', *c.task_names[:-1])

@@ -54,7 +54,7 @@ def _asked(config, folder):
   given = [row for path in files for row in rows.read(path, 'files', bad)]
   asked = annotators.questions(given, bad)
   left.tell()
-  if not asked:
+  if not asked and not config.pool:  # two models may give the same answers
     raise UserError(f'files: none of {len(given)} rows has two answers that differ')
   return asked, sum(left.counts().values())
 
@@ -65,7 +65,7 @@ def _judged(config, folder):
   counts = collections.Counter()
   judges = _judges(config, counts)  # refused before a model is loaded
   asked, bad = _asked(config, folder)
-  verdicts = annotators.ensemble(judges, config.ensemble)(asked)
+  verdicts = annotators.ensemble(judges, config.ensemble)(asked) if asked else []
   made = [annotators.row(q, v, config.source) for q, v in zip(asked, verdicts) if v]
   jsonl.write(folder / 'preferences.jsonl', made)
   logging.info('%d of %d rows are judged %s', len(made), len(asked), dict(counts))

@@ -44,6 +44,7 @@ def main(config, folder):
     found[: len(tasks)],
     [e.worked or e.answer for e in tasks],
     right,
+    number=config.round,
   )
   jsonl.write(folder / 'sft.jsonl', kept)
   jsonl.write(folder / 'preferences.jsonl', annotated)

@@ -129,11 +129,14 @@ def one(config, run, number, chat, given):
   edits = changes(config, given, chat, given.prompts)
   edits['reward_from'] = run.at(name('reward'))
   edits['seed'] = config.seed + 1000 * number  # new prompts every round
+  edits['round'] = number
   found = run.stage(name('reject'), reject.main, config.reject, edits)
   annotated = f'{run.at(name("reject"))}/preferences.jsonl'
-  given.preferences += (annotated,)
-  given.answers += (f'{run.at(name("reject"))}/sft.jsonl',)
-  newest, given.newest = (*given.newest, annotated), ()
+  if found['kept']:
+    given.answers += (f'{run.at(name("reject"))}/sft.jsonl',)
+  made = (annotated,) if found['annotated'] else ()
+  given.preferences += made
+  newest, given.newest = given.newest + made, ()
 
   edits = changes(config, given, given.start, given.answers)
   run.stage(name('sft'), sft.main, config.sft, edits)

@@ -17,6 +17,7 @@ def collect(run: Stages, config: ConfigDict) -> dict:
   """Results of finished rounds: 'figures', 'findings' (sentences for the reader),
   'costs', 'seconds' and 'memory_bytes'."""
   rounds = config.rounds
+  numbers = [str(r) for r in range(1, rounds + 1)]
   compared = [
     {'before': _name(a), 'after': _name(b), 'tasks': _paired(run, a, b)}
     for a, b in pairs(rounds)
@@ -26,11 +27,9 @@ def collect(run: Stages, config: ConfigDict) -> dict:
       _name(n): _short(run.results[f'evaluate/{n}']['tasks']) for n in models(rounds)
     },
     'paired': compared,
-    'people': {
-      r: _people(run.results[f'reward/{r}'], config) for r in range(1, rounds + 1)
-    },
+    'people': {r: _people(run.results[f'reward/{r}'], config) for r in numbers},
     'best_of_k': run.results[f'reject/{rounds}']['best_of_k'],
-    'answers': {r: _answers(run.results[f'reject/{r}']) for r in range(1, rounds + 1)},
+    'answers': {r: _answers(run.results[f'reject/{r}']) for r in numbers},
     'dpo': {n: summary.held(r) for n, r in summary.kind(run, 'dpo').items()},
     'wins': {n: _wins(r, config) for n, r in summary.kind(run, 'wins').items()},
     'judges': {n: _judged(r) for n, r in summary.kind(run, 'judge').items()},

@@ -12,6 +12,7 @@ def preferences(
   answers: Sequence[str],
   right: Callable[[int, str], bool],
   source: str = 'annotated',
+  number: int = 0,
 ) -> list[dict]:
   """Preference rows (`prompt`, `responses` best first, `source`) of sampled answers.
 
@@ -20,7 +21,7 @@ def preferences(
   the errors of this one; chosen is the right answer with the highest reward or, where
   none is right, `answers[i]`, in place of an edited response. Answers that were cut off
   are not annotated. A prompt without a wrong answer gives no pair. Sampled answers are
-  whole messages with their ids.
+  whole messages with their ids. number: of the round, which the rows say.
   """
   rows = []
   for i, candidate in enumerate(candidates):
@@ -34,5 +35,6 @@ def preferences(
     chosen = next((m for m in finished if right(i, m.content)), edited)
     prompt = [chat.fields(m) for m in candidate.prompt]
     responses = [chat.fields(m) for m in (chosen, wrong[0])]
-    rows.append({'prompt': prompt, 'responses': responses, 'source': source})
+    row = {'prompt': prompt, 'responses': responses, 'source': source}
+    rows.append(row | ({'round': number} if number else {}))
   return rows

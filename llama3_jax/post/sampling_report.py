@@ -34,6 +34,8 @@ def shown(folder: pathlib.Path) -> list[tuple[str, str, str, str, str]]:
   """(prompt, kept answer, those of the highest and the lowest reward, these rewards) of
   the first prompts that have any."""
   rows, kept = [], jsonl.read(folder / 'sft.jsonl', '--workdir', empty=True)
+  taken = lambda: next((row['messages'] for _, row in kept), ())
+  dialog = taken()
   for _, row in jsonl.read(folder / 'candidates.jsonl', '--workdir'):
     scored = [
       (r, m['content'])
@@ -41,7 +43,9 @@ def shown(folder: pathlib.Path) -> list[tuple[str, str, str, str, str]]:
       if r is not None
     ]
     if scored:
-      answer = next(kept)[1]['messages'][-1]['content']
+      answer = 'none: no answer is right'
+      if list(dialog[:-1]) == row['prompt']:
+        answer, dialog = dialog[-1]['content'], taken()
       (low, worst), (high, best) = min(scored), max(scored)
       texts = (row['prompt'][-1]['content'], answer, best, worst)
       rows.append((*(t[:LONG] for t in texts), f'{high:.2f}, {low:.2f}'))
