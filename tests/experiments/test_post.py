@@ -53,6 +53,21 @@ def chain(root):
   return found
 
 
+def test_rejection_on_ray_gives_the_files_of_one_process(chain, root, tmp_path):
+  pytest.importorskip('ray', reason="needs the extra: pip install -e '.[ray]'")
+  pytest.importorskip('daft', reason="needs the extra: pip install -e '.[ray]'")
+  config = reject_config.get_config()
+  config.init_from, config.reward_from = str(root / 'sft'), str(root / 'reward')
+  config.data.tokenizer = str(root / 'bytes.model')
+  config.update(dict(samples=3, batch=4, part=2, engine='ray'))
+  config.data.tasks, config.sample.max_new = 6, 6
+  assert reject.main(config, str(tmp_path / 'ray')) == chain['reject']
+  for name in ('sft.jsonl', 'preferences.jsonl', 'candidates.jsonl'):
+    whole, parts = (rows(at / name) for at in (root / 'reject', tmp_path / 'ray'))
+    close = lambda row: {k: v for k, v in row.items() if 'reward' not in k}
+    assert list(map(close, parts)) == list(map(close, whole))
+
+
 def test_a_policy_that_no_prompt_has_is_named(chain, root, tmp_path):
   path = tmp_path / 'policies.json'
   path.write_text(json.dumps({'aritmetic': {'temperature': 0.1}}))
