@@ -16,6 +16,7 @@ def get_config(arg='chat'):
   c.tokenizer = ''  # vocabulary file; '': the one that init_from carries
   c.shots = -1 if arg == 'chat' else 4  # -1 asks in a chat; else solved examples before
   c.tasks = ('copy', 'sort', 'arithmetic', 'needle', 'format')
+  c.against = ()  # workdirs of evaluations of the same questions, to compare with
   c.text = ()  # files or folders of your own text, for the loss on it
   c.examples = 100  # held-out examples of each task
   c.fewer = ()  # (('ifeval', 60), ...): of some tasks another number

@@ -64,16 +64,16 @@ def _smollm2(c):
     c[name].part.rank = 16
     c[name].train.update(dict(batch=8, length=288, save_every=10, eval_every=1000))
     c[name].data.epochs = 1.0
-  c.sft.data.epochs = 2.0
+  c.sft.data.epochs = 1.5
   c.sft.train.length = 384
-  c.dpo.train.update(dict(batch=4, length=208, steps=20))
-  c.reject.update(dict(samples=8, batch=8, part=40))
-  c.reject.sample.update(dict(temperature=0.8, top_p=0.95, max_new=160))
-  c.reject.data.tasks = 100
+  c.dpo.train.update(dict(batch=4, length=208, steps=15))
+  c.reject.update(dict(samples=8, batch=8, part=60))
+  c.reject.sample.update(dict(temperature=0.8, top_p=0.95, max_new=112))
+  c.reject.data.tasks = 60
   c.evaluate.update(dict(examples=60, fewer=(('ifeval', 48), ('mbpp', 48)), batch=64))
   c.evaluate.update(dict(max_new=24, longest_answer=224))
   c.annotate.update(dict(batch=64))
-  c.annotate.sample.update(dict(temperature=0.0, max_new=160))
+  c.annotate.sample.update(dict(temperature=0.0, max_new=128))
 
 
 def unwire(c):

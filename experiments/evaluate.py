@@ -16,10 +16,13 @@ import pathlib
 from absl import logging
 
 from llama3_jax import workdir as workdirs
+from llama3_jax.base import files
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
+from llama3_jax.eval import evaluation_page
 from llama3_jax.eval import own_text
+from llama3_jax.eval import paired
 from llama3_jax.eval import run
 from llama3_jax.generate import stages
 from llama3_jax.generate.settings import Settings
@@ -28,7 +31,7 @@ from llama3_jax.train import belongs
 from llama3_jax.train import models
 
 
-@workdirs.stage()
+@workdirs.stage(report=evaluation_page.write)
 def main(config, folder):
   """Evaluate; returns {'tasks': {task: {score, n, ci}}, 'eval_loss': {source}, 'text':
   of own_text.measure, 'dialogs': [{title, messages}] of a chat model}."""
@@ -40,6 +43,7 @@ def main(config, folder):
       f'weights={config.weights!r}: losses are of the weights as they are: leave text '
       'and data.root empty, or weights'
     )
+  before = [_finished(path) for path in config.against]  # refused before a model is
   settings = Settings(temperature=0.0, max_new=config.max_new)
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   params, model = models.load(config.init_from)
@@ -71,7 +75,26 @@ def main(config, folder):
   results = {'tasks': found, **_losses(config, folder, params, model, tokenizer)}
   if config.shots < 0:
     results['dialogs'] = _dialogs(config, said)
+  results['against'] = [one | {'paired': _paired(one, folder)} for one in before]
   return results
+
+
+def _finished(workdir):
+  """{'name', 'folder', 'scores'} of an evaluation that is compared with."""
+  folder = pathlib.Path(workdir).resolve()
+  if not (folder / paired.FILE).exists() or not (folder / 'results.json').exists():
+    raise UserError(
+      f'against={workdir}: no finished evaluation with {paired.FILE}: name the workdir '
+      'of one'
+    )
+  scores = files.read_json(folder / 'results.json')['tasks']
+  return {'name': folder.name, 'folder': str(folder), 'scores': scores}
+
+
+def _paired(one, folder):
+  found = paired.of_runs(one['folder'], folder)
+  logging.info('against %s: %s', one['name'], paired.sentence(found['all']))
+  return found
 
 
 def _examples(config):

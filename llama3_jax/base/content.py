@@ -25,7 +25,7 @@ INPUTS = (
   *('data', 'data.root', 'data.tokenizer', 'data.files', 'data.heldout_files'),
   *('needle.tokenizer', 'needle.documents', 'scaling.tokenizer'),
   *('source', 'params_json'),
-  *('candidates', 'second_from', 'policies', 'pool', 'evaluations'),
+  *('candidates', 'second_from', 'policies', 'pool', 'evaluations', 'against'),
 )
 # Imported weights may fill a disk: only samples of each of their files are hashed.
 SAMPLED = ('source',)

@@ -260,6 +260,7 @@ FIELDS = {
   'most': Field('[0, 1e9]', 'examples of a set; 0: all'),
   'longest': Field('[0, 1e9]', 'characters of an example; 0: any number'),
   'longest_answer': Field('[0, 1e7]', 'tokens of any answer; 0: what its task needs'),
+  'against': Field('', 'workdirs of other evaluations, to compare with', 'p'),
   'fewer': Field('[1, 1e9]', 'of some tasks: ((name, examples), ...)', 'pi'),
   'round': Field('[0, 1e3]', 'of post-training, of the preferences; 0: none'),
   'verify': Field('', 'True: a kept answer of a task must be right (4.3.3)'),

@@ -58,6 +58,16 @@ def told(found: Mapping) -> str:
   return 'worse' if found['high'] < 0 else 'not told apart'
 
 
+def sentence(found: Mapping) -> str:
+  """What a difference says, in a line."""
+  low, high = 100 * found['low'], 100 * found['high']
+  return (
+    f'{100 * found["difference"]:+.1f} points [{low:+.1f}, {high:+.1f}] over '
+    f'{found["n"]} questions, {found["better"]} better and {found["worse"]} worse: '
+    f'{told(found)}'
+  )
+
+
 def of_runs(before: str | os.PathLike, after: str | os.PathLike) -> dict[str, dict]:
   """{task or 'all': difference} of two finished evaluations of the same questions."""
   first, second = _scores(before), _scores(after)

@@ -44,10 +44,6 @@ def _cell(one):
 
 def sentence(one: Mapping) -> str:
   """What a comparison says, in a line."""
-  found = one['tasks']['all']
-  low, high = 100 * found['low'], 100 * found['high']
   return (
-    f'{one["after"]} against {one["before"]}: {100 * found["difference"]:+.1f} points '
-    f'[{low:+.1f}, {high:+.1f}] over {found["n"]} questions, '
-    f'{found["better"]} better and {found["worse"]} worse: {paired.told(found)}'
+    f'{one["after"]} against {one["before"]}: {paired.sentence(one["tasks"]["all"])}'
   )

@@ -1,0 +1,65 @@
+"""The page of an evaluation: scores of several runs, and the answers that changed."""
+
+import html
+import re
+
+import ml_collections
+import post_examples as toy
+import pytest
+
+from configs import evaluate as evaluate_config
+from experiments import evaluate
+from llama3_jax import config as configs
+from llama3_jax.base.errors import UserError
+from llama3_jax.eval import evaluation_page
+from llama3_jax.report import page
+from llama3_jax.train import final
+
+
+def row(question, score, response='no', task='t=/x'):
+  asked = dict(task=task, question=question, prompt=f'{question} Say it.', answer='yes')
+  return asked | {'response': response, 'score': score}
+
+
+def test_changed_answers_stand_in_the_page_by_task_and_direction():
+  before = [row('a?', 0), row('b?', 1, 'yes'), row('c?', 0), row('d?', 1, task='u')]
+  after = [
+    row('a?', 1, 'yes'),
+    row('b?', 0, '<b>'),
+    row('c?', 0),
+    row('d?', 1, task='u'),
+  ]
+  (stack,) = evaluation_page._changed(before, after)
+  assert [card.title for card in stack.blocks] == ['t: 1 better', 't: 1 worse']
+  (opened,) = stack.blocks[1].blocks
+  assert [turn.text for turn in opened.blocks] == ['b? Say it.', 'yes', '<b>', 'yes']
+  assert evaluation_page._changed(before, before) == []
+
+
+def test_texts_are_escaped_and_sources_are_left_out():
+  result = {'score': 0.5, 'n': 2, 'ci': 0.1, 'summary': {'loose': 0.25}}
+  results = {'tasks': {'t=/x': result, 'macro': {'score': 0.5, 'n': 2, 'ci': 0.1}}}
+  text = page.render(evaluation_page.page(results, [row('<script>alert(1)?', 0)]))
+  body = text[: text.index('<script>')]
+  assert html.escape('<script>alert(1)?') in body and '/x' not in body
+  assert re.search(r'loose</td><td>25', body)
+
+
+def evaluated(root, name, **given):
+  c = evaluate_config.get_config()
+  given |= {'init_from': str(root / 'model'), 'tasks': ('copy', 'sort'), 'examples': 3}
+  return configs.edit(c, given | {'max_new': 4, 'batch': 4}), str(root / name)
+
+
+def test_a_run_compares_itself_with_another(tmp_path, caplog):
+  final.save(tmp_path / 'model/final', toy.model(), toy.CONFIG, toy.tokenizer(tmp_path))
+  evaluate.main(*evaluated(tmp_path, 'one'))
+  assert (tmp_path / 'one/report.html').exists()
+  found = evaluate.main(*evaluated(tmp_path, 'two', against=(str(tmp_path / 'one'),)))
+  (other,) = found['against']
+  assert other['paired']['all']['difference'] == 0 and other['paired']['all']['n'] == 6
+  text = (tmp_path / 'two/report.html').read_text('utf-8')
+  assert 'one → this model' in text and 'not told apart' in text
+  with pytest.raises(UserError, match='against=.*no finished evaluation'):
+    evaluate.main(*evaluated(tmp_path, 'three', against=(str(tmp_path / 'model'),)))
+  assert isinstance(evaluate_config.get_config(), ml_collections.ConfigDict)
