@@ -126,7 +126,7 @@ def _items(names, contents, config):
       if same or len(part) < config.min_words:
         continue
       exact.setdefault(phrases.fold(part), i)
-      every = set(_ngrams(part, config.gram * int(words.scale[i])).tolist())
+      every = set(ngrams(part, config.gram * int(words.scale[i])).tolist())
       # Of ways to split an item that give different words, the most n-grams count.
       sizes[i] = max(sizes[i], len(every))
       for gram in every:
@@ -171,7 +171,7 @@ def _shares(words, items, gram):
   item = np.full(len(share), -1, np.int64)
   if not len(items.grams):
     return share, item
-  grams, rows = _hits(words.hashes, words.first, words.scale, gram, items.filter)
+  grams, rows = matches(words.hashes, words.first, words.scale, gram, items.filter)
   low = np.searchsorted(items.grams, grams, 'left')
   count = np.searchsorted(items.grams, grams, 'right') - low
   # Every item of every n-gram that was found, once per document.
@@ -187,7 +187,7 @@ def _shares(words, items, gram):
 
 
 @numba.njit(cache=True)
-def _ngrams(hashes, size):
+def ngrams(hashes: np.ndarray, size: int) -> np.ndarray:
   """uint64: hash of every run of `size` words."""
   result = np.zeros(max(len(hashes) - size + 1, 0), np.uint64)
   for i in range(len(result)):
@@ -207,13 +207,15 @@ def _folds(hashes, first):
 
 
 @numba.njit(cache=True)
-def _hits(hashes, first, scale, gram, known):
-  """(grams, documents) of the n-grams that may be an item's."""
+def matches(
+  hashes: np.ndarray, first: np.ndarray, scale: np.ndarray, gram: int, known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """(grams, documents) of the n-grams that may be an item's, by the filter `known`."""
   grams, rows = [np.uint64(0) for _ in range(0)], [0 for _ in range(0)]
   low = np.uint64(len(known) - 1)
   for d in range(len(first) - 1):
     part = hashes[first[d] : first[d + 1]]
-    for value in _ngrams(part, gram * scale[d]):
+    for value in ngrams(part, gram * scale[d]):
       if known[value & low]:
         grams.append(value)
         rows.append(d)
