@@ -15,6 +15,7 @@ from flax import struct
 
 BLOCK = 128  # tokens
 TOP = 256  # likeliest tokens that are sorted; a row that needs more looks at all
+FEW = 8  # rows of a group that look at all tokens at a time
 STOPS = 8  # stop tokens of a row
 BIASED = 320  # tokens of a row that logit_bias may name
 ALTERNATIVES = 20  # most log-probabilities beside that of the sampled token
@@ -118,13 +119,35 @@ def _least_of_all(z, r, most):
   bits = jax.lax.bitcast_convert_type(z, jnp.int32)
   order = bits ^ ((bits >> 31) & jnp.int32(2**31 - 1))
   count = jnp.where(r.top_k > 0, r.top_k, z.shape[-1]).astype(jnp.float32)
-  ranked = _bisected(order, jnp.ones_like(z), count)
+  of_rank = lambda: _bisected(order, jnp.ones_like(z), count)
+  lowest = lambda: jnp.min(order, -1)
+  ranked = jax.lax.cond(jnp.any(r.top_k > 0), of_rank, lowest)
   p = jnp.where(order >= ranked[..., None], jnp.exp(z - most[..., None]), 0)
   due = jnp.where(r.top_p < 1, r.top_p, 0) * jnp.sum(p, -1)
   least = _bisected(order, p, due)
   kept = (r.top_p >= 1)[..., None] | (order >= least[..., None])
   kept &= order >= ranked[..., None]
   return jnp.min(jnp.where(kept, z, jnp.inf), -1)
+
+
+def _least_of_few(z, r, most, wanted):
+  """`_least_of_all` for the rows that are `wanted`, bool [B,T], and 0 for the others:
+  FEW rows of each group at a time, since those that look at all tokens are few."""
+  size = min(FEW, wanted.shape[1])
+  order = jnp.argsort(~wanted, 1, stable=True)
+
+  def one(i, least):
+    rows = jax.lax.dynamic_slice_in_dim(order, i * size, size, 1)
+    take = lambda x: jnp.take_along_axis(x, rows, 1)
+    own = r.replace(top_k=take(r.top_k), top_p=take(r.top_p))
+    values = jnp.take_along_axis(z, rows[..., None], 1)
+    found = _least_of_all(values, own, take(most))
+    at = rows[..., None] == jnp.arange(wanted.shape[1])
+    placed = jnp.sum(jnp.where(at, found[..., None], 0), 1)
+    return jnp.where(jnp.any(at, 1), placed, least)
+
+  turns = jnp.max(-(-jnp.sum(wanted, 1) // size))
+  return jax.lax.fori_loop(0, turns, one, jnp.zeros_like(most))
 
 
 def _least(z, r, most):
@@ -146,8 +169,7 @@ def _least(z, r, most):
   ranked = (r.top_k > 0) & (r.top_k <= top.shape[-1])
   enough = ranked | ((r.top_k == 0) & (mass[..., -1] >= r.top_p))
   known = enough | every | (r.temperature == 0)
-  look = lambda: _least_of_all(z, r, most)
-  many = jax.lax.cond(jnp.all(known), lambda: few, look)
+  many = _least_of_few(z, r, most, ~known)
   return jnp.where(every, -jnp.inf, jnp.where(enough, few, many))
 
 
