@@ -4,9 +4,10 @@
   outcome.status, outcome.stdout  # 'ok', '42\n'
 
 A program is one process with threads. It reads the standard library, packages that are
-named, its own files and nothing else, writes to a scratch folder that ends with it, and has no network. WAYS are
-ways to hold it, the strongest first; the first that this machine has is used, and
-where it has none programs are refused. LLAMA3_SANDBOX names another one of them.
+named, its own files and nothing else, writes to a scratch folder that ends with it, and
+has no network. WAYS are ways to hold it, the strongest first; the first that this
+machine has is used, and where it has none programs are refused. LLAMA3_SANDBOX names
+another one of them.
 """
 
 import base64
