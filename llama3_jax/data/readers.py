@@ -76,12 +76,12 @@ def whole(path: pathlib.Path, plain: bool = False) -> str:
   ending = kind(path)
   try:
     if not plain and ending in PAGES:
-      parts = _of_page(path)
+      documents = _of_page(path)
     elif not plain and ending == '.pdf':
-      parts = _of_pdf(path)
+      documents = _of_pdf(path)
     else:
-      parts = _of_plain(path)
-    return ''.join(parts)
+      documents = _of_plain(path)
+    return ''.join(part for document in documents for part in document)
   except OSError as error:
     raise NotText(f'it cannot be read ({error.strerror})') from None
 
