@@ -117,7 +117,7 @@ def parse(
 
 
 def _known(value):
-  """Whether a definition of an argument, and of its items, has a type of these rules."""
+  """Whether the definition of an argument, and of its items, has a known type."""
   kinds = [value, value.get('items', value)] if isinstance(value, dict) else [None]
   return all(isinstance(k, dict) and k.get('type') in calls.TYPES for k in kinds)
 

@@ -82,6 +82,8 @@ def test_calls_are_right_in_any_order_and_each_once():
   same = lambda *c: calls.same(functions, c, answers)
   assert same(*made) and same(*made[::-1])
   assert not same(made[0]) and not same(made[0], made[0]) and not same(*made, made[0])
+  twice = [{'g': {'i': [1]}}] * 2
+  assert not calls.same(functions, made, twice)
   assert not same(made[0], Call('h', {'i': 1}))
   assert not same(made[0], Call('g', {'i': 1, 'j': 1}))
 
