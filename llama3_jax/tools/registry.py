@@ -86,7 +86,9 @@ def declared(row: object, where: str, run: Callable | None = None) -> Tool:
   name = row.get('name')
   if not isinstance(name, str) or not NAME.fullmatch(name):
     raise UserError(f"{where}: field 'name' is {name!r}, not the name of a function")
-  said = jsonl.text(row, 'description', where, '')
+  said = row.get('description') or ''
+  if not isinstance(said, str):
+    raise UserError(f"{where}: field 'description' is a {jsonl.kind(said)}, not a text")
   rule = row.get('parameters') or dict(EMPTY)
   if not isinstance(rule, Mapping) or not isinstance(rule.get('properties', {}), dict):
     raise UserError(f"{where}: field 'parameters' is no JSON schema of an object")

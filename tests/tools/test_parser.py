@@ -298,3 +298,11 @@ def test_two_tools_of_one_name_are_refused():
 def test_definition_that_is_none_is_refused(row):
   with pytest.raises(UserError, match='here: '):
     registry.declared(row, 'here')
+
+
+def test_definition_may_leave_out_all_but_its_name():
+  row = {'name': 'a', 'description': None, 'parameters': None}
+  tool = registry.declared({'type': 'function', 'function': row}, 'here')
+  assert tool.schema['function'] == {'name': 'a', 'parameters': registry.EMPTY}
+  with pytest.raises(UserError, match="here: field 'description'"):
+    registry.declared(row | {'description': 5}, 'here')
