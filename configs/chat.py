@@ -15,6 +15,8 @@ def get_config(arg=None):
   c.tokenizer = ''  # vocabulary file; '': the one that init_from carries
   c.system = ''  # message that opens the dialog; '': as the chat template has it
   c.length = 1024  # longest dialog, tokens; older turns are forgotten
+  c.tools = ()  # ('python', 'search=FOLDER', 'math', 'files=FOLDER', 'module.function')
+  c.calls = 8  # messages with calls of tools, of one answer at most
   c.weights = ''  # fp8 | fp8_weights | int8 | int8_weights: of few bits (6.2)
   # The defaults of the release code.
   c.sample = ml_collections.ConfigDict(

@@ -4,8 +4,10 @@
 
 Expected: a line on the model, a prompt `>`, and answers as they are sampled; /help has
 the commands, Ctrl-D ends. From a pipe or file each line is a message and an empty line
-begins a new dialog; only answers go to stdout. Writes nothing but what /save names, the
-history of messages in the cache and, where a workdir is given, config.json there.
+begins a new dialog; only answers go to stdout. With --tools=python,math,search=FOLDER
+calls, and what they give, stand between the answers. Writes nothing but what /save
+names, the history of messages in the cache and, where a workdir is given, config.json
+there.
 """
 
 from llama3_jax import config as configs
@@ -16,6 +18,7 @@ from llama3_jax.generate.settings import Settings
 from llama3_jax.model import rowwise
 from llama3_jax.talk import dialog as dialogs
 from llama3_jax.talk import terminal
+from llama3_jax.tools import registry
 from llama3_jax.train import belongs
 from llama3_jax.train import models
 
@@ -33,8 +36,16 @@ def main(config, workdir=None):
   settings = configs.fill(Settings(), config.sample, 'sample')
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   model = models.config(config.init_from)
+  tools = registry.distinct(registry.load(config.tools), 'tools')
   dialog = dialogs.Dialog(
-    config.system, (), settings, length=config.length, seed=config.seed
+    config.system,
+    (),
+    settings,
+    length=config.length,
+    seed=config.seed,
+    offered=tools,
+    tools=tools,
+    calls=config.calls,
   )
   dialog = dialogs.check(tokenizer, dialog)
   screen = terminal.screen()

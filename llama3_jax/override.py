@@ -25,6 +25,8 @@ def apply(config: ml_collections.ConfigDict, overrides: Mapping[str, object]) ->
   examples beside them, or the questions of tasks. 'own_text' is its field `text`, of an
   evaluation with no questions beside it.
   """
+  if isinstance(overrides.get('tools'), str):
+    overrides = {**overrides, 'tools': _names(overrides['tools'])}
   for path, text in _with_files(config, overrides).items():
     *parents, name = path.split('.')
     section = _section(config, parents)
@@ -74,6 +76,16 @@ def _paths(text):
     value = text
   several = isinstance(value, (tuple, list)) and all(isinstance(v, str) for v in value)
   return tuple(value) if several else (value if isinstance(value, str) else text,)
+
+
+def _names(text):
+  """The names in a text with commas between them; a text of Python as it is."""
+  try:
+    ast.literal_eval(text)
+  except (ValueError, SyntaxError, RecursionError, MemoryError):
+    written = not text.strip() or text.lstrip()[0] in '(['
+    return text if written else tuple(name.strip() for name in text.split(','))
+  return text
 
 
 def _is_section(value):

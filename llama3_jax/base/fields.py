@@ -214,6 +214,8 @@ FIELDS = {
   'target': Field(RATE, 'of simpo: by how much the chosen answer should win'),
   'flipped': Field('[0, 0.5)', 'of robust: share of pairs the wrong way round'),
   'moving': Field('[0, 1)', 'share of itself the reference keeps a step; 0: stays'),
+  'tools': Field('', 'that a model may call: python, math, search=FOLDER ...', 'p'),
+  'calls': Field('[0, 1e3]', 'messages with calls of tools, before an answer'),
   'shots': Field('[-1, 1e3]', 'solved examples before a question; -1: ask in a chat'),
   'batch': Field(SIZE, 'prompts or rows at a time'),
   'length': Field('[1, 1e8]', 'tokens'),

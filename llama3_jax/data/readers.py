@@ -67,6 +67,25 @@ def texts(path: pathlib.Path, column: str, field: str) -> Iterator[Iterator[str]
   return _of_pdf(path) if ending == '.pdf' else _of_plain(path)
 
 
+def whole(path: pathlib.Path, plain: bool = False) -> str:
+  """The text of one file, a page or a PDF; plain: whatever its kind, as it stands.
+
+  Raises:
+    NotText: it holds none that can be read.
+  """
+  ending = kind(path)
+  try:
+    if not plain and ending in PAGES:
+      documents = _of_page(path)
+    elif not plain and ending == '.pdf':
+      documents = _of_pdf(path)
+    else:
+      documents = _of_plain(path)
+    return ''.join(part for document in documents for part in document)
+  except OSError as error:
+    raise NotText(f'it cannot be read ({error.strerror})') from None
+
+
 def _of_rows(path, column, field):
   found = None  # the column of the rows before: one that lacks it has an empty cell
   for where, row in rows.read(path, field):

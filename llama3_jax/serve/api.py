@@ -56,11 +56,13 @@ class Api:
     choice = messages.choice(body, tools)
     schema = messages.schema(body, tools, choice)
     shown = [] if choice == 'none' else tools
+    several = messages.parallel(body)
     # Both may take long, and others are being answered.
     ids = await asyncio.to_thread(messages.prompt, served.tokenizer, dialog, shown)
     name = 'response_format' if choice in ('none', 'auto') else 'tools'
     grammar = schema and await asyncio.to_thread(served.grammar, schema, name)
-    made = Generation(served, [ids], asked, 'messages', grammar, bool(shown))
+    how = (grammar, shown, several)
+    made = Generation(served, [ids], asked, 'messages', *how)
     return await self._answer(request, made, asked, _Chat(self._written, asked))
 
   async def completions(self, request: Request) -> Response:

@@ -10,6 +10,7 @@ from llama3_jax.serve import messages
 from llama3_jax.serve.worker import Piece
 from llama3_jax.text.library import Library
 from llama3_jax.text.tokenizer import Tokenizer
+from llama3_jax.tools import parser
 
 ROUND = 6  # digits of log-probabilities
 
@@ -37,8 +38,8 @@ class Delta:
 class Choice:
   """One answer: pieces of the engine in, deltas out.
 
-  tools: whether calls of tools are looked for; a text that may be one is held back to
-  its end. stops: strings that end the answer.
+  tools: whose calls are looked for; a text that may be one is held back to its end.
+  several: whether there may be more than one. stops: strings that end the answer.
 
   Attributes:
     count: tokens, with a stop token.
@@ -50,11 +51,13 @@ class Choice:
     tokenizer: Tokenizer | Library,
     stop_ids: Sequence[int],
     stops: Sequence[str] = (),
-    tools: bool = False,
+    tools: Sequence[Mapping] = (),
+    several: bool = True,
   ) -> None:
     self._tokenizer, self._stop_ids = tokenizer, frozenset(stop_ids)
     self._text = Text(tokenizer, stop_ids, stops)
-    self._tools, self._ids, self._held, self._tokens = tools, [], '', []
+    self._tools, self._several = tuple(tools), several
+    self._ids, self._held, self._tokens = [], '', []
     self.count, self.finish = 0, ''
 
   def add(self, piece: Piece) -> Delta | None:
@@ -84,14 +87,15 @@ class Choice:
     calls = None
     self._held += said
     if self._tools and self.finish == 'stop':
-      calls = messages.called(self._tokenizer, self._ids)
+      how = (self._tools, self._several)
+      calls = messages.called(self._tokenizer, self._ids, *how)
       if calls:
         self._held, self.finish = '', 'tool_calls'
-    hold = self._tools and not self.finish and messages.may_be_call(self._held)
+    hold = self._tools and not self.finish and parser.may_be(self._held)
     if not self.finish and (hold or not self._held):
       return None
     if self._tools and not hold:
-      self._tools = False  # it began as a text
+      self._tools = ()  # it began as a text
     delta = Delta(self._held, tuple(self._tokens), calls, self.finish or None)
     self._held, self._tokens = '', []
     return delta

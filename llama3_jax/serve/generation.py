@@ -69,10 +69,11 @@ class Generation:
     asked: Asked,
     name: str,
     grammar: Grammar | None = None,
-    tools: bool = False,
+    tools: Sequence[Mapping] = (),
+    several: bool = True,
   ) -> None:
     """Submits them. Fault where they cannot be answered; name: of the field that holds
-    the prompts."""
+    the prompts. tools, several: as of a Choice."""
     self._served, self._pieces = served, asyncio.Queue()
     self._began = time.monotonic()
     seed = served.draws.getrandbits(32) if asked.seed is None else asked.seed % 2**32
@@ -87,7 +88,7 @@ class Generation:
       bounds = [grammar.bound() for _ in range(n)] if grammar else []
       self._jobs.append(Job(request, self._pieces, i * n, bounds))
     self.choices = [
-      Choice(served.tokenizer, stop_ids, asked.stops, tools)
+      Choice(served.tokenizer, stop_ids, asked.stops, tools, several)
       for _ in range(len(prompts) * n)
     ]
     self.tokens = sum(map(len, prompts))

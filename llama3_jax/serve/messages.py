@@ -1,7 +1,7 @@
 """Dialogs and tools of the OpenAI API: to prompts of a model, and its calls back."""
 
+import dataclasses
 import json
-import re
 import secrets
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -16,45 +16,50 @@ from llama3_jax.text import tool_calls
 from llama3_jax.text.chat import Message
 from llama3_jax.text.library import Library
 from llama3_jax.text.tokenizer import Tokenizer
+from llama3_jax.tools import parser
+from llama3_jax.tools import prompt as prompts
+from llama3_jax.tools import registry
 
 ROLES = {'system': 'system', 'developer': 'system', 'user': 'user'}
 ROLES |= {'assistant': 'assistant', 'tool': 'ipython'}
-# What Llama 3.1 was given with tools of the user (its model card).
-TOOLS = """Environment: ipython
-
-You have access to the following functions. To call a function, please respond with \
-JSON for a function call. Respond in the format {"name": function name, "parameters": \
-dictionary of argument name and its value}. Do not use variables.
-
-"""
-# How a text begins that may be a call: nothing of it is shown before its end.
-CALL = re.compile(r'\s*(?:[{\[<]|<\|python_tag\|>)')
-BUILTIN = tuple(f'{name}.call(' for name in tool_calls.BUILTIN)
 
 
 def prompt(
   tokenizer: Tokenizer | Library, messages: Sequence[Message], tools: Sequence[Mapping]
 ) -> list[int]:
   """Token ids of a dialog with an open answer; Fault where it cannot be written."""
-  known = isinstance(tokenizer, Library) and tokenizer.template is not None
-  if known and re.search(r'\btools\b', tokenizer.template.text):
-    given = dict(tools=tools)
-  else:
-    given, messages = {}, _told(messages, tools)
+  if not isinstance(tokenizer, Library):
+    messages = _apart(messages)
+  told = declared(tools)
   try:
-    return chat.encode(tokenizer, messages, prompt=True, **given).ids.tolist()
+    return prompts.encode(tokenizer, messages, told).ids.tolist()
   except UserError as error:
     raise Fault(400, f"'messages': {error}", 'messages', 'invalid_value') from None
 
 
-def _told(messages, tools):
-  """The dialog whose system message names the tools."""
-  if not tools:
-    return messages
-  said = ''.join(f'{json.dumps(tool, indent=4)}\n\n' for tool in tools)
-  system = messages[0].content if messages[0].role == 'system' else ''
-  rest = messages[1:] if messages[0].role == 'system' else messages
-  return [Message('system', f'{TOOLS}{said}{system}'.rstrip()), *rest]
+def declared(rows: Sequence[Mapping]) -> list[registry.Tool]:
+  """The tools of a body; Fault for a definition that cannot be read."""
+  try:
+    return [registry.declared(row, f'tools[{i}]') for i, row in enumerate(rows)]
+  except UserError as error:
+    raise Fault(400, f"'tools': {error}", 'tools', 'invalid_value') from None
+
+
+def _apart(messages):
+  """The dialog with a message a call, each before its result: Llama 3 writes one call
+  in a message."""
+  found, left = [], list(messages)
+  while left:
+    m = left.pop(0)
+    if len(m.calls) < 2:
+      found.append(m)
+      continue
+    for call in m.calls:
+      found.append(dataclasses.replace(m, calls=(call,)))
+      if left and left[0].role == 'ipython':
+        found.append(left.pop(0))
+      m = dataclasses.replace(m, content='')
+  return found
 
 
 def messages(body: Mapping) -> list[Message]:
@@ -64,7 +69,23 @@ def messages(body: Mapping) -> list[Message]:
     raise Fault(400, "'messages' is missing", 'messages', 'missing_field')
   if not isinstance(rows, list) or not rows:
     raise wrong('messages', 'it must be a list with at least one message')
-  return [_message(row, f'messages[{i}]') for i, row in enumerate(rows)]
+  return _in_order(
+    rows, [_message(row, f'messages[{i}]') for i, row in enumerate(rows)]
+  )
+
+
+def _in_order(rows, found):
+  """The messages, with the results of several calls in the order of the calls."""
+  result, ids = [], []
+  for row, m in zip(rows, found):
+    if m.role != 'ipython':
+      ids = [call.get('id') for call in row.get('tool_calls') or ()]
+      first = len(result) + 1
+    key = row.get('tool_call_id')
+    result.append((ids.index(key) if key in ids else len(ids), m))
+    if m.role == 'ipython':
+      result[first:] = sorted(result[first:], key=lambda pair: pair[0])
+  return [m for _, m in result]
 
 
 def _message(row, where):
@@ -177,22 +198,34 @@ def _call_schema(function):
   return {'type': 'object', 'properties': properties, **rule}
 
 
-def may_be_call(text: str) -> bool:
-  """Whether a text that has just begun may be a call of a tool."""
-  begun = text.lstrip()
-  if CALL.match(text) or not begun:
-    return True
-  return any(b.startswith(begun) or begun.startswith(b) for b in BUILTIN)
+def parallel(body: Mapping) -> bool:
+  """Whether an answer may have several calls."""
+  value = body.get('parallel_tool_calls')
+  if value is not None and not isinstance(value, bool):
+    raise wrong('parallel_tool_calls', 'it must be true or false')
+  return value is not False
 
 
-def called(tokenizer: Tokenizer | Library, ids: Sequence[int]) -> list[dict] | None:
-  """The calls of sampled ids, in the form of the API; None where they are text."""
-  made = chat.decode(tokenizer, ids).calls
+def called(
+  tokenizer: Tokenizer | Library,
+  ids: Sequence[int],
+  tools: Sequence[Mapping],
+  several: bool = True,
+) -> list[dict] | None:
+  """The calls of sampled ids, in the form of the API; None where they are text.
+
+  several: more than the first one, where there are more.
+  """
+  told = declared(tools)
+  try:
+    made = parser.calls(chat.decode(tokenizer, ids), told)
+  except parser.Unreadable:
+    return None
   return [
     {
       'id': f'call_{secrets.token_hex(12)}',
       'type': 'function',
-      'function': {'name': c.name, 'arguments': json.dumps(dict(c.arguments))},
+      'function': {'name': c.name, 'arguments': json.dumps(parser.plain(c.arguments))},
     }
-    for c in made
+    for c in (made if several else made[:1])
   ] or None

@@ -14,11 +14,13 @@ from llama3_jax.base import rows
 from llama3_jax.base.errors import UserError
 from llama3_jax.post import formats
 from llama3_jax.post import sft
+from llama3_jax.talk import calling
 from llama3_jax.talk import dialog as dialogs
 from llama3_jax.talk.dialog import Dialog
 from llama3_jax.text import chat
 from llama3_jax.text.library import Library
 from llama3_jax.text.tokenizer import Tokenizer
+from llama3_jax.tools import registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +222,26 @@ def _path(argument, word):
   return path
 
 
+def _tools(tokenizer, dialog, argument):
+  """Which tools are on: those that are named, all, or none."""
+  if not dialog.offered:
+    raise UserError('/tools: there are none: begin with --tools=python,search=FOLDER')
+  if argument:
+    on = dialog.offered if argument == 'all' else ()
+    if argument not in ('all', 'off'):
+      names = argument.replace(',', ' ').split()
+      found = [registry.find(dialog.offered, name) for name in names]
+      if None in found:
+        known = ', '.join(tool.name for tool in dialog.offered)
+        wrong = names[found.index(None)]
+        raise UserError(f'/tools {wrong}: there are {known}, or all, or off')
+      on = tuple(found)
+    dialog = dialogs.check(tokenizer, dataclasses.replace(dialog, tools=tuple(on)))
+  rows = [calling.listed(dialog)[0]]
+  rows += [f'  {tool.name}: {tool.description}' for tool in dialog.offered]
+  return Outcome(dialog, rows[0] if argument else '\n'.join(rows))
+
+
 def _exit(tokenizer, dialog, argument):
   return Outcome(dialog, done=True)
 
@@ -242,6 +264,7 @@ COMMANDS = {
   '/top_p': Command('X', 'share of the probability sampled from', _setting('top_p')),
   '/top_k': Command('N', 'tokens sampled from; 0: all', _setting('top_k', int)),
   '/max': Command('N', 'longest answer, tokens', _setting('max_new', int)),
+  '/tools': Command('NAMES', 'that the model may call; all, or off', _tools),
   '/undo': Command('', 'forgets the last question and its answer', _undo),
   '/retry': Command('', 'asks the last question again', _retry),
   '/save': Command('FILE', 'adds the dialog to FILE.jsonl, for sft --files', _save),

@@ -14,6 +14,9 @@ from llama3_jax.text import template
 from llama3_jax.text.chat import Message
 from llama3_jax.text.library import Library
 from llama3_jax.text.tokenizer import Tokenizer
+from llama3_jax.tools import agent
+from llama3_jax.tools import prompt
+from llama3_jax.tools.registry import Tool
 
 SHORTEST = 16  # tokens of a question: with less room nothing can be asked
 pieces = texts.pieces
@@ -48,6 +51,8 @@ class Dialog:
     length: longest dialog with its answer, tokens; older turns are forgotten.
     seed: of the first answer; each further one has the next.
     asked: answers that were sampled, forgotten ones too.
+    offered: tools that there are; tools: those of them that the model may call.
+    calls: messages with calls, of one answer at most.
   """
 
   system: str = ''
@@ -56,6 +61,9 @@ class Dialog:
   length: int = 1024
   seed: int = 0
   asked: int = 0
+  offered: tuple[Tool, ...] = ()
+  tools: tuple[Tool, ...] = ()
+  calls: int = agent.STEPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +105,11 @@ def check(tokenizer: Tokenizer | Library, dialog: Dialog) -> Dialog:
   left = room(dialog.length, dialog.settings.max_new)
   opened = _opening(dialog)
   # Many templates read the first message: they refuse a dialog that has none.
-  if fit(tokenizer, [*opened, Message('user', '?')], len(opened), left) is None:
+  asked = [*opened, Message('user', '?')]
+  if fit(tokenizer, asked, len(opened), left, dialog.tools) is None:
+    what = 'system with what it says of tools' if dialog.tools else 'system'
     raise UserError(
-      f'system is longer than the {left} tokens that length={dialog.length} leaves for '
+      f'{what} is longer than the {left} tokens that length={dialog.length} leaves for '
       'the dialog: shorten it or raise length'
     )
   return dialog
@@ -116,7 +126,7 @@ def ask(
   opened, left = _opening(dialog), room(dialog.length, dialog.settings.max_new)
   last = text if isinstance(text, Message) else Message('user', text)
   messages = [*opened, *dialog.messages, last]
-  fitted = fit(tokenizer, messages, len(opened), left)
+  fitted = fit(tokenizer, messages, len(opened), left, dialog.tools)
   if fitted is None:
     raise UserError(
       f'that is more than the {left} tokens of room: shorten it, raise length or lower '
@@ -132,19 +142,25 @@ def _opening(dialog):
 
 
 def fit(
-  tokenizer: Tokenizer | Library, messages: Sequence[Message], kept: int, room: int
+  tokenizer: Tokenizer | Library,
+  messages: Sequence[Message],
+  kept: int,
+  room: int,
+  tools: Sequence[Tool] = (),
 ) -> tuple[list[Message], list[int]] | None:
   """(messages, prompt ids): begin_of_text, the first `kept` messages and the newest
-  whole ones that have at most `room` tokens together; None when the newest has not."""
+  whole turns that have at most `room` tokens together, with what is said of tools; None
+  when the newest has not."""
   messages = [*(_closed(tokenizer, m) for m in messages[:-1]), *messages[-1:]]
   while True:
-    ids = chat.encode(tokenizer, messages, prompt=True).ids.tolist()
+    ids = prompt.encode(tokenizer, messages, tools).ids.tolist()
     if len(ids) <= room:
       return messages, ids
-    if len(messages) <= kept + 1:
+    turns = [i for i, m in enumerate(messages) if m.role == 'user' and i > kept]
+    if not turns:
       return None
-    # A question leaves together with its answer.
-    del messages[kept : kept + 2]
+    # A question leaves together with its answer, and the calls before it.
+    del messages[kept : turns[0]]
 
 
 def _closed(tokenizer, m):

@@ -20,12 +20,15 @@ from llama3_jax.base import files
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
+from llama3_jax.talk import calling
 from llama3_jax.talk import commands
 from llama3_jax.talk import dialog as dialogs
 from llama3_jax.talk.dialog import Dialog
 from llama3_jax.talk.dialog import Talker
+from llama3_jax.text.chat import Message
 from llama3_jax.text.library import Library
 from llama3_jax.text.tokenizer import Tokenizer
+from llama3_jax.tools import agent
 
 PROMPT = '> '
 DIM, PLAIN, ERASE = '\x1b[2m', '\x1b[0m', '\r\x1b[K'
@@ -203,7 +206,7 @@ def _lines():
 def banner(
   name: str, config: ModelConfig, tokenizer: Tokenizer | Library, dialog: Dialog
 ) -> str:
-  """Three lines: the model, how it chats, and how to begin."""
+  """Lines on the model, how it chats, its tools, and how to begin."""
   kind = 'tokenizer.json' if isinstance(tokenizer, Library) else 'Llama 3 codec'
   default = dialogs.default_system(tokenizer)
   system = ' '.join((dialog.system or default or 'none').split())
@@ -213,6 +216,7 @@ def banner(
       f'{name}: {count(llama.count(config))} parameters, {config.dtype}; '
       f'{tokenizer.vocab_size:,} tokens ({kind})',
       f'chat template {dialogs.template_name(tokenizer)}; system: {system}',
+      *calling.listed(dialog),
       f'dialogs of {dialog.length:,} tokens, answers of {dialog.settings.max_new:,}; '
       '/help for commands',
     )
@@ -261,9 +265,36 @@ def converse(talker: Talker, dialog: Dialog, shown: Screen) -> int:
 
 
 def answer(talker: Talker, dialog: Dialog, text: str, shown: Screen) -> Dialog:
-  """Asks `text` and shows the answer as it comes; the dialog after it, or as it was
-  where the answer was stopped before its first token."""
-  question = dialogs.ask(talker.tokenizer, dialog, text)
+  """Asks `text` and shows the answer as it comes, with the calls of tools before it;
+  the dialog after it, or as it was where the answer was stopped before its first
+  token."""
+  first = Message('user', text)
+  if not dialog.tools:
+    return _said(talker, dialog, first, shown)
+  said = dialog
+
+  def ask(messages):
+    nonlocal said
+    *before, last = messages
+    asked = dataclasses.replace(said, messages=tuple(before))
+    after = _said(talker, asked, last, shown)
+    if after is asked:
+      raise KeyboardInterrupt  # stopped before its first token
+    said = after
+    return said.messages[-1]
+
+  most = calling.most(dialog)
+  happened = agent.run(ask, dialog.tools, [*dialog.messages, first], dialog.calls, most)
+  with contextlib.suppress(KeyboardInterrupt):
+    for event in happened:
+      if isinstance(event, agent.Output):
+        shown.note(calling.shown(event).translate(PICTURES))
+  return said
+
+
+def _said(talker, dialog, last, shown):
+  """One message of the model, shown as it comes; the dialog with it."""
+  question = dialogs.ask(talker.tokenizer, dialog, last)
   if n := question.forgotten:
     shown.note(f'(the oldest {n} messages no longer fit into length={dialog.length})')
   ids, times, stopped = [], [], False
@@ -278,7 +309,7 @@ def answer(talker: Talker, dialog: Dialog, text: str, shown: Screen) -> Dialog:
     shown.busy('reads the dialog ...' if dialog.asked else 'compiles the answer ...')
   try:
     with shown.silent():
-      for piece in dialogs.pieces(talker.tokenizer, sampled()):
+      for piece in calling.pieces(talker.tokenizer, dialog, sampled(), ids):
         shown.busy('')
         shown.write(piece)
   except KeyboardInterrupt:

@@ -1,1 +1,1 @@
-"""Tools of a model: programs that it may write and run (4.3.5)."""
+"""Tools of a model: what it may call, and how its calls are run (4.3.5)."""

@@ -20,8 +20,9 @@ def there():
   return [way for way in ways if not sandbox._tried(way)[0]]
 
 
+@pytest.mark.parametrize('packages', [(), ('jinja2', 'markupsafe')], ids=len)
 @pytest.mark.parametrize('way', [way for way in sandbox.WAYS if way != 'none'])
-def test_attacks_do_not_leave(way, tmp_path, monkeypatch, record):
+def test_attacks_do_not_leave(way, packages, tmp_path, monkeypatch, record):
   reason = sandbox._tried(way)[0]
   assert 'AssertionError' not in reason, reason  # there, and does not hold
   if reason:
@@ -30,7 +31,7 @@ def test_attacks_do_not_leave(way, tmp_path, monkeypatch, record):
     pytest.skip('numbers of calls are those of x86_64')
   monkeypatch.setenv(attacks.VARIABLE, attacks.SECRET)
   target, verdicts, ends = attacks.Target(tmp_path), {}, {}
-  with sandbox.Worker(way) as worker:
+  with sandbox.Worker(way, packages) as worker:
     for attack in attacks.ALL:
       outcome = worker.run(target.program(attack), LIMITS)
       verdicts[attack] = attacks.verdict(attack, outcome, target, LIMITS)
@@ -40,6 +41,7 @@ def test_attacks_do_not_leave(way, tmp_path, monkeypatch, record):
   out = [f'{attack.name}: {text}' for attack, text in verdicts.items() if text]
   shown = '; '.join(f'{status}: {", ".join(names)}' for status, names in ends.items())
   user = 'root' if os.geteuid() == 0 else 'user'
+  user += ', with packages' if packages else ''
   record(
     f'sandbox, {way}, started by {user}: attacks: {len(verdicts)} tried, {len(out)} '
     'escaped',

@@ -1,6 +1,7 @@
 """Parts of the server by themselves: schemas, prompts with tools, a failing engine."""
 
 import asyncio
+import json
 import sys
 
 import jax
@@ -84,6 +85,57 @@ def test_tools_stand_in_the_system_message_where_a_template_has_no_place(tmp_pat
       text = tokenizer.decode(messages.prompt(tokenizer, dialog, [TOOL]))
       assert text.count('system') == 1 and '"name": "add"' in text
       assert ('Be short.' in text) == (dialog is ASKED)
+
+
+def spoken(calls, results):
+  """A body's messages: a question, calls by id, and results by id."""
+  made = [
+    {'id': i, 'type': 'function', 'function': {'name': 'add', 'arguments': text}}
+    for i, text in calls.items()
+  ]
+  back = [{'role': 'tool', 'tool_call_id': i, 'content': t} for i, t in results.items()]
+  rows = [{'role': 'user', 'content': 'hi'}, {'role': 'assistant', 'tool_calls': made}]
+  return messages.messages({'messages': [*rows, *back]})
+
+
+def test_results_stand_in_the_order_of_their_calls():
+  calls = {'a': '{"n": 1}', 'b': '{"n": 2}', 'c': '{"n": 3}'}
+  dialog = spoken(calls, {'c': 'three', 'a': 'one', 'b': 'two'})
+  assert [m.content for m in dialog[2:]] == ['one', 'two', 'three']
+  assert [m.role for m in dialog] == ['user', 'assistant', *3 * ('ipython',)]
+
+
+def test_several_calls_are_a_message_each_in_a_chat_of_llama_3(tmp_path):
+  dialog = spoken({'a': '{"n": 1}', 'b': '{"n": 2}'}, {'b': 'two', 'a': 'one'})
+  own = toy.tokenizer(tmp_path)
+  text = own.decode(messages.prompt(own, dialog, [TOOL]))
+  places = [text.rindex(x) for x in ('{"n": 1}', 'one', '{"n": 2}', 'two')]
+  assert places == sorted(places)
+  other = toy_chat.byte_level(templates.LLAMA31)
+  with pytest.raises(Fault, match='messages'):  # which has one call a message
+    messages.prompt(other, dialog, [TOOL])
+
+
+def test_calls_of_an_answer_are_told_in_the_form_of_the_api(tmp_path):
+  own = toy.tokenizer(tmp_path)
+  rows = [{'name': 'add', 'arguments': {'n': n}} for n in (1, 2)]
+  text = '; '.join(map(json.dumps, rows))
+  made = messages.called(own, own.encode(text), [TOOL])
+  assert [json.loads(c['function']['arguments']) for c in made] == [{'n': 1}, {'n': 2}]
+  assert len({c['id'] for c in made}) == 2
+  assert len(messages.called(own, own.encode(text), [TOOL], several=False)) == 1
+  for said in ('It is 3.', '{"name": "add", "parameters": {"n": 1}'):
+    assert messages.called(own, own.encode(said), [TOOL]) is None
+  assert messages.parallel({}) and messages.parallel({'parallel_tool_calls': True})
+  assert not messages.parallel({'parallel_tool_calls': False})
+  with pytest.raises(Fault, match='parallel_tool_calls'):
+    messages.parallel({'parallel_tool_calls': 'no'})
+
+
+@pytest.mark.parametrize('name', ['get weather', '', 'a/b'])
+def test_definition_of_a_tool_that_has_no_name_is_a_fault(name):
+  with pytest.raises(Fault, match=r'tools\[0\]'):
+    messages.declared([{'type': 'function', 'function': {'name': name}}])
 
 
 def test_a_model_that_does_not_chat_says_so():

@@ -3,10 +3,11 @@
   outcome = sandbox.run('print(6 * 7)')
   outcome.status, outcome.stdout  # 'ok', '42\n'
 
-A program is one process with threads. It reads the standard library, its own files and
-nothing else, writes to a scratch folder that ends with it, and has no network. WAYS are
-ways to hold it, the strongest first; the first that this machine has is used, and
-where it has none programs are refused. LLAMA3_SANDBOX names another one of them.
+A program is one process with threads. It reads the standard library, packages that are
+named, its own files and nothing else, writes to a scratch folder that ends with it, and
+has no network. WAYS are ways to hold it, the strongest first; the first that this
+machine has is used, and where it has none programs are refused. LLAMA3_SANDBOX names
+another one of them.
 """
 
 import base64
@@ -30,6 +31,7 @@ from collections.abc import Sequence
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.tools.sandbox import confine
+from llama3_jax.tools.sandbox import packages as installed
 from llama3_jax.tools.sandbox import zygote
 
 # Way -> what holds a program then.
@@ -47,7 +49,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 START = (
   'import sys; sys.path.insert(0, sys.argv[1]); '
   'from llama3_jax.tools.sandbox import zygote; sys.path.pop(0); '
-  'zygote.main(sys.argv[2])'
+  'zygote.main(*sys.argv[2:])'
 )
 # Neither site-packages nor the folder of the caller; equal programs order sets equally.
 PYTHON = ('-P', '-s', '-S', '-B', '-X', 'utf8', '-c', START)
@@ -128,13 +130,16 @@ def run(
   limits: Limits = Limits(),
   files: Mapping[str, bytes] | None = None,
   stdin: str = '',
+  packages: Sequence[str] = (),
 ) -> Outcome:
   """Runs one program; files: relative path -> content, in its scratch folder.
 
-  Raises a UserError where this machine cannot hold a program, or for a path of `files`
-  that leaves the folder. Many programs go through `run_all` in less time.
+  packages: names of installed packages that it may import, and what these import.
+  Raises a UserError where this machine cannot hold a program, for a path of `files`
+  that leaves the folder, or a package that is not there. Many programs go through
+  `run_all` in less time.
   """
-  with Worker() as worker:
+  with Worker(packages=packages) as worker:
     return worker.run(program, limits, files, stdin)
 
 
@@ -218,10 +223,12 @@ def _tried(way):
 class Worker:
   """A Python that has started and forks a child a program; use in a `with`.
 
+  packages: as of `run`; they are imported once, before the first program.
   Raises a UserError where programs cannot be held in this way.
   """
 
-  def __init__(self, way: str = ''):
+  def __init__(self, way: str = '', packages: Sequence[str] = ()):
+    self._packages = installed.find(packages)
     self.way = way or strongest_way()
     self.landlock = 0
     self._room = ''
@@ -235,8 +242,9 @@ class Worker:
 
   def _start(self):
     command = [sys.executable, *PYTHON, str(ROOT), self.way]
+    command += installed.words(self._packages)
     if self.way == 'bubblewrap':
-      command = _wrapped(command)
+      command = _wrapped(command, self._packages)
     self._process = subprocess.Popen(
       command,
       stdin=subprocess.PIPE,
@@ -338,7 +346,7 @@ def _outcome(answer, limits):
   return Outcome(status, answer['stdout'], answer['stderr'], answer['seconds'], code)
 
 
-def _wrapped(command: Sequence[str]) -> list[str]:
+def _wrapped(command: Sequence[str], packages: Mapping[str, str]) -> list[str]:
   """The command inside bubblewrap; a UserError where it is not installed."""
   program = shutil.which('bwrap')
   if program is None:
@@ -351,6 +359,8 @@ def _wrapped(command: Sequence[str]) -> list[str]:
   words += ['--cap-drop', 'ALL', '--cap-add', 'CAP_SYS_ADMIN', '--dev', '/dev']
   for path in shown:
     words += ['--ro-bind-try', path, path]
+  for name, path in installed.inside(packages).items():
+    words += ['--ro-bind', packages[name], path]
   for path in confine.hidden():
     words += ['--size', '4096', '--tmpfs', path, '--remount-ro', path]
   words += ['--dir', confine.SCRATCH, '--remount-ro', '/', '--', python]

@@ -9,8 +9,11 @@ import os
 import resource
 import sys
 import sysconfig
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 from llama3_jax.tools.sandbox import kernel
+from llama3_jax.tools.sandbox import packages as shown
 from llama3_jax.tools.sandbox import seccomp
 
 SCRATCH = '/scratch'  # where a program runs, under a root of its own
@@ -44,8 +47,8 @@ def hidden() -> list[str]:
   return [path for path in paths if os.path.isdir(path)]
 
 
-def enter() -> None:
-  """Namespaces with a root that holds the standard library alone.
+def enter(packages: Mapping[str, str]) -> None:
+  """Namespaces with a root that holds the standard library and `packages` alone.
 
   Root becomes a user that nobody is, for whom limits hold. Raises OSError where the
   kernel refuses any of it.
@@ -56,12 +59,12 @@ def enter() -> None:
   if os.geteuid() == 0:
     # Mounted as root, since the user that it becomes may not read Python's folder.
     kernel.unshare(kernel.CLONE_NEWNS)
-    _private_root()
+    _private_root(packages)
     become_stranger()
     _own_namespaces(own, proc)
   else:
     _own_namespaces(own, proc)
-    _private_root()
+    _private_root(packages)
   os.close(proc)
   kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
@@ -92,7 +95,7 @@ def _own_namespaces(flags, proc):
     os.close(file)
 
 
-def _private_root():
+def _private_root(packages):
   """Replaces the root by one in memory with the standard library, read-only."""
   base = next(b for b in BASES if os.path.isdir(b))
   flags = kernel.MS_NOSUID | kernel.MS_NODEV
@@ -109,6 +112,9 @@ def _private_root():
     _bind('/old' + path, '/new' + path, kernel.ATTR_NODEV)
   for path in hidden():
     kernel.mount('tmpfs', '/new' + path, 'tmpfs', flags, 'mode=555,size=4k')
+  for name, path in shown.inside(packages).items():
+    os.makedirs('/new' + path)
+    _bind('/old' + packages[name], '/new' + path, kernel.ATTR_NODEV)
   os.makedirs('/new/dev')
   for path in DEVICES:
     os.close(os.open('/new' + path, os.O_CREAT | os.O_WRONLY))
@@ -158,11 +164,13 @@ def set_limits(limits: dict, taken: int) -> None:
       resource.setrlimit(number, pair)
 
 
-def hold(threads: bool, scratch: str, writes: bool, private: bool) -> None:
+def hold(
+  threads: bool, scratch: str, writes: bool, private: bool, folders: Sequence[str] = ()
+) -> None:
   """The last step: from here on this process can do what a program may.
 
   threads, writes: whether it may start threads, and change files in the folder scratch.
-  private: the root holds nothing but what a program may read.
+  private: the root holds nothing but what a program may read. folders: of packages.
   """
   kernel.drop_capabilities()
   kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
@@ -172,7 +180,7 @@ def hold(threads: bool, scratch: str, writes: bool, private: bool) -> None:
     raise OSError(f'Landlock has version {version}, not {TRUNCATES} (Linux 6.2)')
   if version:
     read = kernel.READ_FILE | kernel.READ_DIR
-    allowed = {'/': read} if private else _visible()
+    allowed = {'/': read} if private else _visible() | dict.fromkeys(folders, read)
     there = [d for d in DEVICES if os.path.exists(d)]
     allowed |= dict.fromkeys(there, kernel.READ_FILE | kernel.WRITE_FILE)
     allowed[scratch] = kernel.SCRATCH if writes else read

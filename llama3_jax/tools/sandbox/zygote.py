@@ -17,11 +17,13 @@ import select
 import shutil
 import signal
 import struct
+import sys
 import tempfile
 import time
 
 from llama3_jax.tools.sandbox import confine
 from llama3_jax.tools.sandbox import kernel
+from llama3_jax.tools.sandbox import packages
 from llama3_jax.tools.sandbox import program
 from llama3_jax.tools.sandbox import seccomp
 
@@ -68,8 +70,11 @@ def _exactly(file, n):
   return bytes(parts)
 
 
-def main(way: str) -> None:
-  """Serves requests until standard input ends. way: 'namespaces', 'bubblewrap', ..."""
+def main(way: str, *given: str) -> None:
+  """Serves requests until standard input ends.
+
+  way: 'namespaces', 'bubblewrap', ...; given: packages, as `packages.words` has them.
+  """
   for name in BEFORE.split():
     with contextlib.suppress(ImportError):
       importlib.import_module(name)
@@ -77,21 +82,30 @@ def main(way: str) -> None:
   with contextlib.suppress(OSError):  # the first to go where memory is short
     with open('/proc/self/oom_score_adj', 'w') as file:
       file.write('1000')
-  taken = _taken()
+  folders, size = packages.read(given), _size()
   try:
     if way == 'namespaces':
-      confine.enter()
+      confine.enter(folders)
     elif way != 'none':
       kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
   except OSError as error:
     return send(1, {'error': str(error)})
+  folders = packages.inside(folders) if way in APART else folders
+  sys.meta_path.append(packages.Finder(folders))
+  for name in folders:
+    try:
+      importlib.import_module(name)
+    except Exception as error:  # of any kind: it runs
+      said = f'packages: {name} cannot be imported: {error}'
+      return send(1, {'error': ' '.join(said.split())})
+  taken = _taken(size)
   send(1, {'landlock': kernel.landlock_version()})
   while (request := receive(0)) is not None:
     child = os.fork()
     if not child:
       status = 1
       try:
-        send(1, _keep(request, way, taken))
+        send(1, _keep(request | {'shown': list(folders.values())}, way, taken))
         status = 0
       finally:
         os._exit(status)
@@ -99,13 +113,20 @@ def main(way: str) -> None:
       return None  # it cannot be told what has become of the program
 
 
-def _taken():
-  """Bytes of addresses that this Python has."""
+def _size():
+  """The file that has the size of this process; it cannot be opened later."""
   try:
-    with open('/proc/self/statm') as file:
-      return int(file.read().split()[0]) * resource.getpagesize()
+    return open('/proc/self/statm')
   except OSError:  # bubblewrap hides it
+    return None
+
+
+def _taken(size):
+  """Bytes of addresses that this Python has."""
+  if size is None:
     return TAKEN
+  with size as file:
+    return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def _keep(request, way, taken):
@@ -226,7 +247,8 @@ def _become(request, way, taken, folder, files):
       apart = way in APART
       # No limit of the number of threads holds for root.
       threads = apart and os.geteuid() != 0
-      confine.hold(threads, folder, apart, way == 'namespaces')
+      shown = request['shown']
+      confine.hold(threads, folder, apart, way == 'namespaces', shown)
     os.close(told)
   except BaseException as error:
     os.write(told, f'{NOT_HELD}{error}'.encode())

@@ -1,0 +1,1 @@
+"""Programs that run in the sandbox: their text is sent there; they import no other."""
