@@ -22,7 +22,8 @@ class Example:
 
   task: its name, as in the config; `load` sets it.
   worked: the answer with its steps, for a solved example; '': the answer alone.
-  choices: answers to choose from, which the model does by likelihood.
+  choices: answers to choose from, which the model does by likelihood; of one, it is
+    measured whether greedy decoding writes it.
   media: files of images or sound that belong to the prompt.
   checks: what the score needs beside the answer: assertions, instructions.
   """
