@@ -55,7 +55,7 @@ def main(config, folder):
     config.tasks,
     _examples(config),
     config.seed,
-    None if config.shots < 0 else config.shots,
+    config.shots,
     settings,
     config.batch,
     config.longest_answer,
@@ -73,7 +73,7 @@ def main(config, folder):
     jsonl.write(folder / 'answers.jsonl', said)
     logging.info('every answer, and what it had to be: %s/answers.jsonl', folder)
   results = {'tasks': found, **_losses(config, folder, params, model, tokenizer)}
-  if config.shots < 0:
+  if config.shots == run.CHAT:
     results['dialogs'] = _dialogs(config, said)
   return results
 

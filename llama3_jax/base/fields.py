@@ -214,7 +214,7 @@ FIELDS = {
   'target': Field(RATE, 'of simpo: by how much the chosen answer should win'),
   'flipped': Field('[0, 0.5)', 'of robust: share of pairs the wrong way round'),
   'moving': Field('[0, 1)', 'share of itself the reference keeps a step; 0: stays'),
-  'shots': Field('[-1, 1e3]', 'solved examples before a question; -1: ask in a chat'),
+  'shots': Field('[-2, 1e4]', "solved examples shown; -1: in a chat; -2: the paper's"),
   'batch': Field(SIZE, 'prompts or rows at a time'),
   'length': Field('[1, 1e8]', 'tokens'),
   'steps': Field('[1, 1e9]', 'optimizer steps; of a server: tokens of a call'),

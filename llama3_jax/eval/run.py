@@ -30,6 +30,7 @@ from llama3_jax.train import loss as losses
 from llama3_jax.train import step
 
 GREEDY = Settings(temperature=0.0, max_new=32)
+CHAT, PAPER = -1, -2  # in place of a number of solved examples
 # What the log-probability of a choice is divided by, of Task.normalise.
 SIZES = {
   '': lambda text: 1,
@@ -243,23 +244,24 @@ def tasks(
   """Mean score on up to `n` held-out examples a task: {task: {'score', 'n', 'ci' (the
   paper's half width), 'interval': [low, high]}}.
 
-  n: one number, or that of each task. shots None: in a chat; a number: as a base model
-  after so many solved examples of the train split. longest: tokens of any answer,
-  whatever its task needs; 0: no limit. 'macro' is the mean over tasks, independent of
-  their n; 'summary' is that of a task which has one; 'perplexity' is that of the
-  choice, where each question has one. record: called with {'task',
-  'question', 'prompt' (as asked, without solved examples), 'answer', 'response',
-  'score'} of every example.
+  n: one number, or that of each task. shots None or CHAT: in a chat; a number: as a
+  base model after so many solved examples of the train split; PAPER: after Task.shots.
+  longest: tokens of any answer, whatever its task needs; 0: no limit. 'macro' is the
+  mean over tasks, independent of their n; 'summary' is that of a task which has one;
+  'perplexity' is that of the choice, where each question has one. record: called with
+  {'task', 'question', 'prompt' (as asked, without solved examples), 'answer',
+  'response', 'score'} of every example.
   """
-  every = {}
+  every, shots = {}, None if shots == CHAT else shots
   for name in dict.fromkeys(names):
     task, most = task_lib.load(name), n if isinstance(n, int) else n[name]
     examples = task.examples('heldout', most, seed)
-    solved = None if shots is None else []
-    if shots and task.solved:
-      solved = functools.partial(task.solved, n=shots)
-    elif shots:
-      solved = task.examples('train', shots, seed)
+    count = task.shots if shots == PAPER else shots
+    solved = None if count is None else []
+    if count and task.solved:
+      solved = functools.partial(task.solved, n=count)
+    elif count:
+      solved = task.examples('train', count, seed)
     every[name] = Asked.of(tokenizer, task, examples, solved, settings, longest)
   count = sum(len(asked.examples) for asked in every.values())
   with log.work(f'asking {count:,} questions of {len(every)} tasks'):

@@ -46,6 +46,7 @@ def create(source: str = '') -> task.Task:
     max_new=512,
     summary=summary,
     context=lambda e, solved: shown(place, e) + page(e),
+    shots=3,
     solved=lambda e, n: [],  # they are in the file of the task
   )
 

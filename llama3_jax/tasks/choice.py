@@ -51,7 +51,7 @@ def create(
     random.Random(f'{seed}/{split}').shuffle(found)
     return found[:n]
 
-  more = dict(prompt=listed, context=context(page)) | more
+  more = dict(prompt=listed, context=context(page), shots=0) | more
   return task.Task(examples, task.exact, page=page, **more)
 
 

@@ -44,7 +44,7 @@ def create(source: str = '') -> task.Task:
 
   if len(_lines(folder, one)) != len(_lines(folder, other)):
     raise UserError(f'tasks: flores={source}: the files differ in their lines')
-  return task.Task(examples, score, prompt, page, max_new=256, summary=summary)
+  return task.Task(examples, score, prompt, page, max_new=256, shots=0, summary=summary)
 
 
 def prompt(e: task.Example) -> str:

@@ -22,7 +22,8 @@ FIFTHS = ('first', 'second', 'third', 'fourth', 'last')
 
 def create(source: str = '') -> task.Task:
   """The Task of a number of pairs (75), or of the files 'TEST' or 'TEST,TRAIN'."""
-  how = dict(score=score, prompt=prompt, page=page, summary=summary, max_new=64)
+  how = dict(score=score, prompt=prompt, page=page, summary=summary)
+  how |= dict(max_new=64, shots=0)
   if source and not source.isdecimal():
     return reading.create(source, ('kv_75.jsonl.gz', 'kv.jsonl'), parse, **how)
   count = int(source or PAIRS)

@@ -27,6 +27,7 @@ def create(source: str = '') -> task.Task:
     prompt=lambda e: f'{e.prompt}\n\nAnswer with the word that is missing alone.',
     page=task.plain,
     max_new=8,
+    shots=0,
   )
 
 

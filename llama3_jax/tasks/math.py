@@ -31,6 +31,7 @@ def create(source: str = '') -> task.Task:
     stop='\nProblem:',
     max_new=512,
     summary=summary,
+    shots=4,
   )
 
 

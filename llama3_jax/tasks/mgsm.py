@@ -52,7 +52,7 @@ def create(source: str = '') -> task.Task:
     return [e for _, e in sorted(ranked, key=lambda pair: pair[0])][:n]
 
   return task.Task(
-    *(examples, score, prompt), stop='\nQ:', max_new=512, summary=summary
+    *(examples, score, prompt), stop='\nQ:', max_new=512, summary=summary, shots=0
   )
 
 

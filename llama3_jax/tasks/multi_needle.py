@@ -47,6 +47,7 @@ def create(source: str = '') -> task.Task:
     page=lambda e: needle.prompt(*e.checks[0]),
     max_new=256,
     summary=summary,
+    shots=0,
   )
 
 

@@ -56,7 +56,7 @@ def create(
     random.Random(f'{seed}/{split}').shuffle(found)
     return found[:n]
 
-  return task.Task(examples, **more)
+  return task.Task(examples, **dict(shots=0) | more)
 
 
 def place(source: str, names: Sequence[str]) -> pathlib.Path:

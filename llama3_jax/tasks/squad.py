@@ -35,6 +35,7 @@ def create(source: str = '') -> task.Task:
     ),
     max_new=32,
     summary=summary,
+    shots=1,
   )
 
 

@@ -20,6 +20,7 @@ def create(source: str = '') -> task.Task:
     prompt=gsm8k.prompt,
     stop='\nQ:',
     max_new=256,
+    shots=5,
   )
 
 

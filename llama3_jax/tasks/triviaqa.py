@@ -29,6 +29,7 @@ def create(source: str = '') -> task.Task:
     context=choice.context(choice.question),
     max_new=24,
     summary=summary,
+    shots=5,
   )
 
 

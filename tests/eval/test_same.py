@@ -84,3 +84,26 @@ def test_one_choice_is_right_where_it_is_greedy_and_has_a_perplexity(
   assert found['score'] == 0.5 and found['perplexity'] == pytest.approx(np.exp(2))
   low, high = found['perplexity_interval']
   assert low == pytest.approx(np.exp(1)) and high == pytest.approx(np.exp(3))
+
+
+def test_each_task_is_shown_its_own_number_of_examples(tokenizer, monkeypatch):
+  counts, seen = {'two': 2, 'none': 0}, {}
+
+  def load(name):
+    return tasks.Task(
+      lambda split, n, seed: [tasks.Example(f'{split} {i}?', 'x') for i in range(n)],
+      context=lambda e, solved: ' '.join(x.prompt for x in [*solved, e]),
+      shots=counts[name],
+    )
+
+  def weighed(params, config, tokenizer, every, batch_size):
+    texts = [tokenizer.decode(asked.prompts[0]) for asked in every]
+    seen.update(zip(counts, texts))
+    return [['x']] * len(every), [[]] * len(every)
+
+  monkeypatch.setattr(run.task_lib, 'load', load)
+  monkeypatch.setattr(run, 'weighed', weighed)
+  for shots, wanted in ((run.PAPER, [2, 0]), (1, [1, 1]), (run.CHAT, [0, 0])):
+    run.tasks(None, toy.CONFIG, tokenizer, tuple(counts), 1, shots=shots)
+    assert [text.count('train') for text in seen.values()] == wanted
+  assert all('user' in text for text in seen.values())

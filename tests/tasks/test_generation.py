@@ -285,3 +285,13 @@ def test_published_files_are_read_and_their_own_answers_right(assets, source, co
   assert len(every) == count == len({e.prompt for e in every})
   assert all(made.score(e, e.worked or e.answer) == 1 for e in every)
   assert all(made.score(e, e.answer) == 1 for e in every)
+
+
+def test_base_models_are_shown_as_many_examples_as_in_the_paper(tmp_path):
+  """Section 5.1 and the protocol that its authors published."""
+  shots = dict(mmlu=5, arc_letters=25, winogrande=5, piqa=0, boolq=0, openbookqa=0)
+  shots |= dict(gsm8k=8, mbpp=3, humaneval=0, triviaqa=5, squad=1, math=4, bbh=3)
+  shots |= dict(mgsm=0, lambada=0, key_value=0, many_shot=0, copy=4)
+  sources = dict.fromkeys(('key_value', 'many_shot'), '')
+  for name, count in shots.items():
+    assert load(name, sources.get(name, tmp_path)).shots == count, name
