@@ -6,6 +6,7 @@ score of an answer is its chrF, 0 to 1; the summary has chrF and BLEU of all of 
 together. It needs the extra `translation` (sacrebleu).
 """
 
+import json
 import pathlib
 import random
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import task
 
+DRAWS = 1000  # of the bootstrap
 ENDINGS = ('.devtest', '.dev')
 # Where words have no space between them, characters are compared.
 SPLIT = {'zho': 'zh', 'jpn': 'char', 'tha': 'char', 'kor': 'char', 'mya': 'char'}
@@ -30,6 +32,7 @@ def create(source: str = '') -> task.Task:
   parts = source.split(',')
   if len(parts) != 3 or not all(parts):
     raise UserError(f'tasks: flores={source}: write flores=FOLDER,FROM,TO')
+  _metrics()  # before anything is asked
   folder, one, other = pathlib.Path(parts[0]), *parts[1:]
 
   def examples(split, n, seed):
@@ -67,14 +70,21 @@ def score(e: task.Example, response: str) -> float:
 def summary(
   examples: Sequence[task.Example], responses: Sequence[str]
 ) -> dict[str, float]:
-  """{'chrF', 'BLEU'} of all sentences together, 0 to 1."""
+  """{'chrF', 'BLEU'} of all sentences together, 0 to 1, and with 'ci' behind the name
+  the half width of a 95% interval, by a bootstrap over sentences."""
   if not examples:
     return {'chrF': 0.0, 'BLEU': 0.0}
   said, due = [r.strip() for r in responses], [[e.answer for e in examples]]
-  how = SPLIT.get(examples[0].checks[1].partition('_')[0], '13a')
-  chrf = _metrics().CHRF().corpus_score(said, due)
-  bleu = _metrics().BLEU(tokenize=how).corpus_score(said, due)
-  return {'chrF': chrf.score / 100, 'BLEU': bleu.score / 100}
+  split = SPLIT.get(examples[0].checks[1].partition('_')[0], '13a')
+  found, library = {}, _metrics()
+  for metric in (library.CHRF(), library.BLEU(tokenize=split)):
+    total = metric.corpus_score(said, due, n_bootstrap=DRAWS)
+    signature = metric.get_signature().format()
+    told = json.loads(total.format(width=4, is_json=True, signature=signature))
+    half = told.get('confidence_var', 0.0)  # not there where the score is 0
+    name = 'BLEU' if total.name == 'BLEU' else 'chrF'
+    found |= {name: total.score / 100, f'{name} ci': half / 100}
+  return found
 
 
 def _metrics():

@@ -259,7 +259,12 @@ def test_translation_is_measured_by_sacrebleu(tmp_path):
   assert len(every) == 18 and len(made.examples('train', 99, 0)) == 2
   assert 'from German to English' in made.prompt(every[0])
   right = [e.answer for e in every]
-  assert made.summary(every, right) == pytest.approx({'chrF': 1.0, 'BLEU': 1.0})
+  best = {'chrF': 1.0, 'chrF ci': 0, 'BLEU': 1.0, 'BLEU ci': 0}
+  assert made.summary(every, right) == pytest.approx(best, abs=1e-6)
+  half = [t if i % 2 else 'No.' for i, t in enumerate(right)]
+  found = made.summary(every, half)
+  assert found == made.summary(every, half)
+  assert found['chrF'] < 1 and found['chrF ci'] > 0.05 and found['BLEU ci'] > 0.05
   assert made.score(every[0], right[0]) == 1 > made.score(every[0], right[1]) > 0
   assert made.summary(every, ['x'] * 18)['BLEU'] < 0.01
   (tmp_path / 'fra_Latn.dev').write_text('un\n\ntrois\n')
