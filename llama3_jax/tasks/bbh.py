@@ -88,7 +88,7 @@ def shown(place: str, e: task.Example) -> str:
   path = pathlib.Path(place) / 'cot-prompts' / f'{e.checks[0]}.txt'
   if not path.is_file():
     return ''
-  text = path.read_text(encoding='utf-8')
+  text = '\n'.join(reading.lines(path))
   return LINE.split(text, maxsplit=1)[-1].strip() + '\n\n'
 
 

@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 
 DRAWS = 1000  # of the bootstrap
@@ -105,7 +106,7 @@ def _lines(folder, code):
   places = [at / (code + e) for at in (folder, folder / code) for e in ENDINGS]
   for path in places:
     if path.is_file():
-      lines = path.read_bytes().decode('utf-8').rstrip('\n').split('\n')
+      lines = reading.lines(path)
       empty = next((i for i, line in enumerate(lines, 1) if not line.strip()), 0)
       if empty:
         raise UserError(f'{path}, line {empty}: is empty')

@@ -111,11 +111,7 @@ def _files(place, only):
 def _read(path):
   """The Examples of a file: one a line, a question, a tab and its answer."""
   found, language = [], FILE.fullmatch(path.name)[1]
-  try:
-    lines = path.read_bytes().decode('utf-8-sig').split('\n')
-  except UnicodeDecodeError as error:
-    raise UserError(f'{path}: not UTF-8 ({error.reason})') from None
-  for i, line in enumerate(lines, 1):
+  for i, line in enumerate(reading.lines(path), 1):
     if not line.strip():
       continue
     cells = line.rstrip('\r').split('\t')

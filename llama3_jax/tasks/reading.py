@@ -26,12 +26,14 @@ def create(
   source: str,
   names: Sequence[str],
   parse: Callable[[Mapping, str], task.Example | list[task.Example]],
+  whole: Callable[[list[task.Example]], list[task.Example]] = list,
   **more: object,
 ) -> task.Task:
   """The Task whose examples are the rows of the source's files.
 
   names: of a file in a folder that is named instead, or in its folder eval_sets.
   parse: (row, where) -> its Example or Examples; a UserError starts with `where`.
+  whole: the Examples of a file, in its order, -> those that are asked.
   more: fields of the Task.
   """
   test, _, train = source.partition(',')
@@ -41,7 +43,7 @@ def create(
     for where, row in rows(place(path, names)):
       made = parse(row, where)
       found += [made] if isinstance(made, task.Example) else made
-    return once(found, path)
+    return whole(once(found, path))
 
   def examples(split, n, seed):
     if split == 'train' and not train:
@@ -71,6 +73,14 @@ def place(source: str, names: Sequence[str]) -> pathlib.Path:
     if path.is_file():
       return path
   raise UserError(f'tasks: {source}: no file {places[0]} is there')
+
+
+def lines(path: pathlib.Path) -> list[str]:
+  """The lines of a text; UserError where it is not UTF-8."""
+  try:
+    return path.read_bytes().decode('utf-8-sig').rstrip('\n').split('\n')
+  except UnicodeDecodeError as error:
+    raise UserError(f'{path}: not UTF-8 ({error.reason})') from None
 
 
 def rows(path: pathlib.Path) -> Iterator[tuple[str, dict]]:

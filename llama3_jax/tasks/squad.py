@@ -6,6 +6,7 @@ answers. The score is exact match; the summary has F1, and both for questions wi
 without an answer.
 """
 
+import dataclasses
 import statistics
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -24,9 +25,8 @@ SAY_SO = f'Answer with words of the text alone, or with "{NONE}" where it has no
 
 def create(source: str = '') -> task.Task:
   """The Task of 'TEST' or 'TEST,TRAIN'."""
-  asked = Passages()
   return reading.create(
-    *(source, NAMES, asked.parse),
+    *(source, NAMES, parse, linked),
     score=score,
     prompt=lambda e: f'{e.prompt}\n\n{SAY_SO}',
     page=page,
@@ -65,27 +65,31 @@ def summary(
   return {name: statistics.fmean(values) for name, values in found.items()}
 
 
-class Passages:
-  """Reads rows, and remembers the questions of the passage that it read last."""
+def parse(row: Mapping, where: str) -> list[task.Example]:
+  """Examples of a row {"context", "question", "answers": {"text"}}, of an article
+  {"paragraphs"}, or of the whole file as published, {"data": articles}."""
+  return [_example(*asked) for asked in _asked(row, where)]
 
-  def __init__(self) -> None:
-    self._text, self._before = '', ()
 
-  def parse(self, row: Mapping, where: str) -> list[task.Example]:
-    """Examples of a row {"context", "question", "answers": {"text"}}, of an article
-    {"paragraphs"}, or of the whole file as published, {"data": articles}."""
-    return [self._example(*asked) for asked in _asked(row, where)]
+def _example(text, question, answers, where):
+  text, question = text.strip(), question.strip()
+  if not text or not question:
+    raise UserError(f'{where}: the passage or the question is empty')
+  answer = answers[0] if answers else NONE
+  checks = ((text, question), tuple(answers) or (NONE, ''))
+  return task.Example(f'{text}\n\n{question}', answer, checks=checks)
 
-  def _example(self, text, question, answers, where):
-    if not text.strip() or not question.strip():
-      raise UserError(f'{where}: the passage or the question is empty')
-    text, question = text.strip(), question.strip()
-    if text != self._text:
-      self._text, self._before = text, ()
-    answer = answers[0] if answers else NONE
-    checks = ((text, question, *self._before), tuple(answers) or (NONE, ''))
-    self._before += ((question, answer),)
-    return task.Example(f'{text}\n\n{question}', answer, checks=checks)
+
+def linked(examples: Sequence[task.Example]) -> list[task.Example]:
+  """The examples with the questions, and answers, of their passage that were before."""
+  found, before = [], {}
+  for e in examples:
+    text, question = e.checks[0]
+    earlier = before.setdefault(text, [])
+    checks = ((text, question, *earlier), e.checks[1])
+    found.append(dataclasses.replace(e, checks=checks))
+    earlier.append((question, e.answer))
+  return found
 
 
 def _asked(row, where) -> Iterator[tuple[str, str, list[str], str]]:
@@ -97,6 +101,8 @@ def _asked(row, where) -> Iterator[tuple[str, str, list[str], str]]:
         text = jsonl.text(paragraph, reading.CONTEXT, where)
         for asked in _objects(paragraph, 'qas', where):
           number = asked.get('id', len(seen))
+          if not isinstance(number, (str, int)):
+            raise UserError(f'{where}: an id is a {jsonl.kind(number)}')
           if number in seen:
             raise UserError(f'{where}: id {number!r} is there twice')
           seen.add(number)

@@ -36,7 +36,9 @@ def parse(row: Mapping, where: str) -> task.Example:
       ('chain_of_thought', 'answer'),
     )
   equation = jsonl.text(row, names[0], where, '').strip()
-  answer = gsm8k.number(str(row.get(names[1], '')))
+  given = row.get(names[1])
+  fits = isinstance(given, (str, int, float)) and not isinstance(given, bool)
+  answer = gsm8k.number(str(given)) if fits else ''
   if not answer:
     raise UserError(f'{where}: field {names[1]!r} has no number')
   worked = f'{equation} = {answer}' if equation else ''

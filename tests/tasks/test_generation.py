@@ -105,6 +105,7 @@ def test_solved_rows_are_of_the_second_file_and_none_is_asked(tmp_path):
     ('triviaqa', {'answer': {'value': 'x', 'aliases': 'y'}}, 'not a list of texts'),
     ('triviaqa', {'answer': {'value': '?!'}}, 'is empty'),
     ('svamp', {'Answer': 'five'}, "'Answer' has no number"),
+    ('svamp', {'Answer': [5]}, "'Answer' has no number"),
     ('svamp', {'Question': None}, "'Question' is a null"),
     ('lambada', {'text': 'alone'}, 'no passage with a last word'),
     ('math', {'solution': 'It is 2.'}, 'no answer'),
@@ -162,6 +163,8 @@ def test_squad_shows_the_questions_of_the_passage_that_were_before(tmp_path):
   )
   none = found['Ann came.\n\nWhy?']
   assert [made.score(none, r) for r in ('No answer.', '', 'Ann')] == [1, 1, 0]
+  again = {e.prompt: e for e in made.examples('heldout', 9, 0)}
+  assert again == found  # nothing of one reading is left to the next
   both = made.summary([last, none], ['May', ''])
   assert both['with an answer, f1'] == pytest.approx(2 / 3)
   assert both['without an answer, exact'] == 1 and both['f1'] == pytest.approx(5 / 6)
