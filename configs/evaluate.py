@@ -14,7 +14,8 @@ def get_config(arg='chat'):
   c.init_from = 'runs/herd/average_2'
   c.mesh = pretrain.base().mesh
   c.tokenizer = ''  # vocabulary file; '': the one that init_from carries
-  c.shots = -1 if arg == 'chat' else 4  # -1 asks in a chat; else solved examples before
+  # Solved examples before a question; -1: ask in a chat; -2: each task's own number.
+  c.shots = -1 if arg == 'chat' else -2
   c.tasks = ('copy', 'sort', 'arithmetic', 'needle', 'format')
   c.against = ()  # workdirs of evaluations of the same questions, to compare with
   c.text = ()  # files or folders of your own text, for the loss on it

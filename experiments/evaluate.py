@@ -33,7 +33,8 @@ from llama3_jax.train import models
 
 @workdirs.stage(report=evaluation_page.write)
 def main(config, folder):
-  """Evaluate; returns {'tasks': {task: {score, n, ci}}, 'eval_loss': {source}, 'text':
+  """Evaluate; returns {'tasks': {task: {score, n, ci,
+  interval}}, 'eval_loss': {source}, 'text':
   of own_text.measure, 'dialogs': [{title, messages}] of a chat model}."""
   if not (config.tasks or config.data.root or config.text):
     raise UserError('tasks, text and data.root are empty: there is nothing to evaluate')
@@ -58,22 +59,25 @@ def main(config, folder):
     config.tasks,
     _examples(config),
     config.seed,
-    None if config.shots < 0 else config.shots,
+    config.shots,
     settings,
     config.batch,
     config.longest_answer,
     said.append,
   )
   for name, r in found.items() if config.tasks else ():
-    shown = name.partition('=')[0], 100 * r['score'], 100 * r['ci'], r['n']
-    logging.info('%-12s %5.1f +- %.1f %% of %d', *shown)
+    low, high = (100 * end for end in r['interval'])
+    shown = name.partition('=')[0], 100 * r['score'], 100 * r['ci'], low, high, r['n']
+    logging.info('%-12s %5.1f +- %.1f %% [%.1f, %.1f] of %d', *shown)
+    if 'perplexity' in r:
+      logging.info('  %-20s %5.2f', 'perplexity', r['perplexity'])
     for further, value in r.get('summary', {}).items():
       logging.info('  %-20s %5.1f %%', further, 100 * value)
   if said:
     jsonl.write(folder / 'answers.jsonl', said)
     logging.info('every answer, and what it had to be: %s/answers.jsonl', folder)
   results = {'tasks': found, **_losses(config, folder, params, model, tokenizer)}
-  if config.shots < 0:
+  if config.shots == run.CHAT:
     results['dialogs'] = _dialogs(config, said)
   results['against'] = [one | {'paired': _paired(one, folder)} for one in before]
   return results

@@ -216,7 +216,7 @@ FIELDS = {
   'moving': Field('[0, 1)', 'share of itself the reference keeps a step; 0: stays'),
   'tools': Field('', 'that a model may call: python, math, search=FOLDER ...', 'p'),
   'calls': Field('[0, 1e3]', 'messages with calls of tools, before an answer'),
-  'shots': Field('[-1, 1e3]', 'solved examples before a question; -1: ask in a chat'),
+  'shots': Field('[-2, 1e4]', "solved examples shown; -1: in a chat; -2: the paper's"),
   'batch': Field(SIZE, 'prompts or rows at a time'),
   'length': Field('[1, 1e8]', 'tokens'),
   'steps': Field('[1, 1e9]', 'optimizer steps; of a server: tokens of a call'),

@@ -44,7 +44,8 @@ def content(results: Mapping) -> Page:
       `[depths][lengths]`}.
     'reward': {'accuracy', 'n', 'margins': [float], 'real_accuracy'?, 'real_n'?}.
     'best_of_k': [{'k', 'reward', 'ci'?, 'exact'?}].
-    'evaluation': {stage: {task: {'score', 'n', 'ci'}}}; 'macro' may be a task.
+    'evaluation': {stage: {task: {'score', 'n', 'ci', 'interval'?}}}; a task may
+    be 'macro'.
     'paired': [{'before', 'after', 'tasks': {task or 'all': of eval/paired.py}}].
     'dialogs': [{'title'?, 'messages': [{'role', 'content'}]}].
     'checks': [{'name', 'value', 'bar', 'pass': bool}].
@@ -210,7 +211,10 @@ def evaluation(results: Mapping) -> list:
       return '–'
     score, ci = scores[task]['score'], scores[task].get('ci')
     text = f'{100 * score:.1f}'
-    text = text if ci is None else Interval(text, f'±{100 * ci:.1f}')
+    if ci is not None:
+      ends = [f'{100 * end:.1f}' for end in scores[task].get('interval', ())]
+      range_ = f' [{", ".join(ends)}]' if ends else ''
+      text = Interval(text, f'±{100 * ci:.1f}{range_}')
     return Best(text) if score == best[task] and score > 0 else text
 
   rows = [
@@ -218,7 +222,8 @@ def evaluation(results: Mapping) -> list:
     for stage, scores in evaluation.items()
   ]
   note = (
-    'Exact match in %, with 95% confidence intervals 1.96·√(S(1−S)/N). '
+    'Exact match in %, with 95% confidence intervals 1.96·√(S(1−S)/N), in brackets '
+    'those that also hold near 0 and 100%. '
     'Shaded: best of a task. Held-out examples; greedy decoding.'
   )
   table = Table(('recipe stage', 'macro average', *tasks), rows, wide=True)

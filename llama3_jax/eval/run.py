@@ -1,4 +1,4 @@
-"""Evaluation on tasks with checkable answers, with 95% confidence intervals (5.1)."""
+"""Evaluation on tasks with checkable answers, with 95% intervals (5.1)."""
 
 import dataclasses
 import functools
@@ -15,6 +15,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards
+from llama3_jax.eval import intervals
 from llama3_jax.generate import engine
 from llama3_jax.generate import likelihood
 from llama3_jax.generate.settings import Settings
@@ -29,17 +30,13 @@ from llama3_jax.train import loss as losses
 from llama3_jax.train import step
 
 GREEDY = Settings(temperature=0.0, max_new=32)
+CHAT, PAPER = -1, -2  # in place of a number of solved examples
 # What the log-probability of a choice is divided by, of Task.normalise.
 SIZES = {
   '': lambda text: 1,
   'characters': len,
   'bytes': lambda text: len(text.encode()),
 }
-
-
-def interval(score: float, n: int) -> float:
-  """Half width of the 95% confidence interval of a mean score: 1.96 sqrt(S(1-S)/N)."""
-  return 1.96 * math.sqrt(max(score * (1 - score), 0) / max(n, 1))
 
 
 def base_prompt(
@@ -86,6 +83,7 @@ class Asked:
     else:
       shown = shots if callable(shots) else lambda e: shots
       prompts = [base_prompt(tokenizer, task, e, shown(e)) for e in examples]
+    _opened_once(tokenizer, prompts)
     most = max(settings.max_new, task.max_new)
     most = min(most, longest) if longest else most
     own = dict(max_new=most, vocab_size=tokenizer.vocab_size)
@@ -101,6 +99,16 @@ class Asked:
   def chooses(self) -> bool:
     """Whether every question has choices, of which the likeliest is the answer."""
     return all(e.choices for e in self.examples)
+
+  @property
+  def forced(self) -> bool:
+    """Whether every question has one choice, which is weighed alone."""
+    return all(len(e.choices) == 1 for e in self.examples)
+
+  @property
+  def lead(self) -> str:
+    """What stands before an answer: that of a chat begins a message."""
+    return '' if self.chat else ' '
 
 
 def answers(
@@ -124,6 +132,17 @@ def answers(
   return responses(params, config, tokenizer, [asked], batch_size)[0]
 
 
+def _opened_once(tokenizer, prompts):
+  """Raises UserError for a second begin_of_text: it lowers scores without a word."""
+  names = {number: name for name, number in tokenizer.specials.items()}
+  for ids in prompts:
+    if ids[0] in names and ids[:2] == ids[:1] * 2:
+      raise UserError(
+        f'a prompt begins with {names[ids[0]]} twice: a chat template writes it once '
+        'too often: repair it'
+      )
+
+
 def responses(
   params: llama.Params,
   config: ModelConfig,
@@ -132,12 +151,31 @@ def responses(
   batch_size: int = 16,
 ) -> list[list[str]]:
   """The answers to all questions; those with rows of one size run together, so that a
-  row whose answer ends is free for a question of another task."""
-  found, rooms = [[] for _ in every], {}
+  row whose answer ends is free for a question of another task.
+
+  Where every question has choices, the answer is the likeliest; where they have one
+  each, it is that one or '', by whether greedy decoding would write it.
+  """
+  found, _ = weighed(params, config, tokenizer, every, batch_size)
+  return found
+
+
+def weighed(
+  params: llama.Params,
+  config: ModelConfig,
+  tokenizer: Tokenizer,
+  every: Sequence[Asked],
+  batch_size: int = 16,
+) -> tuple[list[list[str]], list[list[float]]]:
+  """As `responses`, and the log-probability of the one choice of each question, of
+  tasks whose questions have one each."""
+  found, rooms, logps = [[] for _ in every], {}, [[] for _ in every]
   for i, asked in enumerate(every):
     if not asked.examples:
       continue
-    if asked.chooses:
+    if asked.forced:
+      found[i], logps[i] = _forced(params, config, tokenizer, asked)
+    elif asked.chooses:
       found[i] = _chosen(params, config, tokenizer, asked)
     else:
       rooms.setdefault(asked.room, []).append(i)
@@ -153,7 +191,7 @@ def responses(
     )
     for (i, _), [completion] in zip(prompts, groups):
       found[i].append(_cut(tokenizer.decode(completion.ids), every[i]))
-  return found
+  return found, logps
 
 
 def _cut(text, asked):
@@ -167,11 +205,10 @@ def _cut(text, asked):
 def _chosen(params, config, tokenizer, asked):
   """For each example, the choice that is likeliest after its prompt."""
   task, examples = asked.task, asked.examples
-  lead = '' if asked.chat else ' '  # an answer of a chat begins a message
   pairs = []
   for e, ids in zip(examples, asked.prompts):
     for choice in e.choices:
-      said = tokenizer.encode(f'{lead}{choice}')
+      said = tokenizer.encode(f'{asked.lead}{choice}')
       if task.suffix and not asked.chat:
         pairs.append((ids + said, tokenizer.encode(f' {task.suffix(e)}')))
       else:
@@ -181,6 +218,14 @@ def _chosen(params, config, tokenizer, asked):
   size = SIZES[task.normalise]
   scores = [[next(logp) / size(c) for c in e.choices] for e in examples]
   return [e.choices[int(np.argmax(row))] for e, row in zip(examples, scores)]
+
+
+def _forced(params, config, tokenizer, asked):
+  """([each one choice, or '' where greedy decoding writes another], their logp)."""
+  words = [e.choices[0] for e in asked.examples]
+  said = [tokenizer.encode(f'{asked.lead}{word}') for word in words]
+  logp, greedy = likelihood.weighed(params, asked.prompts, said, config)
+  return [w if right else '' for w, right in zip(words, greedy)], logp.tolist()
 
 
 def tasks(
@@ -196,31 +241,35 @@ def tasks(
   longest: int = 0,
   record: Callable[[dict], None] | None = None,
 ) -> dict[str, dict]:
-  """Mean score on up to `n` held-out examples a task: {task: {'score', 'n', 'ci'}}.
+  """Mean score on up to `n` held-out examples a task: {task: {'score', 'n', 'ci' (the
+  paper's half width), 'interval': [low, high]}}.
 
-  n: one number, or that of each task. shots None: in a chat; a number: as a base model
-  after so many solved examples of the train split. longest: tokens of any answer,
-  whatever its task needs; 0: no limit. 'macro' is the mean over tasks, independent of
-  their n; 'summary' is that of a task which has one. record: called with {'task',
-  'question', 'prompt' (as asked, without solved examples), 'answer', 'response',
-  'score'} of every example.
+  n: one number, or that of each task. shots None or CHAT: in a chat; a number: as a
+  base model after so many solved examples of the train split; PAPER: after Task.shots.
+  longest: tokens of any answer, whatever its task needs; 0: no limit. 'macro' is the
+  mean over tasks, independent of their n; 'summary' is that of a task which has one;
+  'perplexity' is that of the choice, where each question has one. record: called with
+  {'task', 'question', 'prompt' (as asked, without solved examples), 'answer',
+  'response', 'score'} of every example.
   """
-  every = {}
+  every, shots = {}, None if shots == CHAT else shots
   for name in dict.fromkeys(names):
     task, most = task_lib.load(name), n if isinstance(n, int) else n[name]
     examples = task.examples('heldout', most, seed)
-    solved = None if shots is None else []
-    if shots and task.solved:
-      solved = functools.partial(task.solved, n=shots)
-    elif shots:
-      solved = task.examples('train', shots, seed)
+    count = task.shots if shots == PAPER else shots
+    solved = None if count is None else []
+    if count and task.solved:
+      solved = functools.partial(task.solved, n=count)
+    elif count:
+      solved = task.examples('train', count, seed)
     every[name] = Asked.of(tokenizer, task, examples, solved, settings, longest)
   count = sum(len(asked.examples) for asked in every.values())
   with log.work(f'asking {count:,} questions of {len(every)} tasks'):
-    found = responses(params, config, tokenizer, list(every.values()), batch_size)
+    asked = list(every.values())
+    found, logps = weighed(params, config, tokenizer, asked, batch_size)
   results = {}
-  for (name, asked), texts in zip(every.items(), found):
-    results[name] = _measured(name, asked, texts, record)
+  for name, own, texts, logp in zip(every, asked, found, logps):
+    results[name] = _measured(name, own, texts, record) | _perplexity(logp)
   return {**results, 'macro': macro(results)}
 
 
@@ -234,18 +283,33 @@ def _measured(name, asked, texts, record):
     record(one | {'response': text, 'score': score})
   count = len(examples)  # a task with few prompts gives fewer than n
   score = sum(scores) / max(count, 1)
-  found = {'score': score, 'n': count, 'ci': interval(score, count)}
+  found = {'score': score, 'n': count, 'ci': intervals.paper(score, count)}
+  found['interval'] = intervals.of_scores(scores)
   return found | ({'summary': task.summary(examples, texts)} if task.summary else {})
 
 
+def _perplexity(logps):
+  """{'perplexity', 'perplexity_interval'} of answers' log-probabilities; {} of none."""
+  if not logps:
+    return {}
+  of = lambda drawn: np.exp(-drawn.mean(-1))
+  interval = intervals.bootstrap(logps, of)
+  return {'perplexity': float(of(np.array(logps))), 'perplexity_interval': interval}
+
+
 def macro(results: Mapping[str, Mapping]) -> dict:
-  """Macro average of task results; its interval takes the tasks as independent."""
-  count = max(len(results), 1)
-  return {
-    'score': sum(r['score'] for r in results.values()) / count,
-    'n': sum(r['n'] for r in results.values()),
-    'ci': math.sqrt(sum(r['ci'] ** 2 for r in results.values())) / count,
+  """Macro average of task results, in which each task counts alike, and under 'micro'
+  the one in which each question does; intervals take the tasks as independent."""
+  every, count = list(results.values()), max(len(results), 1)
+  total = sum(r['n'] for r in every)
+  average = lambda weights: {
+    'score': sum(r['score'] * w for r, w in zip(every, weights)),
+    'n': total,
+    'ci': math.sqrt(sum((r['ci'] * w) ** 2 for r, w in zip(every, weights))),
+    'interval': intervals.of_mean(every, weights),
   }
+  alike, by_size = [1 / count] * len(every), [r['n'] / max(total, 1) for r in every]
+  return average(alike) | {'micro': average(by_size)}
 
 
 @functools.cache  # one loss a model, so that it compiles once

@@ -32,7 +32,20 @@ def of_answers(
   chunk: int = 0,
   page: int = PAGE,
 ) -> np.ndarray:
-  """Log-probability of every answer after its prompt, np.float32 [n].
+  """Log-probability of every answer after its prompt, np.float32 [n]; as `weighed`."""
+  return weighed(params, prompts, answers, config, chunk, page)[0]
+
+
+def weighed(
+  params: llama.Params,
+  prompts: Sequence[Sequence[int]],
+  answers: Sequence[Sequence[int]],
+  config: ModelConfig,
+  chunk: int = 0,
+  page: int = PAGE,
+) -> tuple[np.ndarray, np.ndarray]:
+  """(log-probability of every answer after its prompt, np.float32 [n]; whether greedy
+  decoding writes it: each of its tokens is the likeliest or equal to it, bool [n]).
 
   Args:
     prompts, answers: token ids, at least one each; common beginnings are found on ids,
@@ -43,7 +56,7 @@ def of_answers(
     UserError: an empty prompt or answer, or one that a chunk cannot hold.
   """
   if not len(prompts):
-    return np.zeros(0, np.float32)
+    return np.zeros(0, np.float32), np.zeros(0, bool)
   longest = max(map(len, answers)) + page
   chunk = chunk or max(CHUNK, 1 << (longest - 1).bit_length())
   texts = [(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)]
@@ -56,13 +69,15 @@ def of_answers(
       raise UserError(f'answer {i} has {n} tokens: at most {most}')
   parts = _packed(texts, starts, chunk, page)
   scorer = _Scorer(params, config, max(base for *_, base in parts), chunk, page)
-  total = np.zeros(len(texts), np.float32)
+  total, greedy = np.zeros(len(texts), np.float32), np.zeros(len(texts), bool)
   for i in range(0, len(parts), scorer.groups):
     trees = [_Tree(texts, starts, *part) for part in parts[i : i + scorer.groups]]
     for tree, logp in zip(trees, scorer.score(trees)):
       for text, places in tree.places.items():
-        total[text] = logp[places].sum(dtype=np.float64)
-  return total
+        own = logp[places]
+        total[text] = own[:, 0].sum(dtype=np.float64)
+        greedy[text] = (own[:, 0] >= own[:, 1]).all()
+  return total, greedy
 
 
 def of_each(
@@ -160,7 +175,7 @@ class _Scorer:
     self.memory = pool.create(config, self.sizes.count, page, self.groups)
 
   def score(self, trees):
-    """np.float32 [E] of the tokens that each tree, at most one a group, wants."""
+    """np.float32 [E,2] of the tokens that each tree, at most one a group, wants."""
     held = self._read([tree.beginning for tree in trees])
     chunk, page = self.sizes.chunks[0], self.sizes.page
     shape = self.groups, chunk

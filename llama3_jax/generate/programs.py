@@ -237,7 +237,8 @@ def score(
   wanted: tuple[jax.Array, jax.Array, jax.Array],
   config: ModelConfig,
 ) -> jax.Array:
-  """Log-probabilities of tokens after others of a chunk [B,T], float32 [B,E].
+  """Log-probabilities of tokens after others of a chunk [B,T], and those of the
+  likeliest tokens there, float32 [B,E,2].
 
   wanted: (index of the token before, the token, how many are in use), int32 [B,E],
   [B,E], [B]. Logits exist for some of them at a time.
@@ -264,10 +265,11 @@ def score(
       *(found, new, i),
     )
 
-  found = axes.shard(jnp.zeros(before.shape, jnp.float32), 'B_')
+  found = axes.shard(jnp.zeros((*before.shape, 2), jnp.float32), 'B__')
   return jax.lax.fori_loop(0, -(-most // size), some, found)
 
 
 def _logp(logits, token):
-  chosen = jnp.take_along_axis(logits, token[..., None], -1)[..., 0]
-  return chosen - jax.scipy.special.logsumexp(logits, -1)
+  chosen = jnp.take_along_axis(logits, token[..., None], -1)
+  pair = jnp.concatenate([chosen, jnp.max(logits, -1, keepdims=True)], -1)
+  return pair - jax.scipy.special.logsumexp(logits, -1, keepdims=True)

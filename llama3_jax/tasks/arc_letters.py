@@ -8,7 +8,9 @@ from llama3_jax.tasks import task
 def create(source: str = '') -> task.Task:
   """The Task of 'TEST' or 'TEST,TRAIN'."""
   return choice.create(
-    source, arc.NAMES, arc.asked, choice.question, made, prompt=choice.by_letter
+    *(source, arc.NAMES, arc.asked, choice.question, made),
+    prompt=choice.by_letter,
+    shots=25,
   )
 
 

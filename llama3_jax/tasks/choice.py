@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from llama3_jax.base import jsonl
-from llama3_jax.base import rows as files
 from llama3_jax.base.errors import UserError
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 
 LETTERS = 'ABCDEFGHIJ'
@@ -44,14 +44,14 @@ def create(
         f'tasks: {source or names[0]} names no file of solved rows: write TEST,TRAIN, '
         'or --config.shots=0'
       )
-    found = read(_file(test, names), asked, made)
+    found = read(reading.place(test, names), asked, made)
     if split == 'train':
       held = {_key(e) for e in found}
       found = [e for e in read(pathlib.Path(train), asked, made) if _key(e) not in held]
     random.Random(f'{seed}/{split}').shuffle(found)
     return found[:n]
 
-  more = dict(prompt=listed, context=context(page)) | more
+  more = dict(prompt=listed, context=context(page), shots=0) | more
   return task.Task(examples, task.exact, page=page, **more)
 
 
@@ -104,7 +104,7 @@ def read(
 ) -> list[task.Example]:
   """The Examples of a file; a UserError names the line."""
   found = []
-  for where, row in files.read(path, 'tasks'):
+  for where, row in reading.rows(path):
     simple = 'gold' in row and 'context_options' not in row
     parts = plain(row, where) if simple else asked(row, where)
     found.append(made(*checked(*parts, where)))
@@ -152,19 +152,6 @@ def labelled(row: Mapping, query: str, where: str) -> Asked:
   if not fits or len(given['text']) != len(given['label']):
     raise UserError(f'{where}: field choices is not {{"text": [...], "label": [...]}}')
   return query, given['text'], number(row, 'answerKey', given['label'], where)
-
-
-def _file(source, names):
-  if not source:
-    raise UserError(f"tasks: the file is missing: write '=FILE' with {names[0]}")
-  folder = pathlib.Path(source)
-  if not folder.is_dir():
-    return folder
-  places = [place / name for place in (folder, folder / 'eval_sets') for name in names]
-  for place in places:
-    if place.is_file():
-      return place
-  raise UserError(f'tasks: {source}: no file {places[0]} is there')
 
 
 def _key(e):

@@ -29,7 +29,7 @@ def create(source: str = '') -> task.Task:
     random.Random(f'{seed}/{split}/gsm8k').shuffle(rows)
     return rows[:n]
 
-  return task.Task(examples, score, prompt, stop='\nQ:', max_new=256)
+  return task.Task(examples, score, prompt, stop='\nQ:', max_new=256, shots=8)
 
 
 def _test(source):

@@ -34,7 +34,7 @@ def create(source: str = '') -> task.Task:
 
   how = coding.scored(program)
   return task.Task(
-    examples, prompt=prompt, page=task.plain, stop=STOP, max_new=512, **how
+    examples, prompt=prompt, page=task.plain, stop=STOP, max_new=512, shots=0, **how
   )
 
 

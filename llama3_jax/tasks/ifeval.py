@@ -36,7 +36,8 @@ def create(source: str = '') -> task.Task:
     return found[:n]
 
   return task.Task(
-    examples, score, page=task.plain, stop='', max_new=MAX_NEW, summary=summary
+    *(examples, score),
+    **dict(page=task.plain, stop='', max_new=MAX_NEW, summary=summary, shots=0),
   )
 
 

@@ -38,7 +38,7 @@ def create(source: str = '') -> task.Task:
     return (first + then)[:n]
 
   how = coding.scored(program)
-  return task.Task(examples, page=page, stop=STOP, max_new=512, **how)
+  return task.Task(examples, page=page, stop=STOP, max_new=512, shots=3, **how)
 
 
 def program(example: task.Example, response: str) -> str:

@@ -47,6 +47,7 @@ def create(source: str = '') -> task.Task:
     context=choice.context(page, intro),
     solved=solved,
     summary=summary,
+    shots=5,
   )
 
 

@@ -22,7 +22,8 @@ class Example:
 
   task: its name, as in the config; `load` sets it.
   worked: the answer with its steps, for a solved example; '': the answer alone.
-  choices: answers to choose from, which the model does by likelihood.
+  choices: answers to choose from, which the model does by likelihood; of one, it is
+    measured whether greedy decoding writes it.
   media: files of images or sound that belong to the prompt.
   checks: what the score needs beside the answer: assertions, instructions.
   """
@@ -68,6 +69,8 @@ class Task:
   solved: (example, n) -> the solved examples shown before it; None: the same for all.
   normalise: the likelihood of a choice is divided by its number of 'characters' or
     'bytes'; '': it is not.
+  shots: solved examples that a base model is shown where the config asks for the
+    number of the paper, or of the benchmark's authors.
   suffix: (example) -> text after the choice, whose likelihood for a base model is taken
     in place of the choice's own.
   """
@@ -85,6 +88,7 @@ class Task:
   normalise: str = ''
   suffix: Callable | None = None
   scores: Callable | None = None
+  shots: int = 4
 
 
 def scored(task: Task, pairs: Sequence[tuple[Example, str]]) -> list[float]:
@@ -165,4 +169,4 @@ def load(text: str) -> Task:
 def _names():
   """Names of the tasks in this folder."""
   files = sorted(pathlib.Path(__file__).parent.glob('*.py'))
-  return [f.stem for f in files if '\ndef create(' in f.read_text(encoding='utf-8')]
+  return [f.stem for f in files if '\ndef create(source: str =' in f.read_text('utf-8')]

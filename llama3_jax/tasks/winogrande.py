@@ -18,6 +18,7 @@ def create(source: str = '') -> task.Task:
     *(source, ('winogrande.jsonl',), asked, task.plain, made),
     prompt=blank,
     suffix=suffix,
+    shots=5,
   )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
+from llama3_jax.eval import intervals
 from llama3_jax.eval import needle
 from llama3_jax.eval import own_text
 from llama3_jax.eval import run
@@ -39,11 +40,6 @@ def answering(monkeypatch, tokenizer, reply):
   monkeypatch.setattr(engine, 'generate', generate)
 
 
-def test_interval_is_the_papers():
-  assert round(run.interval(0.89, 164), 3) == 0.048  # HumanEval, section 5.1
-  assert run.interval(1.0, 100) == 0 == run.interval(0.0, 100)
-
-
 @pytest.mark.parametrize('shots', [None, 2])
 def test_right_answers_score_one_and_wrong_ones_zero(monkeypatch, tokenizer, shots):
   known = {e.prompt: e.answer for e in load('sort').examples('heldout', 20, 0)}
@@ -54,7 +50,8 @@ def test_right_answers_score_one_and_wrong_ones_zero(monkeypatch, tokenizer, sho
 
   answering(monkeypatch, tokenizer, reply)
   found = run.tasks(None, toy.CONFIG, tokenizer, ('sort',), 20, shots=shots)
-  assert found['sort'] == {'score': 1.0, 'n': 20, 'ci': 0.0}
+  wanted = {'score': 1.0, 'n': 20, 'ci': 0.0, 'interval': intervals.wilson(20, 20)}
+  assert found['sort'] == wanted and wanted['interval'][0] < 0.9
   answering(monkeypatch, tokenizer, lambda prompt: 'no')
   found = run.tasks(None, toy.CONFIG, tokenizer, ('sort', 'copy'), 20, shots=shots)
   assert found['macro']['score'] == 0 and found['macro']['n'] == 40
@@ -77,11 +74,17 @@ def test_a_task_may_have_the_whole_answer_and_further_scores(
 def test_macro_average_weighs_tasks_alike():
   found = run.macro(
     {
-      'a': {'score': 1.0, 'n': 10, 'ci': 0.0},
-      'b': {'score': 0.5, 'n': 1000, 'ci': 0.03},
+      'a': {'score': 1.0, 'n': 10, 'ci': 0.0, 'interval': [0.8, 1.0]},
+      'b': {'score': 0.5, 'n': 1000, 'ci': 0.03, 'interval': [0.47, 0.53]},
     }
   )
+  micro, interval = found.pop('micro'), found.pop('interval')
   assert found == {'score': 0.75, 'n': 1010, 'ci': 0.015}
+  assert interval[0] == pytest.approx(0.75 - np.hypot(0.2, 0.03) / 2)
+  assert interval[1] == pytest.approx(0.75 + 0.03 / 2)
+  assert micro['score'] == pytest.approx(510 / 1010) and micro['n'] == 1010
+  low, high = micro['interval']  # nearly that of the larger task alone
+  assert 0.474 < low < 0.476 and 0.534 < high < 0.536
 
 
 def test_base_prompt_shows_solved_examples(tokenizer):

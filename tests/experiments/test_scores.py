@@ -108,9 +108,9 @@ def test_losses_with_weights_of_few_bits_are_refused(root, tmp_path):
 
 def test_evaluation_asks_with_weights_of_few_bits(root, tmp_path, monkeypatch):
   seen = []
-  usual = evaluate.run.responses
+  usual = evaluate.run.weighed
   monkeypatch.setattr(
-    evaluate.run, 'responses', lambda p, *a: seen.append(p) or usual(p, *a)
+    evaluate.run, 'weighed', lambda p, *a: seen.append(p) or usual(p, *a)
   )
   given = {'weights': 'fp8', 'init_from': str(root / 'base'), 'tasks': ('copy',)}
   given |= {'examples': 2, 'max_new': 4, 'batch': 4}

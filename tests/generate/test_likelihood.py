@@ -115,3 +115,22 @@ def test_what_cannot_be_measured_is_named(params, prompt, answer, words):
   with pytest.raises(UserError, match=words):
     likelihood.of_answers(params, [prompt], [answer], toy.CONFIG, 64, 8)
   assert len(likelihood.of_answers(params, [], [], toy.CONFIG)) == 0
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_answer_is_greedy_where_each_token_is_the_likeliest(params, name):
+  """By decoding itself: half of the answers are what it writes, or its beginning."""
+  prompts, answers = CASES[name]
+  answers, wanted = [list(a) for a in answers], []
+  for i, (prompt, answer) in enumerate(zip(prompts, answers)):
+    text = list(prompt)
+    for _ in answer:
+      logits = llama.apply(params, np.array([text], np.int32), toy.CONFIG)
+      text.append(int(np.argmax(np.asarray(logits)[0, -1])))
+    if i % 2:
+      answer[:] = text[len(prompt) :]
+    wanted.append(answer == text[len(prompt) :])
+  logp, greedy = likelihood.weighed(params, prompts, answers, toy.CONFIG, 64, 8)
+  assert greedy.tolist() == wanted
+  expected = alone(params, prompts, answers, toy.CONFIG)
+  np.testing.assert_allclose(logp, expected, atol=2e-4)

@@ -176,7 +176,8 @@ def test_published_row_that_is_no_question_is_one_line(tmp_path, name, change, w
 
 
 def one_line(tmp_path, name, row, words):
-  file = write(tmp_path / 'a.jsonl', FORMS[name][0], row)
+  first = {k: v for k, v in FORMS[name][0].items() if k != 'id'}
+  file = write(tmp_path / 'a.jsonl', first, row)
   with pytest.raises(UserError, match=f'{file}, line 2') as error:
     load(name, file).examples('heldout', 9, 0)
   assert words in str(error.value) and '\n' not in str(error.value)
@@ -259,3 +260,10 @@ def test_the_published_sets_are_read_whole(assets):
     assert len(load(name, assets).examples('heldout', 9999, 0)) == count, name
   found = load('mmlu', assets / 'mmlu').examples('heldout', 99999, 0)
   assert len(found) == 12289 and len({e.checks for e in found}) == 48
+
+
+def test_id_that_is_there_twice_is_named_with_both_lines(tmp_path):
+  row = FORMS['arc'][0]
+  file = write(tmp_path / 'a.jsonl', row, row | {'id': 'y'}, row)
+  with pytest.raises(UserError, match=f'line 3: id .x. is also in {file}, line 1'):
+    load('arc', file).examples('heldout', 9, 0)

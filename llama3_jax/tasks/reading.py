@@ -1,0 +1,113 @@
+"""Files of benchmarks: where they are, rows, no id twice, a task of them (5.1).
+
+A source is 'TEST' or 'TEST,TRAIN': files, or folders that hold one of a known name. No
+file comes from a network.
+"""
+
+import pathlib
+import random
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from absl import logging
+
+from llama3_jax.base import rows as files
+from llama3_jax.base.errors import UserError
+from llama3_jax.tasks import task
+
+CONTEXT = 'context'  # what is before the answer, in many published files
+# Fields by which published benchmarks number their questions.
+IDS = ('id', 'ID', 'qid', 'qID', 'question_id', 'QuestionId', 'unique_id', 'idx')
+
+
+def create(
+  source: str,
+  names: Sequence[str],
+  parse: Callable[[Mapping, str], task.Example | list[task.Example]],
+  whole: Callable[[list[task.Example]], list[task.Example]] = list,
+  **more: object,
+) -> task.Task:
+  """The Task whose examples are the rows of the source's files.
+
+  names: of a file in a folder that is named instead, or in its folder eval_sets.
+  parse: (row, where) -> its Example or Examples; a UserError starts with `where`.
+  whole: the Examples of a file, in its order, -> those that are asked.
+  more: fields of the Task.
+  """
+  test, _, train = source.partition(',')
+
+  def read(path):
+    found = []
+    for where, row in rows(place(path, names)):
+      made = parse(row, where)
+      found += [made] if isinstance(made, task.Example) else made
+    return whole(once(found, path))
+
+  def examples(split, n, seed):
+    if split == 'train' and not train:
+      raise UserError(
+        f'tasks: {source or names[0]} names no file of solved rows: write TEST,TRAIN, '
+        'or --config.shots=0'
+      )
+    found = read(test)
+    if split == 'train':
+      asked = {e.prompt for e in found}
+      found = [e for e in read(train) if e.prompt not in asked]
+    random.Random(f'{seed}/{split}').shuffle(found)
+    return found[:n]
+
+  return task.Task(examples, **dict(shots=0) | more)
+
+
+def place(source: str, names: Sequence[str]) -> pathlib.Path:
+  """The file of a source: itself, or the one of `names` in a folder."""
+  if not source:
+    raise UserError(f"tasks: the file is missing: write '=FILE' with {names[0]}")
+  folder = pathlib.Path(source)
+  if not folder.is_dir():
+    return folder
+  places = [at / name for at in (folder, folder / 'eval_sets') for name in names]
+  for path in places:
+    if path.is_file():
+      return path
+  raise UserError(f'tasks: {source}: no file {places[0]} is there')
+
+
+def lines(path: pathlib.Path) -> list[str]:
+  """The lines of a text; UserError where it is not UTF-8."""
+  try:
+    return path.read_bytes().decode('utf-8-sig').rstrip('\n').split('\n')
+  except UnicodeDecodeError as error:
+    raise UserError(f'{path}: not UTF-8 ({error.reason})') from None
+
+
+def rows(path: pathlib.Path) -> Iterator[tuple[str, dict]]:
+  """Yields (where, row) of a file; a UserError names an id that is there twice."""
+  seen = {}
+  for where, row in files.read(path, 'tasks'):
+    name = next((name for name in IDS if name in row), '')
+    if name and isinstance(row[name], (str, int)):
+      first = seen.setdefault((name, row[name]), where)
+      if first != where:
+        raise UserError(f'{where}: {name} {row[name]!r} is also in {first}')
+    yield where, row
+
+
+def once(found: Sequence[task.Example], path: str) -> list[task.Example]:
+  """The examples without questions that were asked before, with a warning."""
+  kept = list({e.prompt: e for e in reversed(found)}.values())[::-1]
+  if len(kept) < len(found):
+    count = len(found) - len(kept)
+    logging.warning('%s: %d questions are there before: left out', path, count)
+  return kept
+
+
+def texts(value: object, name: str, where: str, least: int = 1) -> list[str]:
+  """The value of a field that is a list of texts, at least so many."""
+  if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+    raise UserError(f'{where}: field {name!r} is not a list of texts')
+  if len(value) < least:
+    raise UserError(f'{where}: field {name!r} is empty')
+  return value
