@@ -33,9 +33,9 @@ from llama3_jax.train import models
 
 @workdirs.stage(report=evaluation_page.write)
 def main(config, folder):
-  """Evaluate; returns {'tasks': {task: {score, n, ci,
-  interval}}, 'eval_loss': {source}, 'text':
-  of own_text.measure, 'dialogs': [{title, messages}] of a chat model}."""
+  """Evaluate; returns {'tasks': {task: {score, n, ci, interval}}, 'eval_loss':
+  {source}, 'text': of own_text.measure, 'dialogs': [{title, messages}] of a chat model,
+  'against': what other evaluations score, and paired differences}."""
   if not (config.tasks or config.data.root or config.text):
     raise UserError('tasks, text and data.root are empty: there is nothing to evaluate')
   rowwise.check(config.weights)
@@ -44,7 +44,7 @@ def main(config, folder):
       f'weights={config.weights!r}: losses are of the weights as they are: leave text '
       'and data.root empty, or weights'
     )
-  before = [_finished(path) for path in config.against]  # refused before a model is
+  before = [_finished(path) for path in config.against]
   settings = Settings(temperature=0.0, max_new=config.max_new)
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   params, model = models.load(config.init_from)
