@@ -21,6 +21,7 @@ from llama3_jax.post import reject
 from llama3_jax.post import reward
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.post import sft
+from llama3_jax.post import together
 from llama3_jax.text import chat
 from llama3_jax.text import tool_calls
 from llama3_jax.text.chat import Message
@@ -250,16 +251,16 @@ def test_line_that_is_no_row_is_one_line(tmp_path, text, read):
 def drawn(tokenizer):
   """Samples of a steered model, and the dialogs that the reward model was given."""
   seen = []
-  score = reward.score
+  score = together.rewards
 
-  def watched(scorer, dialogs, *rest):
-    seen.extend(dialogs)
-    return score(scorer, dialogs, *rest)
+  def watched(scorer, prompts, answers, *rest):
+    seen.extend([*p, *a] for p, given in zip(prompts, answers) for a in given)
+    return score(scorer, prompts, answers, *rest)
 
   scorer = reward.init(jax.random.key(1), toy.model(3), toy.CONFIG)
   prompts = [(Message('user', f'{i}+1?'),) for i in range(3)]
   patch = pytest.MonkeyPatch()
-  patch.setattr(reward, 'score', watched)
+  patch.setattr(together, 'rewards', watched)
   found = toy.sampled(
     *(toy.model(), scorer, prompts, tokenizer),
     *(Settings(temperature=1.0, top_p=1.0, max_new=5), 4, 0, 2, 'Be terse.'),
