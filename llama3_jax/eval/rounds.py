@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from llama3_jax.base import confidence
 from llama3_jax.eval import paired
 from llama3_jax.eval import paired_report
 from llama3_jax.eval import summary
 from llama3_jax.eval.stages import Stages
-from llama3_jax.post import measure
 
 START = 'round 0'
 
@@ -99,7 +99,7 @@ def _wins(result, config):
   share = new / max(result['judged'], 1)
   return {
     'share': share,
-    'interval': measure.wilson(share, result['judged']),
+    'interval': confidence.wilson(share * result['judged'], result['judged']),
     **{k: result[k] for k in ('judged', 'skipped', 'total')},
   }
 
@@ -109,7 +109,7 @@ def _judged(result):
   share = result['first'] / max(result['judged'], 1)
   return {
     'accuracy': share,
-    'interval': measure.wilson(share, result['judged']),
+    'interval': confidence.wilson(share * result['judged'], result['judged']),
     **{k: result[k] for k in ('judged', 'skipped', 'total')},
   }
 

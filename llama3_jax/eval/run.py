@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from llama3_jax import feed
+from llama3_jax.base import confidence
 from llama3_jax.base import log
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.data import pipeline
 from llama3_jax.data import shards
-from llama3_jax.eval import intervals
 from llama3_jax.generate import engine
 from llama3_jax.generate import likelihood
 from llama3_jax.generate.settings import Settings
@@ -283,8 +283,8 @@ def _measured(name, asked, texts, record):
     record(one | {'response': text, 'score': score})
   count = len(examples)  # a task with few prompts gives fewer than n
   score = sum(scores) / max(count, 1)
-  found = {'score': score, 'n': count, 'ci': intervals.paper(score, count)}
-  found['interval'] = intervals.of_scores(scores)
+  found = {'score': score, 'n': count, 'ci': confidence.paper(score, count)}
+  found['interval'] = confidence.of_scores(scores)
   return found | ({'summary': task.summary(examples, texts)} if task.summary else {})
 
 
@@ -293,7 +293,7 @@ def _perplexity(logps):
   if not logps:
     return {}
   of = lambda drawn: np.exp(-drawn.mean(-1))
-  interval = intervals.bootstrap(logps, of)
+  interval = confidence.bootstrap(logps, of)
   return {'perplexity': float(of(np.array(logps))), 'perplexity_interval': interval}
 
 
@@ -306,7 +306,7 @@ def macro(results: Mapping[str, Mapping]) -> dict:
     'score': sum(r['score'] * w for r, w in zip(every, weights)),
     'n': total,
     'ci': math.sqrt(sum((r['ci'] * w) ** 2 for r, w in zip(every, weights))),
-    'interval': intervals.of_mean(every, weights),
+    'interval': confidence.of_mean(every, weights),
   }
   alike, by_size = [1 / count] * len(every), [r['n'] / max(total, 1) for r in every]
   return average(alike) | {'micro': average(by_size)}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
+from llama3_jax.base import confidence
 from llama3_jax.post.preference import STRENGTHS
 from llama3_jax.post.ranked import Kept
 
@@ -74,15 +75,6 @@ def rows(rewards: np.ndarray, kept: Sequence[Kept]) -> Iterator[dict]:
     }
 
 
-def wilson(share: float, n: int, z: float = 1.96) -> list[float]:
-  """The 95% interval of Wilson of a share of n trials: it is no point at 0 or 1."""
-  if not n:
-    return [0.0, 1.0]
-  middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-  half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-  return [max(middle - half, 0.0), min(middle + half, 1.0)]
-
-
 def calibration(differences: Sequence[float]) -> dict:
   """{'bins': [{'predicted', 'right', 'n'}], 'error'}: how sure the model is of the
   response that it prefers, sigma(|difference|), against the share that is right.
@@ -144,7 +136,8 @@ def _accuracy(pairs):
   if not len(d):
     return {'accuracy': None, 'n': 0, 'interval': None}
   share = float(np.mean((d > 0) + 0.5 * (d == 0)))
-  interval = wilson(share, len({p['row'] for p in pairs}))
+  trials = len({p['row'] for p in pairs})
+  interval = confidence.wilson(share * trials, trials)
   return {'accuracy': share, 'n': len(d), 'interval': interval}
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import post_examples as toy
 import pytest
 
+from llama3_jax.base import confidence
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
-from llama3_jax.eval import intervals
 from llama3_jax.eval import needle
 from llama3_jax.eval import own_text
 from llama3_jax.eval import run
@@ -50,7 +50,7 @@ def test_right_answers_score_one_and_wrong_ones_zero(monkeypatch, tokenizer, sho
 
   answering(monkeypatch, tokenizer, reply)
   found = run.tasks(None, toy.CONFIG, tokenizer, ('sort',), 20, shots=shots)
-  wanted = {'score': 1.0, 'n': 20, 'ci': 0.0, 'interval': intervals.wilson(20, 20)}
+  wanted = {'score': 1.0, 'n': 20, 'ci': 0.0, 'interval': confidence.wilson(20, 20)}
   assert found['sort'] == wanted and wanted['interval'][0] < 0.9
   answering(monkeypatch, tokenizer, lambda prompt: 'no')
   found = run.tasks(None, toy.CONFIG, tokenizer, ('sort', 'copy'), 20, shots=shots)

@@ -6,6 +6,7 @@ import numpy as np
 import post_examples as toy
 import pytest
 
+from llama3_jax.base import confidence
 from llama3_jax.post import measure
 from llama3_jax.post import measure_page
 from llama3_jax.post.ranked import Kept
@@ -52,18 +53,7 @@ def test_accuracy_is_by_category_strength_pair_and_length():
     '4 to 7 tokens': (0.75, 2), '16 to 31 tokens': (1, 2), '32 to 63 tokens': (0, 1)
   }  # fmt: skip
   # Three pairs of one prompt are one trial: the interval is that of three examples.
-  assert found['interval'] == measure.wilson(0.7, 3)
-
-
-def test_wilson_covers_as_often_as_it_says():
-  rng = np.random.default_rng(0)
-  for true, n in ((0.5, 40), (0.95, 60), (0.99, 200)):
-    shares = rng.binomial(n, true, 4000) / n
-    inside = [
-      low <= true <= high for low, high in (measure.wilson(s, n) for s in shares)
-    ]
-    assert 0.92 < np.mean(inside) < 0.985
-  assert measure.wilson(1.0, 10)[0] < 0.75 and measure.wilson(0.5, 0) == [0, 1]
+  assert found['interval'] == confidence.wilson(0.7 * 3, 3)
 
 
 def test_calibration_tells_true_odds_from_those_that_are_too_sure():

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from llama3_jax.eval import intervals
+from llama3_jax.base import confidence
 
 
 def test_half_width_is_the_papers():
-  assert round(intervals.paper(0.89, 164), 3) == 0.048  # HumanEval, section 5.1
-  assert intervals.paper(1.0, 100) == 0 == intervals.paper(0.0, 100)
+  assert round(confidence.paper(0.89, 164), 3) == 0.048  # HumanEval, section 5.1
+  assert confidence.paper(1.0, 100) == 0 == confidence.paper(0.0, 100)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_half_width_is_the_papers():
   ],
 )
 def test_wilson_is_its_formula_and_no_point_at_the_ends(right, n, low, high):
-  found = intervals.wilson(right, n)
+  found = confidence.wilson(right, n)
   high = 1 - low if high is None else high
   assert found == pytest.approx([low, high])
   assert found[0] < found[1]
@@ -33,36 +33,45 @@ def test_wilson_is_its_formula_and_no_point_at_the_ends(right, n, low, high):
 def test_wilson_holds_the_truth_more_often_than_the_paper_for_few_questions(share):
   rng, n = np.random.default_rng(0), 20
   right = rng.binomial(n, share, 2000)
-  ends = np.array([intervals.wilson(r, n) for r in right])
+  ends = np.array([confidence.wilson(r, n) for r in right])
   inside = ((ends[:, 0] <= share) & (share <= ends[:, 1])).mean()
-  half = np.array([intervals.paper(r / n, n) for r in right])
+  half = np.array([confidence.paper(r / n, n) for r in right])
   paper = (np.abs(right / n - share) <= half).mean()
   assert inside > 0.9 and inside >= paper - 0.02
 
 
+def test_wilson_covers_as_often_as_it_says():
+  rng = np.random.default_rng(0)
+  for true, n in ((0.5, 40), (0.95, 60), (0.99, 200)):
+    right = rng.binomial(n, true, 4000)
+    ends = np.array([confidence.wilson(r, n) for r in right])
+    inside = (ends[:, 0] <= true) & (true <= ends[:, 1])
+    assert 0.92 < np.mean(inside) < 0.985
+
+
 def test_wilson_becomes_the_papers_for_many_questions():
-  low, high = intervals.wilson(3000, 10000)
-  assert (high - low) / 2 == pytest.approx(intervals.paper(0.3, 10000), rel=1e-3)
+  low, high = confidence.wilson(3000, 10000)
+  assert (high - low) / 2 == pytest.approx(confidence.paper(0.3, 10000), rel=1e-3)
 
 
 def test_bootstrap_of_a_mean_is_the_normal_interval_and_the_same_each_time():
   values = np.random.default_rng(1).normal(2.0, 3.0, 4000)
-  low, high = intervals.bootstrap(values)
+  low, high = confidence.bootstrap(values)
   half = 1.96 * values.std() / math.sqrt(len(values))
   assert (low, high) == pytest.approx(
     (values.mean() - half, values.mean() + half), abs=0.01
   )
-  assert intervals.bootstrap(values) == [low, high]
+  assert confidence.bootstrap(values) == [low, high]
 
 
 def test_bootstrap_takes_what_is_no_mean():
   values = -np.random.default_rng(2).exponential(2.0, 500)
-  low, high = intervals.bootstrap(values, lambda drawn: np.exp(-drawn.mean(-1)))
+  low, high = confidence.bootstrap(values, lambda drawn: np.exp(-drawn.mean(-1)))
   assert low < math.exp(-values.mean()) < high and low > 1
-  assert all(map(math.isnan, intervals.bootstrap([])))
+  assert all(map(math.isnan, confidence.bootstrap([])))
 
 
 def test_scores_between_zero_and_one_have_a_bootstrap_and_others_wilson():
-  assert intervals.of_scores([1, 1, 0]) == intervals.wilson(2, 3)
-  assert intervals.of_scores([0.5, 1, 0]) == intervals.bootstrap([0.5, 1, 0])
-  assert intervals.of_scores([]) == [0.0, 1.0]
+  assert confidence.of_scores([1, 1, 0]) == confidence.wilson(2, 3)
+  assert confidence.of_scores([0.5, 1, 0]) == confidence.bootstrap([0.5, 1, 0])
+  assert confidence.of_scores([]) == [0.0, 1.0]
