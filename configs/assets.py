@@ -1,4 +1,4 @@
-"""Real data of a folder: all of one set of preferences, or a part of four (chat)."""
+"""Real data of a folder: all of one set of preferences, or a part of three (chat)."""
 
 import ml_collections
 

@@ -36,8 +36,9 @@ def get_config(size='any'):
   # Prompts with answers that can be checked; a name that ends with = is read from data.
   c.task_names = ('copy', 'sort', 'arithmetic', 'format', 'gsm8k=')
   c.prompt_sets = ('pandalm',)  # of people, beside those of the tasks
-  # Who says which of the first and the last model answers better.
-  c.judges = ('reward', f'likelihood={c.init_from}')
+  # Who says which of the first and the last model answers better: the last reward
+  # model, the choice of init_from, or 'judge=MODEL', 'likelihood=MODEL', 'labels=FILE'.
+  c.judges = ('reward', 'likelihood')
   c.assets = assets.get_config('chat')
   c.reward = reward.get_config('any')
   c.reject = reject.get_config('tiny' if size == 'smollm2' else 'paper')
@@ -58,7 +59,7 @@ def get_config(size='any'):
 
 
 def _smollm2(c):
-  """At most 90 minutes on two cores: adapters, short rows, few questions."""
+  """For two cores: adapters, short rows, few questions."""
   c.assets.update(dict(most=60, heldout=40, longest=1000, dialogs=0))
   for name in ('reward', 'sft', 'dpo'):
     c[name].part.rank = 16

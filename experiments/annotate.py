@@ -54,7 +54,8 @@ def _asked(config, folder):
   given = [row for path in files for row in rows.read(path, 'files', bad)]
   asked = annotators.questions(given, bad)
   left.tell()
-  if not asked and not config.pool:  # two models may give the same answers
+  of_pool = all(row.get('models') for _, row in given)
+  if not asked and not of_pool:  # two models may give the same answers
     raise UserError(f'files: none of {len(given)} rows has two answers that differ')
   return asked, sum(left.counts().values())
 

@@ -9,8 +9,6 @@ by how much each model gains from them. Expected: of a clean benchmark 0% at a h
 threshold and no gain. Writes shares.jsonl (of every question), report.html, results.
 """
 
-import pathlib
-
 import numpy as np
 from absl import logging
 
@@ -32,8 +30,10 @@ def main(config, folder):
     raise UserError('evaluations is empty: name workdirs of evaluate')
   if not config.documents:
     raise UserError('documents is empty: name the folder of the training data')
-  scores = _scores(config.evaluations)
-  asked = [(task, question) for task, rows in scores.items() for question in rows]
+  said = [paired.read(workdir) for workdir in config.evaluations]
+  for workdir, others in zip(config.evaluations[1:], said[1:]):
+    paired.same(config.evaluations[0], said[0], workdir, others)
+  asked = [(task, row['question']) for task, rows in said[0].items() for row in rows]
   count = [0]
   shared = contamination.shares(
     [question for _, question in asked],
@@ -47,10 +47,11 @@ def main(config, folder):
   ]
   jsonl.write(folder / 'shares.jsonl', rows)
   results = {}
-  for task, questions in scores.items():
+  for task in said[0]:
     own = [share for (name, _), share in zip(asked, shared) if name == task]
     models = {
-      model: [row[model] for row in questions.values()] for model in config.evaluations
+      workdir: [row['score'] for row in found[task]]
+      for workdir, found in zip(config.evaluations, said)
     }
     found = contamination.sweep(np.asarray(own), models)
     results[task] = found | {'n': len(own)}
@@ -65,21 +66,3 @@ def _texts(folder, count):
       for row in texts.read(path, 'documents'):
         count[0] += 1
         yield row['text']
-
-
-def _scores(evaluations):
-  """{task: {question: {evaluation: score}}} of the questions that all were asked."""
-  found = {}
-  for workdir in evaluations:
-    path = pathlib.Path(workdir) / paired.FILE
-    for _, row in jsonl.read(path, 'evaluations'):
-      of_task = found.setdefault(row['task'], {})
-      of_task.setdefault(row['question'], {})[workdir] = row['score']
-  for task, questions in found.items():
-    missing = [q for q, row in questions.items() if len(row) < len(evaluations)]
-    if missing:
-      raise UserError(
-        f'evaluations: {task}: {len(missing)} questions are not in all of them: '
-        'evaluate all with the same tasks, examples and seed'
-      )
-  return found

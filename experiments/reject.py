@@ -38,8 +38,10 @@ def main(config, folder):
   found = [reject.candidates(row) for row in parts.rows(folder, job.count)]
   tasks = job.tasks
   by = choice.chosen(found, config.choose)
-  right = lambda i, text: suite.score(tasks[i], text) == 1
-  kept = reject.sft_rows(_verified(by, right, len(tasks)) if config.verify else by)
+  known = _checked(found, tasks)
+  right = lambda i, text: known[i, text] == 1
+  by = _verified(by, right, len(tasks)) if config.verify else by
+  kept = reject.sft_rows(by)
   annotated = annotate.preferences(
     found[: len(tasks)],
     [e.worked or e.answer for e in tasks],
@@ -50,7 +52,7 @@ def main(config, folder):
   jsonl.write(folder / 'preferences.jsonl', annotated)
   jsonl.write(folder / 'candidates.jsonl', reject.candidate_rows(found))
   return {
-    **_curves(found, tasks, config),
+    **_curves(found, tasks, known, config),
     'prompts': len(found),
     'kept': len(kept),
     'annotated': len(annotated),
@@ -60,17 +62,27 @@ def main(config, folder):
   }
 
 
+def _checked(found, tasks):
+  """{(number of the prompt, answer): score} of all answers to tasks, at once."""
+  every = dict.fromkeys(
+    (i, m.content) for i, c in enumerate(found[: len(tasks)]) for m in c.responses
+  )
+  scores = suite.scores([(tasks[i], text) for i, text in every])
+  return dict(zip(every, scores, strict=True))
+
+
 def _verified(found, right, count):
   """Candidates of which only right answers may be taken, for the first `count`, those
   of tasks (4.3.3); the others as they are."""
+  checked = []
   for i, c in enumerate(found[:count]):
     marks = [right(i, m.content) for m in c.responses]
     rewards = tuple(r if m else reject.CUT for r, m in zip(c.rewards, marks))
-    found[i] = dataclasses.replace(c, rewards=rewards)
-  return found
+    checked.append(dataclasses.replace(c, rewards=rewards))
+  return [*checked, *found[count:]]
 
 
-def _curves(found, tasks, config):
+def _curves(found, tasks, known, config):
   """{'best_of_k', 'choices'}: the curve of the reward, and where answers can be checked
   or are scored twice, what the best by each way to choose is worth."""
   most = max(len(c.rewards) for c in found)
@@ -80,7 +92,7 @@ def _curves(found, tasks, config):
   }
   if len(tasks) == len(found):
     others['exact'] = np.array(
-      [[suite.score(tasks[i], m.content) for m in found[i].responses] for i in whole]
+      [[known[i, m.content] for m in found[i].responses] for i in whole]
     )
   curves = {}
   for how in choice.CHOICES:

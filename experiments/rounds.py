@@ -57,6 +57,13 @@ def main(config, workdir):
   """Run all stages; returns what eval/rounds.py collects."""
   if not config.data:
     raise UserError('data is empty: name a folder of data sets with --data=DIR')
+  kinds = [name.partition('=')[0] for name in config.judges]
+  bare = [name for name in config.judges if '=' not in name]
+  if len(set(kinds)) < len(kinds) or not {*bare} <= {'reward', 'likelihood'}:
+    raise UserError(
+      f'judges={tuple(config.judges)}: one of a kind, reward or likelihood alone, '
+      'judge=MODEL or labels=FILE'
+    )
   folder = workdirs.claim(config, workdir).resolve()
   run = stages.Stages(folder, _count(config))
   given = _data(config, run)
@@ -165,14 +172,15 @@ def _compare(config, run, given, chat):
   """The first and the last model answer held-out prompts of people, and judges say
   which answer is better (5.3); the judges on people's own pairs beside it."""
   kept = [f'{run.at("assets")}/heldout_{name}.jsonl' for name in config.prompt_sets]
-  judges = tuple(
-    f'reward={run.at(f"reward/{config.rounds}")}' if name == 'reward' else name
-    for name in config.judges
-  )
-  edits = {'seed': config.seed, 'files': tuple(kept)}
-  for judge in judges:
-    kind = judge.partition('=')[0]
-    both = edits | {'pool': (config.init_from, chat), 'judges': (judge,)}
-    run.stage(f'wins/{kind}', annotate.main, config.annotate, both)
-    people = edits | {'pool': (), 'judges': (judge,)}
-    run.stage(f'judge/{kind}', annotate.main, config.annotate, people)
+  own = {'reward': run.at(f'reward/{config.rounds}'), 'likelihood': config.init_from}
+  asked = {'files': tuple(kept), 'pool': (config.init_from, chat)}
+  for name in config.judges:
+    kind, _, source = name.partition('=')
+    edits = {'seed': config.seed, 'judges': (f'{kind}={source or own[kind]}',)}
+    run.stage(f'wins/{kind}', annotate.main, config.annotate, edits | asked)
+    people = {'files': tuple(kept), 'pool': ()}
+    run.stage(f'judge/{kind}', annotate.main, config.annotate, edits | people)
+    # The models answer once: the others judge the same answers.
+    if asked['pool']:
+      answers = f'{run.at(f"wins/{kind}")}/candidates.jsonl'
+      asked = {'files': (answers,), 'pool': ()}

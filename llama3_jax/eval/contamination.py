@@ -91,8 +91,7 @@ def sweep(
 
   shared: of `shares`; scores: {model: score of each question}. Returns {'thresholds':
   [{'threshold', 'contaminated' (share), 'gains': {model: gain}}], 'chosen': the one
-  with the largest significant gain of any model, or None where no gain is}. With many
-  thresholds a gain must be significant for all models together: |z| of their mean.
+  with the largest gain of any model among those whose gains are significant, or None}.
   """
   rows = []
   for threshold in thresholds:
@@ -107,6 +106,6 @@ def sweep(
 
 
 def _significant(gains):
-  """Whether a gain above 0 is: of one model alone, or of several in the mean; the
-  models' errors are as good as one, since the questions are the same."""
+  """Whether the mean z of the models is that of a gain. Their questions are the same,
+  so several models are no more evidence than one."""
   return np.mean([g['z'] for g in gains.values()]) > Z

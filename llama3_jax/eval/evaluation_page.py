@@ -5,7 +5,6 @@ import random
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-from llama3_jax.base import jsonl
 from llama3_jax.eval import paired
 from llama3_jax.eval import paired_report
 from llama3_jax.eval import report
@@ -28,13 +27,12 @@ def write(folder: pathlib.Path, results: Mapping) -> None:
   pages.write(folder / 'report.html', page(results, answers(folder)))
 
 
-def answers(folder: pathlib.Path) -> list[dict]:
-  """The rows of a run's answers; [] of one that asked nothing."""
-  path = folder / paired.FILE
-  return [row for _, row in jsonl.read(path, 'against')] if path.exists() else []
+def answers(folder: pathlib.Path) -> dict[str, list[dict]]:
+  """{task: rows of a run's answers}; {} of one that asked nothing."""
+  return paired.read(folder) if (folder / paired.FILE).exists() else {}
 
 
-def page(results: Mapping, said: Sequence[Mapping]) -> Page:
+def page(results: Mapping, said: Mapping[str, Sequence[Mapping]]) -> Page:
   """The report of an evaluation's results, and of its answers."""
   others = results.get('against', ())
   scores = {one['name']: _short(one['scores']) for one in others}
@@ -80,13 +78,12 @@ def _losses(results):
 
 def _changed(before, after):
   """What got better and what got worse on the same questions, by task."""
-  known = {(row['task'], row['question']): row for row in before}
-  pairs = [(known.get((r['task'], r['question'])), r) for r in after]
   groups = {}
-  for old, new in pairs:
-    if old and old['score'] != new['score']:
-      kind = 'better' if new['score'] > old['score'] else 'worse'
-      groups.setdefault((new['task'], kind), []).append((old, new))
+  for task, rows in after.items():
+    for old, new in zip(before[task], rows, strict=True):  # paired.same compared them
+      if old['score'] != new['score']:
+        kind = 'better' if new['score'] > old['score'] else 'worse'
+        groups.setdefault((task, kind), []).append((old, new))
   cards = []
   for (task, kind), found in sorted(groups.items()):
     shown = [
@@ -100,8 +97,7 @@ def _changed(before, after):
 def _answers(said):
   """Of each task the worst answers, and some at random."""
   cards = []
-  for task in dict.fromkeys(row['task'] for row in said):
-    rows = [row for row in said if row['task'] == task]
+  for task, rows in said.items():
     worst = sorted(rows, key=lambda row: row['score'])[:SHOWN]
     drawn = random.Random(task).sample(rows, min(SHOWN, len(rows)))
     blocks = []

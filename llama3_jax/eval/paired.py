@@ -70,23 +70,35 @@ def sentence(found: Mapping) -> str:
 
 def of_runs(before: str | os.PathLike, after: str | os.PathLike) -> dict[str, dict]:
   """{task or 'all': difference} of two finished evaluations of the same questions."""
-  first, second = _scores(before), _scores(after)
-  asked = lambda scores: {task: list(rows) for task, rows in scores.items()}
-  if asked(first) != asked(second):
-    raise UserError(
-      f'{after}/{FILE} has other questions than {before}/{FILE}: evaluate both with '
-      'the same tasks, examples and seed'
-    )
-  values = [
-    {t: list(rows.values()) for t, rows in scores.items()} for scores in (first, second)
-  ]
+  first, second = read(before), read(after)
+  same(before, first, after, second)
+  scores = lambda x: {t: [row['score'] for row in rows] for t, rows in x.items()}
+  values = [scores(first), scores(second)]
   found = {t: difference({t: values[0][t]}, {t: values[1][t]}) for t in first}
   return {'all': difference(*values), **found}
 
 
-def _scores(folder):
-  """{task: {question: score}} of a run's answers."""
+def read(folder: str | os.PathLike) -> dict[str, list[dict]]:
+  """{task: rows of its answers, in their order} of a finished evaluation."""
   found = {}
   for _, row in jsonl.read(pathlib.Path(folder) / FILE, 'evaluations'):
-    found.setdefault(row['task'], {})[row['question']] = row['score']
+    found.setdefault(row['task'], []).append(row)
   return found
+
+
+def same(
+  one: str | os.PathLike,
+  rows: Mapping[str, Sequence[Mapping]],
+  other: str | os.PathLike,
+  others: Mapping[str, Sequence[Mapping]],
+) -> None:
+  """Raises UserError unless two evaluations asked the same questions in one order, with
+  the same right answers."""
+  asked = lambda found: {
+    t: [(r['question'], r['answer']) for r in every] for t, every in found.items()
+  }
+  if asked(rows) != asked(others):
+    raise UserError(
+      f'{other}/{FILE} has other questions or right answers than {one}/{FILE}: '
+      'evaluate both with the same tasks, examples and seed'
+    )

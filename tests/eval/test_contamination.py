@@ -79,7 +79,7 @@ def evaluated(root, name, rows):
 def test_the_experiment_joins_models_by_question(tmp_path):
   rng = np.random.default_rng(1)
   questions = [sentence(rng) for _ in range(60)]
-  row = lambda q, s: {'task': 'rows=x', 'question': q, 'score': s}
+  row = lambda q, s: {'task': 'rows=x', 'question': q, 'answer': 'yes', 'score': s}
   good = [row(q, float(i < 20 or i % 2)) for i, q in enumerate(questions)]
   bad = [row(q, float(i < 20)) for i, q in enumerate(questions)]
   names = evaluated(tmp_path, 'a', good), evaluated(tmp_path, 'b', bad)
@@ -95,5 +95,5 @@ def test_the_experiment_joins_models_by_question(tmp_path):
   assert 'taken' in (tmp_path / 'run/report.html').read_text('utf-8')
   fewer = evaluated(tmp_path, 'c', bad[1:])
   config = configs.edit(config, {'evaluations': (names[0], fewer)})
-  with pytest.raises(UserError, match='1 questions are not in all of them'):
+  with pytest.raises(UserError, match='other questions or right answers'):
     experiment.main(config, str(tmp_path / 'other'))

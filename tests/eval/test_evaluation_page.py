@@ -21,6 +21,10 @@ def row(question, score, response='no', task='t=/x'):
   return asked | {'response': response, 'score': score}
 
 
+def by_task(rows):
+  return {t: [r for r in rows if r['task'] == t] for t in {r['task']: 0 for r in rows}}
+
+
 def test_changed_answers_stand_in_the_page_by_task_and_direction():
   before = [row('a?', 0), row('b?', 1, 'yes'), row('c?', 0), row('d?', 1, task='u')]
   after = [
@@ -29,17 +33,19 @@ def test_changed_answers_stand_in_the_page_by_task_and_direction():
     row('c?', 0),
     row('d?', 1, task='u'),
   ]
-  (stack,) = evaluation_page._changed(before, after)
+  (stack,) = evaluation_page._changed(by_task(before), by_task(after))
   assert [card.title for card in stack.blocks] == ['t: 1 better', 't: 1 worse']
   (opened,) = stack.blocks[1].blocks
   assert [turn.text for turn in opened.blocks] == ['b? Say it.', 'yes', '<b>', 'yes']
-  assert evaluation_page._changed(before, before) == []
+  assert evaluation_page._changed(by_task(before), by_task(before)) == []
 
 
 def test_texts_are_escaped_and_sources_are_left_out():
   result = {'score': 0.5, 'n': 2, 'ci': 0.1, 'summary': {'loose': 0.25}}
   results = {'tasks': {'t=/x': result, 'macro': {'score': 0.5, 'n': 2, 'ci': 0.1}}}
-  text = page.render(evaluation_page.page(results, [row('<script>alert(1)?', 0)]))
+  text = page.render(
+    evaluation_page.page(results, {'t=/x': [row('<script>alert(1)?', 0)]})
+  )
   body = text[: text.index('<script>')]
   assert html.escape('<script>alert(1)?') in body and '/x' not in body
   assert re.search(r'loose</td><td>25', body)

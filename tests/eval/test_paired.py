@@ -43,7 +43,8 @@ def test_the_interval_holds_nineteen_times_of_twenty():
 def write(folder, rows):
   folder.mkdir()
   fields = ('task', 'question', 'score')
-  jsonl.write(folder / paired.FILE, [dict(zip(fields, row)) for row in rows])
+  rows = [{'answer': 'yes'} | dict(zip(fields, row)) for row in rows]
+  jsonl.write(folder / paired.FILE, rows)
   return folder
 
 
@@ -58,6 +59,9 @@ def test_runs_are_compared_question_by_question(tmp_path):
   }
   text = paired_report.sentence({'before': 'A', 'after': 'B', 'tasks': found})
   assert text.startswith('B against A: +25.0 points [') and 'over 3 questions' in text
+  twice = [('t', 'q', 0), ('t', 'q', 1)]
+  double = write(tmp_path / 'd', twice), write(tmp_path / 'e', twice)
+  assert paired.of_runs(*double)['all']['n'] == 2  # a question that is there twice
   other = write(tmp_path / 'c', [('t', 'q2', 1), ('t', 'q1', 1), ('u', 'q', 0.5)])
   with pytest.raises(UserError, match='other questions'):
     paired.of_runs(a, other)
