@@ -45,10 +45,9 @@ from llama3_jax.train import step
 
 ABSENT = True  # its chips are not here: no mesh is made of those that are
 STEPS = ('train', *absent.KINDS, 'sft', 'dpo', 'reward', 'ppo', 'grpo')
-
-
 BATCHES = {'dpo': feed.Pairs, 'reward': feed.Ranked}
 BATCHES |= {'ppo': ppo.Valued, 'grpo': rollout.Answers}
+SIZES = {'dpo': {'A': 2}, 'reward': {'A': 1, '_': 3}}  # of letters that others lack
 
 
 def main(config, workdir):
@@ -175,9 +174,7 @@ def lower(config):
   if kind == 'ppo':  # the policy, and a critic of the same sizes
     params = ppo.Learned(llama.abstract(model, mesh=mesh), head)
     letters, new = ppo.Learned(llama.dims(model), ranks), ('value.head',)
-  sizes = dict(B=batch, T=length) | {'dpo': {'A': 2}, 'reward': {'A': 1, '_': 3}}.get(
-    kind, {}
-  )
+  sizes = dict(B=batch, T=length) | SIZES.get(kind, {})
   rows = feed.abstract(BATCHES.get(kind, feed.Tokens), mesh, sizes)
   loss = _loss(config, kind, model)
   optimizer = optim.of(config)

@@ -8,11 +8,12 @@ Files, as in the data sets' own repositories:
 """
 
 import collections
-import gzip
 import json
 import os
 import re
 from collections.abc import Mapping
+
+from absl import logging
 
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
@@ -41,10 +42,17 @@ def preferences(
   """
   if name not in SETS:
     raise UserError(f'sets: {name!r} is unknown: there are {", ".join(SETS)}')
-  rows = SETS[name](folder, context)
+  read = SETS[name](folder, context)
+  rows = [row for row in read if row]
   for i, row in enumerate(rows):
     row |= {'source': name, 'id': f'{name} {i}'}
-  return [row for row in rows if not longest or size(row) <= longest]
+  kept = [row for row in rows if not longest or size(row) <= longest]
+  logging.info(
+    '%s: %d of %d rows; %d have no better answer, %d more than %d characters',
+    *(name, len(kept), len(read), len(read) - len(rows), len(rows) - len(kept)),
+    longest,
+  )
+  return kept
 
 
 def size(row: Mapping) -> int:
@@ -69,31 +77,32 @@ def _pandalm(folder, context):
   del context
   rows = []
   for where, row in _list(folder, PANDALM):
-    votes = collections.Counter(row.get(label) for label in LABELS)
-    best, count = votes.most_common(1)[0]
-    if best not in (0, 1, 2):
+    given = [row.get(label) for label in LABELS]
+    if not all(type(vote) is int and 0 <= vote <= 2 for vote in given):
       raise UserError(f'{where}: annotator1 to annotator3 must be 0, 1 or 2')
+    best, count = collections.Counter(given).most_common(1)[0]
     texts = [row.get(f) for f in ('instruction', 'input', 'response1', 'response2')]
     if not best or count < 2 or not all(isinstance(t, str) for t in texts):
-      continue  # a tie; a few answers are true or false, without quotes
+      rows.append(None)  # a tie; a few answers are true or false, without quotes
+      continue
     instruction, more, *answers = texts
     asked = f'{instruction}\n{more}' if more else instruction
     order = answers if best == 1 else answers[::-1]
     rows.append(_row([_say('user', asked)], order, strength=STRENGTH[count]))
-  return [row for row in rows if row]
+  return rows
 
 
 def _harmless(folder, context):
   """Dialogs with two last answers, of which people took the less harmful one."""
   del context
   rows = []
-  with gzip.open(assets.find(folder, HARMLESS), 'rt', encoding='utf-8') as lines:
-    for number, line in enumerate(lines, 1):
-      row, where = json.loads(line), f'{HARMLESS}, line {number}'
-      both = [_dialog(jsonl.text(row, f, where), where) for f in ('chosen', 'rejected')]
-      if both[0][:-1] == both[1][:-1]:
-        rows.append(_row(both[0][:-1], [dialog[-1]['content'] for dialog in both]))
-  return [row for row in rows if row]
+  for where, row in jsonl.read(assets.find(folder, HARMLESS), 'data'):
+    fields = ('chosen', 'rejected')
+    both = [_dialog(jsonl.text(row, field, where), where) for field in fields]
+    answers = [dialog[-1]['content'] for dialog in both]
+    same = both[0][:-1] == both[1][:-1]
+    rows.append(_row(both[0][:-1], answers) if same else None)
+  return rows
 
 
 def _dialog(text, where):
@@ -112,15 +121,16 @@ def _demo(folder, context):
   rows = []
   for where, row in _list(folder, DEMO):
     try:
-      said = [_say(ROLES[m['from']], m['value']) for m in row['conversations']]
-      answers = [row[field]['value'] for field in ('chosen', 'rejected')]
+      turns = row['conversations']
+      said = [_say(ROLES[m['from']], str.strip(m['value'])) for m in turns]
+      answers = [str.strip(row[field]['value']) for field in ('chosen', 'rejected')]
     except (KeyError, TypeError):
       raise UserError(
         f'{where}: it must have conversations, chosen and rejected with from and value'
       ) from None
-    if said and said[-1]['role'] == 'user':
-      rows.append(_row(said, answers))
-  return [row for row in rows if row]
+    asked = said and said[-1]['role'] == 'user'
+    rows.append(_row(said, answers) if asked else None)
+  return rows
 
 
 def _list(folder, name):

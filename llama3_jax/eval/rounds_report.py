@@ -96,12 +96,12 @@ def _people(found):
 
 
 def _sampling(found):
-  names = ('prompts', 'answers', 'kept', 'annotated', 'cut')
+  names = ('prompts', 'answers', 'kept', 'annotated')
   rows = [
-    (f'round {number}', *(r[n] for n in names))
+    (f'round {number}', *(r[n] for n in names), f'{r["cut"]:.0%}')
     for number, r in found['answers'].items()
   ]
-  table = Table(('', *names), rows, wide=True)
+  table = Table(('', *names, 'cut off'), rows, wide=True)
   blocks = [Card([table])]
   if figure := curves.best_of_k(found['best_of_k']):
     blocks.append(Card([Plot('best', figure)], 'Best of K, last round'))
