@@ -9,8 +9,6 @@ import json
 import pathlib
 import random
 import re
-import statistics
-from collections.abc import Sequence
 
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
@@ -72,15 +70,7 @@ def extract(response: str) -> str:
   return found[-1].strip(' \t.*"$') if found else ''
 
 
-def summary(
-  examples: Sequence[task.Example], responses: Sequence[str]
-) -> dict[str, float]:
-  """{'mean over tasks', and each task: share of right answers}."""
-  found = {}
-  for e, response in zip(examples, responses, strict=True):
-    found.setdefault(e.checks[0], []).append(score(e, response))
-  means = {name: statistics.fmean(found[name]) for name in sorted(found)}
-  return {'mean over tasks': statistics.fmean(means.values() or [0.0]), **means}
+summary = task.by_kind(score, 'mean over tasks')
 
 
 def shown(place: str, e: task.Example) -> str:

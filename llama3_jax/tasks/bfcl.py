@@ -203,12 +203,4 @@ def score(example: task.Example, response: str) -> float:
   return float(calls.same(functions, made, json.loads(answers)))
 
 
-def summary(
-  examples: Sequence[task.Example], responses: Sequence[str]
-) -> dict[str, float]:
-  """The share that is right of each category, and 'average', the mean of those."""
-  found = {}
-  for e, response in zip(examples, responses, strict=True):
-    found.setdefault(e.checks[0], []).append(score(e, response))
-  means = {name: sum(rows) / len(rows) for name, rows in sorted(found.items())}
-  return means | {'average': sum(means.values()) / max(len(means), 1)}
+summary = task.by_kind(score, 'average')

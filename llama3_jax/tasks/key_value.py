@@ -6,10 +6,8 @@ for each fifth of the object in which the key stands.
 """
 
 import json
-import statistics
 import uuid
 from collections.abc import Mapping
-from collections.abc import Sequence
 
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
@@ -77,11 +75,4 @@ def score(e: task.Example, response: str) -> float:
   return float(e.answer.lower() in response.lower())
 
 
-def summary(
-  examples: Sequence[task.Example], responses: Sequence[str]
-) -> dict[str, float]:
-  """{'FIRST fifth': share of right answers, ...}."""
-  found = {}
-  for e, response in zip(examples, responses, strict=True):
-    found.setdefault(e.checks[0], []).append(score(e, response))
-  return {f'{n} fifth': statistics.fmean(found[n]) for n in FIFTHS if n in found}
+summary = task.by_kind(score, name=lambda n: f'{n} fifth', order=FIFTHS.index)

@@ -6,7 +6,6 @@ chat with 5,120 (--config.max_new=5120). The summary has each subject and the me
 subjects.
 """
 
-import statistics
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -65,12 +64,4 @@ def score(e: task.Example, response: str) -> float:
   return float(latex.same(latex.answer(response), e.answer))
 
 
-def summary(
-  examples: Sequence[task.Example], responses: Sequence[str]
-) -> dict[str, float]:
-  """{'mean over subjects', and each subject: share of right answers}."""
-  found = {}
-  for e, response in zip(examples, responses, strict=True):
-    found.setdefault(e.checks[0] or 'all', []).append(score(e, response))
-  means = {name: statistics.fmean(found[name]) for name in sorted(found)}
-  return {'mean over subjects': statistics.fmean(means.values() or [0.0]), **means}
+summary = task.by_kind(score, 'mean over subjects', lambda e: e.checks[0] or 'all')

@@ -8,9 +8,7 @@ solved examples. The summary has each language and the mean over languages.
 import pathlib
 import random
 import re
-import statistics
 import unicodedata
-from collections.abc import Sequence
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import gsm8k
@@ -82,15 +80,7 @@ def _digit(character):
   return character if value is None else str(value)
 
 
-def summary(
-  examples: Sequence[task.Example], responses: Sequence[str]
-) -> dict[str, float]:
-  """{'mean over languages', and each language: share of right answers}."""
-  found = {}
-  for e, response in zip(examples, responses, strict=True):
-    found.setdefault(e.checks[0], []).append(score(e, response))
-  means = {name: statistics.fmean(found[name]) for name in sorted(found)}
-  return {'mean over languages': statistics.fmean(means.values() or [0.0]), **means}
+summary = task.by_kind(score, 'mean over languages')
 
 
 def _files(place, only):

@@ -10,10 +10,8 @@ import io
 import pathlib
 import random
 import re
-import statistics
 import zipfile
 from collections.abc import Iterator
-from collections.abc import Sequence
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import choice
@@ -64,15 +62,7 @@ def intro(e: task.Example) -> str:
   )
 
 
-def summary(
-  examples: Sequence[task.Example], responses: Sequence[str]
-) -> dict[str, float]:
-  """{'mean over subjects', and each subject: share of right answers}."""
-  found = {}
-  for e, response in zip(examples, responses, strict=True):
-    found.setdefault(e.checks[0], []).append(task.exact(e, response))
-  means = {name: statistics.fmean(found[name]) for name in sorted(found)}
-  return {'mean over subjects': statistics.fmean(means.values() or [0.0]), **means}
+summary = task.by_kind(task.exact, 'mean over subjects')
 
 
 def read(source: str, part: str, subject: str = '') -> dict[str, list[task.Example]]:

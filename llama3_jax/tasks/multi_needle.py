@@ -9,7 +9,6 @@ share of the two that is found; the summary has it for each length.
 import functools
 import random
 import re
-import statistics
 from collections.abc import Sequence
 
 from llama3_jax.base import jsonl
@@ -73,14 +72,7 @@ def score(e: task.Example, response: str) -> float:
   return sum(value in said for value in e.checks[1]) / ASKED
 
 
-def summary(
-  examples: Sequence[task.Example], responses: Sequence[str]
-) -> dict[str, float]:
-  """{'at LENGTH': mean score of its questions}."""
-  found = {}
-  for e, response in zip(examples, responses, strict=True):
-    found.setdefault(e.checks[2], []).append(score(e, response))
-  return {f'at {n:,}': statistics.fmean(found[n]) for n in sorted(found)}
+summary = task.by_kind(score, kind=lambda e: e.checks[2], name=lambda n: f'at {n:,}')
 
 
 @functools.lru_cache(2)

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import pathlib
 import random
+import statistics
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -96,6 +97,27 @@ def scored(task: Task, pairs: Sequence[tuple[Example, str]]) -> list[float]:
   if task.scores is not None:
     return task.scores(pairs)
   return [task.score(e, response) for e, response in pairs]
+
+
+def by_kind(
+  score: Callable[[Example, str], float],
+  mean: str = '',
+  kind: Callable[[Example], object] = lambda e: e.checks[0],
+  name: Callable[[object], str] = str,
+  order: Callable[[object], object] | None = None,
+) -> Callable[[Sequence[Example], Sequence[str]], dict[str, float]]:
+  """A Task's `summary`: {name of a kind: mean score of its questions}, in the order of
+  the kinds, and before them under the name `mean` the mean over kinds."""
+
+  def summary(examples, responses):
+    found = {}
+    for e, response in zip(examples, responses, strict=True):
+      found.setdefault(kind(e), []).append(score(e, response))
+    means = {name(k): statistics.fmean(found[k]) for k in sorted(found, key=order)}
+    whole = {mean: statistics.fmean(means.values() or [0.0])} if mean else {}
+    return whole | means
+
+  return summary
 
 
 # Short everyday words, few enough for a model of a million parameters to know them all.
