@@ -5,7 +5,6 @@ published it. Each benchmark is a module beside this one.
 """
 
 import pathlib
-import random
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -35,22 +34,11 @@ def create(
   page: (example) -> its text for a base model, up to the answer.
   made: (question, choices, number) -> Example; more: fields of the Task.
   """
-  test, _, train = source.partition(',')
-  made = made or example
 
-  def examples(split, n, seed):
-    if split == 'train' and not train:
-      raise UserError(
-        f'tasks: {source or names[0]} names no file of solved rows: write TEST,TRAIN, '
-        'or --config.shots=0'
-      )
-    found = read(reading.place(test, names), asked, made)
-    if split == 'train':
-      held = {_key(e) for e in found}
-      found = [e for e in read(pathlib.Path(train), asked, made) if _key(e) not in held]
-    random.Random(f'{seed}/{split}').shuffle(found)
-    return found[:n]
+  def parsed(path):
+    return read(reading.place(path, names), asked, made or example)
 
+  examples = reading.splits(source, names[0], parsed, lambda e: (e.prompt, e.choices))
   more = dict(prompt=listed, context=context(page), shots=0) | more
   return task.Task(examples, task.exact, page=page, **more)
 
@@ -152,7 +140,3 @@ def labelled(row: Mapping, query: str, where: str) -> Asked:
   if not fits or len(given['text']) != len(given['label']):
     raise UserError(f'{where}: field choices is not {{"text": [...], "label": [...]}}')
   return query, given['text'], number(row, 'answerKey', given['label'], where)
-
-
-def _key(e):
-  return e.prompt, e.choices

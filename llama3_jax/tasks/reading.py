@@ -19,7 +19,17 @@ from llama3_jax.tasks import task
 
 CONTEXT = 'context'  # what is before the answer, in many published files
 # Fields by which published benchmarks number their questions.
-IDS = ('id', 'ID', 'qid', 'qID', 'question_id', 'QuestionId', 'unique_id', 'idx')
+IDS = (
+  'id',
+  'task_id',
+  'ID',
+  'qid',
+  'qID',
+  'question_id',
+  'QuestionId',
+  'unique_id',
+  'idx',
+)
 
 
 def create(
@@ -36,7 +46,6 @@ def create(
   whole: the Examples of a file, in its order, -> those that are asked.
   more: fields of the Task.
   """
-  test, _, train = source.partition(',')
 
   def read(path):
     found = []
@@ -45,20 +54,36 @@ def create(
       found += [made] if isinstance(made, task.Example) else made
     return whole(once(found, path))
 
+  return task.Task(splits(source, names[0], read), **dict(shots=0) | more)
+
+
+def splits(
+  source: str,
+  name: str,
+  read: Callable[[str], list[task.Example]],
+  key: Callable[[task.Example], object] = lambda e: e.prompt,
+) -> Callable[[str, int, int], list[task.Example]]:
+  """`examples` of a Task of the files 'TEST' or 'TEST,TRAIN', shuffled; nothing of
+  TRAIN whose key is in TEST.
+
+  name: of the file, for an error without a source; read: (file) -> its Examples.
+  """
+  test, _, train = source.partition(',')
+
   def examples(split, n, seed):
     if split == 'train' and not train:
       raise UserError(
-        f'tasks: {source or names[0]} names no file of solved rows: write TEST,TRAIN, '
+        f'tasks: {source or name} names no file of solved rows: write TEST,TRAIN, '
         'or --config.shots=0'
       )
     found = read(test)
     if split == 'train':
-      asked = {e.prompt for e in found}
-      found = [e for e in read(train) if e.prompt not in asked]
+      asked = set(map(key, found))
+      found = [e for e in read(train) if key(e) not in asked]
     random.Random(f'{seed}/{split}').shuffle(found)
     return found[:n]
 
-  return task.Task(examples, **dict(shots=0) | more)
+  return examples
 
 
 def place(source: str, names: Sequence[str]) -> pathlib.Path:
