@@ -62,13 +62,8 @@ def code_documents(folder: str | os.PathLike) -> Iterator[dict]:
       )
 
 
-def problems(folder: str | os.PathLike, name: str = GSM8K) -> list[tuple[str, dict]]:
-  """[(where, row)] of a file of GSM8K's form."""
-  return read(folder, name, PROBLEM)
-
-
 def _problems(folder) -> Sequence[tuple[str, str]]:
-  rows = problems(folder)
+  rows = read(folder, GSM8K, PROBLEM)
   return [(r['question'], CALCULATION.sub('', r['answer'])) for _, r in rows]
 
 

@@ -5,14 +5,11 @@ An answer is right when the assertions of its question pass after it, in the san
 
 import math
 import os
-import pathlib
 import re
 import secrets
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Sequence
 
-from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import task
 from llama3_jax.tools import sandbox
@@ -65,44 +62,6 @@ def pass_at_k(n: int, right: int, k: int) -> float:
   if not (0 <= right <= n and 1 <= k <= n):
     raise UserError(f'pass@{k} of {right} right among {n}: k and right are at most {n}')
   return 1 - math.comb(n - right, k) / math.comb(n, k)
-
-
-def rows(source: str, folder: str, file: str, name: str) -> Iterator[tuple[str, dict]]:
-  """Yields (where, row) of a benchmark's file; each task_id once.
-
-  source: the file, or a folder that holds folder/file or file; name: of the task, for
-  the errors.
-  """
-  if not source:
-    raise UserError(f'tasks: {name} needs its data: write {name}=FOLDER, with {file}')
-  path = pathlib.Path(source)
-  if path.is_dir():
-    places = [path / folder / file, path / file]
-    found = [place for place in places if place.is_file()]
-    if not found:
-      raise UserError(f'tasks: {name}={source}: {folder}/{file} is not there')
-    path = found[0]
-  seen = {}
-  for where, row in jsonl.read(path, 'tasks'):
-    if 'task_id' not in row:
-      raise UserError(f"{where}: field 'task_id' is missing")
-    number = row['task_id']
-    if not isinstance(number, (int, str)) or isinstance(number, bool):
-      raise UserError(f"{where}: field 'task_id' is a {jsonl.kind(number)}")
-    if number in seen:
-      raise UserError(f'{where}: task_id {number} is also in {seen[number]}')
-    seen[number] = where
-    yield where, row
-
-
-def texts(row: dict, name: str, where: str) -> list[str]:
-  """The texts of a field that is a list of them, at least one."""
-  found = row.get(name)
-  if not isinstance(found, list) or not all(isinstance(t, str) for t in found):
-    raise UserError(f'{where}: field {name!r} is not a list of texts')
-  if not found:
-    raise UserError(f'{where}: field {name!r} is empty')
-  return found
 
 
 def parse(text: str, name: str, where: str) -> str:

@@ -5,44 +5,48 @@ gsm8k/train.jsonl with the solved examples; rows are {"question", "answer"}, the
 with its steps and, after ####, the number.
 """
 
-import pathlib
 import random
 import re
 
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import assets
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 
 TEST = ('gsm8k/test.jsonl', 'gsm8k/test_first300.jsonl')
+TRAIN = ('gsm8k/train.jsonl',)
 ASK = '\nSolve it step by step. End with #### and the number that is the answer.'
 NUMBER = re.compile(r'-?\d[\d,]*(?:\.\d+)?')
 
 
 def create(source: str = '') -> task.Task:
   """The Task of a folder; its source names the folder."""
-  if not source:
-    raise UserError('tasks: gsm8k needs its folder: write gsm8k=DIR')
 
   def examples(split, n, seed):
-    name = assets.GSM8K if split == 'train' else _test(source)
-    rows = [_example(row, where) for where, row in assets.problems(source, name)]
+    rows = _read(source, TEST)
+    if split == 'train':
+      asked = {e.prompt for e in rows}
+      rows = [e for e in _read(source, TRAIN) if e.prompt not in asked]
     random.Random(f'{seed}/{split}/gsm8k').shuffle(rows)
     return rows[:n]
 
   return task.Task(examples, score, prompt, stop='\nQ:', max_new=256, shots=8)
 
 
-def _test(source):
-  there = (name for name in TEST if (pathlib.Path(source) / name).exists())
-  return next(there, TEST[-1])
+def _read(source, names):
+  path = reading.place(source, names)
+  rows = [_example(row, where) for where, row in reading.rows(path)]
+  return reading.once(rows, path)
 
 
 def _example(row, where):
-  worked = assets.CALCULATION.sub('', row['answer'])
+  asked, said = (jsonl.text(row, name, where) for name in ('question', 'answer'))
+  worked = assets.CALCULATION.sub('', said)
   answer = number(worked) if '####' in worked else ''
   if not answer:
     raise UserError(f'{where}: field answer must end with #### and a number')
-  return task.Example(row['question'], answer, worked=worked)
+  return task.Example(asked, answer, worked=worked)
 
 
 def prompt(example: task.Example) -> str:

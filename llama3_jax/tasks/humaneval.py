@@ -5,17 +5,17 @@ questions are held out: a base model is asked with --config.shots=0.
 """
 
 import functools
-import pathlib
 import random
 import re
 
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import coding
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 
 FILES = ('HumanEval.jsonl', 'HumanEval_first40.jsonl')
-FOLDER = 'humaneval_mbpp'
+NAMES = (*(f'humaneval_mbpp/{name}' for name in FILES), *FILES)
 LEAD = 'Complete this Python function. Answer with the whole function, in a block.'
 STOP = '\nif __name__'
 
@@ -78,20 +78,14 @@ def _body(response, indent):
 
 @functools.lru_cache(4)
 def _read(source):
-  path, file = pathlib.Path(source), FILES[0]
-  if path.is_dir():
-    for name in FILES:
-      if (path / name).is_file() or (path / FOLDER / name).is_file():
-        file = name
-        break
-  found = coding.rows(source, FOLDER, file, 'humaneval')
+  found = reading.rows(reading.place(source, NAMES))
   return [parse(row, where) for where, row in found]
 
 
 def parse(row: dict, where: str) -> task.Example:
   """The Example of one row; a UserError starts with `where`."""
   text = lambda field: jsonl.text(row, field, where)
-  question, name = text('prompt'), text('entry_point')
+  question, name, _ = text('prompt'), text('entry_point'), text('task_id')
   coding.parse(question + _indent(question) + 'pass\n', 'prompt', where)
   if not re.search(rf'^def {re.escape(name)}\(', question, re.M):
     raise UserError(f"{where}: field 'entry_point': no function {name!r} in the prompt")

@@ -11,9 +11,10 @@ import random
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import coding
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 
-FILE = 'mbpp.jsonl'
+NAMES = ('humaneval_mbpp/mbpp.jsonl', 'mbpp.jsonl')
 HELDOUT, TRAIN = range(11, 511), range(601, 975)
 SHOWN = (2, 3, 4, 1, 5, 6, 7, 8, 9, 10)
 STOP = '[DONE]'
@@ -60,7 +61,7 @@ def _sentence(example):
 def _read(source):
   """Number -> Example of every question of the file."""
   found = {}
-  for where, row in coding.rows(source, 'humaneval_mbpp', FILE, 'mbpp'):
+  for where, row in reading.rows(reading.place(source, NAMES)):
     number, example = parse(row, where)
     found[number] = example
   return found
@@ -68,12 +69,12 @@ def _read(source):
 
 def parse(row: dict, where: str) -> tuple[int, task.Example]:
   """(task_id, Example) of one row; a UserError starts with `where`."""
-  if not isinstance(row['task_id'], int):
-    raise UserError(f"{where}: field 'task_id' is not a number")
+  if type(row.get('task_id')) is not int:
+    raise UserError(f"{where}: field 'task_id' is not a whole number")
   text = ' '.join(jsonl.text(row, 'text', where).split())
   code = _lines(jsonl.text(row, 'code', where))
   coding.parse(code, 'code', where)
-  checks = [_lines(t) for t in coding.texts(row, 'test_list', where)]
+  checks = [_lines(t) for t in reading.texts(row.get('test_list'), 'test_list', where)]
   for check in checks:
     coding.parse(check, 'test_list', where)
   call = _call(checks[0], code)

@@ -158,13 +158,13 @@ def without(field):
 @pytest.mark.parametrize(
   'bad,words',
   [
-    (without('task_id'), "line 2: field 'task_id' is missing"),
+    (without('task_id'), "line 2: field 'task_id' is not a whole number"),
     (without('text'), "line 2: field 'text' is missing"),
     (without('code'), "line 2: field 'code' is missing"),
     (without('test_list'), "line 2: field 'test_list' is not a list of texts"),
     (row(11), 'line 2: task_id 11 is also in .*line 1'),
-    (row('12'), "line 2: field 'task_id' is not a number"),
-    (row(None), "line 2: field 'task_id' is a null"),
+    (row('12'), "line 2: field 'task_id' is not a whole number"),
+    (row(None), "line 2: field 'task_id' is not a whole number"),
     (row(12, test_list=[]), "line 2: field 'test_list' is empty"),
     (row(12, test_list=[1]), "line 2: field 'test_list' is not a list of texts"),
     (row(12, test_list=['assert (']), "line 2: field 'test_list' is not Python"),
@@ -181,9 +181,9 @@ def test_row_that_is_no_question_names_its_line(tmp_path, bad, words):
 
 @pytest.mark.parametrize('name', ['mbpp', 'humaneval'])
 def test_data_that_is_not_there_is_one_line(tmp_path, name):
-  with pytest.raises(UserError, match=f'{name}=FOLDER'):
+  with pytest.raises(UserError, match='the file is missing: write .=FILE'):
     task.load(name).examples('heldout', 1, 0)
-  with pytest.raises(UserError, match='is not there'):
+  with pytest.raises(UserError, match='no file .*jsonl is there'):
     task.load(f'{name}={tmp_path}').examples('heldout', 1, 0)
   with pytest.raises(UserError, match='does not exist'):
     task.load(f'{name}={tmp_path}/x.jsonl').examples('heldout', 1, 0)
