@@ -98,11 +98,12 @@ def _answers(said):
   """Of each task the worst answers, and some at random."""
   cards = []
   for task, rows in said.items():
-    worst = sorted(rows, key=lambda row: row['score'])[:SHOWN]
+    wrong = (row for row in rows if row['score'] < 1)
+    worst = sorted(wrong, key=lambda row: row['score'])[:SHOWN]
     drawn = random.Random(task).sample(rows, min(SHOWN, len(rows)))
     blocks = []
     for kind, found in (('The worst', worst), ('At random', drawn)):
-      blocks.append(Note(kind))
+      blocks += [Note(kind)] if found else []
       blocks += [_one(row, [('answer', row['response'])]) for row in found]
     cards.append(Card(blocks, task.partition('=')[0]))
   return [Stack(cards)] if cards else []

@@ -226,7 +226,7 @@ def evaluation(results: Mapping) -> list:
     'those that also hold near 0 and 100%. '
     'Shaded: best of a task. Held-out examples; greedy decoding.'
   )
-  table = Table(('recipe stage', 'macro average', *tasks), rows, wide=True)
+  table = Table(('model', 'macro average', *tasks), rows, wide=True)
   return [Note(note), Card([table])]
 
 
