@@ -5,7 +5,8 @@
 --workdir=DIR              all output; the same command again resumes (chat needs none)
 --init_from=MODEL --files=ROWS --lora=RANK --steps=N --batch=N --length=N --seed=N
                            short for the fields of the config; also --text, --prompt,
-                           --curate, --reward_from, --inputs, --documents, --data
+                           --curate, --reward_from, --inputs, --documents, --data,
+                           --suite
 --flagfile=FILE            arguments from a file, one a line
 --sweep                    runs all members of the config's sweep(), each in DIR/<index>
 --sweep_index=I            runs member I only (array jobs)

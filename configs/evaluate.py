@@ -16,6 +16,11 @@ def get_config(arg='chat'):
   c.tokenizer = ''  # vocabulary file; '': the one that init_from carries
   # Solved examples before a question; -1: ask in a chat; -2: each task's own number.
   c.shots = -1 if arg == 'chat' else -2
+  # base, chat, long, tools or multilingual: its tasks, asked as the paper asks them,
+  # in place of the tasks below; shots of 0 or more are those of each.
+  c.suite = ''
+  c.data = ''  # folder of benchmarks, of the suite and of tasks whose name ends with =
+  c.longest_question = 8192  # tokens of the longest question of the suite long
   c.tasks = ('copy', 'sort', 'arithmetic', 'needle', 'format')
   c.against = ()  # workdirs of evaluations of the same questions, to compare with
   c.text = ()  # files or folders of your own text, for the loss on it
@@ -26,7 +31,7 @@ def get_config(arg='chat'):
   c.longest_answer = 0  # tokens, at most, whatever a task needs; 0: no limit
   c.batch = 16  # prompts decoded together
   c.weights = ''  # fp8 | fp8_weights | int8 | int8_weights: of few bits (6.2)
-  c.data = ml_collections.ConfigDict(
+  c.shards = ml_collections.ConfigDict(
     dict(root='', batch=16, length=256, batches=4, positions='row')
   )  # root: folder of token shards, for the held-out loss of each source
   return c

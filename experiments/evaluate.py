@@ -6,9 +6,13 @@
   python -m experiment --config=evaluate --init_from=MODEL --files=qa.jsonl \\
     --workdir=runs/evaluate
 
-The second one asks your own questions (tasks/rows.py); --text=FOLDER measures the loss
-on your own text. Expected: a table of exact match; `:base` asks a base model after
-solved examples. Writes answers.jsonl, every question with its answer, and results.json.
+  python -m experiment --config=evaluate --init_from=MODEL --suite=base --data=DIR \\
+    --workdir=runs/base
+
+The second one asks your own questions (tasks/rows.py), the third a suite of benchmarks
+(eval/suites.py); --text=FOLDER measures the loss on your own text. Expected: a table of
+scores; `:base` asks a base model after solved examples. The same command goes on after
+any end. Writes answers.jsonl, every question with its answer, table.md, results.json.
 """
 
 import pathlib
@@ -21,9 +25,12 @@ from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import shards
 from llama3_jax.eval import evaluation_page
+from llama3_jax.eval import kept
 from llama3_jax.eval import own_text
 from llama3_jax.eval import paired
 from llama3_jax.eval import run
+from llama3_jax.eval import suites
+from llama3_jax.eval import table
 from llama3_jax.generate import stages
 from llama3_jax.generate.settings import Settings
 from llama3_jax.model import rowwise
@@ -36,13 +43,14 @@ def main(config, folder):
   """Evaluate; returns {'tasks': {task: {score, n, ci, interval}}, 'eval_loss':
   {source}, 'text': of own_text.measure, 'dialogs': [{title, messages}] of a chat model,
   'against': what other evaluations score, and paired differences}."""
-  if not (config.tasks or config.data.root or config.text):
-    raise UserError('tasks, text and data.root are empty: there is nothing to evaluate')
+  names, shots, absent = _tasks(config)
+  if not (names or config.shards.root or config.text):
+    raise UserError('tasks, text and shards.root are empty: nothing to evaluate')
   rowwise.check(config.weights)
-  if config.weights and (config.data.root or config.text):
+  if config.weights and (config.shards.root or config.text):
     raise UserError(
       f'weights={config.weights!r}: losses are of the weights as they are: leave text '
-      'and data.root empty, or weights'
+      'and shards.root empty, or weights'
     )
   before = [_finished(path) for path in config.against]
   settings = Settings(temperature=0.0, max_new=config.max_new)
@@ -51,36 +59,42 @@ def main(config, folder):
   asked = params
   if config.weights:
     asked = stages.prepared(params, model, config.weights)
-  said = []
+  said, answered = [], kept.Kept(folder / kept.FILE)
   found = run.tasks(
     asked,
     model,
     tokenizer,
-    config.tasks,
-    _examples(config),
+    names,
+    _examples(config, names),
     config.seed,
-    config.shots,
+    shots,
     settings,
     config.batch,
     config.longest_answer,
     said.append,
+    answered,
   )
-  for name, r in found.items() if config.tasks else ():
-    low, high = (100 * end for end in r['interval'])
-    shown = name.partition('=')[0], 100 * r['score'], 100 * r['ci'], low, high, r['n']
-    logging.info('%-12s %5.1f +- %.1f %% [%.1f, %.1f] of %d', *shown)
-    if 'perplexity' in r:
-      logging.info('  %-20s %5.2f', 'perplexity', r['perplexity'])
-    for further, value in r.get('summary', {}).items():
-      logging.info('  %-20s %5.1f %%', further, 100 * value)
   if said:
+    table.write(folder / 'table.md', found)
+    logging.info('%s', table.text(found))
     jsonl.write(folder / 'answers.jsonl', said)
     logging.info('every answer, and what it had to be: %s/answers.jsonl', folder)
+  answered.close()
   results = {'tasks': found, **_losses(config, folder, params, model, tokenizer)}
-  if config.shots == run.CHAT:
-    results['dialogs'] = _dialogs(config, said)
+  results |= {'absent': absent} if absent else {}
+  if shots == run.CHAT:
+    results['dialogs'] = _dialogs(config, names, said)
   results['against'] = [one | {'paired': _paired(one, folder)} for one in before]
   return results
+
+
+def _tasks(config):
+  """(tasks, shots, why tasks of the suite are left out)."""
+  if not config.suite:
+    return suites.filled(config.tasks, config.data), config.shots, []
+  names, absent = suites.chosen(config.suite, config.data, config.longest_question)
+  shots = config.shots if config.shots >= 0 else suites.SUITES[config.suite].shots
+  return names, shots, absent
 
 
 def _finished(workdir):
@@ -101,10 +115,10 @@ def _paired(one, folder):
   return found
 
 
-def _examples(config):
+def _examples(config, names):
   """{task: number of held-out examples}."""
-  found = dict.fromkeys(config.tasks, config.examples)
-  short = {name.partition('=')[0]: name for name in config.tasks}
+  found = dict.fromkeys(names, config.examples)
+  short = {name.partition('=')[0]: name for name in names}
   for name, count in config.fewer:
     if name not in short:
       raise UserError(f'fewer: {name!r} is no task of {", ".join(short)}')
@@ -114,7 +128,7 @@ def _examples(config):
 
 def _losses(config, folder, params, model, tokenizer):
   """Losses on held-out shards and on text of the user's own, nats a token."""
-  found, d = {'eval_loss': {}}, config.data
+  found, d = {'eval_loss': {}}, config.shards
   how = dict(batch=d.batch, length=d.length, batches=d.batches, positions=d.positions)
   if d.root:
     found['eval_loss'] = run.held_out(params, model, _sources(d.root), **how)
@@ -128,10 +142,10 @@ def _losses(config, folder, params, model, tokenizer):
   return found
 
 
-def _dialogs(config, said):
+def _dialogs(config, names, said):
   """The first answers of each task, for the reader."""
   found = []
-  for task in config.tasks:
+  for task in names:
     for row in [row for row in said if row['task'] == task][: config.dialogs]:
       right = row['score'] == 1
       mark = 'right' if right else f'wrong, the answer is {row["answer"]}'
@@ -145,5 +159,5 @@ def _sources(root):
   """{name: held-out source} of every folder of shards in `root`."""
   folders = sorted(p.parent for p in pathlib.Path(root).glob('*/index.json'))
   if not folders:
-    raise UserError(f'data.root={root}: no token shards there; run configs/shards.py')
+    raise UserError(f'shards.root={root}: no token shards there; run configs/shards.py')
   return {f.name: shards.open_source(f, split='heldout') for f in folders}

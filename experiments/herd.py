@@ -127,7 +127,7 @@ def _evaluate(config, run):
       'seed': config.seed,
       'init_from': run.at(model),
       'tokenizer': _vocabulary(run),
-      'data.root': run.at('shards'),
+      'shards.root': run.at('shards'),
       'shots': shots,
     }
     run.stage(f'evaluate/{name}', evaluate.main, config.evaluate, changes)

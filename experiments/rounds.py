@@ -29,6 +29,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.eval import rounds as summary
 from llama3_jax.eval import rounds_report
 from llama3_jax.eval import stages
+from llama3_jax.eval import suites
 
 ALONE = True  # one process runs it
 
@@ -88,12 +89,6 @@ def _count(config):
   return 2 + config.rounds * (6 + config.members) + 2 * len(config.judges)
 
 
-def _names(config, names):
-  """Tasks, of which a name that ends with = gets the folder of data."""
-  data = str(pathlib.Path(config.data).resolve())
-  return tuple(f'{n}{data}' if n.endswith('=') else n for n in names)
-
-
 def _data(config, run):
   """The files of the data sets; returns the Given."""
   real = {'folder': str(pathlib.Path(config.data).resolve()), 'seed': config.seed}
@@ -118,7 +113,7 @@ def changes(config, given, start, rows=()):
     'data.tokenizer': given.vocabulary,
     'data.files': tuple(rows),
     'data.heldout_files': (),
-    'data.task_names': _names(config, config.task_names),
+    'data.task_names': suites.filled(config.task_names, config.data),
   }
 
 
@@ -164,7 +159,7 @@ def one(config, run, number, chat, given):
 def _evaluate(config, run, name, model):
   """A model on held-out questions, the same ones every time (5)."""
   edits = {'seed': config.seed, 'init_from': model, 'tokenizer': ''}
-  edits |= {'tasks': _names(config, config.evaluate.tasks), 'data.root': ''}
+  edits |= {'data': config.data, 'shards.root': ''}
   run.stage(f'evaluate/{name}', evaluate.main, config.evaluate, edits)
 
 

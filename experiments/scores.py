@@ -17,7 +17,7 @@ from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import log
 from llama3_jax.base.errors import UserError
-from llama3_jax.eval import run
+from llama3_jax.eval import answering
 from llama3_jax.generate import programs
 from llama3_jax.generate import prompts
 from llama3_jax.generate.settings import Settings
@@ -60,7 +60,7 @@ def measure(config, folder):
   tokenizer = belongs.tokenizer(d.tokenizer, c.init_from, 'data.tokenizer')
   belongs.same('init_from', c.init_from, 'reward_from', c.reward_from)
   tasks = suite.mixed(d.tasks, c.seed + 1, 'heldout', d.task_names) if d.tasks else []
-  asked = [run.chat_prompt(tokenizer, task.load(e.task), e) for e in tasks]
+  asked = [answering.chat_prompt(tokenizer, task.load(e.task), e) for e in tasks]
   for path in d.files:
     asked += [ids for _, ids in prompts.read(path, 'data.files', tokenizer)]
   if len(asked) < 2:

@@ -13,7 +13,8 @@ from llama3_jax.base.errors import UserError
 
 HELP = 'see python -m experiment --help'
 # Flags that are short for a field of the config.
-NAMES = ('data', 'init_from', 'reward_from', 'inputs', 'seed', 'prompt', 'tools')
+NAMES = ('data', 'suite', 'init_from', 'reward_from', 'inputs')
+NAMES += ('seed', 'prompt', 'tools')
 SHORT = {name: name for name in NAMES}
 SWITCHES = ('curate',)  # that need no value
 SHORT |= {name: name for name in SWITCHES}

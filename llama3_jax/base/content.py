@@ -23,6 +23,7 @@ INPUTS = (
     'files',
   ),
   *('data', 'data.root', 'data.tokenizer', 'data.files', 'data.heldout_files'),
+  'shards.root',
   *('needle.tokenizer', 'needle.documents', 'scaling.tokenizer'),
   *('source', 'params_json'),
   *('candidates', 'second_from', 'policies', 'pool', 'evaluations', 'against'),
@@ -31,8 +32,8 @@ INPUTS = (
 SAMPLED = ('source',)
 # Experiments that check their inputs themselves (curate) or have no one model (chat).
 EXEMPT = ('curate', 'herd', 'rounds', 'plan', 'chat', 'inspect')
-# A task of somebody's files (tasks/rows.py) is an input, other tasks are none.
-TASKS, ROWS = 'tasks', 'rows='
+# The files and folders after a task's = are inputs, 'rows=a.jsonl,b.jsonl'.
+TASKS = 'tasks'
 CHUNK = 1 << 22
 PARTS = 64  # samples of a file
 PART = 1 << 16  # bytes of a sample
@@ -52,9 +53,9 @@ def inputs(flat: Mapping[str, object]) -> dict[str, str]:
     if not paths or not all(isinstance(p, str) and p for p in paths):
       continue
     if field == TASKS:
-      rows = [p.removeprefix(ROWS) for p in paths if p.startswith(ROWS)]
-      paths = [path for names in rows for path in names.split(',')]
-    if field == 'data.root':
+      sources = [source for p in paths for source in p.partition('=')[2].split(',')]
+      paths = sorted({path for path in sources if path and os.path.exists(path)})
+    if field in ('data.root', 'shards.root'):
       for index in sorted(pathlib.Path(value).glob('**/index.json')):
         name = index.parent.relative_to(value).as_posix()
         made_from[f'{field}/{name}'] = of(index)

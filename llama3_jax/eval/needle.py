@@ -8,7 +8,7 @@ import numpy as np
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.eval import run
+from llama3_jax.eval import answering
 from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 from llama3_jax.tasks import needle
@@ -89,7 +89,7 @@ def grid(
     for i, depth in enumerate(depths):
       task = haystack(tokenizer, sentences, length, depth, n_facts)
       examples = task.examples('heldout', samples, seed)
-      responses = run.answers(
+      responses = answering.answers(
         *(params, config, tokenizer, task, examples, (), Settings(0.0, max_new=ANSWER)),
         batch_size=batch_size,
       )

@@ -46,7 +46,7 @@ def measure(
   loss = run.held_out(params, model, *how).get('text')
   if loss is None:
     raise UserError(
-      f'text: {index["tokens"]} tokens are fewer than a row of data.length={length}:'
+      f'text: {index["tokens"]} tokens are fewer than a row of shards.length={length}:'
       ' give more text or lower it'
     )
   size = sum(len(row['text'].encode('utf-8', 'replace')) for row in _documents(folder))

@@ -5,17 +5,16 @@ of prompts with it, `stream` one prompt token by token.
 """
 
 import collections
-import contextlib
 import dataclasses
 import numbers
-import signal
-import threading
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 
 import numpy as np
 
 from llama3_jax import axes
+from llama3_jax.base import interrupts
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.generate import draw
@@ -31,7 +30,6 @@ from llama3_jax.model import llama
 
 ROWS = (4, 16, 64)  # numbers of rows that lists of prompts are answered in
 SHORTEST = 128  # tokens: room of the smallest engine of `generate`
-MAIN = threading.main_thread()
 SHORT, LONG = 64, 512  # tokens of a chunk of prompts
 
 
@@ -274,6 +272,9 @@ class Completion:
     return cls(ids, tuple(answer.logps), stopped, stop)
 
 
+Told = Callable[[int, Completion], None]
+
+
 def sizes(longest: int, prompts: int, samples: int) -> Sizes:
   """Sizes to answer `prompts` at a time, each with `samples` answers, of at most
   `longest` tokens with the prompt: few different ones, so that few programs are
@@ -313,10 +314,13 @@ def complete(
   settings: Settings | Sequence[Settings] = Settings(),
   seed: int = 0,
   samples: int = 1,
+  told: Told | None = None,
 ) -> list[list[Completion]]:
   """`samples` completions of each prompt (token ids), in the order of `prompts`, by
   Settings of all or of each; equal prompts get equal samples. Raises UserError as
-  Engine.check, with the prompt's number, before anything is answered."""
+  Engine.check, with the prompt's number, before anything is answered.
+
+  told: (number of its prompt, Completion) of each one, as soon as it has ended."""
   stops = tuple(stop_ids)
   each = zip(prompts, _each(settings, prompts), strict=True)
   requests = [Request(prompt, own, stops, samples, seed) for prompt, own in each]
@@ -326,8 +330,11 @@ def complete(
     except UserError as error:
       raise UserError(f'prompt {i}: {error}') from None
   every = [engine.submit(request) for request in requests]
+  number = {answer: i for i, answers in enumerate(every) for answer in answers}
   while not engine.idle:
-    engine.step()
+    for answer in engine.step():
+      if told and answer.end:
+        told(number[answer], Completion.of(answer))
   return [[Completion.of(answer) for answer in answers] for answers in every]
 
 
@@ -340,38 +347,25 @@ def generate(
   seed: int = 0,
   samples: int = 1,
   batch_size: int = 16,
+  longest: int = 0,
+  told: Told | None = None,
 ) -> list[list[Completion]]:
   """As `complete`, with an engine that is made for these prompts.
 
-  batch_size: prompts that are answered at a time, at most.
+  batch_size: prompts that are answered at a time, at most. longest: tokens of a prompt
+  with its answer, at most; 0: those of these.
   """
   if not prompts:
     return []
-  every = _each(settings, prompts)
-  longest = max(len(ids) + own.max_new for ids, own in zip(prompts, every))
+  each = zip(prompts, _each(settings, prompts))
+  longest = longest or max(len(ids) + own.max_new for ids, own in each)
   engine = Engine(params, config, sizes(longest, batch_size, samples))
-  return complete(engine, prompts, stop_ids, settings, seed, samples)
+  return complete(engine, prompts, stop_ids, settings, seed, samples, told)
 
 
 def _each(settings, prompts):
   """The Settings of each prompt."""
   return [settings] * len(prompts) if isinstance(settings, Settings) else settings
-
-
-@contextlib.contextmanager
-def _unbroken():
-  """Ctrl-C waits for the end of this block, in which memory is given away and back."""
-  usual, came = signal.getsignal(signal.SIGINT), []
-  if usual is not signal.default_int_handler or threading.current_thread() is not MAIN:
-    yield
-    return
-  signal.signal(signal.SIGINT, lambda *_: came.append(True))
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGINT, usual)
-  if came:
-    raise KeyboardInterrupt
 
 
 def stream(
@@ -388,12 +382,12 @@ def stream(
   try:
     while not answer.end or given < len(answer.ids):
       if given == len(answer.ids):
-        with _unbroken():
+        with interrupts.held():
           engine.step()
       yield from answer.ids[given:]
       given = len(answer.ids)
   finally:
     engine.cancel(answer)
-    with _unbroken():
+    with interrupts.held():
       while not engine.idle:
         engine.step()

@@ -6,6 +6,7 @@ read into pages and kept there for the next chunk.
 """
 
 import itertools
+from collections.abc import Callable
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,6 +44,7 @@ def weighed(
   config: ModelConfig,
   chunk: int = 0,
   page: int = PAGE,
+  told: Callable[[int, float, bool], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """(log-probability of every answer after its prompt, np.float32 [n]; whether greedy
   decoding writes it: each of its tokens is the likeliest or equal to it, bool [n]).
@@ -51,6 +53,7 @@ def weighed(
     prompts, answers: token ids, at least one each; common beginnings are found on ids,
       so a prompt is the beginning of what was encoded together with its answer.
     chunk: tokens that are computed at a time; 0: 512, or more for longer answers.
+    told: (number, log-probability, greedy) of each answer, as soon as it is known.
 
   Raises:
     UserError: an empty prompt or answer, or one that a chunk cannot hold.
@@ -77,6 +80,8 @@ def weighed(
         own = logp[places]
         total[text] = own[:, 0].sum(dtype=np.float64)
         greedy[text] = (own[:, 0] >= own[:, 1]).all()
+        if told:
+          told(text, total[text], greedy[text])
   return total, greedy
 
 

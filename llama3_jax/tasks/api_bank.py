@@ -16,12 +16,13 @@ from collections.abc import Sequence
 
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 from llama3_jax.tools import parser
 from llama3_jax.tools import prompt as prompts
 from llama3_jax.tools import registry
 
-FILE = 'level1.jsonl'
+FILES = ('api_bank/level1.jsonl', 'level1.jsonl')
 SPEAKERS = {'User': 'User', 'AI': 'Assistant'}
 ASK = 'Write the next call of a function in this dialog, and nothing else.'
 
@@ -30,10 +31,6 @@ def create(source: str = '') -> task.Task:
   """The Task of level1.jsonl: the file, or a folder that holds it."""
   if not source:
     raise UserError('tasks: api_bank needs its folder: write api_bank=DIR')
-  path = pathlib.Path(source)
-  if path.is_dir():
-    places = [path / 'api_bank' / FILE, path / FILE]
-    path = next((p for p in places if p.is_file()), places[0])
 
   def examples(split, n, seed):
     if split == 'train':
@@ -41,7 +38,7 @@ def create(source: str = '') -> task.Task:
         'tasks: api_bank has no train rows, it is held out as a whole: ask it in a '
         'chat or with shots=0, and train on other tasks'
       )
-    found = read(path)
+    found = read(reading.place(source, FILES))
     random.Random(f'{seed}/{split}/api_bank').shuffle(found)
     return found[:n]
 

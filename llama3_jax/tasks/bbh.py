@@ -86,11 +86,13 @@ def read(place: str, only: str = '') -> dict[str, list[task.Example]]:
   """{task: Examples} of a folder's files; a UserError names file and example."""
   folder = pathlib.Path(place or '.')
   if not place or not folder.is_dir():
-    raise UserError(f'tasks: bbh={place}: write bbh=FOLDER, which has bbh/TASK.json')
+    raise reading.Absent(
+      f'tasks: bbh={place}: write bbh=FOLDER, which has bbh/TASK.json'
+    )
   folder = folder / 'bbh' if (folder / 'bbh').is_dir() else folder
   paths = [p for p in sorted(folder.glob('*.json*')) if only in ('', p.stem)]
   if not paths:
-    raise UserError(f'tasks: bbh={place}: no file {only or "TASK"}.json is there')
+    raise reading.Absent(f'tasks: bbh={place}: no file {only or "TASK"}.json is there')
   return {path.stem: _examples(path) for path in paths}
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import calls
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 from llama3_jax.tools import parser
 from llama3_jax.tools import prompt as prompts
@@ -88,7 +89,7 @@ def _file(folder, category):
   for place in places:
     if place.is_file():
       return place
-  raise UserError(f'tasks: bfcl={folder}: {places[0]} is not there')
+  raise reading.Absent(f'tasks: bfcl={folder}: {places[0]} is not there')
 
 
 def parse(

@@ -38,9 +38,9 @@ def create(
   def parsed(path):
     return read(reading.place(path, names), asked, made or example)
 
-  examples = reading.splits(source, names[0], parsed, lambda e: (e.prompt, e.choices))
-  more = dict(prompt=listed, context=context(page), shots=0) | more
-  return task.Task(examples, task.exact, page=page, **more)
+  own = reading.splits(source, names[0], parsed, lambda e: (e.prompt, e.choices))
+  own |= dict(prompt=listed, context=context(page), shots=0)
+  return task.Task(**own | dict(score=task.exact, page=page) | more)
 
 
 def example(question: str, choices: Sequence[str], right: int) -> task.Example:

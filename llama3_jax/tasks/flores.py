@@ -92,7 +92,7 @@ def _metrics():
   try:
     from sacrebleu import metrics
   except ImportError:
-    raise UserError(
+    raise reading.Absent(
       "tasks: flores needs sacrebleu: pip install 'llama3_jax[translation]'"
     ) from None
   return metrics
@@ -112,4 +112,4 @@ def _lines(folder, code):
         raise UserError(f'{path}, line {empty}: is empty')
       return [line.strip() for line in lines]
   there = ', '.join(sorted(p.name for p in folder.glob('*.dev*'))) or 'none'
-  raise UserError(f'tasks: {places[0]} is not there: found {there}')
+  raise reading.Absent(f'tasks: {places[0]} is not there: found {there}')

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from llama3_jax.base import jsonl
 from llama3_jax.base import rows as files
 from llama3_jax.base.errors import UserError
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 from llama3_jax.tasks.instructions import kinds
 
@@ -52,7 +53,7 @@ def _file(source):
   for place in places:
     if place.is_file():
       return place
-  raise UserError(f'tasks: ifeval={source}: no file {places[0]} is there')
+  raise reading.Absent(f'tasks: ifeval={source}: no file {places[0]} is there')
 
 
 def read(path: pathlib.Path) -> list[task.Example]:

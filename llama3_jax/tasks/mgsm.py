@@ -92,7 +92,7 @@ def _files(place, only):
   kept = [p for p in found if only in ('', FILE.fullmatch(p.name)[1])]
   if not kept:
     there = ', '.join(p.name for p in found) or 'none'
-    raise UserError(
+    raise reading.Absent(
       f'tasks: mgsm={place}: no mgsm_{only or "LANGUAGE"}.tsv is there: found {there}'
     )
   return kept

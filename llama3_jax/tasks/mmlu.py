@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import choice
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 
 PARTS = {'heldout': 'test', 'train': 'dev'}
@@ -76,7 +77,9 @@ def read(source: str, part: str, subject: str = '') -> dict[str, list[task.Examp
       ]
   if not any(found.values()):
     what = f'{part}/{subject or "SUBJECT"}_{part}.csv'
-    raise UserError(f'tasks: mmlu={source}: no file {what} with questions is there')
+    raise reading.Absent(
+      f'tasks: mmlu={source}: no file {what} with questions is there'
+    )
   return dict(sorted(found.items()))
 
 
@@ -109,7 +112,9 @@ def _files(source: str) -> Iterator[tuple[str, str, str]]:
   """Yields (name, name for errors, text) of the CSV files of a folder or a zip."""
   path = pathlib.Path(source or '.')
   if not source or not path.exists():
-    raise UserError(f'tasks: mmlu={source}: write the folder or the zip of its files')
+    raise reading.Absent(
+      f'tasks: mmlu={source}: write the folder or the zip of its files'
+    )
   zips = [path] if path.is_file() else sorted(path.glob('*.zip'))
   try:
     for file in zips:

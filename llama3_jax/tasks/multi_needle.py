@@ -2,7 +2,8 @@
 
 --config.tasks="('multi_needle=DOCUMENTS.jsonl,8000,32000',)": rows with a `text` to
 hide them in, and the lengths, in characters, so that every model gets the same texts (a
-token of English has about four). As many questions are of each length. The score is the
+token of English has about four); a folder may hold them as
+long_context/documents.jsonl. As many questions are of each length. The score is the
 share of the two that is found; the summary has it for each length.
 """
 
@@ -14,8 +15,10 @@ from collections.abc import Sequence
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import needle
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 
+NAMES = ('long_context/documents.jsonl', 'long_context/pg_essays.jsonl')
 HIDDEN, ASKED = 4, 2
 SHORTEST = 500  # characters, with room for the facts and the question
 
@@ -77,4 +80,5 @@ summary = task.by_kind(score, kind=lambda e: e.checks[2], name=lambda n: f'at {n
 
 @functools.lru_cache(2)
 def _sentences(path):
-  return needle.sentences(row['text'] for row in jsonl.documents(path, 'tasks'))
+  file = reading.place(path, NAMES)
+  return needle.sentences(row['text'] for row in jsonl.documents(file, 'tasks'))

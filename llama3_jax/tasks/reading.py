@@ -1,9 +1,11 @@
 """Files of benchmarks: where they are, rows, no id twice, a task of them (5.1).
 
-A source is 'TEST' or 'TEST,TRAIN': files, or folders that hold one of a known name. No
-file comes from a network.
+A source is 'TEST' or 'TEST,TRAIN': files, or folders that hold one of a known name. Of
+'TEST,TEST' the solved examples are other questions of the same file, where a benchmark
+has no others. No file comes from a network.
 """
 
+import functools
 import pathlib
 import random
 from collections.abc import Callable
@@ -16,6 +18,11 @@ from absl import logging
 from llama3_jax.base import rows as files
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import task
+
+
+class Absent(UserError):
+  """The files of a benchmark are not there."""
+
 
 CONTEXT = 'context'  # what is before the answer, in many published files
 # Fields by which published benchmarks number their questions.
@@ -54,7 +61,7 @@ def create(
       found += [made] if isinstance(made, task.Example) else made
     return whole(once(found, path))
 
-  return task.Task(splits(source, names[0], read), **dict(shots=0) | more)
+  return task.Task(**dict(shots=0) | splits(source, names[0], read) | more)
 
 
 def splits(
@@ -62,15 +69,23 @@ def splits(
   name: str,
   read: Callable[[str], list[task.Example]],
   key: Callable[[task.Example], object] = lambda e: e.prompt,
-) -> Callable[[str, int, int], list[task.Example]]:
-  """`examples` of a Task of the files 'TEST' or 'TEST,TRAIN', shuffled; nothing of
-  TRAIN whose key is in TEST.
+) -> dict[str, Callable]:
+  """The fields `examples` and `solved` of a Task of the files 'TEST' or 'TEST,TRAIN',
+  shuffled; nothing of TRAIN whose key is in TEST.
 
-  name: of the file, for an error without a source; read: (file) -> its Examples.
+  name: of the file, for an error without a source; read: (file) -> its Examples. Of
+  'TEST,TEST', the solved examples of a question are the first ones of a fixed order
+  without itself, and there are none to train on.
   """
   test, _, train = source.partition(',')
+  read = functools.cache(read)
 
   def examples(split, n, seed):
+    if split == 'train' and train == test:
+      raise UserError(
+        f'tasks: {source}: {name} is asked, nothing of it is for training: '
+        'write TEST,TRAIN'
+      )
     if split == 'train' and not train:
       raise UserError(
         f'tasks: {source or name} names no file of solved rows: write TEST,TRAIN, '
@@ -80,10 +95,16 @@ def splits(
     if split == 'train':
       asked = set(map(key, found))
       found = [e for e in read(train) if key(e) not in asked]
+    found = list(found)  # what was read is not put in order
     random.Random(f'{seed}/{split}').shuffle(found)
     return found[:n]
 
-  return examples
+  def solved(e, n):
+    found = list(read(test))
+    random.Random('solved').shuffle(found)
+    return [other for other in found[: n + 1] if key(other) != key(e)][:n]
+
+  return {'examples': examples, 'solved': solved if train == test else None}
 
 
 def place(source: str, names: Sequence[str]) -> pathlib.Path:
@@ -97,7 +118,7 @@ def place(source: str, names: Sequence[str]) -> pathlib.Path:
   for path in places:
     if path.is_file():
       return path
-  raise UserError(f'tasks: {source}: no file {places[0]} is there')
+  raise Absent(f'tasks: {source}: no file {places[0]} is there')
 
 
 def lines(path: pathlib.Path) -> list[str]:

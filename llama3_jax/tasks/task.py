@@ -182,10 +182,13 @@ def load(text: str) -> Task:
     raise UserError(f'task {name!r} is unknown{own}: there are {known}')
   loaded = module.create(source)
 
-  def examples(split, n, seed):
-    return [dataclasses.replace(e, task=text) for e in loaded.examples(split, n, seed)]
+  def named(find):
+    return lambda *given, **more: [
+      dataclasses.replace(e, task=text) for e in find(*given, **more)
+    ]
 
-  return dataclasses.replace(loaded, examples=examples)
+  made = dataclasses.replace(loaded, examples=named(loaded.examples))
+  return dataclasses.replace(made, solved=loaded.solved and named(loaded.solved))
 
 
 def _names():

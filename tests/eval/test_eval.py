@@ -11,6 +11,7 @@ import pytest
 from llama3_jax.base import confidence
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
+from llama3_jax.eval import answering
 from llama3_jax.eval import needle
 from llama3_jax.eval import own_text
 from llama3_jax.eval import run
@@ -30,12 +31,13 @@ def tokenizer(tmp_path_factory):
   return toy.tokenizer(tmp_path_factory.mktemp('vocabulary'))
 
 
-def answering(monkeypatch, tokenizer, reply):
+def replies(monkeypatch, tokenizer, reply):
   """Replaces generation by `reply(prompt text) -> text`."""
 
-  def generate(params, prompts, *_, **__):
-    texts = [reply(tokenizer.decode(prompt)) for prompt in prompts]
-    return [[engine.Completion(tuple(tokenizer.encode(t)), (), True)] for t in texts]
+  def generate(params, prompts, *_, told, **__):
+    for i, prompt in enumerate(prompts):
+      ids = tokenizer.encode(reply(tokenizer.decode(prompt)))
+      told(i, engine.Completion(tuple(ids), (), True))
 
   monkeypatch.setattr(engine, 'generate', generate)
 
@@ -48,11 +50,11 @@ def test_right_answers_score_one_and_wrong_ones_zero(monkeypatch, tokenizer, sho
     asked = [text for text in known if text in prompt]
     return known[max(asked, key=len)] + ('' if shots is None else '\nQ: next')
 
-  answering(monkeypatch, tokenizer, reply)
+  replies(monkeypatch, tokenizer, reply)
   found = run.tasks(None, toy.CONFIG, tokenizer, ('sort',), 20, shots=shots)
   wanted = {'score': 1.0, 'n': 20, 'ci': 0.0, 'interval': confidence.wilson(20, 20)}
   assert found['sort'] == wanted and wanted['interval'][0] < 0.9
-  answering(monkeypatch, tokenizer, lambda prompt: 'no')
+  replies(monkeypatch, tokenizer, lambda prompt: 'no')
   found = run.tasks(None, toy.CONFIG, tokenizer, ('sort', 'copy'), 20, shots=shots)
   assert found['macro']['score'] == 0 and found['macro']['n'] == 40
 
@@ -63,7 +65,7 @@ def test_a_task_may_have_the_whole_answer_and_further_scores(
 ):
   row = {'prompt': 'Do.', 'instruction_id_list': ['punctuation:no_comma'] * 2}
   (tmp_path / 'data.jsonl').write_text(json.dumps(row | {'kwargs': [{}] * 2}))
-  answering(monkeypatch, tokenizer, lambda prompt: 'Hi\nyou, there')
+  replies(monkeypatch, tokenizer, lambda prompt: 'Hi\nyou, there')
   name = f'ifeval={tmp_path}/data.jsonl'
   found = run.tasks(None, toy.CONFIG, tokenizer, (name,), 9, shots=shots)
   assert found[name]['score'] == 0 and found['macro']['n'] == 1
@@ -90,13 +92,13 @@ def test_macro_average_weighs_tasks_alike():
 def test_base_prompt_shows_solved_examples(tokenizer):
   solved = load('copy').examples('train', 2, 0)
   [asked] = load('copy').examples('heldout', 1, 0)
-  text = tokenizer.decode(run.base_prompt(tokenizer, load('copy'), asked, solved))
+  text = tokenizer.decode(answering.base_prompt(tokenizer, load('copy'), asked, solved))
   assert all(f'Q: {e.prompt}\nA: {e.answer}\n' in text for e in solved)
   assert text.endswith(f'Q: {asked.prompt}\nA:')
 
 
 def test_model_runs_on_tasks(tokenizer):
-  settings = dataclasses.replace(run.GREEDY, max_new=4)
+  settings = dataclasses.replace(answering.GREEDY, max_new=4)
   found = run.tasks(
     toy.model(), toy.CONFIG, tokenizer, ('copy',), 3, settings=settings, batch_size=4
   )
@@ -131,7 +133,7 @@ def test_recall_is_counted_by_cell(monkeypatch, tokenizer):
     said = prompt[start:].split('.')[0]
     return f'{said}\n' if start < len(prompt) / 2 else ' 0\n'
 
-  answering(monkeypatch, tokenizer, reply)
+  replies(monkeypatch, tokenizer, reply)
   found = needle.grid(
     None, toy.CONFIG, tokenizer, HAY, (256, 512), (0.0, 0.25, 1.0), samples=2
   )
@@ -152,7 +154,7 @@ def test_recall_is_counted_by_cell(monkeypatch, tokenizer):
 def test_needle_is_found_only_where_the_answer_begins_with_it(
   monkeypatch, tokenizer, text, score
 ):
-  answering(monkeypatch, tokenizer, lambda prompt: text.format(hidden(prompt)))
+  replies(monkeypatch, tokenizer, lambda prompt: text.format(hidden(prompt)))
   found = needle.grid(None, toy.CONFIG, tokenizer, HAY, (256,), (0.5,), samples=1)
   assert found['recall'] == [[score]]
 
@@ -167,7 +169,7 @@ def test_recall_is_the_share_of_a_cells_samples_that_are_right(
     calls.append(prompt)
     return hidden(prompt) if (len(calls) - 1) % 4 in right else 'x'
 
-  answering(monkeypatch, tokenizer, reply)
+  replies(monkeypatch, tokenizer, reply)
   found = needle.grid(None, toy.CONFIG, tokenizer, HAY, (256,), (0.0, 1.0), samples=4)
   assert found['recall'] == [[len(right) / 4]] * 2 and found['samples'] == 4
   assert len(set(calls)) == 8  # no haystack comes twice
@@ -197,14 +199,15 @@ def test_tasks_are_answered_together_each_by_its_own_settings(tokenizer, monkeyp
   every = []
   for name, room in (('copy', 8), ('sort', 5), ('arithmetic', 200)):
     asked = load(name).examples('heldout', 3, 0)
-    how = dataclasses.replace(run.GREEDY, max_new=room)
-    every.append(run.Asked.of(tokenizer, load(name), asked, None, how))
-  found = run.responses(params, toy.CONFIG, tokenizer, every)
+    how = dataclasses.replace(answering.GREEDY, max_new=room)
+    every.append(answering.Asked.of(tokenizer, load(name), asked, None, how))
+  found = answering.responses(params, toy.CONFIG, tokenizer, every)
   assert calls == [6, 3]
   for asked, texts in zip(every, found):
-    alone = run.responses(params, toy.CONFIG, tokenizer, [asked])[0]
+    alone = answering.responses(params, toy.CONFIG, tokenizer, [asked])[0]
     assert texts == alone and len(texts) == 3
-  short = run.Asked.of(tokenizer, load('copy'), every[0].examples, None, longest=2)
+  how = dict(longest=2)
+  short = answering.Asked.of(tokenizer, load('copy'), every[0].examples, None, **how)
   assert short.settings.max_new == 2
 
 
@@ -223,7 +226,7 @@ def test_generation_does_not_change_the_parameters(tokenizer):
   params = toy.model()
   before = jax.tree.map(np.array, params)
   asked = load('copy').examples('heldout', 1, 0)
-  run.answers(params, toy.CONFIG, tokenizer, load('copy'), asked)
+  answering.answers(params, toy.CONFIG, tokenizer, load('copy'), asked)
   for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(params)):
     np.testing.assert_array_equal(a, b)
 
@@ -238,7 +241,7 @@ def test_worked_solution_is_read_until_the_tasks_own_end(
   monkeypatch.setattr(
     run.task_lib, 'load', lambda name: Task(examples, last, stop=stop)
   )
-  answering(monkeypatch, tokenizer, lambda prompt: ' 2 and 3 make\n5\nQ: next\nA: 7')
+  replies(monkeypatch, tokenizer, lambda prompt: ' 2 and 3 make\n5\nQ: next\nA: 7')
   found = run.tasks(None, toy.CONFIG, tokenizer, ('sums',), 4, shots=0)
   assert found['sums']['score'] == score
 
@@ -250,12 +253,12 @@ def test_model_picks_the_likeliest_choice(tokenizer, shots, lead):
   params, words = toy.model(), ('apple', 'moon and sun', 'a')
   task = Task(lambda split, n, seed: [])
   asked = [Example(f'{w} {i}?', 'a', choices=words) for i in range(9) for w in words]
-  found = run.answers(params, toy.CONFIG, tokenizer, task, asked, shots)
+  found = answering.answers(params, toy.CONFIG, tokenizer, task, asked, shots)
   for e, chosen in zip(asked, found):
     ids = [tokenizer.encode(f'{lead}{word}') for word in words]
-    prompt = run.chat_prompt(tokenizer, task, e)
+    prompt = answering.chat_prompt(tokenizer, task, e)
     if shots is not None:
-      prompt = run.base_prompt(tokenizer, task, e, shots)
+      prompt = answering.base_prompt(tokenizer, task, e, shots)
     logp = alone.of_answers(params, [prompt] * 3, ids, toy.CONFIG, 3, 128)
     assert chosen == words[int(np.argmax(logp))]
 
@@ -265,14 +268,15 @@ def test_choices_are_encoded_as_they_are_written(tokenizer, monkeypatch, shots, 
   """After a page's `A:` there is a space; an answer of a chat begins its message."""
   seen = []
 
-  def of_answers(params, contexts, continuations, config):
+  def weighed(params, contexts, continuations, config, told):
     seen.extend(continuations)
-    return np.zeros(len(continuations), np.float32)
+    for i in range(len(continuations)):
+      told(i, 0.0, False)
 
-  monkeypatch.setattr(likelihood, 'of_answers', of_answers)
+  monkeypatch.setattr(likelihood, 'weighed', weighed)
   asked = [Example('Which?', 'moon', choices=('moon', 'sun'))]
   task = Task(lambda split, n, seed: [])
-  run.answers(None, toy.CONFIG, tokenizer, task, asked, shots)
+  answering.answers(None, toy.CONFIG, tokenizer, task, asked, shots)
   assert seen[0] == tokenizer.encode(text)
 
 
@@ -280,11 +284,12 @@ def scored(monkeypatch, logp):
   """Replaces the likelihood by logp(answer's text); returns the pairs that it got."""
   seen = []
 
-  def of_answers(params, contexts, continuations, config):
+  def weighed(params, contexts, continuations, config, told):
     seen.extend(zip(contexts, continuations))
-    return np.array([logp(ids) for ids in continuations], np.float32)
+    for i, ids in enumerate(continuations):
+      told(i, logp(ids), False)
 
-  monkeypatch.setattr(likelihood, 'of_answers', of_answers)
+  monkeypatch.setattr(likelihood, 'weighed', weighed)
   return seen
 
 
@@ -300,7 +305,7 @@ def test_likelihood_is_divided_by_what_the_task_says(
   scored(monkeypatch, lambda ids: logp[tuple(ids)])
   asked = [Example('Which?', 'a', choices=tuple(words))]
   task = Task(lambda split, n, seed: [], normalise=normalise)
-  assert run.answers(None, toy.CONFIG, tokenizer, task, asked, ()) == [chosen]
+  assert answering.answers(None, toy.CONFIG, tokenizer, task, asked, ()) == [chosen]
 
 
 @pytest.mark.parametrize('shots', [(), None])
@@ -310,7 +315,7 @@ def test_text_after_the_choice_is_compared_for_a_base_model(
   seen = scored(monkeypatch, len)
   asked = [Example('The dog saw', 'Ann', choices=('Ann', 'Bob'))]
   task = Task(lambda *_: [], suffix=lambda e: 'run.', context=lambda e, _: e.prompt)
-  run.answers(None, toy.CONFIG, tokenizer, task, asked, shots)
+  answering.answers(None, toy.CONFIG, tokenizer, task, asked, shots)
   texts = [tuple(map(tokenizer.decode, pair)) for pair in seen]
   if shots is None:
     assert [after for _, after in texts] == ['Ann', 'Bob']
@@ -329,7 +334,7 @@ def test_each_example_has_the_solved_ones_that_its_task_names(tokenizer, monkeyp
     prompts.append(prompt)
     return ''
 
-  answering(monkeypatch, tokenizer, reply)
+  replies(monkeypatch, tokenizer, reply)
   task = Task(
     lambda split, n, seed: [Example(w, w) for w in ('sun', 'moon')],
     solved=lambda e, n: [Example(f'{e.prompt} {i}', 'x') for i in range(n)],
@@ -344,20 +349,20 @@ def test_each_example_has_the_solved_ones_that_its_task_names(tokenizer, monkeyp
 def test_task_with_images_is_refused_by_a_model_of_text(tokenizer):
   seen = Example('What is it?', 'a cat', media=('cat.png',))
   with pytest.raises(UserError, match='images or sound'):
-    run.answers(None, toy.CONFIG, tokenizer, Task(lambda *_: []), [seen])
+    answering.answers(None, toy.CONFIG, tokenizer, Task(lambda *_: []), [seen])
 
 
 def test_a_task_may_need_more_tokens_than_the_config_gives(monkeypatch, tokenizer):
   rooms = []
 
-  def generate(params, prompts, config, stop_ids, settings, **_):
+  def generate(params, prompts, config, stop_ids, settings, told, **_):
     rooms.extend({own.max_new for own in settings})
-    return [[engine.Completion((), (), True)] for _ in prompts]
+    told(0, engine.Completion((), (), True))
 
   monkeypatch.setattr(engine, 'generate', generate)
   asked = [Example('2 + 3', '5')]
   for one in (Task(lambda *_: []), Task(lambda *_: [], max_new=300)):
-    run.answers(None, toy.CONFIG, tokenizer, one, asked, ())
+    answering.answers(None, toy.CONFIG, tokenizer, one, asked, ())
   assert rooms == [32, 300]
 
 

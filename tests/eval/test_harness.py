@@ -7,7 +7,7 @@ import numpy as np
 import post_examples as toy
 import pytest
 
-from llama3_jax.eval import run
+from llama3_jax.eval import answering
 from llama3_jax.model import llama
 from llama3_jax.tasks import task
 
@@ -104,13 +104,13 @@ def test_task_files_ask_the_texts_of_our_own_tasks(
   theirs.build_all_requests(limit=1, rank=0, world_size=1)
   pairs = [made._pair(*request.args) for request in theirs.instances]
 
-  def weighed(params, prompts, answers, config):
+  def weighed(params, prompts, answers, config, told):
     seen.extend(zip(prompts, answers))
-    return np.zeros(len(answers)), np.zeros(len(answers), bool)
+    for i in range(len(answers)):
+      told(i, 0.0, False)
 
   seen, own = [], task.load(f'{ours}={file}')
-  monkeypatch.setattr(run.likelihood, 'weighed', weighed)
-  monkeypatch.setattr(run.likelihood, 'of_answers', lambda *a: weighed(*a)[0])
+  monkeypatch.setattr(answering.likelihood, 'weighed', weighed)
   examples = own.examples('heldout', 1, 0)
-  run.answers(None, toy.CONFIG, made.tokenizer, own, examples, ())
+  answering.answers(None, toy.CONFIG, made.tokenizer, own, examples, ())
   assert pairs == seen and len(pairs) == (1 if name == 'lambada' else 2)

@@ -9,6 +9,7 @@ import pytest
 import toy_chat
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.eval import answering
 from llama3_jax.eval import run
 from llama3_jax.tasks import task as tasks
 
@@ -67,18 +68,20 @@ def test_second_begin_of_text_is_refused():
   once += '<|im_end|>{% endfor %}'
   task = tasks.load('copy')
   examples = task.examples('heldout', 1, 0)
-  run.Asked.of(toy_chat.byte_level(once), task, examples)
+  answering.Asked.of(toy_chat.byte_level(once), task, examples)
   twice = toy_chat.byte_level('{{ bos_token }}' + once)
   with pytest.raises(UserError, match='begins with <s> twice'):
-    run.Asked.of(twice, task, examples)
+    answering.Asked.of(twice, task, examples)
 
 
 def test_one_choice_is_right_where_it_is_greedy_and_has_a_perplexity(
   tokenizer, names, monkeypatch
 ):
-  monkeypatch.setattr(
-    run.likelihood, 'weighed', lambda *_: (np.array([-1.0, -3.0]), [True, False])
-  )
+  def weighed(*_, told):
+    told(0, -1.0, True)
+    told(1, -3.0, False)
+
+  monkeypatch.setattr(answering.likelihood, 'weighed', weighed)
   name = next(n for n in names if n.startswith('lambada'))
   found = run.tasks(None, toy.CONFIG, tokenizer, (name,), 2, shots=0)[name]
   assert found['score'] == 0.5 and found['perplexity'] == pytest.approx(np.exp(2))
@@ -96,13 +99,13 @@ def test_each_task_is_shown_its_own_number_of_examples(tokenizer, monkeypatch):
       shots=counts[name],
     )
 
-  def weighed(params, config, tokenizer, every, batch_size):
+  def weighed(params, config, tokenizer, every, batch_size, kept):
     texts = [tokenizer.decode(asked.prompts[0]) for asked in every]
     seen.update(zip(counts, texts))
     return [['x']] * len(every), [[]] * len(every)
 
   monkeypatch.setattr(run.task_lib, 'load', load)
-  monkeypatch.setattr(run, 'weighed', weighed)
+  monkeypatch.setattr(run.answering, 'weighed', weighed)
   for shots, wanted in ((run.PAPER, [2, 0]), (1, [1, 1]), (run.CHAT, [0, 0])):
     run.tasks(None, toy.CONFIG, tokenizer, tuple(counts), 1, shots=shots)
     assert [text.count('train') for text in seen.values()] == wanted

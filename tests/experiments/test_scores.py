@@ -102,15 +102,15 @@ def test_losses_with_weights_of_few_bits_are_refused(root, tmp_path):
   config = configs.edit(evaluate_config.get_config(), given)
   (tmp_path / 'a.txt').write_text('a')
   config.text = (str(tmp_path / 'a.txt'),)
-  with pytest.raises(UserError, match='leave text and data.root empty'):
+  with pytest.raises(UserError, match='leave text and shards.root empty'):
     evaluate.main(config, str(tmp_path / 'run'))
 
 
 def test_evaluation_asks_with_weights_of_few_bits(root, tmp_path, monkeypatch):
   seen = []
-  usual = evaluate.run.weighed
+  usual = evaluate.run.answering.weighed
   monkeypatch.setattr(
-    evaluate.run, 'weighed', lambda p, *a: seen.append(p) or usual(p, *a)
+    evaluate.run.answering, 'weighed', lambda p, *a: seen.append(p) or usual(p, *a)
   )
   given = {'weights': 'fp8', 'init_from': str(root / 'base'), 'tasks': ('copy',)}
   given |= {'examples': 2, 'max_new': 4, 'batch': 4}
