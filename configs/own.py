@@ -11,6 +11,7 @@ from configs import tokenizer
 def get_config(size='tiny'):
   c = pretrain.get_config(size)
   c.experiment = 'own'
+  del c.ask
   c.text = ()  # folders, files, patterns: .txt .md .html .jsonl .parquet .csv .pdf
   c.column = ''  # of the text in rows; '': text, content, document, body ...
   c.curate = False  # True: the rules of web curation first (3.1.1)

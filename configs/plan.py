@@ -23,6 +23,7 @@ def get_config(argument='8b,v5p:4x4x4'):
     )
   c = pretrain.get_config(size if size in pretrain.PEAK else 'tiny')
   c.experiment = 'plan'
+  del c.ask
   c.model = configs.model_fields(llama.SIZES[size])
   c.model.remat = 'full'
   # Weights are cut over all chips of a slice; GPUs also over the 8 of a host (table 4).

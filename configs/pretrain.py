@@ -7,6 +7,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.data.config import DataConfig
 from llama3_jax.model import llama
 from llama3_jax.pipeline.plans import PipelineConfig
+from llama3_jax.train.config import AskConfig
 from llama3_jax.train.config import TrainConfig
 from llama3_jax.train.optim import OptimConfig
 from llama3_jax.train.part import PartConfig
@@ -63,6 +64,8 @@ def base():
 
 def get_config(size='tiny'):
   c = base()
+  # Questions at every evaluation, after solved examples.
+  c.ask = configs.section(AskConfig(shots=-2))
   if size == 'tiny':
     c.data.mix.update(TINY_MIX)
     c.data.changes = TINY_CHANGES

@@ -27,7 +27,7 @@ def base(size):
       heldout=0.0,  # share of the rows of files, by prompt; --files alone makes it 0.05
     )
   )
-  del c.model
+  del c.model, c.ask
   if size == 'any':
     # peak: by the model's size; warmup: a twentieth of the steps; decay: all of them
     c.optim.update(dict(peak=0.0, warmup=0, decay=0, floor=0.1))

@@ -1,11 +1,14 @@
 """Supervised finetuning: any (rows of yours) or a size (tiny, 8b, 70b, 405b)."""
 
 from configs import reward
+from llama3_jax import config as configs
+from llama3_jax.train.config import AskConfig
 
 
 def get_config(size='any'):
   c = reward.base(size)
   c.experiment = 'sft'
+  c.ask = configs.section(AskConfig())  # questions at every evaluation
   c.init_from = 'runs/herd/anneal'  # every round starts from the pre-trained model
   c.data.positions = 'restart'  # RoPE positions of packed dialogs; or 'run'
   c.data.turns = 'last'  # what is trained on: the last answer; or 'all' answers

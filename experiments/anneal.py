@@ -9,6 +9,7 @@ results.json.
 """
 
 from llama3_jax import workdir as workdirs
+from llama3_jax.eval import during
 from llama3_jax.reliable import guard
 from llama3_jax.train import average
 from llama3_jax.train import loop
@@ -29,8 +30,9 @@ def main(config, folder):
     guard.create(config.train),
     parts.part,
   )
+  look = during.of_parts(config, parts)
   state = loop.run(
-    config, folder, parts.model, train_step, parts.rows, parts.start, parts.during
+    config, folder, parts.model, train_step, parts.rows, parts.start, look
   )
   if not config.train.average:
     return pretraining.finish(config, folder, parts, train_step.whole(state))

@@ -10,6 +10,7 @@ results.json.
 
 from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
+from llama3_jax.eval import during
 from llama3_jax.eval import gate
 from llama3_jax.reliable import guard
 from llama3_jax.train import loop
@@ -31,11 +32,11 @@ def main(config, folder):
     parts.part,
   )
 
+  look = during.of_parts(config, parts)
+
   def train_to(steps):
     c = configs.edit(config, {'train.steps': steps})
-    state = loop.run(
-      c, folder, parts.model, train_step, parts.rows, parts.start, parts.during
-    )
+    state = loop.run(c, folder, parts.model, train_step, parts.rows, parts.start, look)
     return train_step.whole(state)
 
   params, found = gate.extend(config, folder, parts, train_to)

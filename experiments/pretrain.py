@@ -8,6 +8,7 @@ Expected at `tiny` on the herd's shards: held-out loss falls from 8.0 to 2.3 in
 """
 
 from llama3_jax import workdir as workdirs
+from llama3_jax.eval import during
 from llama3_jax.reliable import guard
 from llama3_jax.train import loop
 from llama3_jax.train import optim
@@ -28,6 +29,12 @@ def main(config, folder):
     parts.part,
   )
   state = loop.run(
-    config, folder, parts.model, train_step, parts.rows, parts.start, parts.during
+    config,
+    folder,
+    parts.model,
+    train_step,
+    parts.rows,
+    parts.start,
+    during.of_parts(config, parts),
   )
   return pretraining.finish(config, folder, parts, train_step.whole(state))

@@ -9,7 +9,9 @@ Writes checkpoints/, metrics.jsonl, final/ and results.json.
 
 import functools
 
+from llama3_jax import config as configs
 from llama3_jax import workdir as workdirs
+from llama3_jax.eval import during
 from llama3_jax.model import llama
 from llama3_jax.post import formats
 from llama3_jax.post import mixture
@@ -21,6 +23,7 @@ from llama3_jax.train import optim
 from llama3_jax.train import part
 from llama3_jax.train import report
 from llama3_jax.train import step
+from llama3_jax.train.config import AskConfig
 
 
 @workdirs.stage('final', report=report.write)
@@ -46,8 +49,12 @@ def main(config, folder):
     guard.create(t),
     part.of(config, llama.dims(model)),
   )
+  ask = configs.fill(AskConfig(), config.ask, 'ask')
+  asked = functools.partial(
+    during.beside, ask=ask, model=model, tokenizer=tokenizer, seed=seed
+  )
   _, measured = training.run(
-    config, folder, model, tokenizer, train_step, train, heldout
+    *(config, folder, model, tokenizer, train_step, train, heldout), during=asked
   )
   read = formats.counted(found)
   return {

@@ -87,6 +87,7 @@ def run(
   heldout: feed.Tokens | feed.Pairs | feed.Ranked,
   start: Callable[[], object] | None = None,
   kept: Callable[[object], object] = lambda params: params,
+  during: Callable[[Callable], Callable] = lambda evaluate: evaluate,
 ) -> tuple[object, dict[str, float]]:
   """Trains on rows and writes `final/`; returns (params, held-out measures).
 
@@ -95,11 +96,12 @@ def run(
     rows, heldout: batches of all rows, structs of np arrays.
     start: () -> the initial parameters; None: those of init_from.
     kept: what of the trained parameters is the model; all where it is not given.
+    during: evaluate -> the evaluation at every train.eval_every steps.
   """
   evaluate = step.evaluator(train_step.loss, heldout, config.train.batch)
   stream = rows_lib.Rows(rows, config.train.length, config.seed)
   start = start or (lambda: models.load(config.init_from, model)[0])
-  state = loop.run(config, folder, model, train_step, stream, start, evaluate)
+  state = loop.run(config, folder, model, train_step, stream, start, during(evaluate))
   params = train_step.whole(state)
   final.save(folder / 'final', kept(params), model, tokenizer)
   with log.work('measuring what is held out'):
