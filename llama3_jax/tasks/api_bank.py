@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 from llama3_jax.tools import parser
 from llama3_jax.tools import prompt as prompts
@@ -36,16 +37,13 @@ def create(source: str = '') -> task.Task:
     path = next((p for p in places if p.is_file()), places[0])
 
   def examples(split, n, seed):
-    if split == 'train':
-      raise UserError(
-        'tasks: api_bank has no train rows, it is held out as a whole: ask it in a '
-        'chat or with shots=0, and train on other tasks'
-      )
+    reading.held_out(split, 'api_bank')
     found = read(path)
     random.Random(f'{seed}/{split}/api_bank').shuffle(found)
     return found[:n]
 
-  return task.Task(examples, score, page=lambda e: f'{e.prompt}\n', max_new=256)
+  page = lambda e: f'{e.prompt}\n'
+  return task.Task(examples, score, page=page, max_new=256, shots=0)
 
 
 def read(path: pathlib.Path) -> list[task.Example]:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import calls
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 from llama3_jax.tools import parser
 from llama3_jax.tools import prompt as prompts
@@ -39,11 +40,7 @@ def create(source: str = '') -> task.Task:
   chosen = (category,) if category else CATEGORIES
 
   def examples(split, n, seed):
-    if split == 'train':
-      raise UserError(
-        'tasks: bfcl has no train rows, it is held out as a whole: ask it in a chat or '
-        'with shots=0, and train on other tasks'
-      )
+    reading.held_out(split, 'bfcl')
     found = [e for name in chosen for e in read(folder, name)]
     random.Random(f'{seed}/{split}/bfcl').shuffle(found)
     return found[:n]
@@ -55,6 +52,7 @@ def create(source: str = '') -> task.Task:
     stop='\n\n',
     max_new=512,
     summary=summary,
+    shots=0,
   )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from llama3_jax.base import jsonl
 from llama3_jax.base import rows as files
 from llama3_jax.base.errors import UserError
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 from llama3_jax.tasks.instructions import kinds
 
@@ -26,11 +27,7 @@ def create(source: str = '') -> task.Task:
   path = _file(source)
 
   def examples(split, n, seed):
-    if split == 'train':
-      raise UserError(
-        'tasks: ifeval has no train rows, it is held out as a whole: ask it in a chat '
-        'or with shots=0, and train on other tasks'
-      )
+    reading.held_out(split, 'ifeval')
     found = read(path)
     random.Random(f'{seed}/{split}').shuffle(found)
     return found[:n]

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.tasks import choice
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import task
 
 PARTS = {'heldout': 'test', 'train': 'dev'}
@@ -36,7 +37,8 @@ def create(source: str = '') -> task.Task:
     return [e for e in _in_turns(rows(split), f'{seed}/{split}')][:n]
 
   def solved(e, n):
-    return rows('train').get(e.checks[0], [])[:n]
+    [subject] = e.checks
+    return reading.first(rows('train').get(subject, []), n, f'mmlu ({subject})')
 
   return task.Task(
     examples,
