@@ -18,6 +18,7 @@ from llama3_jax.eval import answering
 from llama3_jax.eval.kept import Kept
 from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
+from llama3_jax.tasks import reading
 from llama3_jax.tasks import suite
 from llama3_jax.tasks import task as task_lib
 from llama3_jax.text.tokenizer import Tokenizer
@@ -61,7 +62,7 @@ def tasks(
     if count and task.solved:
       solved = functools.partial(task.solved, n=count)
     elif count:
-      solved = task.examples('train', count, seed)
+      solved = reading.first(task.examples('train', count, seed), count, name)
     every[name] = answering.Asked.of(
       *(tokenizer, task, examples, solved, settings, longest)
     )

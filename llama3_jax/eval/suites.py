@@ -41,11 +41,17 @@ SUITES = {
   'base': Suite(
     run.PAPER,
     (
-      *('mmlu=DATA/mmlu', 'arc_letters=DATA,DATA', 'arc=DATA', 'openbookqa=DATA'),
+      *(
+        'mmlu=DATA/mmlu',
+        'mmlu_pro=DATA',
+        'arc_letters=DATA,DATA',
+        'arc=DATA',
+        'openbookqa=DATA',
+      ),
       *('piqa=DATA', 'boolq=DATA', 'winogrande=DATA,DATA', 'copa=DATA'),
       *('hellaswag=DATA', 'triviaqa=DATA,DATA', 'lambada=DATA', 'squad=DATA,DATA'),
       *('svamp=DATA,DATA', 'gsm8k=DATA', 'math=DATA,DATA', 'bbh=DATA/bbh'),
-      *('mbpp=DATA', 'humaneval=DATA'),
+      *('mbpp=DATA', 'humaneval=DATA', 'humaneval_js=DATA'),
     ),
   ),
   'chat': Suite(
@@ -53,6 +59,7 @@ SUITES = {
     (
       *('mmlu=DATA/mmlu', 'arc_letters=DATA', 'ifeval=DATA', 'gsm8k=DATA'),
       *('svamp=DATA', 'math=DATA', 'triviaqa=DATA', 'mbpp=DATA', 'humaneval=DATA'),
+      *('mmlu_pro=DATA', 'humaneval_js=DATA'),
     ),
   ),
   'long': Suite(

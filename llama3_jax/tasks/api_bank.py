@@ -33,16 +33,13 @@ def create(source: str = '') -> task.Task:
     raise UserError('tasks: api_bank needs its folder: write api_bank=DIR')
 
   def examples(split, n, seed):
-    if split == 'train':
-      raise UserError(
-        'tasks: api_bank has no train rows, it is held out as a whole: ask it in a '
-        'chat or with shots=0, and train on other tasks'
-      )
+    reading.held_out(split, 'api_bank')
     found = read(reading.place(source, FILES))
     random.Random(f'{seed}/{split}/api_bank').shuffle(found)
     return found[:n]
 
-  return task.Task(examples, score, page=lambda e: f'{e.prompt}\n', max_new=256)
+  page = lambda e: f'{e.prompt}\n'
+  return task.Task(examples, score, page=page, max_new=256, shots=0)
 
 
 def read(path: pathlib.Path) -> list[task.Example]:

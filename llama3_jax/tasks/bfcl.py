@@ -40,11 +40,7 @@ def create(source: str = '') -> task.Task:
   chosen = (category,) if category else CATEGORIES
 
   def examples(split, n, seed):
-    if split == 'train':
-      raise UserError(
-        'tasks: bfcl has no train rows, it is held out as a whole: ask it in a chat or '
-        'with shots=0, and train on other tasks'
-      )
+    reading.held_out(split, 'bfcl')
     found = [e for name in chosen for e in read(folder, name)]
     random.Random(f'{seed}/{split}/bfcl').shuffle(found)
     return found[:n]
@@ -56,6 +52,7 @@ def create(source: str = '') -> task.Task:
     stop='\n\n',
     max_new=512,
     summary=summary,
+    shots=0,
   )
 
 

@@ -19,22 +19,26 @@ FENCE = re.compile(r'^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)', re.M | re.S)
 BEGINS = re.compile(r'^(?:async def|def|import|from|class|@)\b|^@', re.M)
 
 
-def extract(response: str) -> str:
+def extract(response: str, begins: re.Pattern = BEGINS) -> str:
   """The code of an answer: its first fenced block, else all from the first def on.
 
-  A block that was cut off goes to the end; a text without either comes back whole.
+  begins: the start of a line of code, in another language. A block that was cut off
+  goes to the end; a text without either comes back whole.
   """
   text = response.replace('\r\n', '\n')
   if block := FENCE.search(text):
     return block[1]
-  begin = BEGINS.search(text)
+  begin = begins.search(text)
   return text[begin.start() :] if begin else text
 
 
-def scored(program: Callable[[task.Example, str], str]) -> dict:
+def scored(
+  program: Callable[[task.Example, str], str], packages: Sequence[str] = ()
+) -> dict:
   """The fields `score` and `scores` of a Task.
 
   program: (example, response) -> text of Python, which fails where the answer is wrong.
+  packages: that it may import, as of `sandbox.run`.
   """
 
   def scores(pairs: Sequence[tuple[task.Example, str]]) -> list[float]:
@@ -43,7 +47,8 @@ def scored(program: Callable[[task.Example, str], str]) -> dict:
     word = secrets.token_hex(16)
     last = f"\n__import__('sys').__stdout__.write('\\n{word}')\n"
     programs = [program(e, text) + last for e, text in pairs]
-    outcomes = sandbox.run_all(programs, LIMITS, workers=os.cpu_count() or 1)
+    workers = os.cpu_count() or 1
+    outcomes = sandbox.run_all(programs, LIMITS, workers, packages)
     right = lambda o: o.status == 'ok' and o.stdout.endswith(word)
     return [float(right(outcome)) for outcome in outcomes]
 

@@ -7,6 +7,7 @@ with its steps and, after ####, the number.
 
 import random
 import re
+from collections.abc import Mapping
 
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
@@ -36,11 +37,12 @@ def create(source: str = '') -> task.Task:
 
 def _read(source, names):
   path = reading.place(source, names)
-  rows = [_example(row, where) for where, row in reading.rows(path)]
+  rows = [parse(row, where) for where, row in reading.rows(path)]
   return reading.once(rows, path)
 
 
-def _example(row, where):
+def parse(row: Mapping, where: str) -> task.Example:
+  """The Example of one row; a UserError starts with `where`."""
   asked, said = (jsonl.text(row, name, where) for name in ('question', 'answer'))
   worked = assets.CALCULATION.sub('', said)
   answer = number(worked) if '####' in worked else ''

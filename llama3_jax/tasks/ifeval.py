@@ -27,11 +27,7 @@ def create(source: str = '') -> task.Task:
   path = _file(source)
 
   def examples(split, n, seed):
-    if split == 'train':
-      raise UserError(
-        'tasks: ifeval has no train rows, it is held out as a whole: ask it in a chat '
-        'or with shots=0, and train on other tasks'
-      )
+    reading.held_out(split, 'ifeval')
     found = read(path)
     random.Random(f'{seed}/{split}').shuffle(found)
     return found[:n]

@@ -37,7 +37,8 @@ def create(source: str = '') -> task.Task:
     return [e for e in _in_turns(rows(split), f'{seed}/{split}')][:n]
 
   def solved(e, n):
-    return rows('train').get(e.checks[0], [])[:n]
+    [subject] = e.checks
+    return reading.first(rows('train').get(subject, []), n, f'mmlu ({subject})')
 
   return task.Task(
     examples,

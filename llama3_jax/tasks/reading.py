@@ -107,6 +107,34 @@ def splits(
   return {'examples': examples, 'solved': solved if train == test else None}
 
 
+def held_out(split: str, name: str) -> None:
+  """Raises a UserError for the train split of a benchmark that is held out whole."""
+  if split == 'train':
+    raise _fewer(
+      f'{name} is held out as a whole: there are no solved examples of it and no rows '
+      'to train on',
+      0,
+    )
+
+
+def first(
+  found: Sequence[task.Example], n: int, name: str, there: int | None = None
+) -> Sequence[task.Example]:
+  """The first `n` solved examples; a UserError where fewer are there.
+
+  name: of the benchmark and, for the error, of its part that they are of.
+  there: how many there are, where `found` is not what is shown.
+  """
+  there = len(found) if there is None else there
+  if n > there:
+    raise _fewer(f'{name} has {there} solved examples, not {n}', there)
+  return found[:n]
+
+
+def _fewer(why, most):
+  return UserError(f'tasks: {why}: ask it with --config.shots={most}, or in a chat')
+
+
 def place(source: str, names: Sequence[str]) -> pathlib.Path:
   """The file of a source: itself, or the one of `names` in a folder."""
   if not source:
@@ -130,15 +158,35 @@ def lines(path: pathlib.Path) -> list[str]:
 
 
 def rows(path: pathlib.Path) -> Iterator[tuple[str, dict]]:
-  """Yields (where, row) of a file; a UserError names an id that is there twice."""
+  """Yields (where, row) of a file; a UserError names an id that is there twice.
+
+  Beside the kinds of base/rows.py it may be .tsv: names of the fields on the first
+  line, and no quoting, as published.
+  """
   seen = {}
-  for where, row in files.read(path, 'tasks'):
+  given = _tabbed(path) if path.suffix == '.tsv' else files.read(path, 'tasks')
+  for where, row in given:
     name = next((name for name in IDS if name in row), '')
     if name and isinstance(row[name], (str, int)):
       first = seen.setdefault((name, row[name]), where)
       if first != where:
         raise UserError(f'{where}: {name} {row[name]!r} is also in {first}')
     yield where, row
+
+
+def _tabbed(path):
+  """Yields (where, row) of a file of cells between tabs."""
+  if not path.is_file():
+    raise UserError(f'tasks: {path} does not exist')
+  names, *others = (line.rstrip('\r').split('\t') for line in lines(path))
+  if not others:
+    raise UserError(f'tasks: {path} holds no rows')
+  for i, cells in enumerate(others, 2):
+    if len(cells) != len(names):
+      raise UserError(
+        f'{path}, line {i}: {len(cells)} cells, not {len(names)} as the first line has'
+      )
+    yield f'{path}, line {i}', dict(zip(names, cells))
 
 
 def once(found: Sequence[task.Example], path: str) -> list[task.Example]:

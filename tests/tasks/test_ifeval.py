@@ -228,7 +228,7 @@ def test_a_folder_and_its_file_are_the_same_task_in_an_order_of_the_seed(tmp_pat
 
 def test_nothing_of_it_is_for_training(tmp_path):
   write(tmp_path / 'input_data.jsonl', [row(('punctuation:no_comma', {}))])
-  with pytest.raises(UserError, match='no train rows'):
+  with pytest.raises(UserError, match='held out as a whole'):
     task.load(f'ifeval={tmp_path}').examples('train', 1, 0)
 
 

@@ -3,6 +3,7 @@
 import os
 
 import attacks
+import fasttext_pybind
 import pytest
 
 from llama3_jax.base.errors import UserError
@@ -114,6 +115,40 @@ def test_a_worker_without_packages_has_none(path):
   attacks.way()
   assert 'ModuleNotFoundError' in sandbox.run(f'import {PACKAGE}', LIMITS).stderr
   assert sandbox.run(f'import {PACKAGE}', LIMITS, packages=[PACKAGE]).status == 'ok'
+
+
+@pytest.mark.parametrize('way', [w for w in sandbox.WAYS if w != 'none'])
+def test_a_file_of_compiled_code_is_shown_with_its_libraries(way):
+  if reason := sandbox._tried(way)[0]:
+    pytest.skip(reason)
+  beside = os.path.dirname(fasttext_pybind.__file__)
+  program = f"""
+import os, fasttext_pybind as shown
+shown.fasttext()  # runs, with the libraries of C++
+for what in (
+  lambda: open(shown.__file__, 'r+b'),
+  lambda: os.remove(shown.__file__),
+  lambda: os.listdir({beside!r}),
+  lambda: open({beside!r} + '/six.py'),
+):
+  try:
+    what()
+  except OSError:
+    continue
+  print('done')
+print('end')
+"""
+  with sandbox.Worker(way, ['fasttext_pybind']) as one:
+    outcome = one.run(program, LIMITS)
+    assert outcome.stdout == 'end\n', outcome
+    assert 'No module named' in one.run('import numpy', LIMITS).stderr
+
+
+def test_programs_that_run_together_are_shown_packages_too(path):
+  attacks.way()
+  programs = [f'import {PACKAGE} as p; print(p.VALUE)'] * 2
+  outcomes = sandbox.run_all(programs, LIMITS, packages=[PACKAGE])
+  assert [o.stdout for o in outcomes] == ['[1]\n'] * 2
 
 
 @pytest.mark.parametrize(

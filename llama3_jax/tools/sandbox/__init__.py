@@ -144,18 +144,21 @@ def run(
 
 
 def run_all(
-  programs: Iterable[str], limits: Limits = Limits(), workers: int = 2
+  programs: Iterable[str],
+  limits: Limits = Limits(),
+  workers: int = 2,
+  packages: Sequence[str] = (),
 ) -> list[Outcome]:
   """The outcomes of programs, in their order; each runs in a process of its own.
 
-  workers: how many run at a time.
+  workers: how many run at a time; packages: as of `run`.
   """
   programs = list(programs)
   if workers < 1:
     raise UserError(f'sandbox: workers={workers} must be at least 1')
   way = strongest_way()
   free = queue.Queue()
-  workers = [Worker(way) for _ in range(min(workers, len(programs)))]
+  workers = [Worker(way, packages) for _ in range(min(workers, len(programs)))]
   for worker in workers:
     free.put(worker)
 

@@ -113,7 +113,11 @@ def _private_root(packages):
   for path in hidden():
     kernel.mount('tmpfs', '/new' + path, 'tmpfs', flags, 'mode=555,size=4k')
   for name, path in shown.inside(packages).items():
-    os.makedirs('/new' + path)
+    if os.path.isdir('/old' + packages[name]):
+      os.makedirs('/new' + path)
+    else:
+      os.makedirs('/new' + shown.SHOWN, exist_ok=True)
+      os.close(os.open('/new' + path, os.O_CREAT | os.O_WRONLY))
     _bind('/old' + packages[name], '/new' + path, kernel.ATTR_NODEV)
   os.makedirs('/new/dev')
   for path in DEVICES:

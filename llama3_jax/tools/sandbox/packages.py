@@ -1,5 +1,6 @@
 """Installed packages that programs may import: shown read-only, and started before."""
 
+import ctypes
 import importlib
 import importlib.machinery
 import importlib.util
@@ -10,14 +11,15 @@ from collections.abc import Sequence
 from llama3_jax.base.errors import UserError
 
 SHOWN = '/packages'  # where they are, under a root of its own
+COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
 
 def find(names: Sequence[str]) -> dict[str, str]:
-  """Name -> folder of packages that this Python can import; those that they import are
-  to be named too.
+  """Name -> folder of packages that this Python can import, or the file of one that is
+  a file of compiled code; those that they import are to be named too.
 
   Raises:
-    UserError: one is not installed, or no folder with an __init__.py.
+    UserError: one is not installed, or neither of these.
   """
   found = {}
   for name in names:
@@ -29,9 +31,15 @@ def find(names: Sequence[str]) -> dict[str, str]:
       spec = None
     if spec is None:
       raise UserError(f'sandbox: packages: {name} is not installed: install it')
-    if not (spec.origin or '').endswith('__init__.py'):
-      raise UserError(f'sandbox: packages: {name} is not a folder with an __init__.py')
-    found[name] = os.path.realpath(os.path.dirname(spec.origin))
+    file = spec.origin or ''
+    if file.endswith('__init__.py'):
+      file = os.path.dirname(file)
+    elif not file.endswith(COMPILED):
+      raise UserError(
+        f'sandbox: packages: {name} is not a folder with an __init__.py, and no file '
+        'of compiled code'
+      )
+    found[name] = os.path.realpath(file)
   return found
 
 
@@ -45,9 +53,18 @@ def read(given: Sequence[str]) -> dict[str, str]:
   return dict(word.split('=', 1) for word in given)
 
 
+def load(folders: Mapping[str, str]) -> None:
+  """Loads the libraries of those that are a file of compiled code, which are not shown;
+  an OSError names the one that is missing."""
+  for path in folders.values():
+    if path.endswith(COMPILED):
+      ctypes.CDLL(path)
+
+
 def inside(folders: Mapping[str, str]) -> dict[str, str]:
-  """Name -> folder under a root of its own."""
-  return {name: f'{SHOWN}/{name}' for name in folders}
+  """Name -> folder or file under a root of its own."""
+  last = lambda name, path: os.path.basename(path) if path.endswith(COMPILED) else name
+  return {name: f'{SHOWN}/{last(name, path)}' for name, path in folders.items()}
 
 
 class Finder:
@@ -63,6 +80,8 @@ class Finder:
     folder = self._folders.get(name)
     if folder is None:
       return None
+    if folder.endswith(COMPILED):
+      return importlib.util.spec_from_file_location(name, folder)
     file = os.path.join(folder, '__init__.py')
     return importlib.util.spec_from_file_location(
       name, file, submodule_search_locations=[folder]

@@ -84,6 +84,7 @@ def main(way: str, *given: str) -> None:
       file.write('1000')
   folders, size = packages.read(given), _size()
   try:
+    packages.load(folders)
     if way == 'namespaces':
       confine.enter(folders)
     elif way != 'none':
