@@ -102,7 +102,7 @@ def _place(source, split):
   """The file of a split: the one that is named, or that of its name in the folder."""
   test, _, solved = source.partition(',')
   if not test:
-    raise reading.Absent('tasks: mmlu_pro needs its folder: write mmlu_pro=FOLDER')
+    raise UserError('tasks: mmlu_pro needs its folder: write mmlu_pro=FOLDER')
   path = pathlib.Path(solved if solved and split == 'train' else test)
   if path.is_dir():
     name = 'test' if split == 'heldout' else 'validation'
@@ -111,13 +111,13 @@ def _place(source, split):
     files = [p for p in files if p.suffix in ENDINGS]
     if len(files) != 1:
       there = ', '.join(map(str, files)) or 'none'
-      raise reading.Absent(
+      raise (UserError if files else reading.Absent)(
         f'tasks: mmlu_pro={source}: one file {name}*.parquet or {name}*.jsonl is '
         f'needed: found {there}'
       )
     return files[0]
   if split == 'train' and not solved:
-    raise reading.Absent(
+    raise UserError(
       f'tasks: mmlu_pro={source} names no file of solved questions: write the folder, '
       'TEST,VALIDATION, or --config.shots=0'
     )

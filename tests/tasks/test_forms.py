@@ -82,7 +82,8 @@ def test_more_solved_questions_than_there_are_is_one_line(questions):
   with pytest.raises(UserError, match='TEST,VALIDATION, or --config.shots=0'):
     alone.solved(e, 5)
   both = f'mmlu_pro={questions}/test.jsonl,{questions}/validation-0-of-1.parquet'
-  assert task.load(both).solved(e, 5) == made.solved(e, 5)
+  shown = lambda loaded: [s.prompt for s in loaded.solved(e, 5)]
+  assert shown(task.load(both)) == shown(made)
 
 
 @pytest.mark.parametrize(
