@@ -101,7 +101,8 @@ def lines(results: Mapping) -> list[str]:
   """What the log says: a table of variants, a line a kind, a line a pair."""
   found = []
   for kind, r in results.get('kinds', {}).items():
-    found.append(f'{TITLES[kind]}: {sentence(r)}')
+    placed = f', one place for {r["same_place"]:.1%}' if kind == 'order' else ''
+    found.append(f'{TITLES[kind]}: {sentence(r)}{placed}')
     for name, own in r['variants'].items():
       low, high = (100 * end for end in own['interval'])
       shown = f'{100 * own["score"]:5.1f} % [{low:.1f}, {high:.1f}] of {own["n"]}'

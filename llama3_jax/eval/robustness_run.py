@@ -59,6 +59,7 @@ class Plan:
       if v not in asked:  # kinds have the usual one in common
         asked[v] = robustness.ask(tokenizer, task, v, every, before, chat)
         robustness.starts(tokenizer, asked[v].lead, v.said)
+    logging.info('the labels of each variant begin with different tokens')
     return cls(name, every, kinds, asked)
 
 
