@@ -11,5 +11,4 @@ def get_config(arg=None):
   c.evaluations = ()  # workdirs of evaluate, of several models on the same questions
   c.documents = ''  # folder of the training data, as curation writes it
   c.gram = 8  # words of the n-grams (5.1.4)
-  c.language = ''  # zh or th: both are split by characters; '': by spaces
   return c

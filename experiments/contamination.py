@@ -39,7 +39,6 @@ def main(config, folder):
     [question for _, question in asked],
     _texts(config.documents, count),
     config.gram,
-    config.language,
   )
   rows = [
     {'task': task, 'question': question, 'share': float(share)}

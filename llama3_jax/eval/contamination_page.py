@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Mapping
 
+from llama3_jax.eval.contamination import LEVEL
 from llama3_jax.report import page as pages
 from llama3_jax.report.blocks import Card
 from llama3_jax.report.blocks import Interval
@@ -14,8 +15,10 @@ from llama3_jax.report.blocks import Table
 NOTE = (
   'A question is contaminated where more than the threshold of its words lie in an '
   '8-gram of the training data. The gain is the score on all questions less that on '
-  'clean ones; z is that gain in standard errors. The threshold with the largest '
-  'significant gain is taken; none is, where no gain is significant.'
+  'clean ones; z is that gain in standard errors. p is how often the best of all '
+  'thresholds has so high a mean z of the models when the shares are dealt out anew '
+  f'among the questions. The threshold with the largest gain of p < {LEVEL:g} is '
+  'taken; none is, where no gain is significant.'
 )
 
 
@@ -35,7 +38,7 @@ def sentence(found: Mapping) -> str:
   )
   return (
     f'{row["contaminated"]:.1%} contaminated above a share of {row["threshold"]:g}; '
-    f'estimated gain in points: {gains}'
+    f'estimated gain in points: {gains}; p {row["p"]:.2g}'
   )
 
 
@@ -66,9 +69,10 @@ def _table(found):
   rows = []
   for row in found['thresholds']:
     cells = [_cell(row['gains'][model]) for model in models]
+    cells.append('–' if row['p'] is None else f'{row["p"]:.2g}')
     taken = 'taken' if row == found['chosen'] else ''
     rows.append((row['threshold'], f'{row["contaminated"]:.1%}', *cells, taken))
-  return Table(('above', 'contaminated', *names, ''), rows, wide=True)
+  return Table(('above', 'contaminated', *names, 'p', ''), rows, wide=True)
 
 
 def _cell(gain):

@@ -1,8 +1,11 @@
 """Benchmark items in training data are found."""
 
+import dataclasses
 import gzip
 import json
+import pathlib
 import re
+import unicodedata
 
 import global_steps
 import pytest
@@ -115,3 +118,81 @@ def test_mgsm_in_english_is_found_to_be_gsm8k(assets):
   assert {reason for reason, _, _ in found[:250]} == {'benchmark.exact'}
   assert {reason for reason, _, _ in found[250:500]} == {'benchmark.ngram'}
   assert {reason for reason, _, _ in found[500:]} == {None}
+
+
+ITEMS = {
+  'ja': '農夫のヤマさんは丘の上に牛を12頭とヤギを7匹飼っています。'
+  '動物の足は全部で何本ですか？',
+  'zh': '一个农夫在山上有12头牛和7只羊，他的动物一共有多少条腿？请写出计算过程。',
+  'th': 'ชาวนาคนหนึ่งมีวัว 12 ตัวและแพะ 7 ตัวอยู่บนเนินเขา สัตว์ทั้งหมดมีขารวมกันกี่ขา',
+  'hi': 'एक किसान के पास पहाड़ी पर 12 गायें और 7 बकरियाँ हैं। सब जानवरों के कुल कितने पैर हैं?',
+  'ar': 'يملك مزارع 12 بقرة و7 ماعز على التل. كم عدد أرجل جميع حيواناته معا؟',
+  'ko': '한 농부가 언덕 위에 소 12마리와 염소 7마리를 키웁니다. '
+  '동물들의 다리는 모두 몇 개입니까?',
+}
+DIGITS = {'ja': '０１２３４５６７８９', 'th': '๐๑๒๓๔๕๖๗๘๙', 'hi': '०१२३४५६७८९'}
+DIGITS |= {'zh': DIGITS['ja'], 'ar': '٠١٢٣٤٥٦٧٨٩', 'ko': DIGITS['ja']}
+
+
+@pytest.fixture
+def many(tmp_path):
+  lines = [json.dumps({'question': item}) for item in ITEMS.values()]
+  (tmp_path / 'many.jsonl').write_text('\n'.join(lines), 'utf-8')
+  return exclude.Config(files=(str(tmp_path / 'many.jsonl'),))
+
+
+@pytest.mark.parametrize('lang', ITEMS)
+def test_an_item_is_found_whatever_the_language_of_its_document(many, lang):
+  item = ITEMS[lang]
+  numbers = item.translate(str.maketrans('0123456789', DIGITS[lang]))
+  middle = f'{PROSE} Problem 7. "{numbers}" (answer 15) {PROSE}'
+  rows = [
+    {'text': text, 'lang': label, 'category': category}
+    for text in (item, numbers, middle, unicodedata.normalize('NFD', middle))
+    for label in (lang, 'en', 'th', None)
+    for category in ('general', 'code')
+  ]
+  batch = global_steps.batch(rows)
+  found = exclude.step(batch, many)
+  name = f'many.jsonl#{[*ITEMS].index(lang)}.question'
+  assert set(found[exclude.ITEM].to_pylist()) == {name}
+  reasons = found['drop_reason'].to_pylist()
+  assert reasons == ['benchmark.exact'] * 16 + ['benchmark.ngram'] * 16
+  assert found['text'].equals(batch['text'])  # what is kept is left as it is
+
+
+def test_a_file_of_all_items_as_code_is_found(many):
+  text = pathlib.Path(many.files[0]).read_text('utf-8')
+  text = '\n'.join(
+    json.dumps(json.loads(x), ensure_ascii=False) for x in text.split('\n')
+  )
+  batch = global_steps.batch([{'text': text, 'category': 'code'}])
+  assert exclude.step(batch, many)['drop_reason'].to_pylist() == ['benchmark.ngram']
+
+
+def test_other_questions_of_a_language_are_kept(many):
+  others = [f'{PROSE} {item[len(item) // 2 :]}' for item in ITEMS.values()]
+  others += ['12 7 12 7 12 7', 'ขา ' * 40, '足は全部で何本ですか？']
+  batch = global_steps.batch([{'text': text} for text in others])
+  found = exclude.step(batch, dataclasses.replace(many, share=0.6))
+  assert set(found['drop_reason'].to_pylist()) == {None}
+
+
+@pytest.mark.parametrize('lang', ['de', 'es', 'fr', 'th'])
+def test_mgsm_is_found_in_documents_of_another_language(assets, tmp_path, lang):
+  lines = (assets / f'mgsm/mgsm_{lang}.tsv').read_text('utf-8').splitlines()
+  items = [line.split('\t')[0] for line in lines]
+  path = tmp_path / 'mgsm.jsonl'
+  path.write_text('\n'.join(json.dumps({'question': item}) for item in items))
+  wide = str.maketrans('0123456789', DIGITS['ja'])
+  rows = [
+    {'text': f'{PROSE} {item.translate(wide)} {PROSE}', 'lang': 'en', 'category': kind}
+    for kind in ('general', 'code')
+    for item in items
+  ]
+  train = (assets / 'gsm8k/train.jsonl').read_text('utf-8').splitlines()[:500]
+  rows += [{'text': json.loads(line)['question']} for line in train]
+  found = exclude.step(global_steps.batch(rows), exclude.Config(files=(str(path),)))
+  names = [f'mgsm.jsonl#{i}.question' for i in range(250)]
+  assert found[exclude.ITEM].to_pylist() == names * 2 + [None] * 500
+  assert found['drop_reason'].to_pylist() == ['benchmark.ngram'] * 500 + [None] * 500

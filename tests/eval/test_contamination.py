@@ -1,5 +1,6 @@
 """Contamination: planted copies are found, their gain is estimated, none made up."""
 
+import itertools
 import json
 
 import numpy as np
@@ -62,12 +63,81 @@ def test_a_planted_gain_is_found_at_a_threshold_between_the_two_kinds():
   assert abs(exact['contaminated'] - 0.4) < 0.05
 
 
-def test_of_clean_questions_no_gain_is_told_more_than_rarely():
-  told = [
-    contamination.sweep(*planted(seed, effect=0))['chosen'] is not None
-    for seed in range(100)
+def simulated(seed, models, effect, n=300, share=0.3):
+  """Shares of 30% of the questions, and models to which the same ones are hard."""
+  rng = np.random.default_rng(seed)
+  dirty = rng.random(n) < share
+  shared, ease = np.where(dirty, rng.random(n), 0), rng.normal(size=n)
+  scores = {}
+  for m in range(models):
+    right = 0.8 * ease + 0.6 * rng.normal(size=n) < -0.25
+    known = dirty & (rng.random(n) < effect / 0.6)  # of those that would be wrong
+    scores[f'm{m}'] = (right | known).astype(float)
+  return shared, scores
+
+
+def told(seeds, models, effect):
+  """How often a gain is declared."""
+  every = (simulated(seed, models, effect) for seed in seeds)
+  return np.mean([contamination.sweep(*one)['chosen'] is not None for one in every])
+
+
+@pytest.mark.parametrize('models', [1, 3])
+def test_without_a_gain_the_best_of_all_thresholds_is_no_more_often_one(
+  monkeypatch, models
+):
+  """At most 5% by construction: of 200, up to 17 are within chance (99%)."""
+  monkeypatch.setattr(contamination, 'PERMUTATIONS', 200)
+  assert told(range(200), models, 0) <= 17 / 200
+
+
+@pytest.mark.parametrize('models', [1, 3])
+def test_a_gain_of_ten_points_by_30_of_100_questions_is_found(monkeypatch, models):
+  monkeypatch.setattr(contamination, 'PERMUTATIONS', 200)
+  assert told(range(20), models, 1 / 3) == 1
+
+
+def test_chance_is_that_of_shares_dealt_out_anew():
+  """p of a single threshold is that of the exact test over all ways to deal."""
+  shared = np.array([1.0] * 3 + [0.0] * 10)
+  values = np.array([1, 1, 0] + [1, 0, 1] + [0] * 7, float)
+  row = contamination.sweep(shared, {'m': values}, (0.5,))['thresholds'][0]
+  ways = [values[list(c)].sum() for c in itertools.combinations(range(13), 3)]
+  assert row['p'] == pytest.approx(np.mean(np.array(ways) >= 2), abs=0.03)
+
+
+def test_few_clean_questions_have_no_gain():
+  found = contamination.sweep(np.ones(50), {'m': np.arange(50) % 2})
+  assert found['chosen'] is None
+  assert {row['p'] for row in found['thresholds']} == {None}
+  assert contamination.sweep(np.zeros(0), {'m': []})['chosen'] is None
+
+
+def test_questions_of_scripts_without_spaces_are_found_in_other_texts():
+  questions = [
+    '花子さんはリンゴを12個持っています。太郎さんに3個あげると残りは何個ですか？'
   ]
-  assert np.mean(told) <= 0.15
+  questions += ['ชาวนามีวัว 12 ตัวและแพะ 7 ตัวอยู่บนเนินเขา สัตว์ทั้งหมดมีขารวมกันกี่ขา']
+  wide = str.maketrans('0123456789', '０１２３４５６７８９')
+  documents = [f'This is the one: {q.translate(wide)} And so on.' for q in questions]
+  assert contamination.shares(questions, documents).tolist() == [1, 1]
+  assert contamination.shares(questions, documents[:1]).tolist() == [1, 0]
+  assert contamination.shares(questions, ['12 3', 'ตัว' * 20]).tolist() == [0, 0]
+  # The only run ends three characters, less than a word, before the end.
+  mixed = 'say ' + ''.join(map(chr, range(0xE01, 0xE20)))
+  assert contamination.shares([mixed], [f'x {mixed} y']).tolist() == [1]
+
+
+def test_mgsm_in_english_is_the_beginning_of_gsm8k_and_not_its_training_split(assets):
+  lines = (assets / 'mgsm/mgsm_en.tsv').read_text('utf-8').splitlines()
+  mgsm = [line.split('\t')[0] for line in lines]
+  read = lambda name: [row for _, row in jsonl.read(assets / 'gsm8k' / name, 'x')]
+  test = [row['question'] for row in read('test_first300.jsonl')]
+  found = contamination.shares(test, mgsm)
+  assert (found[:250] == 1).all() and (found[250:] == 0).all()
+  train = [f'{row["question"]}\n{row["answer"]}' for row in read('train.jsonl')]
+  clean = contamination.shares(mgsm, train)
+  assert (clean > 0).sum() == 16 and clean.max() < 0.4
 
 
 def evaluated(root, name, rows):

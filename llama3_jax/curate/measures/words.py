@@ -129,7 +129,7 @@ def analyse(
   if skip is not None:
     dead |= skip
   scale = [UNSPACED.get(lang, 1) for lang in batch['lang'].to_pylist()]
-  data, offsets = _buffers(batch['text'])
+  data, offsets = buffers(batch['text'])
   starts, ends = offsets[:-1], np.where(dead, offsets[:-1], offsets[1:])
   read = ends if limit is None else _cap(data, starts, ends, limit)
   return _analyse(data, starts, read, ends, ~dead, np.array(scale, np.int64))
@@ -137,13 +137,13 @@ def analyse(
 
 def of(texts: Sequence[str], lang: str = '') -> Words:
   """Words of a list of texts of one language."""
-  data, offsets = _buffers(pa.array(texts, pa.large_string()))
+  data, offsets = buffers(pa.array(texts, pa.large_string()))
   scale = np.full(len(texts), UNSPACED.get(lang, 1), np.int64)
   starts, ends = offsets[:-1], offsets[1:]
   return _analyse(data, starts, ends, ends, np.ones(len(texts), bool), scale)
 
 
-def _buffers(column):
+def buffers(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
   """(uint8 [bytes], int64 [documents + 1]) of a large_string column."""
   if len(column) == 0:
     return np.zeros(0, np.uint8), np.zeros(1, np.int64)
@@ -223,7 +223,7 @@ def mixed(h: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def _decode(data, i, end):
+def decode(data: np.ndarray, i: int, end: int) -> tuple[int, int]:
   """(code point, position of the next) of UTF-8; a broken byte is U+FFFD."""
   c = np.int64(data[i])
   if c < 0x80:
@@ -245,7 +245,7 @@ def _line(data, i, end, single, kinds, lower, hashes, sizes, w, line, counts):
   head = last = -1
   gap = sentence = ended = False
   while i < end and data[i] != 10:
-    c, i = _decode(data, i, end)
+    c, i = decode(data, i, end)
     kind = kinds[c]
     counts[kind] += 1
     small = np.uint64(lower[c])

@@ -1,11 +1,13 @@
 """Benchmark items are kept out of the training data (3.1.3).
 
-An item is found when its normalised words are a whole document, paragraph or line
-(exact), or when a share of its word 8-grams occurs in a document.
+An item is found when its folded words are a whole document, paragraph or line (exact),
+or when a share of its word 8-grams occurs in a document. What a word is follows from
+its script (measures/folded.py), not from the language or category of the document.
 """
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Mapping
 
@@ -17,10 +19,9 @@ from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate.machine import documents
 from llama3_jax.curate.machine import keys as key_files
+from llama3_jax.curate.measures import folded
 from llama3_jax.curate.measures import phrases
-from llama3_jax.curate.measures import words as texts
 from llama3_jax.curate.measures.words import MULTIPLIER
-from llama3_jax.curate.rules import normal
 
 COLUMN, ITEM = 'benchmark.share', 'benchmark.item'
 FILTER = 1 << 20  # bits at least, and 16 or more an n-gram
@@ -38,7 +39,6 @@ class Config:
     gram: words of the n-grams.
     share: of an item's different n-grams, from which a document is dropped.
     min_words: shorter items are not searched: a line 'Yes' is not a leak.
-    languages: in which the items are split into words, out of '' and words.UNSPACED.
   """
 
   files: tuple[str, ...] = ()
@@ -46,7 +46,6 @@ class Config:
   gram: int = 8
   share: float = 0.5
   min_words: int = 5
-  languages: tuple[str, ...] = ('', 'zh', 'th')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +84,7 @@ def load(config: Config) -> Items:
       for field in config.fields:
         if isinstance(row.get(field), str):
           names.append(f'{pathlib.Path(path).name}#{number}.{field}')
-          contents.append(normal.nfc(row[field]))
+          contents.append(row[field])
     if len(names) == before:
       raise UserError(f'{path}: no item has a text {" or ".join(config.fields)}')
   return _items(names, contents, config)
@@ -96,7 +95,7 @@ def step(
 ) -> pa.RecordBatch:
   """Adds COLUMN (highest share) and ITEM; drops 'benchmark.exact' and '.ngram'."""
   items = load(config)
-  words = texts.analyse(batch)
+  words = folded.analyse(batch)
   share, item = _shares(words, items, config.gram)
   exact = _exact(words, items)
   share, item = np.where(exact >= 0, 1, share), np.where(exact >= 0, exact, item)
@@ -115,27 +114,18 @@ def step(
 def _items(names, contents, config):
   exact, grams = {}, {}
   sizes = np.zeros(len(names), np.int64)
-  splits = [texts.of(contents, lang) for lang in config.languages]
-  for words in splits:
-    for i in range(len(names)):
-      part = words.hashes[words.first[i] : words.first[i + 1]]
-      # Of an item in a script with spaces all splits are the same.
-      same = (
-        words is not splits[0] and len(part) == np.diff(splits[0].first[i : i + 2])[0]
-      )
-      if same or len(part) < config.min_words:
-        continue
-      exact.setdefault(phrases.fold(part), i)
-      every = set(ngrams(part, config.gram * int(words.scale[i])).tolist())
-      # Of ways to split an item that give different words, the most n-grams count.
-      sizes[i] = max(sizes[i], len(every))
-      for gram in every:
-        grams.setdefault(gram, set()).add(i)
+  words = folded.of(contents)
+  for i, (first, end) in enumerate(itertools.pairwise(words.first)):
+    part, weights = words.hashes[first:end], words.weights[first:end]
+    if weights.sum() < config.min_words * folded.WORD:
+      continue
+    exact.setdefault(phrases.fold(part), i)
+    every = set(folded.grams(part, weights, config.gram)[0].tolist())
+    sizes[i] = len(every)
+    for gram in every:
+      grams.setdefault(gram, set()).add(i)
   pairs = sorted((gram, i) for gram, where in grams.items() for i in where)
   keys = np.array([gram for gram, _ in pairs], np.uint64)
-  bits = max(FILTER, 1 << (16 * len(keys)).bit_length())
-  mask = np.zeros(bits, bool)
-  mask[keys & np.uint64(bits - 1)] = True
   order = sorted(exact)
   return Items(
     tuple(names),
@@ -144,20 +134,25 @@ def _items(names, contents, config):
     keys,
     np.array([i for _, i in pairs], np.int64),
     sizes,
-    mask,
+    sieve(keys),
   )
+
+
+def sieve(grams: np.ndarray) -> np.ndarray:
+  """bool [a power of 2]: whether an n-gram (uint64) has these hash bits."""
+  mask = np.zeros(max(FILTER, 1 << (16 * len(grams)).bit_length()), bool)
+  mask[grams & np.uint64(len(mask) - 1)] = True
+  return mask
 
 
 def _exact(words, items):
   """int64 [documents]: an item that is the document, a paragraph or a line; or -1."""
   result = np.full(len(words.first) - 1, -1, np.int64)
   owner = np.repeat(np.arange(len(result)), np.diff(words.line_first))
-  blank = words.lines['hash'] == 0
-  first = words.line_words()
-  begins = np.append(True, blank[:-1] | (np.diff(owner) > 0))[: len(blank)]
-  paragraphs = np.append(words.lines['word'][begins], len(words.hashes))
-  for segments in (first, paragraphs, words.first):
-    hashes = _folds(words.hashes, np.ascontiguousarray(segments))
+  begins = np.append(True, words.blank[:-1] | (np.diff(owner) > 0))[: len(owner)]
+  paragraphs = np.append(words.line[:-1][begins], len(words.hashes))
+  for segments in (words.line, paragraphs, words.first):
+    hashes = _folds(words.hashes, segments)
     index, present = key_files.lookup(items.exact, hashes)
     present &= np.diff(segments) > 0
     rows = np.searchsorted(words.first, segments[:-1][present], 'right') - 1
@@ -171,7 +166,7 @@ def _shares(words, items, gram):
   item = np.full(len(share), -1, np.int64)
   if not len(items.grams):
     return share, item
-  grams, rows = matches(words.hashes, words.first, words.scale, gram, items.filter)
+  grams, rows = matches(words, gram, items.filter)
   low = np.searchsorted(items.grams, grams, 'left')
   count = np.searchsorted(items.grams, grams, 'right') - low
   # Every item of every n-gram that was found, once per document.
@@ -187,16 +182,6 @@ def _shares(words, items, gram):
 
 
 @numba.njit(cache=True)
-def ngrams(hashes: np.ndarray, size: int) -> np.ndarray:
-  """uint64: hash of every run of `size` words."""
-  result = np.zeros(max(len(hashes) - size + 1, 0), np.uint64)
-  for i in range(len(result)):
-    for k in range(size):
-      result[i] = result[i] * MULTIPLIER + hashes[i + k]
-  return result
-
-
-@numba.njit(cache=True)
 def _folds(hashes, first):
   """uint64 [segments]: hash of all words of each segment."""
   result = np.zeros(len(first) - 1, np.uint64)
@@ -206,16 +191,23 @@ def _folds(hashes, first):
   return result
 
 
-@numba.njit(cache=True)
 def matches(
-  hashes: np.ndarray, first: np.ndarray, scale: np.ndarray, gram: int, known: np.ndarray
+  words: folded.Folded, size: int, known: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """(grams, documents) of the n-grams that may be an item's, by the filter `known`."""
+  """(uint64 n-grams of `size` words, int64 documents) that may be an item's.
+
+  known: as `sieve` gives it.
+  """
+  return _matches(words.hashes, words.weights, words.first, size, known)
+
+
+@numba.njit(cache=True)
+def _matches(hashes, weights, first, size, known):
   grams, rows = [np.uint64(0) for _ in range(0)], [0 for _ in range(0)]
   low = np.uint64(len(known) - 1)
   for d in range(len(first) - 1):
-    part = hashes[first[d] : first[d + 1]]
-    for value in ngrams(part, gram * scale[d]):
+    here = slice(first[d], first[d + 1])
+    for value in folded.grams(hashes[here], weights[here], size)[0]:
       if known[value & low]:
         grams.append(value)
         rows.append(d)
