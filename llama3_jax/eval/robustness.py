@@ -161,7 +161,7 @@ def solved(
   if not shots:
     return [[] for _ in asked]
   if task.solved:
-    own = [task.solved(q.example, EVERY) for q in asked]
+    own = [task.solved(q.example, shots) for q in asked]
     found = [_four([_parsed(e, name) for e in every])[:shots] for every in own]
   else:
     every = [_parsed(e, name) for e in task.examples('train', EVERY, seed)]

@@ -211,7 +211,7 @@ def test_in_a_chat_the_usual_variant_is_the_evaluation_and_labels_have_their_wor
   assert 'bias' not in plan.kinds
   [usual, *_] = plan.asked.values()
   task = tasks.load(name)
-  ids = [run.chat_prompt(tokenizer, task, q.example) for q in plan.questions]
+  ids = [answering.chat_prompt(tokenizer, task, q.example) for q in plan.questions]
   assert usual.prompts == ids and usual.lead == ''
   assert task.prompt is choice.by_letter
   for labels, word in (('1. 2. 3. 4.', 'number'), ('$. &. #. @.', 'sign')):
