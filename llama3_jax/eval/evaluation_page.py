@@ -5,6 +5,7 @@ import random
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+from llama3_jax.eval import figures
 from llama3_jax.eval import paired
 from llama3_jax.eval import paired_report
 from llama3_jax.eval import report
@@ -13,6 +14,8 @@ from llama3_jax.report.blocks import Card
 from llama3_jax.report.blocks import Details
 from llama3_jax.report.blocks import Note
 from llama3_jax.report.blocks import Page
+from llama3_jax.report.blocks import Plot
+from llama3_jax.report.blocks import Row
 from llama3_jax.report.blocks import Section
 from llama3_jax.report.blocks import Stack
 from llama3_jax.report.blocks import Table
@@ -44,6 +47,7 @@ def page(results: Mapping, said: Mapping[str, Sequence[Mapping]]) -> Page:
   sections = [
     Section('Scores', report.evaluation({'evaluation': scores}), name='scores'),
     Section('Further scores', _further(results['tasks']), name='further'),
+    Section('What was found, by length and depth', _heat(results), name='heat'),
     paired_report.section(differences),
     Section('Losses', _losses(results), name='losses'),
   ]
@@ -67,6 +71,23 @@ def _further(tasks):
     for further, value in r.get('summary', {}).items()
   ]
   return [Card([Table(('task', 'score', '%'), rows)])] if rows else []
+
+
+def _heat(results):
+  """Heat maps of the tasks that have cells, and those of other runs beside them."""
+  runs = {one['name']: one['scores'] for one in results.get('against', ())}
+  runs |= {'this model': results['tasks']}
+  rows = []
+  for task in _short(results['tasks']):
+    cards = []
+    for i, (name, tasks) in enumerate(runs.items()):
+      if grid := _short(tasks).get(task, {}).get('grid'):
+        given = grid['recall'], grid['lengths'], grid['depths'], 'characters'
+        plot = Plot(f'heat_{task}_{i}', figures.needle(*given))
+        cards.append(Card([plot], f'{task}: {name}'))
+    rows += [Row(cards)] if cards else []
+  note = 'Share found of what stands at a depth (0%: the beginning) of a text.'
+  return [Note(note), *rows] if rows else []
 
 
 def _losses(results):

@@ -157,9 +157,13 @@ def rate(stages: Sequence[dict]) -> dict | None:
 
 
 def needle(
-  grid: Sequence[Sequence[float]], lengths: Sequence[int], depths: Sequence[float]
+  grid: Sequence[Sequence[float | None]],
+  lengths: Sequence[int],
+  depths: Sequence[float],
+  unit: str = 'tokens',
 ) -> dict:
-  """Recall of the needle: a row a depth, a column a length."""
+  """Recall of the needle: a row a depth, a column a length in `unit`; None: no question
+  was asked."""
   figure = go.Figure(
     go.Heatmap(
       z=[list(row) for row in grid],
@@ -178,7 +182,7 @@ def needle(
     figure,
     320,
     xaxis={
-      'title': {'text': 'length, tokens'},
+      'title': {'text': f'length, {unit}'},
       'type': 'category',
       'gridcolor': 'rgba(0,0,0,0)',
     },

@@ -48,8 +48,9 @@ def tasks(
   n: one number, or that of each task. shots None or CHAT: in a chat; a number: as a
   base model after so many solved examples of the train split; PAPER: after Task.shots.
   longest: tokens of any answer, whatever its task needs; 0: no limit. 'macro' is the
-  mean over tasks, independent of their n; 'summary' is that of a task which has one;
-  'perplexity' is that of the choice, where each question has one. record: called with
+  mean over tasks, independent of their n; 'summary' is that of a task which has one,
+  'grid' that of a task with cells; 'perplexity' is that of the choice, where each
+  question has one. record: called with
   {'task', 'question', 'prompt' (as asked, without solved examples), 'answer',
   'response', 'score'} of every example. kept: as of answering.weighed.
   """
@@ -90,7 +91,22 @@ def _measured(name, asked, texts, record):
   score = sum(scores) / max(count, 1)
   found = {'score': score, 'n': count, 'ci': confidence.paper(score, count)}
   found['interval'] = confidence.of_scores(scores)
+  if task.cell and examples:
+    found['grid'] = _grid(list(map(task.cell, examples)), scores)
   return found | ({'summary': task.summary(examples, texts)} if task.summary else {})
+
+
+def _grid(cells, scores):
+  """{'lengths', 'depths', 'recall' `[depths][lengths]`: means, None of no question,
+  'samples': most questions of a cell}."""
+  lengths, depths = (sorted(set(values)) for values in zip(*cells))
+  found = {}
+  for cell, score in zip(cells, scores, strict=True):
+    found.setdefault(cell, []).append(score)
+  mean = lambda own: sum(own) / len(own) if own else None
+  recall = [[mean(found.get((n, d))) for n in lengths] for d in depths]
+  most = max(map(len, found.values()))
+  return {'lengths': lengths, 'depths': depths, 'recall': recall, 'samples': most}
 
 
 def _perplexity(logps):

@@ -63,7 +63,11 @@ SUITES = {
     ),
   ),
   'long': Suite(
-    run.CHAT, ('multi_needle=DATA,LENGTHS', 'key_value=75', 'many_shot=64')
+    run.CHAT,
+    (
+      *('single_needle=DATA,LENGTHS', 'multi_needle=DATA,LENGTHS'),
+      *('key_value=75', 'many_shot=64'),
+    ),
   ),
   'tools': Suite(run.CHAT, ('bfcl=DATA', 'api_bank=DATA')),
   'multilingual': Suite(

@@ -173,7 +173,8 @@ class _Scorer:
       raise UserError('likelihoods need mesh.stage=1')
     self.params, self.config = programs.prepared(params, config), config
     self.groups = axes.parts('B')
-    columns = max(-(-longest // page), 1)
+    # Few different numbers, so that few programs are compiled.
+    columns = 1 << (max(-(-longest // page), 1) - 1).bit_length()
     # Room for two beginnings: the last one, and that which is read next.
     self.sizes = group.Sizes((1,), (chunk,), columns * page, page, 2 * columns)
     self.pages = [Pages(self.sizes.count, page) for _ in range(self.groups)]

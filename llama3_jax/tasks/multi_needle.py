@@ -25,18 +25,10 @@ SHORTEST = 500  # characters, with room for the facts and the question
 
 def create(source: str = '') -> task.Task:
   """The Task of 'DOCUMENTS,LENGTH,...'; without lengths, of 8,000 characters."""
-  path, *given = source.split(',')
-  if not path:
-    raise UserError('tasks: write multi_needle=DOCUMENTS.jsonl,LENGTH,...')
-  if not all(g.isdecimal() and int(g) >= SHORTEST for g in given):
-    raise UserError(
-      f'tasks: multi_needle={source}: lengths are numbers of characters, at least '
-      f'{SHORTEST}'
-    )
-  lengths = [int(g) for g in given] or [8000]
+  path, lengths = parse(source, 'multi_needle')
 
   def examples(split, n, seed):
-    text, made = _sentences(path), []
+    text, made = sentences(path), []
     for i in range(n):
       length = lengths[i % len(lengths)]
       rng = random.Random(f'{seed}/{split}/multi_needle/{length}/{i}')
@@ -51,6 +43,18 @@ def create(source: str = '') -> task.Task:
     summary=summary,
     shots=0,
   )
+
+
+def parse(source: str, name: str) -> tuple[str, list[int]]:
+  """(file of documents, lengths) of a source; a UserError names the task."""
+  path, *given = source.split(',')
+  if not path:
+    raise UserError(f'tasks: write {name}=DOCUMENTS.jsonl,LENGTH,...')
+  if not all(g.isdecimal() and int(g) >= SHORTEST for g in given):
+    raise UserError(
+      f'tasks: {name}={source}: lengths are numbers of characters, at least {SHORTEST}'
+    )
+  return path, [int(g) for g in given] or [8000]
 
 
 def make(rng: random.Random, text: Sequence[str], length: int) -> task.Example:
@@ -72,13 +76,14 @@ def make(rng: random.Random, text: Sequence[str], length: int) -> task.Example:
 def score(e: task.Example, response: str) -> float:
   """Share of the values that were asked for which the response has."""
   said = set(re.findall(r'\w+', response.lower()))
-  return sum(value in said for value in e.checks[1]) / ASKED
+  return sum(value in said for value in e.checks[1]) / len(e.checks[1])
 
 
 summary = task.by_kind(score, kind=lambda e: e.checks[2], name=lambda n: f'at {n:,}')
 
 
 @functools.lru_cache(2)
-def _sentences(path):
+def sentences(path: str) -> list[str]:
+  """The sentences of a file of documents, in which facts are hidden."""
   file = reading.place(path, NAMES)
   return needle.sentences(row['text'] for row in jsonl.documents(file, 'tasks'))

@@ -70,6 +70,7 @@ class Task:
   solved: (example, n) -> the solved examples shown before it; None: the same for all.
   normalise: the likelihood of a choice is divided by its number of 'characters' or
     'bytes'; '': it is not.
+  cell: (example) -> (length, depth, 0 to 1) of what it asks for, for a heat map.
   shots: solved examples that a base model is shown where the config asks for the
     number of the paper, or of the benchmark's authors.
   suffix: (example) -> text after the choice, whose likelihood for a base model is taken
@@ -89,6 +90,7 @@ class Task:
   normalise: str = ''
   suffix: Callable | None = None
   scores: Callable | None = None
+  cell: Callable | None = None
   shots: int = 4
 
 

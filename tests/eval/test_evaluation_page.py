@@ -12,6 +12,7 @@ from experiments import evaluate
 from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.eval import evaluation_page
+from llama3_jax.eval import run
 from llama3_jax.report import page
 from llama3_jax.train import final
 
@@ -69,3 +70,19 @@ def test_a_run_compares_itself_with_another(tmp_path, caplog):
   with pytest.raises(UserError, match='against=.*no finished evaluation'):
     evaluate.main(*evaluated(tmp_path, 'three', against=(str(tmp_path / 'model'),)))
   assert isinstance(evaluate_config.get_config(), ml_collections.ConfigDict)
+
+
+def test_heat_map_has_a_cell_of_each_length_and_depth():
+  cells = [(1000, 0.0), (4000, 0.0), (1000, 0.5), (1000, 0.5)]
+  grid = run._grid(cells, [1.0, 0.0, 1.0, 0.0])
+  assert grid['lengths'] == [1000, 4000] and grid['depths'] == [0.0, 0.5]
+  assert grid['recall'] == [[1.0, 0.0], [0.5, None]] and grid['samples'] == 2
+  task = {'score': 0.5, 'n': 4, 'ci': 0.1, 'interval': [0.1, 0.9], 'grid': grid}
+  against = {'name': 'before', 'folder': '.', 'scores': {'single_needle=a': task}}
+  found = {'tasks': {'single_needle=b': task}, 'against': [against]}
+  rows = evaluation_page._heat(found)
+  titles = [card.title for card in rows[1].blocks]
+  assert titles == ['single_needle: before', 'single_needle: this model']
+  [plot] = rows[1].blocks[0].blocks
+  assert plot.figure['data'][0]['x'] == ['1,000', '4,000']
+  assert evaluation_page._heat({'tasks': {'copy': {}}}) == []

@@ -42,6 +42,27 @@ def test_multi_needle_scores_the_share_that_is_found(hay):
   assert found == {'at 1,000': 1.0, 'at 4,000': 0.0}
 
 
+def test_single_needle_stands_at_every_depth_of_every_length(hay):
+  made = task.load(f'single_needle={hay},1000,4000')
+  every = made.examples('heldout', 22, 0)
+  assert sorted(map(made.cell, every)) == [
+    (length, i / 10) for length in (1000, 4000) for i in range(11)
+  ]
+  for e in every:
+    length, depth = made.cell(e)
+    text = made.page(e)
+    assert length - 160 < len(text) <= length
+    place = text.index(f'Remember: {e.answer}.') / (len(text) - 100)
+    assert place == pytest.approx(depth, abs=0.12)
+    assert made.score(e, f'It is {e.answer}.') == 1 and made.score(e, 'it is') == 0
+  assert made.summary(every[:2], [every[0].answer, '']) == {
+    'at 1,000': 1,
+    'at 4,000': 0,
+  }
+  with pytest.raises(UserError, match='write single_needle=DOCUMENTS'):
+    task.load('single_needle')
+
+
 def test_key_value_asks_for_a_pair_of_the_object():
   made = task.load('key_value=20')
   every = made.examples('heldout', 5, 0)
