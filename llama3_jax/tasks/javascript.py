@@ -8,7 +8,7 @@ alike. Math.random gives the same numbers in every run.
 
 import importlib.util
 
-from llama3_jax.base.errors import UserError
+from llama3_jax.tasks import reading
 
 PACKAGES = ('_quickjs', 'quickjs')
 STACK = 6 << 20  # bytes, of the 8 MiB that a program has: about 3,600 calls deep
@@ -183,6 +183,6 @@ def program(given: str, code: str, name: str, test: str) -> str:
 def installed(task: str) -> None:
   """Raises a UserError where the engine is not installed; task: who asks."""
   if any(importlib.util.find_spec(name) is None for name in PACKAGES):
-    raise UserError(
+    raise reading.Absent(
       f"tasks: {task} needs quickjs-ng: pip install 'llama3_jax[javascript]'"
     )
