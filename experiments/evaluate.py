@@ -53,7 +53,11 @@ def main(config, folder):
       'and shards.root empty, or weights'
     )
   before = [_finished(path) for path in config.against]
-  settings = Settings(temperature=0.0, max_new=config.max_new)
+  if config.samples > 1 and not config.temperature:
+    raise UserError(
+      f'samples={config.samples}: greedy answers are the same: --config.temperature=0.8'
+    )
+  settings = Settings(temperature=config.temperature, max_new=config.max_new)
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   params, model = models.load(config.init_from)
   asked = params
@@ -73,6 +77,7 @@ def main(config, folder):
     config.longest_answer,
     said.append,
     answered,
+    config.samples,
   )
   if said:
     table.write(folder / 'table.md', found)

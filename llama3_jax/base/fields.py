@@ -213,7 +213,7 @@ FIELDS = {
   'gate.tolerance': Field(SHARE, 'of the short-context loss, relative'),
   'gate.perfect': Field(SHARE, 'lowest recall of a length and depth'),
   'gate.*': Field(COUNT, 'of the long-context gate'),
-  '*.temperature': Field('[0, 100]', 'of sampling; 0: greedy'),
+  '*temperature': Field('[0, 100]', 'of sampling; 0: greedy'),
   '*.top_p': Field('(0, 1]', 'share of the probability that is sampled from'),
   '*.top_k': Field('[0, 1e9]', 'tokens that are sampled from; 0: all'),
   '*.max_new': Field('[1, 1e8]', 'tokens of an answer, at most'),

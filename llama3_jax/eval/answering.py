@@ -55,6 +55,7 @@ class Asked:
   prompts: Sequence[list[int]]
   settings: Settings
   chat: bool
+  samples: int = 1
 
   @classmethod
   def of(
@@ -65,8 +66,9 @@ class Asked:
     shots: Sequence[Example] | Callable[[Example], Sequence[Example]] | None = None,
     settings: Settings = GREEDY,
     longest: int = 0,
+    samples: int = 1,
   ) -> 'Asked':
-    """shots, settings, longest: as of `answers`."""
+    """shots, settings, longest: as of `answers`; samples: answers to a question."""
     if any(e.media for e in examples):
       raise UserError('this model reads text: the task has images or sound')
     if shots is None:
@@ -79,7 +81,7 @@ class Asked:
     most = min(most, longest) if longest else most
     own = dict(max_new=most, vocab_size=tokenizer.vocab_size)
     how = dataclasses.replace(settings, **own)
-    return cls(task, examples, prompts, how, shots is None)
+    return cls(task, examples, prompts, how, shots is None, samples)
 
   @property
   def room(self) -> int:
@@ -101,13 +103,17 @@ class Asked:
     e, task = self.examples[i], self.task
     rest = task.suffix(e) if task.suffix and not self.chat else task.normalise
     how = self.settings.max_new, self.lead, rest
+    if self.samples > 1:
+      s = self.settings
+      how = (*how, self.samples, s.temperature, s.top_p)
     return keeping.key(list(map(int, self.prompts[i])), e.choices, *how)
 
   def cost(self, i: int) -> float:
     """About how long question i takes; a token that is written costs TOKEN that are
     read."""
     choices = sum(map(len, self.examples[i].choices)) / 4
-    return len(self.prompts[i]) + (choices or TOKEN * self.settings.max_new)
+    written = TOKEN * self.settings.max_new * self.samples
+    return len(self.prompts[i]) + (choices or written)
 
   @property
   def lead(self) -> str:
@@ -171,10 +177,12 @@ def weighed(
   every: Sequence[Asked],
   batch_size: int = 16,
   kept: keeping.Kept | None = None,
-) -> tuple[list[list[str]], list[list[float]]]:
+  seed: int = 0,
+) -> tuple[list[list], list[list[float]]]:
   """As `responses`, and the log-probability of the one choice of each question, of
   tasks whose questions have one each. kept: answers that are there, and where each is
-  kept as it comes."""
+  kept as it comes. A question of several samples has a list of answers, drawn by
+  `seed`."""
   kept = kept or keeping.Kept()
   keys = [[asked.key(i) for i in range(len(asked.examples))] for asked in every]
   due, seen = [], set(kept.answers)
@@ -190,7 +198,10 @@ def weighed(
     elif own:
       rooms.setdefault(asked.room, []).append((asked, own))
   for room, members in sorted(rooms.items()):
-    _write(params, config, tokenizer, room, members, batch_size, kept)
+    for count in sorted({asked.samples for asked, _ in members}):
+      own = [(asked, due) for asked, due in members if asked.samples == count]
+      given = room, own, count, batch_size, seed, kept
+      _write(params, config, tokenizer, *given)
   found, logps = [], []
   for asked, names in zip(every, keys):
     own = [kept.answers[name] for name in names]
@@ -200,13 +211,19 @@ def weighed(
   return found, logps
 
 
-def _write(params, config, tokenizer, room, members, batch_size, kept):
-  """The model writes its answers to questions of tasks, in rows of `room` tokens."""
+def _write(params, config, tokenizer, room, members, count, batch_size, seed, kept):
+  """The model writes `count` answers to each question, in rows of `room` tokens."""
   asked = [(own, i, name) for own, due in members for i, name in due]
 
+  texts = [{} for _ in asked]
+
   def told(number, completion):
-    own, i, name = asked[number]
-    kept.add(name, tokenizer.decode(completion.ids), 0.0, own.cost(i))
+    i, sample = divmod(number, count)
+    texts[i][sample] = tokenizer.decode(completion.ids)
+    if len(texts[i]) == count:
+      every = [texts[i][n] for n in range(count)]
+      own, place, name = asked[i]
+      kept.add(name, every if count > 1 else every[0], 0.0, own.cost(place))
 
   engine.generate(
     params,
@@ -214,6 +231,8 @@ def _write(params, config, tokenizer, room, members, batch_size, kept):
     config,
     tokenizer.stop_ids,
     [own.settings for own, *_ in asked],
+    seed=seed,
+    samples=count,
     batch_size=batch_size,
     longest=room,
     told=told,
@@ -221,7 +240,10 @@ def _write(params, config, tokenizer, room, members, batch_size, kept):
 
 
 def _cut(text, asked):
-  """The answer in a text: all of it in a chat, else up to the task's stop."""
+  """The answer in a text: all of it in a chat, else up to the task's stop; in each of
+  several texts."""
+  if isinstance(text, list):
+    return [_cut(one, asked) for one in text]
   if asked.chat:
     return text
   text = text.strip()

@@ -23,7 +23,8 @@ def key(*parts: object) -> str:
 
 
 class Kept:
-  """{key of a question: [text of its answer, its log-probability]}, and the progress.
+  """{key of a question: [text of its answer, its log-probability]}, and the progress;
+  of several answers to a question the text is a list.
 
   path: the file; None: the answers are kept in memory. All processes read it, the first
   one writes.
@@ -48,7 +49,8 @@ class Kept:
       # A damaged line is a question that is asked again.
       with contextlib.suppress(ValueError, TypeError):
         name, text, logp = json.loads(line)
-        self.answers[str(name)] = [str(text), float(logp)]
+        text = list(map(str, text)) if isinstance(text, list) else str(text)
+        self.answers[str(name)] = [text, float(logp)]
     logging.info('%s: %d answers are there', self.path, len(self.answers))
     if end < len(whole) and processes.first():
       with open(self.path, 'r+b') as file:
@@ -60,7 +62,7 @@ class Kept:
     self._asked += len(costs)
     self._began = self._said = time.monotonic()
 
-  def add(self, name: str, text: str, logp: float, cost: float) -> None:
+  def add(self, name: str, text: str | list[str], logp: float, cost: float) -> None:
     """Keeps an answer."""
     self.answers[name] = [text, logp]
     if self._file:

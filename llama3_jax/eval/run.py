@@ -18,6 +18,7 @@ from llama3_jax.eval import answering
 from llama3_jax.eval.kept import Kept
 from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
+from llama3_jax.tasks import coding
 from llama3_jax.tasks import reading
 from llama3_jax.tasks import suite
 from llama3_jax.tasks import task as task_lib
@@ -41,6 +42,7 @@ def tasks(
   longest: int = 0,
   record: Callable[[dict], None] | None = None,
   kept: Kept | None = None,
+  samples: int = 1,
 ) -> dict[str, dict]:
   """Mean score on up to `n` held-out examples a task: {task: {'score', 'n', 'ci' (the
   paper's half width), 'interval': [low, high]}}.
@@ -52,7 +54,9 @@ def tasks(
   'grid' that of a task with cells; 'perplexity' is that of the choice, where each
   question has one. record: called with
   {'task', 'question', 'prompt' (as asked, without solved examples), 'answer',
-  'response', 'score'} of every example. kept: as of answering.weighed.
+  'response', 'score'} of every example. kept: as of answering.weighed. samples: of
+  each question that is answered by writing; its score is their mean, and 'summary' has
+  pass@k.
   """
   every, shots = {}, None if shots == CHAT else shots
   for name in dict.fromkeys(names):
@@ -65,13 +69,13 @@ def tasks(
     elif count:
       solved = reading.first(task.examples('train', count, seed), count, name)
     every[name] = answering.Asked.of(
-      *(tokenizer, task, examples, solved, settings, longest)
+      *(tokenizer, task, examples, solved, settings, longest, samples)
     )
   count = sum(len(asked.examples) for asked in every.values())
   with log.work(f'asking {count:,} questions of {len(every)} tasks'):
     asked = list(every.values())
     found, logps = answering.weighed(
-      *(params, config, tokenizer, asked, batch_size, kept)
+      *(params, config, tokenizer, asked, batch_size, kept, seed)
     )
   results = {}
   for name, own, texts, logp in zip(every, asked, found, logps):
@@ -82,18 +86,38 @@ def tasks(
 def _measured(name, asked, texts, record):
   """The result of a task, each of whose answers is recorded."""
   task, examples = asked.task, asked.examples
-  scores = task_lib.scored(task, list(zip(examples, texts)))
-  for e, text, score in zip(examples, texts, scores) if record else ():
+  several = asked.samples > 1 and not asked.chooses
+  every = [text if several else [text] for text in texts]
+  pairs = [(e, text) for e, own in zip(examples, every) for text in own]
+  flat = iter(task_lib.scored(task, pairs))
+  each = [[next(flat) for _ in own] for own in every]
+  scores = [sum(own) / len(own) for own in each]
+  for e, own, score in zip(examples, every, scores) if record else ():
     shown = task.prompt(e) if asked.chat else task.page(e)
     one = dict(task=name, question=e.prompt, prompt=shown, answer=e.answer)
-    record(one | {'response': text, 'score': score})
+    one |= {'response': own[0], 'score': score}
+    record(one | ({'responses': own} if several else {}))
   count = len(examples)  # a task with few prompts gives fewer than n
   score = sum(scores) / max(count, 1)
   found = {'score': score, 'n': count, 'ci': confidence.paper(score, count)}
   found['interval'] = confidence.of_scores(scores)
   if task.cell and examples:
     found['grid'] = _grid(list(map(task.cell, examples)), scores)
-  return found | ({'summary': task.summary(examples, texts)} if task.summary else {})
+  firsts = [own[0] for own in every]
+  summary = task.summary(examples, firsts) if task.summary else {}
+  summary = (_passed(each) if several else {}) | summary
+  return found | ({'summary': summary} if summary else {})
+
+
+def _passed(each):
+  """{'pass@k': chance that one of k answers is right} of scores of each question's
+  answers; {} where an answer may be right in part."""
+  count = len(each[0]) if each else 0
+  if not {score for own in each for score in own} <= {0.0, 1.0}:
+    return {}
+  chance = lambda k: sum(coding.pass_at_k(count, int(sum(own)), k) for own in each)
+  sizes = sorted({1, 10, 100, count})
+  return {f'pass@{k}': chance(k) / len(each) for k in sizes if 1 <= k <= count}
 
 
 def _grid(cells, scores):

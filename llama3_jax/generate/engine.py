@@ -6,6 +6,7 @@ of prompts with it, `stream` one prompt token by token.
 
 import collections
 import dataclasses
+import itertools
 import numbers
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -320,7 +321,8 @@ def complete(
   Settings of all or of each; equal prompts get equal samples. Raises UserError as
   Engine.check, with the prompt's number, before anything is answered.
 
-  told: (number of its prompt, Completion) of each one, as soon as it has ended."""
+  told: (number of its prompt x samples + that of its sample, Completion) of each one,
+  as soon as it has ended."""
   stops = tuple(stop_ids)
   each = zip(prompts, _each(settings, prompts), strict=True)
   requests = [Request(prompt, own, stops, samples, seed) for prompt, own in each]
@@ -330,7 +332,7 @@ def complete(
     except UserError as error:
       raise UserError(f'prompt {i}: {error}') from None
   every = [engine.submit(request) for request in requests]
-  number = {answer: i for i, answers in enumerate(every) for answer in answers}
+  number = {answer: i for i, answer in enumerate(itertools.chain(*every))}
   while not engine.idle:
     for answer in engine.step():
       if told and answer.end:

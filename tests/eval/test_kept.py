@@ -1,5 +1,6 @@
 """Evaluations that go on where they stopped; suites; tables."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -177,3 +178,51 @@ def test_table_has_a_row_a_task_with_its_interval():
   cells = [[c.strip() for c in line.split('|')[1:-1]] for line in lines[2:]]
   assert cells[0] == ['flores deu_Latn eng_Latn', '50.0', '20.0 to 80.0', '4']
   assert cells[1] == ['- chrF', '25.0', '', '']
+
+
+def test_several_answers_to_a_question_give_pass_at_k(tokenizer, monkeypatch):
+  """Right answers are counted over all, the first of each alone are pass@1 of greedy."""
+  right = {e.prompt: e.answer for e in task.load('copy').examples('heldout', 3, 7)}
+
+  def generate(params, prompts, *_, samples, seed, told, **__):
+    assert samples == 4 and seed == 7
+    for number in reversed(range(4 * len(prompts))):  # they end in any order
+      i, sample = divmod(number, 4)
+      text = tokenizer.decode(prompts[i])
+      known = next(answer for asked, answer in right.items() if asked in text)
+      ids = tokenizer.encode(known if sample < i else 'no')
+      told(number, answering.engine.Completion(tuple(ids), (), True))
+
+  monkeypatch.setattr(answering.engine, 'generate', generate)
+  said, settings = [], dataclasses.replace(answering.GREEDY, temperature=1.0)
+  found = run.tasks(
+    *(None, toy.CONFIG, tokenizer, ('copy',), 3, 7, None, settings),
+    **dict(record=said.append, samples=4),
+  )['copy']
+  assert [row['score'] for row in said] == [0, 0.25, 0.5]
+  assert said[1]['responses'][1:] == ['no'] * 3 != said[1]['responses'][:1]
+  assert found['score'] == pytest.approx(0.25)
+  assert found['summary'] == {
+    'pass@1': pytest.approx(0.25),
+    'pass@4': pytest.approx(2 / 3),
+  }
+
+
+def test_samples_are_the_same_again_at_any_batch_size_and_after_an_end(
+  tokenizer, tmp_path
+):
+  settings = dataclasses.replace(answering.GREEDY, temperature=1.0)
+
+  def asked(batch, path=None):
+    said = []
+    run.tasks(
+      *(toy.model(), toy.CONFIG, tokenizer, ('copy',), 3, 0, None, settings, batch, 5),
+      **dict(record=said.append, kept=path and kept.Kept(path), samples=3),
+    )
+    return said
+
+  first = asked(16, tmp_path / kept.FILE)
+  assert len({text for row in first for text in row['responses']}) > 3
+  path = tmp_path / kept.FILE
+  path.write_text(path.read_text().split('\n')[0] + '\n')
+  assert asked(2) == first == asked(4, path)

@@ -99,7 +99,7 @@ def test_each_task_is_shown_its_own_number_of_examples(tokenizer, monkeypatch):
       shots=counts[name],
     )
 
-  def weighed(params, config, tokenizer, every, batch_size, kept):
+  def weighed(params, config, tokenizer, every, batch_size, kept, seed):
     texts = [tokenizer.decode(asked.prompts[0]) for asked in every]
     seen.update(zip(counts, texts))
     return [['x']] * len(every), [[]] * len(every)
