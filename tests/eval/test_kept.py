@@ -181,7 +181,7 @@ def test_table_has_a_row_a_task_with_its_interval():
 
 
 def test_several_answers_to_a_question_give_pass_at_k(tokenizer, monkeypatch):
-  """Right answers are counted over all, the first of each alone are pass@1 of greedy."""
+  """Right answers are counted over all that a question got."""
   right = {e.prompt: e.answer for e in task.load('copy').examples('heldout', 3, 7)}
 
   def generate(params, prompts, *_, samples, seed, told, **__):
