@@ -7,6 +7,7 @@ import resource
 import attacks
 import pytest
 
+from llama3_jax.tasks import javascript
 from llama3_jax.tools import sandbox
 
 LIMITS = sandbox.Limits(cpu_s=1, wall_s=2.0, memory_bytes=256 << 20)
@@ -20,7 +21,11 @@ def there():
   return [way for way in ways if not sandbox._tried(way)[0]]
 
 
-@pytest.mark.parametrize('packages', [(), ('jinja2', 'markupsafe')], ids=len)
+@pytest.mark.parametrize(
+  'packages',
+  [(), ('jinja2', 'markupsafe'), javascript.PACKAGES],
+  ids=['alone', 'python', 'javascript'],
+)
 @pytest.mark.parametrize('way', [way for way in sandbox.WAYS if way != 'none'])
 def test_attacks_do_not_leave(way, packages, tmp_path, monkeypatch, record):
   reason = sandbox._tried(way)[0]
@@ -41,7 +46,7 @@ def test_attacks_do_not_leave(way, packages, tmp_path, monkeypatch, record):
   out = [f'{attack.name}: {text}' for attack, text in verdicts.items() if text]
   shown = '; '.join(f'{status}: {", ".join(names)}' for status, names in ends.items())
   user = 'root' if os.geteuid() == 0 else 'user'
-  user += ', with packages' if packages else ''
+  user += f', with {" and ".join(packages)}' if packages else ''
   record(
     f'sandbox, {way}, started by {user}: attacks: {len(verdicts)} tried, {len(out)} '
     'escaped',
