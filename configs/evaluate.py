@@ -21,6 +21,7 @@ def get_config(arg='chat'):
   c.suite = ''
   c.data = ''  # folder of benchmarks, of the suite and of tasks whose name ends with =
   c.longest_question = 8192  # tokens of the longest question of the suite long
+  c.turns = 0  # in a chat: solved examples, as its earlier turns; -2: the task's own
   c.tasks = ('copy', 'sort', 'arithmetic', 'needle', 'format')
   c.against = ()  # workdirs of evaluations of the same questions, to compare with
   c.text = ()  # files or folders of your own text, for the loss on it

@@ -58,6 +58,8 @@ def main(config, folder):
       f'samples={config.samples}: greedy answers are the same: --config.temperature=0.8'
     )
   settings = Settings(temperature=config.temperature, max_new=config.max_new)
+  how = config.turns, settings, config.batch, config.longest_answer, config.samples
+  how = run.How(shots, *how)
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   params, model = models.load(config.init_from)
   asked = params
@@ -71,13 +73,9 @@ def main(config, folder):
     names,
     _examples(config, names),
     config.seed,
-    shots,
-    settings,
-    config.batch,
-    config.longest_answer,
+    how,
     said.append,
     answered,
-    config.samples,
   )
   if said:
     table.write(folder / 'table.md', found)

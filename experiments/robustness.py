@@ -21,6 +21,7 @@ from llama3_jax.eval import robustness
 from llama3_jax.eval import robustness_page as page
 from llama3_jax.eval import robustness_pairs as pairs
 from llama3_jax.eval import robustness_run
+from llama3_jax.eval import run
 from llama3_jax.generate.settings import Settings
 from llama3_jax.train import belongs
 from llama3_jax.train import models
@@ -52,8 +53,9 @@ def main(config, folder):
     jsonl.write(folder / page.FILE, rows)
   if config.pairs:
     said, settings = [], Settings(temperature=0.0, max_new=config.max_new)
-    how = config.examples, config.seed, config.shots, settings, config.batch
-    found = pairs.compare(params, model, tokenizer, config.pairs, *how, said.append)
+    how = run.How(config.shots, settings=settings, batch=config.batch)
+    how = config.pairs, config.examples, config.seed, how
+    found = pairs.compare(params, model, tokenizer, *how, said.append)
     jsonl.write(folder / ANSWERS, said)
     results |= found
   for line in page.lines(results):

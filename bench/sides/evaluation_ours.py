@@ -24,7 +24,8 @@ def main(job):
   params, _ = models.load(job['model'], config)
   tokenizer = belongs.tokenizer('', job['model'])
   name = f'{job["task"]}={job["file"]},{job["file"]}'
-  ask = lambda n: run.tasks(params, config, tokenizer, (name,), n, 0, job['shots'])
+  how = run.How(job['shots'])
+  ask = lambda n: run.tasks(params, config, tokenizer, (name,), n, how=how)
   ask(WARM)
   start = cpu()
   found = ask(job['items'] or ALL)[name]

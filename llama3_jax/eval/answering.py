@@ -40,9 +40,16 @@ def base_prompt(
   return tokenizer.encode(solved + task.page(example), bos=True)
 
 
-def chat_prompt(tokenizer: Tokenizer, task: Task, example: Example) -> list[int]:
-  """Ids of a question as the user's message, with the assistant's header open."""
-  messages = [chat.Message('user', task.prompt(example))]
+def chat_prompt(
+  tokenizer: Tokenizer, task: Task, example: Example, turns: Sequence[Example] = ()
+) -> list[int]:
+  """Ids of a question as the user's message, with the assistant's header open; turns:
+  solved examples, which are the messages before it."""
+  messages = []
+  for e in turns:
+    messages.append(chat.Message('user', task.prompt(e)))
+    messages.append(chat.Message('assistant', e.worked or e.answer))
+  messages.append(chat.Message('user', task.prompt(example)))
   return chat.encode(tokenizer, messages, prompt=True).ids.tolist()
 
 
@@ -67,15 +74,15 @@ class Asked:
     settings: Settings = GREEDY,
     longest: int = 0,
     samples: int = 1,
+    turns: Sequence[Example] | Callable[[Example], Sequence[Example]] = (),
   ) -> 'Asked':
-    """shots, settings, longest: as of `answers`; samples: answers to a question."""
+    """shots, settings, longest: as of `answers`; samples: answers to a question; turns:
+    of a chat, solved examples that are its earlier messages."""
     if any(e.media for e in examples):
       raise UserError('this model reads text: the task has images or sound')
-    if shots is None:
-      prompts = [chat_prompt(tokenizer, task, e) for e in examples]
-    else:
-      shown = shots if callable(shots) else lambda e: shots
-      prompts = [base_prompt(tokenizer, task, e, shown(e)) for e in examples]
+    before, make = (turns, chat_prompt) if shots is None else (shots, base_prompt)
+    shown = before if callable(before) else lambda e: before
+    prompts = [make(tokenizer, task, e, shown(e)) for e in examples]
     _opened_once(tokenizer, prompts)
     most = max(settings.max_new, task.max_new)
     most = min(most, longest) if longest else most
@@ -102,10 +109,8 @@ class Asked:
     """The name of question i: of all on which its answer depends but the model."""
     e, task = self.examples[i], self.task
     rest = task.suffix(e) if task.suffix and not self.chat else task.normalise
-    how = self.settings.max_new, self.lead, rest
-    if self.samples > 1:
-      s = self.settings
-      how = (*how, self.samples, s.temperature, s.top_p)
+    s = self.settings
+    how = s.max_new, s.temperature, s.top_p, self.samples, self.lead, rest
     return keeping.key(list(map(int, self.prompts[i])), e.choices, *how)
 
   def cost(self, i: int) -> float:

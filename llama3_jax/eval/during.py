@@ -39,10 +39,10 @@ def beside(
     if not task.load(name).examples('heldout', 1, seed):
       raise UserError(f'ask.tasks: {name} has no questions')
   settings = Settings(temperature=0.0, max_new=ask.max_new)
-  how = ask.examples, seed, ask.shots, settings, ask.batch, ask.longest_answer
+  how = run.How(ask.shots, ask.turns, settings, ask.batch, ask.longest_answer)
 
   def look(params):
-    found = run.tasks(params, model, tokenizer, names, *how)
+    found = run.tasks(params, model, tokenizer, names, ask.examples, seed, how)
     scores = {f'task/{table.short(name)}': found[name]['score'] for name in names}
     return {**evaluate(params), **scores}
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
-from llama3_jax.eval import answering
 from llama3_jax.eval import run
-from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 from llama3_jax.tasks import task as tasks
 from llama3_jax.text.tokenizer import Tokenizer
@@ -31,19 +29,16 @@ def compare(
   pairs: Sequence[tuple[str, str]],
   n: int,
   seed: int = 0,
-  shots: int = run.PAPER,
-  settings: Settings = answering.GREEDY,
-  batch_size: int = 16,
+  how: run.How = run.How(shots=run.PAPER),
   record: Callable[[dict], None] | None = None,
 ) -> dict:
   """{'tasks': of run.tasks, 'pairs': [{'ordinary', 'adversarial' (names), 'difference',
   'low', 'high'}]} of (ordinary, adversarial) tasks, all of which are asked together.
 
-  n, seed, shots, settings, batch_size, record: as of run.tasks.
+  n, seed, how, record: as of run.tasks.
   """
   names = [name for pair in pairs for name in pair]
-  how = n, seed, shots, settings, batch_size
-  found = run.tasks(params, model, tokenizer, names, *how, record=record)
+  found = run.tasks(params, model, tokenizer, names, n, seed, how, record)
   compared = [
     {'ordinary': a, 'adversarial': b, **apart(found[a], found[b])} for a, b in pairs
   ]

@@ -1,5 +1,6 @@
 """Evaluation on tasks with checkable answers, with 95% intervals (5.1)."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -29,6 +30,46 @@ from llama3_jax.train import step
 CHAT, PAPER = -1, -2  # in place of a number of solved examples
 
 
+@dataclasses.dataclass(frozen=True)
+class How:
+  """How a model is asked.
+
+  shots: None or CHAT: in a chat; a number: as a base model after so many solved
+    examples of the train split; PAPER: after Task.shots.
+  turns: solved examples before a question of a chat, as its earlier turns; or PAPER.
+  settings: of sampling; max_new is what an answer has where its task needs no more.
+  batch: prompts that are answered together.
+  longest: tokens of any answer, whatever its task needs; 0: no limit.
+  samples: of each question that is answered by writing; its score is their mean, and
+    'summary' has pass@k.
+  """
+
+  shots: int | None = CHAT
+  turns: int = 0
+  settings: Settings = answering.GREEDY
+  batch: int = 16
+  longest: int = 0
+  samples: int = 1
+
+  def asked(
+    self, tokenizer: Tokenizer, name: str, n: int, seed: int
+  ) -> answering.Asked:
+    """Up to `n` held-out questions of a task, with what is shown before them."""
+    task, chat = task_lib.load(name), self.shots in (None, CHAT)
+    count = self.turns if chat else self.shots
+    count = task.shots if count == PAPER else count
+    solved = []
+    if count and task.solved:
+      solved = functools.partial(task.solved, n=count)
+    elif count:
+      solved = reading.first(task.examples('train', count, seed), count, name)
+    return answering.Asked.of(
+      *(tokenizer, task, task.examples('heldout', n, seed)),
+      **dict(shots=None if chat else solved, turns=solved if chat else ()),
+      **dict(settings=self.settings, longest=self.longest, samples=self.samples),
+    )
+
+
 def tasks(
   params: llama.Params,
   config: ModelConfig,
@@ -36,46 +77,27 @@ def tasks(
   names: Sequence[str] = suite.TASKS,
   n: int | Mapping[str, int] = 100,
   seed: int = 0,
-  shots: int | None = None,
-  settings: Settings = answering.GREEDY,
-  batch_size: int = 16,
-  longest: int = 0,
+  how: How = How(),
   record: Callable[[dict], None] | None = None,
   kept: Kept | None = None,
-  samples: int = 1,
 ) -> dict[str, dict]:
   """Mean score on up to `n` held-out examples a task: {task: {'score', 'n', 'ci' (the
   paper's half width), 'interval': [low, high]}}.
 
-  n: one number, or that of each task. shots None or CHAT: in a chat; a number: as a
-  base model after so many solved examples of the train split; PAPER: after Task.shots.
-  longest: tokens of any answer, whatever its task needs; 0: no limit. 'macro' is the
-  mean over tasks, independent of their n; 'summary' is that of a task which has one,
-  'grid' that of a task with cells; 'perplexity' is that of the choice, where each
-  question has one. record: called with
+  n: one number, or that of each task. 'macro' is the mean over tasks, independent of
+  their n; 'summary' is that of a task which has one, 'grid' that of a task with cells;
+  'perplexity' is that of the choice, where each question has one. record: called with
   {'task', 'question', 'prompt' (as asked, without solved examples), 'answer',
-  'response', 'score'} of every example. kept: as of answering.weighed. samples: of
-  each question that is answered by writing; its score is their mean, and 'summary' has
-  pass@k.
+  'response', 'score'} of every example. kept: as of answering.weighed.
   """
-  every, shots = {}, None if shots == CHAT else shots
+  every = {}
   for name in dict.fromkeys(names):
-    task, most = task_lib.load(name), n if isinstance(n, int) else n[name]
-    examples = task.examples('heldout', most, seed)
-    count = task.shots if shots == PAPER else shots
-    solved = None if count is None else []
-    if count and task.solved:
-      solved = functools.partial(task.solved, n=count)
-    elif count:
-      solved = reading.first(task.examples('train', count, seed), count, name)
-    every[name] = answering.Asked.of(
-      *(tokenizer, task, examples, solved, settings, longest, samples)
-    )
+    every[name] = how.asked(tokenizer, name, n if isinstance(n, int) else n[name], seed)
   count = sum(len(asked.examples) for asked in every.values())
   with log.work(f'asking {count:,} questions of {len(every)} tasks'):
     asked = list(every.values())
     found, logps = answering.weighed(
-      *(params, config, tokenizer, asked, batch_size, kept, seed)
+      *(params, config, tokenizer, asked, how.batch, kept, seed)
     )
   results = {}
   for name, own, texts, logp in zip(every, asked, found, logps):

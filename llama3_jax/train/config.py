@@ -67,13 +67,15 @@ class AskConfig:
   """What is asked every train.eval_every steps; the device is held for so long.
 
   tasks: their names; one that ends with = gets the folder `data`; (): nothing is asked.
-  shots, longest_answer: of eval/run.py, -1 in a chat; examples: questions of each task.
+  shots, turns, longest_answer: of eval/run.py, shots -1 in a chat; examples: questions
+  of each task.
   """
 
   tasks: tuple[str, ...] = ()
   data: str = ''
   examples: int = 50
   shots: int = -1
+  turns: int = 0
   max_new: int = 32
   longest_answer: int = 0
   batch: int = 16

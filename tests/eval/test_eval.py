@@ -51,11 +51,13 @@ def test_right_answers_score_one_and_wrong_ones_zero(monkeypatch, tokenizer, sho
     return known[max(asked, key=len)] + ('' if shots is None else '\nQ: next')
 
   replies(monkeypatch, tokenizer, reply)
-  found = run.tasks(None, toy.CONFIG, tokenizer, ('sort',), 20, shots=shots)
+  found = run.tasks(None, toy.CONFIG, tokenizer, ('sort',), 20, how=run.How(shots))
   wanted = {'score': 1.0, 'n': 20, 'ci': 0.0, 'interval': confidence.wilson(20, 20)}
   assert found['sort'] == wanted and wanted['interval'][0] < 0.9
   replies(monkeypatch, tokenizer, lambda prompt: 'no')
-  found = run.tasks(None, toy.CONFIG, tokenizer, ('sort', 'copy'), 20, shots=shots)
+  found = run.tasks(
+    None, toy.CONFIG, tokenizer, ('sort', 'copy'), 20, how=run.How(shots)
+  )
   assert found['macro']['score'] == 0 and found['macro']['n'] == 40
 
 
@@ -67,7 +69,7 @@ def test_a_task_may_have_the_whole_answer_and_further_scores(
   (tmp_path / 'data.jsonl').write_text(json.dumps(row | {'kwargs': [{}] * 2}))
   replies(monkeypatch, tokenizer, lambda prompt: 'Hi\nyou, there')
   name = f'ifeval={tmp_path}/data.jsonl'
-  found = run.tasks(None, toy.CONFIG, tokenizer, (name,), 9, shots=shots)
+  found = run.tasks(None, toy.CONFIG, tokenizer, (name,), 9, how=run.How(shots))
   assert found[name]['score'] == 0 and found['macro']['n'] == 1
   wanted = {'prompt_strict': 0, 'prompt_loose': 1, 'average': 0.5}
   assert wanted.items() <= found[name]['summary'].items()
@@ -99,9 +101,8 @@ def test_base_prompt_shows_solved_examples(tokenizer):
 
 def test_model_runs_on_tasks(tokenizer):
   settings = dataclasses.replace(answering.GREEDY, max_new=4)
-  found = run.tasks(
-    toy.model(), toy.CONFIG, tokenizer, ('copy',), 3, settings=settings, batch_size=4
-  )
+  how = run.How(settings=settings, batch=4)
+  found = run.tasks(toy.model(), toy.CONFIG, tokenizer, ('copy',), 3, how=how)
   assert found['copy']['n'] == 3 and 0 <= found['copy']['score'] <= 1
 
 
@@ -242,7 +243,7 @@ def test_worked_solution_is_read_until_the_tasks_own_end(
     run.task_lib, 'load', lambda name: Task(examples, last, stop=stop)
   )
   replies(monkeypatch, tokenizer, lambda prompt: ' 2 and 3 make\n5\nQ: next\nA: 7')
-  found = run.tasks(None, toy.CONFIG, tokenizer, ('sums',), 4, shots=0)
+  found = run.tasks(None, toy.CONFIG, tokenizer, ('sums',), 4, how=run.How(0))
   assert found['sums']['score'] == score
 
 
@@ -341,7 +342,7 @@ def test_each_example_has_the_solved_ones_that_its_task_names(tokenizer, monkeyp
     context=lambda e, solved: ' '.join([s.prompt for s in solved] + [e.prompt]),
   )
   monkeypatch.setattr(run.task_lib, 'load', lambda name: task)
-  run.tasks(None, toy.CONFIG, tokenizer, ('words',), 2, shots=2)
+  run.tasks(None, toy.CONFIG, tokenizer, ('words',), 2, how=run.How(2))
   for prompt, wanted in zip(prompts, ('sun 0 sun 1 sun', 'moon 0 moon 1 moon')):
     assert prompt.endswith(wanted)
 
@@ -371,3 +372,15 @@ def test_one_process_alone_gathers_own_text(tmp_path, monkeypatch):
   monkeypatch.setattr(own_text.gather, 'write', pytest.fail)
   with pytest.raises(UserError):  # the first one has written nothing here
     own_text.measure(('a.txt',), tmp_path, None, toy.CONFIG, None, 1, 8, 1)
+
+
+def test_solved_examples_may_be_earlier_turns_of_a_chat(tokenizer, monkeypatch):
+  """As many as are asked for, the same before each question, which comes last."""
+  prompts = []
+  replies(monkeypatch, tokenizer, lambda prompt: prompts.append(prompt) or 'no')
+  run.tasks(None, toy.CONFIG, tokenizer, ('copy',), 2, how=run.How(turns=3))
+  solved = load('copy').examples('train', 3, 0)
+  for prompt, e in zip(prompts, load('copy').examples('heldout', 2, 0), strict=True):
+    places = [prompt.index(text) for s in solved for text in (s.prompt, s.answer)]
+    assert places == sorted(places) and places[-1] < prompt.index(e.prompt)
+    assert prompt.count('user') == 4 and prompt.count('assistant') == 4

@@ -35,7 +35,7 @@ def evaluated(tokenizer, names, answered=None):
   said = []
   found = run.tasks(
     *(toy.model(), toy.CONFIG, tokenizer, names, 5),
-    **dict(shots=0, batch_size=4, longest=6, record=said.append, kept=answered),
+    **dict(how=run.How(0, batch=4, longest=6), record=said.append, kept=answered),
   )
   return json.dumps([found, said])
 
@@ -196,8 +196,8 @@ def test_several_answers_to_a_question_give_pass_at_k(tokenizer, monkeypatch):
   monkeypatch.setattr(answering.engine, 'generate', generate)
   said, settings = [], dataclasses.replace(answering.GREEDY, temperature=1.0)
   found = run.tasks(
-    *(None, toy.CONFIG, tokenizer, ('copy',), 3, 7, None, settings),
-    **dict(record=said.append, samples=4),
+    *(None, toy.CONFIG, tokenizer, ('copy',), 3, 7),
+    **dict(how=run.How(settings=settings, samples=4), record=said.append),
   )['copy']
   assert [row['score'] for row in said] == [0, 0.25, 0.5]
   assert said[1]['responses'][1:] == ['no'] * 3 != said[1]['responses'][:1]
@@ -215,10 +215,9 @@ def test_samples_are_the_same_again_at_any_batch_size_and_after_an_end(
 
   def asked(batch, path=None):
     said = []
-    run.tasks(
-      *(toy.model(), toy.CONFIG, tokenizer, ('copy',), 3, 0, None, settings, batch, 5),
-      **dict(record=said.append, kept=path and kept.Kept(path), samples=3),
-    )
+    how = run.How(settings=settings, batch=batch, longest=5, samples=3)
+    given = toy.model(), toy.CONFIG, tokenizer, ('copy',), 3, 0, how
+    run.tasks(*given, said.append, path and kept.Kept(path))
     return said
 
   first = asked(16, tmp_path / kept.FILE)

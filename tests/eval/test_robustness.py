@@ -192,7 +192,7 @@ def test_the_usual_variant_is_the_evaluation(data, tokenizer, plan):
     before = task.solved(q.example, 4)
     assert ids == answering.base_prompt(tokenizer, task, q.example, before)
   found, rows = robustness_run.measure(params, toy.CONFIG, tokenizer, plan)
-  usual = run.tasks(params, toy.CONFIG, tokenizer, (name,), N, shots=4)[name]
+  usual = run.tasks(params, toy.CONFIG, tokenizer, (name,), N, how=run.How(4))[name]
   assert {k: found[k] for k in ('score', 'n', 'interval')} == {
     k: usual[k] for k in ('score', 'n', 'interval')
   }

@@ -43,7 +43,7 @@ def evaluated(tokenizer, names, batch_size):
   said = []
   found = run.tasks(
     *(toy.model(), toy.CONFIG, tokenizer, names, 5),
-    **dict(shots=0, batch_size=batch_size, longest=12, record=said.append),
+    **dict(how=run.How(0, batch=batch_size, longest=12), record=said.append),
   )
   return json.dumps([found, said], sort_keys=True)
 
@@ -83,7 +83,7 @@ def test_one_choice_is_right_where_it_is_greedy_and_has_a_perplexity(
 
   monkeypatch.setattr(answering.likelihood, 'weighed', weighed)
   name = next(n for n in names if n.startswith('lambada'))
-  found = run.tasks(None, toy.CONFIG, tokenizer, (name,), 2, shots=0)[name]
+  found = run.tasks(None, toy.CONFIG, tokenizer, (name,), 2, how=run.How(0))[name]
   assert found['score'] == 0.5 and found['perplexity'] == pytest.approx(np.exp(2))
   low, high = found['perplexity_interval']
   assert low == pytest.approx(np.exp(1)) and high == pytest.approx(np.exp(3))
@@ -107,6 +107,6 @@ def test_each_task_is_shown_its_own_number_of_examples(tokenizer, monkeypatch):
   monkeypatch.setattr(run.task_lib, 'load', load)
   monkeypatch.setattr(run.answering, 'weighed', weighed)
   for shots, wanted in ((run.PAPER, [2, 0]), (1, [1, 1]), (run.CHAT, [0, 0])):
-    run.tasks(None, toy.CONFIG, tokenizer, tuple(counts), 1, shots=shots)
+    run.tasks(None, toy.CONFIG, tokenizer, tuple(counts), 1, how=run.How(shots))
     assert [text.count('train') for text in seen.values()] == wanted
   assert all('user' in text for text in seen.values())

@@ -311,3 +311,19 @@ def test_bbh_shows_no_more_solved_examples_than_its_files_have():
   assert made.solved(task.Example('x', 'y'), made.shots) == []
   with pytest.raises(UserError, match='bbh has 3 solved examples, not 4: .*shots=3'):
     made.solved(task.Example('x', 'y'), 4)
+
+
+def test_mmlu_after_reasoning_reads_the_letter_that_is_written(tmp_path):
+  for part in ('dev', 'test'):
+    (tmp_path / part).mkdir()
+    (tmp_path / part / f'law_{part}.csv').write_text(f'What of {part}?,a,b,c,d,C\n')
+  made = task.load(f'mmlu_cot={tmp_path}')
+  [e] = made.examples('heldout', 9, 0)
+  assert (
+    not e.choices and 'C. c' in made.prompt(e) and 'The answer is (X)' in made.prompt(e)
+  )
+  assert made.score(e, 'It is c. The answer is (C).') == 1 and made.score(e, 'C') == 0
+  found = made.summary([e], ['The answer is (C).'])
+  assert found == {'mean over subjects': 1.0, 'law': 1.0}
+  with pytest.raises(UserError, match='mmlu_cot is held out as a whole'):
+    made.examples('train', 1, 0)
