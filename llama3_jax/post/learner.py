@@ -71,7 +71,7 @@ def prepare(config: ConfigDict, tokenizer: Tokenizer, model: ModelConfig) -> Set
   kept = fitting(asked, length, c)
   heldout = fitting(rollout.prompts(config, tokenizer, 'heldout'), length, c)
   sampler = rollout.Sampler(model, tokenizer, c, length)
-  judge = verdicts.Judge(tokenizer, c, c.minibatch or config.train.batch)
+  judge = verdicts.Judge(tokenizer, c)
   if config.reward_from:
     judge.load(config.reward_from, config.init_from)
   dropped = len(asked) - len(kept)

@@ -16,6 +16,7 @@ from llama3_jax.generate import engine
 from llama3_jax.generate.settings import Settings
 from llama3_jax.model import llama
 from llama3_jax.post import reward
+from llama3_jax.post import together
 from llama3_jax.report import figures
 from llama3_jax.report.blocks import Card
 from llama3_jax.report.blocks import Note
@@ -61,10 +62,9 @@ def sample(
     *(seed, samples, batch_size),
   )
   said = [[one.sampled for one in group] for group in groups]
-  dialogs = [[*ids, *one] for ids, group in zip(prompts, said) for one in group]
-  rewards = reward.score(scorer[0], dialogs, scorer[1], batch_size * samples)
+  rewards = together.rewards(scorer[0], prompts, said, scorer[1])
   stopped = np.array([[one.stopped for one in group] for group in groups])
-  return Scored(rewards.reshape(stopped.shape).astype(np.float64), stopped, said)
+  return Scored(np.stack(rewards).astype(np.float64), stopped, said)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from absl import logging
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate.engine import Completion
 from llama3_jax.post import reward
+from llama3_jax.post import together
 from llama3_jax.post.rollout import Prompt
 from llama3_jax.post.rollout import RolloutConfig
 from llama3_jax.tasks import suite
@@ -32,10 +33,8 @@ class Verdicts:
 class Judge:
   """Rewards of answers: task score and reward model's score, each with its weight."""
 
-  def __init__(
-    self, tokenizer: Tokenizer | Library, config: RolloutConfig, size: int = 16
-  ) -> None:
-    self.tokenizer, self.config, self.size = tokenizer, config, size
+  def __init__(self, tokenizer: Tokenizer | Library, config: RolloutConfig) -> None:
+    self.tokenizer, self.config = tokenizer, config
     self.scorer, self.model, self.name = None, None, ''
 
   def load(self, workdir: str | os.PathLike, stage: str | os.PathLike) -> None:
@@ -71,9 +70,10 @@ class Judge:
       said['exact'] = float(scores[known].mean())
       total += self.config.task * scores
     if self.scorer is not None:
-      dialogs = [[*p.ids, *one.sampled] for p, one in pairs]
-      scores = reward.score(self.scorer, dialogs, self.model, self.size)
-      scores = scores.astype(np.float64)
+      asked = [p.ids for p in prompts]
+      answers = [[one.sampled for one in group] for group in groups]
+      scores = together.rewards(self.scorer, asked, answers, self.model)
+      scores = np.concatenate(scores).astype(np.float64)
       finite = np.isfinite(scores) & ended
       said['model_score'] = float(scores[finite].mean()) if finite.any() else 0.0
       total += self.config.model * scores

@@ -134,7 +134,7 @@ def test_rewards_are_of_tasks_and_of_the_reward_model(tokenizer, monkeypatch):
   np.testing.assert_allclose(plain.rewards, [1, 0, -1, 1])  # cut: the lowest less 1
   assert plain.valid.all() and plain.said['exact'] == 0.5 and plain.said['cut'] == 0.25
   values = np.array([0.5, 2.0, 9.0, -3.0], np.float32)
-  monkeypatch.setattr(reward, 'score', lambda *a: values)
+  monkeypatch.setattr(verdicts.together, 'rewards', lambda *a: [values])
   c = rollout.RolloutConfig(task=2.0, model=0.5, cut=0.25)
   both = judged(tokenizer, values, c)
   np.testing.assert_allclose(both.rewards, [2.25, 1.0, 0.25, 0.5])
@@ -142,7 +142,7 @@ def test_rewards_are_of_tasks_and_of_the_reward_model(tokenizer, monkeypatch):
 
 def test_rewards_that_are_no_numbers_are_left_out_and_counted(tokenizer, monkeypatch):
   values = np.array([np.nan, 1.0, np.inf, 2.0], np.float32)
-  monkeypatch.setattr(reward, 'score', lambda *a: values)
+  monkeypatch.setattr(verdicts.together, 'rewards', lambda *a: [values])
   found = judged(tokenizer, values)
   assert found.valid.tolist() == [False, True, True, True]
   assert np.all(np.isfinite(found.rewards)) and found.said['bad_rewards'] == 1
