@@ -111,10 +111,19 @@ def parse(row: Mapping, where: str, rater: str = 'person') -> Rated | None:
   if names[0] > names[1]:
     names, point = names[::-1], ratings.turned(point)
   name = '' if row.get('id') is None else str(row['id'])
-  kinds = [jsonl.text(row, name, where, '') for name in ('category', 'subcategory')]
-  who = jsonl.text(row, 'rater', where, '') or rater
+  who, *kinds = (
+    _name(row, field, where) for field in ('rater', 'category', 'subcategory')
+  )
   prompt = text or name
-  return Rated(prompt, name or prompt, names, point, who, *kinds, seen, row)
+  return Rated(prompt, name or prompt, names, point, who or rater, *kinds, seen, row)
+
+
+def _name(row, field, where):
+  """A text or a whole number as a text; '' where there is none."""
+  value = row.get(field)
+  if isinstance(value, int) and not isinstance(value, bool):
+    return str(value)
+  return '' if value is None else jsonl.text(row, field, where)
 
 
 def _models(row, where):

@@ -286,7 +286,10 @@ def _question(one, where):
   example = preference.parse(picked, where)
   models = one.get('models') or ()
   names = tuple(models[i] for i in (0, other)) if len(models) > other else ()
-  kinds = [jsonl.text(one, name, where, '') for name in ('category', 'subcategory')]
+  kinds = [
+    '' if one.get(name) is None else jsonl.text(one, name, where)
+    for name in ('category', 'subcategory')
+  ]
   said = example.prompt, example.responses, names, *kinds
   question = Question(str(one.get('id', '')), *said)
   return question if question.id else dataclasses.replace(question, id=_mark(question))
