@@ -72,17 +72,17 @@ def interval(
 def share(parts: np.ndarray, prompts: Sequence[str], seed: int = 0) -> dict:
   """{'value', 'interval', 'n'} of a share, sum of parts[:, 0] over sum of parts[:, 1].
 
-  Where all or none are of it the bootstrap knows no other value, and the interval is
-  Wilson's of the prompts. Of nothing 'value' and 'interval' are None.
+  Where all prompts have the same share the bootstrap knows no other value, and the
+  interval is Wilson's of the prompts. Of nothing 'value' and 'interval' are None.
   """
   table = tables(np.asarray(parts, float).reshape(-1, 2), prompts)
   some, every = table.sum(0)
   if not every:
     return {'value': None, 'interval': None, 'n': 0}
   value = float(some / every)
-  if value in (0, 1):
-    count = int((table[:, 1] > 0).sum())
-    ends = confidence.wilson(value * count, count)
+  each = _ratio(*table[table[:, 1] > 0].T)
+  if np.ptp(each) == 0:
+    ends = confidence.wilson(value * len(each), len(each))
   else:
     ends = interval(table, lambda sums: _ratio(sums[:, 0], sums[:, 1]), seed)
   return {'value': value, 'interval': ends, 'n': int(every)}

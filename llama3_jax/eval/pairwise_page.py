@@ -32,7 +32,7 @@ LONG = 3000  # characters of a text
 WINS = (
   'A win is "better" or "much better"; ties, which are all other ratings, are left out '
   'of the win rate. With ties: the share of all ratings, a tie is half a win. 95% '
-  'intervals are of a bootstrap over prompts; where one model has all wins, Wilson’s.'
+  'intervals are of a bootstrap over prompts; where all prompts say the same, Wilson’s.'
 )
 UNIFORM = 'Sub-categories alike: the mean of the win rates of all sub-categories.'
 STRENGTHS = (
@@ -171,6 +171,9 @@ def _bounds(found):
       f'in {share:.1f}% of the draws of intervals a model never lost, or never won: '
       'these have a virtual tie of each pair'
     )
+  if found['few']:
+    names = ', '.join(found['few'])
+    said.append(f'too few prompts for the interval, which is too narrow: {names}')
   if len(found['groups']) > 1:
     parts = '; '.join(', '.join(group) for group in found['groups'])
     said.append(f'groups that were never compared, each with its own mean: {parts}')
@@ -310,11 +313,11 @@ def _strengths(found):
   )
   spec['data'][0]['error_x']['color'] = 'ink:'
   rows = [
-    (name, Interval(f'{v:.0f}', f'[{low:.0f}, {high:.0f}]'))
-    for name, v, (low, high) in zip(names, values, ends)
+    (name, Interval(f'{v:.0f}', f'[{low:.0f}, {high:.0f}]'), own['prompts'])
+    for (name, own), v, (low, high) in zip(found['models'].items(), values, ends)
   ]
   blocks = [Plot('strengths', drawing.paint(spec, ['role:0']))]
-  blocks.append(Table(('model', 'strength'), rows))
+  blocks.append(Table(('model', 'strength', 'prompts'), rows))
   said = [Note(line) for line in _bounds(found)]
   return [Note(STRENGTHS), *said, Card(blocks)]
 

@@ -14,18 +14,21 @@ from llama3_jax.eval.pairwise_rows import Rated
 SCALE, MEAN = 400 / np.log(10), 1000.0
 STEPS, CLOSE, LONGEST = 100, 1e-10, 2.0  # of Newton's method, in nats
 DRAWS = 1000
+FEW = 20  # prompts of a model below which a bootstrap says little
 HALVES = np.array([1, 0.5, 0])  # of a win that an outcome is
 
 
 def strengths(rated: Sequence[Rated], seed: int = 0) -> dict:
-  """{'models': {name: {'strength', 'interval'}} from above, 'virtual', 'drawn_virtual',
-  'unbeaten', 'winless', 'groups'}.
+  """{'models': {name: {'strength', 'interval', 'prompts'}} from above, 'virtual',
+  'drawn_virtual', 'unbeaten', 'winless', 'few', 'groups'}.
 
   A model that never lost, or never won, has no finite strength, nor have two groups of
   which one never lost to the other. There, each pair that was compared is given one
   virtual tie, and 'virtual' is true; in the bootstrap that is so in a share
-  'drawn_virtual' of the draws. groups: models that were compared, if only through
-  others; strengths of two groups cannot be compared, and each has the mean 1000.
+  'drawn_virtual' of the draws. few: models of so few prompts that their intervals are
+  too narrow, since what was not seen is never drawn. groups: models that were compared,
+  if only through others; strengths of two groups cannot be compared, and each has the
+  mean 1000.
   """
   names = sorted({name for one in rated for name in one.models})
   table = pairwise.tables(_wins(rated, names), [one.prompt for one in rated])
@@ -39,8 +42,10 @@ def strengths(rated: Sequence[Rated], seed: int = 0) -> dict:
     drawn.append(values)
     often.append(some)
   ends = np.quantile(np.concatenate(drawn), (0.025, 0.975), axis=0)
+  prompts = ((table + table.swapaxes(1, 2)).sum(2) > 0).sum(0).tolist()
+  ends = ends.T.tolist()
   found = {
-    name: {'strength': float(point[0, i]), 'interval': ends[:, i].tolist()}
+    name: {'strength': float(point[0, i]), 'interval': ends[i], 'prompts': prompts[i]}
     for i, name in enumerate(names)
   }
   order = sorted(names, key=lambda name: -found[name]['strength'])
@@ -52,6 +57,7 @@ def strengths(rated: Sequence[Rated], seed: int = 0) -> dict:
     'drawn_virtual': float(np.concatenate(often).mean()),
     'unbeaten': [n for n, count in zip(names, lost) if not count],
     'winless': [n for n, count in zip(names, won) if not count],
+    'few': [n for n, count in zip(names, prompts) if count < FEW],
     'groups': [list(part) for part in sorted(parts)],
   }
 

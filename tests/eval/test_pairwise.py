@@ -63,6 +63,8 @@ def test_a_model_that_always_wins_has_an_interval_and_without_wins_there_is_none
   empty = pairwise.rates(ratings([TIE] * 3))
   assert empty['rate'] == {'value': None, 'interval': None, 'n': 0}
   assert empty['all']['value'] == 0.5
+  low, high = empty['all']['interval']  # three ties are not sure to be half
+  assert low < 0.2 and high > 0.8
 
 
 def test_interval_of_a_win_rate_has_the_true_one_in_95_percent():
@@ -157,6 +159,14 @@ def test_a_model_that_never_lost_is_named_and_gets_a_virtual_tie():
   split += ratings([WIN] * 3, ('a', 'c'))
   found = strength.strengths(split)
   assert found['virtual'] and found['unbeaten'] == [] and len(found['groups']) == 1
+
+
+def test_a_model_of_few_prompts_is_named():
+  every = ratings([WIN, LOSS] * 15) + ratings([TIE], ('b', 'new'))
+  found = strength.strengths(every)
+  assert found['few'] == ['new']
+  prompts = {name: own['prompts'] for name, own in found['models'].items()}
+  assert prompts == {'a': 30, 'b': 30, 'new': 1}
 
 
 def test_groups_that_never_met_are_told_apart():
