@@ -56,8 +56,8 @@ def read(
   """The ratings of files, and the rows that were left out, by REASONS.
 
   models: whose ratings are taken, () all. Of several ratings of an item by one rater
-  the first counts. Raises UserError for a file that cannot be read, and where no row of
-  all is a rating.
+  the first counts. Raises UserError for a file that cannot be read, where no row of all
+  is a rating, and for a name of models that no row has.
   """
   left, found, places = selection.Left(), [], {}
   for path in paths:
@@ -80,6 +80,9 @@ def read(
   if not found:
     first = next((place for r in REASONS for place in left.named(r)), 'no rows')
     raise UserError(f'{field}: no row is a rating of two models ({first})')
+  names = sorted({name for one in found for name in one.models})
+  if absent := [name for name in models if name not in names]:
+    raise UserError(f'models: {absent[0]!r} is in no row: there are {", ".join(names)}')
   return found, left
 
 

@@ -107,6 +107,9 @@ def test_a_file_without_a_rating_is_one_line(tmp_path):
   path = write(tmp_path / 'r.jsonl', {**GOOD, 'rating': None})
   with pytest.raises(UserError, match='files: no row is .*line 1: rating is nul'):
     rows.read([path])
+  path = write(tmp_path / 'r.jsonl', GOOD)
+  with pytest.raises(UserError, match="models: 'z' is in no row: there are a, b"):
+    rows.read([path], ('a', 'b', 'z'))
   with pytest.raises(UserError, match='files is empty'):
     recipe.main(pairwise_config.get_config(), tmp_path / 'w')
 

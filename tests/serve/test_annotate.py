@@ -298,6 +298,20 @@ def test_every_judge_writes_its_ratings_of_seven_points(tmp_path, monkeypatch):
       recipe.main(config(files=files, **wrong), tmp_path / 'x')
 
 
+def test_category_of_a_prompt_goes_with_the_answers_of_a_pool(tmp_path, monkeypatch):
+  answer = lambda name, asked, **how: [Message('assistant', name) for _ in asked]
+  monkeypatch.setattr(asking, 'answers', answer)
+  score = lambda dialogs: [float(d[-1].content == 'x') * 9 for d in dialogs]
+  monkeypatch.setattr(asking, 'scorer', lambda name, batch: score)
+  asked = ({'prompt': '1', 'category': 'c', 'subcategory': 's'}, {'prompt': '2'})
+  files = (write(tmp_path / 'p.jsonl', *asked),)
+  fields = {'files': files, 'pool': ('x', 'y'), 'judges': ('reward=r',), 'scale': 7}
+  assert recipe.main(config(**fields), tmp_path / 'w')['wins'] == {'x': 2}
+  found, _ = pairwise_rows.read([tmp_path / 'w/ratings.jsonl'])
+  assert [(o.category, o.subcategory) for o in found] == [('c', 's'), ('', '')]
+  assert [(o.models, o.point) for o in found] == [(('x', 'y'), 1)] * 2
+
+
 def test_the_command_serves_writes_and_ends_when_all_is_done(tmp_path):
   files = write(tmp_path / 'c.jsonl', {'prompt': 'Hi', 'responses': ['a', 'b']})
   words = ['--config=annotate', f'--files={files}', f'--workdir={tmp_path / "w"}']
