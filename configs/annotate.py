@@ -17,6 +17,10 @@ def get_config(arg=None):
   # whose choice of a letter is read, 'reward=RUN'.
   c.judges = ('people',)
   c.ensemble = 'majority'  # or 'minimum': all agree, the lowest strength
+  # 8: four strengths of either side; 7: the points of human evaluation (5.3), which
+  # `pairwise` reads.
+  c.scale = 8
+  c.rater = 'person'  # who rates on the seven points, where people do
   c.template = ''  # of a judge, with {prompt}, {a} and {b}; '': post/annotators.py's
   c.source = 'annotated'  # of the rows that are written
   c.host = '127.0.0.1'  # only this machine; 0.0.0.0 or ::: all that reach it

@@ -7,7 +7,9 @@
 Expected: `the page is at http://127.0.0.1:8001`; every row is written as it is judged,
 and the same command goes on where it stopped. With `judges` of judges there is no page.
 Writes preferences.jsonl, which `reward` and `dpo` read, and skipped.jsonl; with a pool
-first candidates.jsonl, two answers of two different models to every prompt.
+first candidates.jsonl, two answers of two different models to every prompt. With
+--config.scale=7 the scale is that of human evaluation (5.3), and every verdict is also
+a row of ratings.jsonl, which `pairwise` reads.
 """
 
 import collections
@@ -24,12 +26,14 @@ from llama3_jax.post import annotators
 from llama3_jax.post import asking
 from llama3_jax.post import formats
 from llama3_jax.post import pool
+from llama3_jax.post import ratings
 from llama3_jax.post import selection
 from llama3_jax.text import chat
 
 ALONE = True  # one process writes
 WAITS = True  # for people: its log may be silent
 FREE = ('host', 'port')
+SCALES = (8, 7)
 
 
 def main(config, workdir):
@@ -37,6 +41,10 @@ def main(config, workdir):
   'first': rows whose first response is better, and 'wins': of each model."""
   if not config.files:
     raise UserError('files is empty: rows of prompt and responses, --files=FILE')
+  if config.scale not in SCALES:
+    raise UserError(f'scale={config.scale}: 8 (four strengths of a side) or 7 points')
+  if not config.rater.strip():
+    raise UserError("rater is empty: name who rates, --config.rater='Ann'")
   if tuple(config.judges) != ('people',):
     return _judged(config, workdir)
   if any(importlib.util.find_spec(n) is None for n in ('starlette', 'uvicorn')):
@@ -60,12 +68,19 @@ def _asked(config, folder):
   return asked, sum(left.counts().values())
 
 
-@workdirs.stage('preferences.jsonl', free=FREE)
+def _made(config, results):
+  """Files of judges."""
+  return ['preferences.jsonl'] + ['ratings.jsonl'] * (config.scale == 7)
+
+
+@workdirs.stage(made=_made, free=FREE)
 def _judged(config, folder):
   """The verdicts of judges."""
   counts = collections.Counter()
   judges = _judges(config, counts)  # refused before a model is loaded
   asked, bad = _asked(config, folder)
+  if config.scale == 7:
+    judges = _rated(config, folder, judges, asked)
   verdicts = annotators.ensemble(judges, config.ensemble)(asked) if asked else []
   made = [annotators.row(q, v, config.source) for q, v in zip(asked, verdicts) if v]
   jsonl.write(folder / 'preferences.jsonl', made)
@@ -77,6 +92,18 @@ def _judged(config, folder):
   }
 
 
+def _rated(config, folder, judges, asked):
+  """Writes every rating of every judge; returns annotators that say the same."""
+  found, made = [], []
+  for name, rater in zip(config.judges, judges):
+    said = rater(asked) if asked else []
+    pairs = [(q, r) for q, r in zip(asked, said) if r]
+    made += [ratings.row(q, r, name) for q, r in pairs]
+    found.append(lambda _, said=said: [ratings.verdict(r) for r in said])
+  jsonl.write(folder / 'ratings.jsonl', made)
+  return found
+
+
 def _wins(rows):
   """{model: rows whose better answer it gave}, of rows that name their models."""
   names = [row['models'][0] for row in rows if row.get('models')]
@@ -86,7 +113,8 @@ def _wins(rows):
 def _page(config, folder, asked):
   from llama3_jax.serve import annotate
 
-  desk = annotate.Desk(folder, asked, config.seed, config.source)
+  rater = config.rater if config.scale == 7 else ''
+  desk = annotate.Desk(folder, asked, config.seed, config.source, rater)
   if desk.left:
     annotate.run(desk, config.host, config.port)
   logging.info('%(judged)d judged, %(skipped)d skipped, of %(total)d', desk.counts())
@@ -94,22 +122,25 @@ def _page(config, folder, asked):
 
 
 def _judges(config, counts):
-  """Annotators of `judges`: 'labels=FILE' of people, of a model that writes its
-  verdict, 'judge=MODEL', or whose choice is read, 'likelihood=MODEL', 'reward=RUN'."""
+  """Annotators of `judges`, on seven points raters: 'labels=FILE' of people, of a model
+  that writes its verdict, 'judge=MODEL', or whose choice is read, 'likelihood=MODEL',
+  'reward=RUN'."""
+  seven = config.scale == 7
+  own = ratings if seven else annotators
+  of = ratings.of if seven else lambda annotate: annotate
   made = []
   for name in config.judges:
     kind, _, source = name.partition('=')
     if kind == 'labels' and source:
-      made.append(annotators.labels(source, 'judges'))
+      made.append(of(annotators.labels(source, 'judges')))
     elif kind == 'judge' and source:
       ask = asking.judge(source, config.sample, config.batch)
-      template = config.template or annotators.TEMPLATE
-      made.append(annotators.judge(ask, template, counts))
+      made.append(own.judge(ask, config.template or own.TEMPLATE, counts))
     elif kind == 'likelihood' and source:
       template = config.template or annotators.LETTER
-      made.append(annotators.weighed(asking.weigher(source), template))
+      made.append(of(annotators.weighed(asking.weigher(source), template)))
     elif kind == 'reward' and source:
-      made.append(annotators.scored(asking.scorer(source, config.batch)))
+      made.append(of(annotators.scored(asking.scorer(source, config.batch))))
     else:
       raise UserError(
         f"judges={name!r}: 'people' alone, or labels=FILE, judge=MODEL, "
@@ -127,5 +158,9 @@ def _candidates(config, folder, bad):
     prompts = [tuple(chat.message(m, 'files') for m in turns) for turns in said]
     how = dict(sample=config.sample, seed=config.seed, batch_size=config.batch)
     answer = functools.partial(asking.answers, **how)
-    jsonl.write(path, pool.collect(prompts, config.pool, answer, config.seed))
+    made = pool.collect(prompts, config.pool, answer, config.seed)
+    kinds = ('category', 'subcategory')
+    for row, (_, given) in zip(made, read, strict=True):
+      row |= {name: given[name] for name in kinds if name in given}
+    jsonl.write(path, made)
   return (path,)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.post import formats
 from llama3_jax.post import preference
@@ -53,6 +54,8 @@ class Question:
   prompt: tuple[chat.Message, ...]
   answers: tuple[chat.Message, chat.Message]
   models: tuple[str, ...] = ()
+  category: str = ''  # of the prompt
+  subcategory: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +121,10 @@ def judge(
   'contradicted' (the order decided).
   """
   counts = collections.Counter() if counts is None else counts
-  _checked(template)
+  checked(template)
 
   def annotate(questions):
-    replies = [_reply(text) for text in ask(_both(template, questions))]
+    replies = [_reply(text) for text in ask(both(template, questions))]
     counts['asked'] += len(questions)
     found = []
     for first, second in zip(replies[::2], replies[1::2], strict=True):
@@ -129,8 +132,8 @@ def judge(
         counts['nonsense'] += 1
       elif first[0] == second[0]:
         counts['contradicted'] += 1
-      both = first and second and first[0] != second[0]
-      found.append(Verdict(first[0], min(first[1], second[1])) if both else None)
+      agree = first and second and first[0] != second[0]
+      found.append(Verdict(first[0], min(first[1], second[1])) if agree else None)
     return found
 
   return annotate
@@ -173,10 +176,10 @@ def weighed(
   letters A and B, float [N,2]. Each pair is shown in both orders, and what counts is
   the mean of both: how much the model likes a letter by itself falls out. The strength
   is as in `scored`."""
-  _checked(template)
+  checked(template)
 
   def annotate(questions):
-    odds = np.asarray(weigh(_both(template, questions)), np.float64) @ (1, -1)
+    odds = np.asarray(weigh(both(template, questions)), np.float64) @ (1, -1)
     pairs = odds.reshape(-1, 2).tolist()
     return [_surer((first - second) / 2, 0) for first, second in pairs]
 
@@ -191,14 +194,15 @@ def _surer(a, b):
   return Verdict(int(b > a), 1 + sum(sure >= bar for bar in SURE))
 
 
-def _checked(template):
+def checked(template: str) -> None:
+  """Raises UserError where a judge's template lacks what it is to read."""
   missing = [f'{{{n}}}' for n in ('prompt', 'a', 'b') if f'{{{n}}}' not in template]
   if missing:
     raise UserError(f'template lacks {", ".join(missing)}: what the judge is to read')
 
 
-def _both(template, questions):
-  """Every question in both orders."""
+def both(template: str, questions: Sequence[Question]) -> list[str]:
+  """Texts that ask each question twice: with its first answer first, and second."""
   orders = ((0, 1), (1, 0))
   return [_shown(template, q, order) for q in questions for order in orders]
 
@@ -282,7 +286,12 @@ def _question(one, where):
   example = preference.parse(picked, where)
   models = one.get('models') or ()
   names = tuple(models[i] for i in (0, other)) if len(models) > other else ()
-  question = Question(str(one.get('id', '')), example.prompt, example.responses, names)
+  kinds = [
+    '' if one.get(name) is None else jsonl.text(one, name, where)
+    for name in ('category', 'subcategory')
+  ]
+  said = example.prompt, example.responses, names, *kinds
+  question = Question(str(one.get('id', '')), *said)
   return question if question.id else dataclasses.replace(question, id=_mark(question))
 
 

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from llama3_jax.base import jsonl
 from llama3_jax.post import annotators
+from llama3_jax.post import ratings
 from llama3_jax.post.annotators import Question
 from llama3_jax.post.annotators import Verdict
 from llama3_jax.post.preference import STRENGTHS
@@ -40,16 +41,31 @@ class Refused(Exception):
 
 
 class Desk:
-  """The questions, and what was said of them in two files of a folder:
-  preferences.jsonl, the rows that `reward` and `dpo` read, and skipped.jsonl."""
+  """The questions, and what was said of them in files of a folder: preferences.jsonl,
+  the rows that `reward` and `dpo` read, and skipped.jsonl.
+
+  rater: who rates on the seven points, also in ratings.jsonl; '': four strengths of
+  either side, and nobody is named.
+  """
 
   def __init__(
-    self, folder: pathlib.Path, questions: Sequence[Question], seed: int, source: str
+    self,
+    folder: pathlib.Path,
+    questions: Sequence[Question],
+    seed: int,
+    source: str,
+    rater: str = '',
   ) -> None:
-    self._seed, self._source = seed, source
-    self._files = folder / 'preferences.jsonl', folder / 'skipped.jsonl'
+    self._seed, self._source, self._rater = seed, source, rater
     self._known = {q.id: q for q in questions}
+    self._preferences = folder / 'preferences.jsonl'
+    kept = folder / 'ratings.jsonl' if rater else self._preferences
+    self._files = kept, folder / 'skipped.jsonl'
     self._said = [_ids(path) for path in self._files]
+    if rater and not _ids(self._preferences) <= self._said[0]:
+      # Killed between its two rows: the question is open, and is asked again.
+      rows = jsonl.read(self._preferences, '--workdir')
+      jsonl.write(self._preferences, [r for _, r in rows if r['id'] in self._said[0]])
 
   @property
   def left(self) -> list[Question]:
@@ -70,8 +86,9 @@ class Desk:
   def state(self) -> dict:
     """What the page shows: counts, and the next row without names of models."""
     left = self.left
+    whole = self.counts() | {'points': len(ratings.SCALE) if self._rater else 0}
     if not left:
-      return {**self.counts(), 'item': None}
+      return {**whole, 'item': None}
     question = left[0]
     answers = question.answers[:: -1 if self.swapped(question) else 1]
     item = {
@@ -80,11 +97,14 @@ class Desk:
       'answers': [_text(m) for m in answers],
       'editable': [not m.calls for m in answers],
     }
-    return {**self.counts(), 'item': item}
+    return {**whole, 'item': item}
 
   def judge(self, said: object) -> None:
-    """Writes {'id', 'side': 0 left or 1 right, 'strength': 1 to 4, 'edited'?}."""
+    """Writes {'id', 'side': 0 left or 1 right, 'strength': 1 to 4, 'edited'?}, of the
+    seven points {'id', 'point': 1 to 7 of the left one, 'edited'?}."""
     question = self._open(said)
+    if self._rater:
+      return self._rate(question, said)
     side, strength = said.get('side'), said.get('strength')
     if side not in (0, 1) or type(side) is not int:
       raise Refused(400, 'side must be 0 or 1')
@@ -93,15 +113,38 @@ class Desk:
     swapped = self.swapped(question)
     edited = self._edited(said.get('edited'), question)
     verdict = Verdict(side ^ swapped, strength, edited)
+    self._append(self._files[0], self._preference(question, verdict))
+    self._said[0].add(question.id)
+
+  def _rate(self, question, said):
+    point = said.get('point')
+    if type(point) is not int or not 1 <= point <= len(ratings.SCALE):
+      raise Refused(400, f'point must be 1 to {len(ratings.SCALE)}')
+    edited = self._edited(said.get('edited'), question)
+    if edited and point == ratings.SAME:
+      raise Refused(400, 'Say which one is better: an edited answer is of that one.')
+    swapped = self.swapped(question)
+    rating = ratings.Rating(ratings.turned(point) if swapped else point, edited=edited)
+    # The rating is last: what has one is done, and has all its rows.
+    if verdict := ratings.verdict(rating):
+      self._append(self._preferences, self._preference(question, verdict))
+    row = ratings.row(question, rating, self._rater, swapped)
+    self._append(self._files[0], row)
+    self._said[0].add(question.id)
+
+  def _preference(self, question, verdict):
     row = annotators.row(question, verdict, self._source)
-    self._append(0, {**row, 'metadata': {'swapped': swapped}})
+    return {**row, 'metadata': {'swapped': self.swapped(question)}}
 
   def skip(self, said: object) -> None:
     """Writes {'id', 'reason'} of a row that has no better answer."""
     question = self._open(said)
     if said.get('reason') not in REASONS:
       raise Refused(400, f'reason must be one of {", ".join(REASONS)}')
-    self._append(1, {'id': question.id, 'reason': said['reason']})
+    if self._rater and said['reason'] == REASONS[0]:
+      raise Refused(400, f'equal answers are rated {ratings.SAME}')
+    self._append(self._files[1], {'id': question.id, 'reason': said['reason']})
+    self._said[1].add(question.id)
 
   def _open(self, said):
     name = said.get('id') if isinstance(said, dict) else None
@@ -121,14 +164,14 @@ class Desk:
       raise Refused(400, 'The edited answer is one of the two: change it.')
     return Message('assistant', text)
 
-  def _append(self, which, row):
+  @staticmethod
+  def _append(path, row):
     """One line, on the disk when this returns."""
     line = json.dumps(row, ensure_ascii=False) + '\n'
-    with open(self._files[which], 'ab') as file:
+    with open(path, 'ab') as file:
       file.write(line.encode('utf-8', 'backslashreplace'))
       file.flush()
       os.fsync(file.fileno())
-    self._said[which].add(row['id'])
 
 
 def _ids(path):

@@ -1,6 +1,7 @@
 """Properties of annotators, and of the pool of models that they compare."""
 
 import collections
+import dataclasses
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.post import annotators
 from llama3_jax.post import pool
 from llama3_jax.post import preference
+from llama3_jax.post import ratings
 from llama3_jax.post.annotators import Question
 from llama3_jax.post.annotators import Verdict
 from llama3_jax.text.chat import Message
@@ -150,3 +152,47 @@ def test_liking_a_letter_decides_nothing():
   assert [v.best for v in found] == [0, 1] and found[0].strength == found[1].strength
   with pytest.raises(UserError, match='template lacks {b}'):
     annotators.weighed(weigh, 'which of {prompt} {a}?')
+
+
+def test_a_judge_of_seven_points_gives_the_milder_of_both_orders():
+  counts, shown = collections.Counter(), []
+  # The second reply is of the answers in reverse: A there is the second answer.
+  said = (('A3', 'B1'), ('B2', '**A 3**'), ('A1', 'A2'), ('B1', '0'), ('same', 'B0'))
+  said += (('A: 2', 'I cannot say'), ('A4', 'B1'))
+
+  def ask(texts):
+    shown.extend(texts)
+    return [reply for pair in said for reply in pair]
+
+  rate = ratings.judge(ask, counts=counts)
+  found = rate([question(f'{i}', f'{i + 1}') for i in range(len(said))])
+  assert [r and (r.point, r.both) for r in found] == [
+    (3, (1, 3)),
+    (6, (6, 7)),
+    (4, (3, 6)),
+    (4, (5, 4)),
+    (4, (4, 4)),
+    None,
+    None,
+  ]
+  assert counts == {'asked': 7, 'nonsense': 2, 'contradicted': 1}
+  assert 'Answer A:\n0\n\nAnswer B:\n1' in shown[0] and '3 (much)' in shown[0]
+  assert 'Answer A:\n1\n\nAnswer B:\n0' in shown[1]
+
+
+def test_strengths_of_both_sides_are_the_seven_points_and_back():
+  every = [Verdict(best, s) for best in (0, 1) for s in (1, 2, 3, 4)]
+  found = ratings.of(fixed(*every, None))([question()] * 9)
+  assert [r and r.point for r in found] == [4, 3, 2, 1, 4, 5, 6, 7, None]
+  back = [ratings.verdict(r) for r in found]
+  assert back == [None, *every[1:4], None, *every[5:], None]
+
+
+def test_row_of_a_rating_says_whose_answers_and_how_they_were_shown():
+  asked = dataclasses.replace(question(), category='maths')
+  row = ratings.row(asked, ratings.Rating(2), 'ann', False)
+  assert row['models'] == ['m', 'n'] and (row['rating'], row['swapped']) == (2, False)
+  assert [m['content'] for m in row['responses']] == ['4', '5']
+  assert row['category'] == 'maths' and 'both' not in row and 'subcategory' not in row
+  row = ratings.row(asked, ratings.Rating(4, (3, 6)), 'judge=x')
+  assert row['both'] == [3, 6] and 'swapped' not in row

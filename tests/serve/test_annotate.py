@@ -15,6 +15,7 @@ import pytest
 from configs import annotate as annotate_config
 from experiments import annotate as recipe
 from llama3_jax.base.errors import UserError
+from llama3_jax.eval import pairwise_rows
 from llama3_jax.post import annotators
 from llama3_jax.post import asking
 from llama3_jax.post import preference
@@ -109,6 +110,66 @@ def test_a_second_press_or_tab_never_writes_a_row_twice(tmp_path):
     assert answer.json()['item']['id'] == 'q1'  # and the page goes on
   assert len(lines(tmp_path / 'preferences.jsonl')) == 1
   assert not (tmp_path / 'skipped.jsonl').exists()
+
+
+def test_seven_points_are_written_of_the_models_whatever_side_they_were_on(tmp_path):
+  made = annotate.Desk(tmp_path, questions(14), 0, 'people', 'ann')
+  web, said = client(made), {}
+  state = web.get('/state').json()
+  assert state['points'] == 7
+  for i in range(14):
+    item, point = state['item'], i % 7 + 1
+    left = 'm' if item['answers'][0][0] == 'a' else 'n'
+    said[item['id']] = point if left == 'm' else 8 - point, left == 'n'
+    body = {'id': item['id'], 'point': point}
+    if point == 7:
+      body['edited'] = 'edited'
+    state = web.post('/judge', json=body).json()
+  assert state['item'] is None and state['judged'] == 14
+  assert {swapped for _, swapped in said.values()} == {True, False}
+  found, left = pairwise_rows.read([tmp_path / 'ratings.jsonl'])
+  assert {o.item: (o.point, o.row['swapped']) for o in found} == said
+  assert not left.counts() and {o.rater for o in found} == {'ann'}
+  assert all(len(o.seen) == 1 for o in found) and found[8].seen == (2,)  # of the left
+  prefer = preference.read(tmp_path / 'preferences.jsonl')
+  assert {e.id for e in prefer} == {i for i, (point, _) in said.items() if point != 4}
+  for example in prefer:
+    point = said[example.id][0]
+    assert example.strength == abs(point - 4) + 1
+    best = example.responses[-2].content[0]  # without the edited one, which is above
+    assert best == ('a' if point < 4 else 'b')
+
+
+def test_a_row_killed_between_its_two_files_is_asked_again_and_written_once(tmp_path):
+  made = annotate.Desk(tmp_path, questions(), 0, 'people', 'ann')
+  for name in ('q0', 'q1'):
+    client(made).post('/judge', json={'id': name, 'point': 1})
+  path = tmp_path / 'ratings.jsonl'
+  path.write_bytes(path.read_bytes()[:-9])  # the rating of q1 did not get there
+  again = annotate.Desk(tmp_path, questions(), 0, 'people', 'ann')
+  assert again.state()['item']['id'] == 'q1'
+  assert [r['id'] for r in lines(tmp_path / 'preferences.jsonl')] == ['q0']
+  client(again).post('/judge', json={'id': 'q1', 'point': 4})
+  assert [r['id'] for r in lines(path)] == ['q0', 'q1']
+  assert [r['id'] for r in lines(tmp_path / 'preferences.jsonl')] == ['q0']
+
+
+@pytest.mark.parametrize(
+  'path, more, word',
+  [
+    ('/judge', {'point': 0}, 'point must be 1 to 7'),
+    ('/judge', {'point': 8}, 'point must be 1 to 7'),
+    ('/judge', {'point': True}, 'point must be'),
+    ('/judge', {'side': 0, 'strength': 1}, 'point must be'),
+    ('/judge', {'point': 4, 'edited': 'new'}, 'which one is better'),
+    ('/skip', {'reason': 'equal'}, 'are rated 4'),
+  ],
+)
+def test_what_is_no_point_is_refused(tmp_path, path, more, word):
+  made = annotate.Desk(tmp_path, questions(), 0, 'people', 'ann')
+  answer = client(made).post(path, json={'id': 'q0', **more})
+  assert answer.status_code == 400 and word in answer.json()['error']
+  assert not list(tmp_path.iterdir())
 
 
 def test_it_goes_on_where_it_stopped_also_after_half_a_line(tmp_path):
@@ -207,6 +268,48 @@ def test_judges_and_labels_are_an_ensemble_without_a_page(tmp_path, monkeypatch)
   for wrong in (('people', 'judge=x'), ('judge',), ('labels=',)):
     with pytest.raises(UserError, match='judges='):
       recipe.main(config(files=files, judges=wrong), tmp_path / 'x')
+
+
+def test_every_judge_writes_its_ratings_of_seven_points(tmp_path, monkeypatch):
+  good = {'B2': 'Answer B:\ngood', 'A3': 'Answer A:\ngood', '0': ''}
+  ask = lambda texts: [next(k for k, v in good.items() if v in t) for t in texts]
+  monkeypatch.setattr(asking, 'judge', lambda name, sample, batch: ask)
+  score = lambda dialogs: [float(d[-1].content == 'good') for d in dialogs]
+  monkeypatch.setattr(asking, 'scorer', lambda name, batch: score)
+  row = lambda i, a, b: {'id': i, 'prompt': f'{i}', 'responses': [a, b],
+                         'models': ['m', 'n'], 'category': 'c'}  # fmt: skip
+  asked = [row(0, 'good', 'bad'), row(1, 'bad', 'good'), row(2, 'x', 'y')]
+  files = (write(tmp_path / 'c.jsonl', *asked),)
+  judges = ('judge=any', 'reward=r')
+  got = recipe.main(config(files=files, judges=judges, scale=7), tmp_path / 'w')
+  assert (got['judged'], got['skipped'], got['wins']) == (2, 1, {'m': 1, 'n': 1})
+  found, left = pairwise_rows.read([tmp_path / 'w/ratings.jsonl'])
+  said = [(o.item, o.rater, o.point, o.seen) for o in found]
+  assert said == [
+    ('0', 'judge=any', 2, (1, 6)),
+    ('1', 'judge=any', 6, (6, 1)),
+    ('2', 'judge=any', 4, (4, 4)),
+    ('0', 'reward=r', 3, ()),  # sigma of 1 is 0.73
+    ('1', 'reward=r', 5, ()),
+  ]
+  assert {o.category for o in found} == {'c'} and not left.counts()
+  for wrong in ({'scale': 5}, {'scale': 7, 'rater': ' '}):
+    with pytest.raises(UserError, match='scale=5|rater is empty'):
+      recipe.main(config(files=files, **wrong), tmp_path / 'x')
+
+
+def test_category_of_a_prompt_goes_with_the_answers_of_a_pool(tmp_path, monkeypatch):
+  answer = lambda name, asked, **how: [Message('assistant', name) for _ in asked]
+  monkeypatch.setattr(asking, 'answers', answer)
+  score = lambda dialogs: [float(d[-1].content == 'x') * 9 for d in dialogs]
+  monkeypatch.setattr(asking, 'scorer', lambda name, batch: score)
+  asked = ({'prompt': '1', 'category': 'c', 'subcategory': 's'}, {'prompt': '2'})
+  files = (write(tmp_path / 'p.jsonl', *asked),)
+  fields = {'files': files, 'pool': ('x', 'y'), 'judges': ('reward=r',), 'scale': 7}
+  assert recipe.main(config(**fields), tmp_path / 'w')['wins'] == {'x': 2}
+  found, _ = pairwise_rows.read([tmp_path / 'w/ratings.jsonl'])
+  assert [(o.category, o.subcategory) for o in found] == [('c', 's'), ('', '')]
+  assert [(o.models, o.point) for o in found] == [(('x', 'y'), 1)] * 2
 
 
 def test_the_command_serves_writes_and_ends_when_all_is_done(tmp_path):
