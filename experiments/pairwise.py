@@ -12,11 +12,11 @@ from absl import logging
 
 from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
-from llama3_jax.eval import pairwise
-from llama3_jax.eval import pairwise_agreement
-from llama3_jax.eval import pairwise_page as page
-from llama3_jax.eval import pairwise_rows
-from llama3_jax.eval import pairwise_strength
+from llama3_jax.eval.pairwise import agreement
+from llama3_jax.eval.pairwise import page
+from llama3_jax.eval.pairwise import rates
+from llama3_jax.eval.pairwise import rows
+from llama3_jax.eval.pairwise import strength
 
 ALONE = True  # one process reads the ratings
 
@@ -24,20 +24,20 @@ ALONE = True  # one process reads the ratings
 @workdirs.stage(report=page.write)
 def main(config, folder):
   """Measure; returns {'ratings', 'prompts', 'models', 'pairs', 'strengths', 'raters',
-  'agreement', 'left', 'samples'}: see the functions of eval/pairwise*.py."""
+  'agreement', 'left', 'samples'}: see the functions of eval/pairwise/."""
   if not config.files:
     raise UserError('files is empty: rows of models and rating, --files=FILE')
-  rated, left = pairwise_rows.read(config.files, config.models)
+  rated, left = rows.read(config.files, config.models)
   for line in page.left(left):
     logging.warning('left out: %s', line)
   results = {
     'ratings': len(rated),
     'prompts': len({one.prompt for one in rated}),
     'models': sorted({name for one in rated for name in one.models}),
-    'pairs': pairwise.pairs(rated, config.seed),
-    'strengths': pairwise_strength.strengths(rated, config.seed),
-    'raters': pairwise.raters(rated, config.seed),
-    'agreement': pairwise_agreement.agreement(rated, config.seed),
+    'pairs': rates.pairs(rated, config.seed),
+    'strengths': strength.strengths(rated, config.seed),
+    'raters': rates.raters(rated, config.seed),
+    'agreement': agreement.agreement(rated, config.seed),
     'left': left.counts() | {'named': page.left(left)},
     'samples': page.samples(rated, config.seed),
   }

@@ -17,11 +17,11 @@ from absl import logging
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
-from llama3_jax.eval import robustness
-from llama3_jax.eval import robustness_page as page
-from llama3_jax.eval import robustness_pairs as pairs
-from llama3_jax.eval import robustness_run
 from llama3_jax.eval import run
+from llama3_jax.eval.robustness import adversarial as pairs
+from llama3_jax.eval.robustness import measure
+from llama3_jax.eval.robustness import page
+from llama3_jax.eval.robustness import variants
 from llama3_jax.generate.settings import Settings
 from llama3_jax.train import belongs
 from llama3_jax.train import models
@@ -36,8 +36,8 @@ def _made(config, results):
 
 @workdirs.stage(made=_made, report=page.write)
 def main(config, folder):
-  """Measure; returns {'kinds', ...} of robustness_run.measure, {'pairs', 'tasks'} of
-  robustness_pairs.compare, and 'against': the same of other runs."""
+  """Measure; returns {'kinds', ...} of measure.measure, {'pairs', 'tasks'} of
+  adversarial.compare, and 'against': the same of other runs."""
   if not (config.task or config.pairs):
     raise UserError('task and pairs are empty: there is nothing to ask')
   pairs.check(config.pairs)
@@ -45,11 +45,11 @@ def main(config, folder):
   tokenizer = belongs.tokenizer(config.tokenizer, config.init_from)
   plan = _plan(config, tokenizer) if config.task else None
   if plan:
-    page.same(before, robustness_run.records(plan))
+    page.same(before, measure.records(plan))
   params, model = models.load(config.init_from)
   results = {}
   if plan:
-    results, rows = robustness_run.measure(params, model, tokenizer, plan)
+    results, rows = measure.measure(params, model, tokenizer, plan)
     jsonl.write(folder / page.FILE, rows)
   if config.pairs:
     said, settings = [], Settings(temperature=0.0, max_new=config.max_new)
@@ -66,9 +66,9 @@ def main(config, folder):
 def _plan(config, tokenizer):
   """What is asked, made before a model is loaded."""
   varied = config.biases, config.labels, config.orders, config.formats
-  kinds = robustness.variants(*varied)
+  kinds = variants.variants(*varied)
   how = config.examples, config.shots, config.seed
-  return robustness_run.Plan.of(tokenizer, _task(config), kinds, *how)
+  return measure.Plan.of(tokenizer, _task(config), kinds, *how)
 
 
 def _task(config):

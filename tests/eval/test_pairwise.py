@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from llama3_jax.eval import pairwise
-from llama3_jax.eval import pairwise_agreement as agreement
-from llama3_jax.eval import pairwise_strength as strength
-from llama3_jax.eval.pairwise_rows import Rated
+from llama3_jax.eval.pairwise import agreement
+from llama3_jax.eval.pairwise import rates
+from llama3_jax.eval.pairwise import strength
+from llama3_jax.eval.pairwise.rows import Rated
 
 WIN, TIE, LOSS = 2, 4, 6
 
@@ -23,9 +23,9 @@ def ratings(points, models=('a', 'b'), rater='ann'):
 
 
 def test_better_and_much_better_win_and_all_else_is_a_tie():
-  assert [pairwise.outcome(p) for p in range(1, 8)] == [0, 0, 1, 1, 1, 2, 2]
+  assert [rates.outcome(p) for p in range(1, 8)] == [0, 0, 1, 1, 1, 2, 2]
   points = [1, 1, 2, 3, 4, 4, 5, 6, 7, 3]
-  found = pairwise.rates(ratings(points))
+  found = rates.rates(ratings(points))
   assert found['points'] == [2, 1, 2, 2, 1, 1, 1]
   assert (found['wins'], found['ties'], found['losses']) == (3, 5, 2)
   assert found['rate']['value'] == 3 / 5 and found['rate']['n'] == 5
@@ -36,8 +36,8 @@ def test_better_and_much_better_win_and_all_else_is_a_tie():
 
 def test_win_rate_of_the_other_model_is_what_is_left():
   points = [1, 2, 6, 4, 3, 2, 7, 1, 1]
-  one = pairwise.rates(ratings(points))
-  other = pairwise.rates(ratings([8 - p for p in points]))
+  one = rates.rates(ratings(points))
+  other = rates.rates(ratings([8 - p for p in points]))
   for name in ('rate', 'all'):
     assert one[name]['value'] == pytest.approx(1 - other[name]['value'])
     ends = [1 - end for end in other[name]['interval'][::-1]]
@@ -46,21 +46,21 @@ def test_win_rate_of_the_other_model_is_what_is_left():
 
 def test_several_ratings_of_a_prompt_are_drawn_together():
   points = [WIN, LOSS] * 15 + [WIN] * 10
-  once = pairwise.rates(ratings(points))
+  once = rates.rates(ratings(points))
   many = [one for name in 'klmnopqrs' for one in ratings(points, rater=name)]
-  again = pairwise.rates(many)
+  again = rates.rates(many)
   assert again['ratings'] == 9 * once['ratings'] and again['prompts'] == 40
   assert again['rate']['interval'] == once['rate']['interval']
-  apart = pairwise.rates(ratings(points * 9))  # as many answers, but of more prompts
+  apart = rates.rates(ratings(points * 9))  # as many answers, but of more prompts
   width = lambda x: x['rate']['interval'][1] - x['rate']['interval'][0]
   assert width(apart) < width(again) / 2
 
 
 def test_a_model_that_always_wins_has_an_interval_and_without_wins_there_is_none():
-  found = pairwise.rates(ratings([WIN] * 5 + [TIE] * 5))
+  found = rates.rates(ratings([WIN] * 5 + [TIE] * 5))
   assert found['rate']['value'] == 1 and found['rate']['n'] == 5
   assert found['rate']['interval'][0] == pytest.approx(0.566, abs=1e-3)  # Wilson
-  empty = pairwise.rates(ratings([TIE] * 3))
+  empty = rates.rates(ratings([TIE] * 3))
   assert empty['rate'] == {'value': None, 'interval': None, 'n': 0}
   assert empty['all']['value'] == 0.5
   low, high = empty['all']['interval']  # three ties are not sure to be half
@@ -71,7 +71,7 @@ def test_interval_of_a_win_rate_has_the_true_one_in_95_percent():
   rng, inside = np.random.default_rng(1), 0
   for seed in range(200):
     points = rng.choice([WIN, TIE, LOSS], p=[0.45, 0.25, 0.3], size=150)
-    low, high = pairwise.rates(ratings(points.tolist()), seed)['rate']['interval']
+    low, high = rates.rates(ratings(points.tolist()), seed)['rate']['interval']
     inside += low <= 0.6 <= high
   assert 183 <= inside <= 198
 
@@ -84,13 +84,13 @@ def test_each_sub_category_counts_alike_however_many_prompts_it_has():
     for c, s, points in parts
     for i, p in enumerate(points)
   ]
-  [found] = pairwise.pairs(every)
+  [found] = rates.pairs(every)
   assert found['rate']['value'] == pytest.approx(31 / 37) and found['told'] == 'a'
   assert found['uniform']['value'] == pytest.approx((1 + 0.5 + 0) / 3)
   assert found['uniform']['n'] == 3
-  rates = {c: r['rate']['value'] for c, r in found['categories'].items()}
-  assert rates == {'code': 31 / 32, 'maths': 0, 'poems': None}
-  assert pairwise.uniform(ratings([WIN, LOSS])) is None
+  values = {c: r['rate']['value'] for c, r in found['categories'].items()}
+  assert values == {'code': 31 / 32, 'maths': 0, 'poems': None}
+  assert rates.uniform(ratings([WIN, LOSS])) is None
 
 
 def by_hand(wins, steps=20_000):
@@ -189,7 +189,7 @@ def test_place_that_a_rater_likes_is_found_and_a_fair_one_is_cleared():
   # Two orders: a contradiction, two that agree, one that knows no difference in one.
   for i, seen in enumerate([(2, 3), (2, 6), (5, 3), (4, 6)]):
     every.append(rated(f'q{i}', ('a', 'b'), 4, 'judge', seen=seen))
-  found = pairwise.raters(every)
+  found = rates.raters(every)
   low, high = found['fair']['first']['interval']
   assert low < 0.5 < high
   assert found['first']['first']['interval'][0] > 0.65
@@ -271,7 +271,7 @@ def test_agreement_of_raters_who_always_say_the_same_is_not_a_number():
 
 def test_draws_are_the_same_whatever_the_size_of_a_block(monkeypatch):
   table = np.random.default_rng(4).random((30, 2))
-  whole = np.concatenate(list(pairwise.resampled(table, 5, 100)))
-  monkeypatch.setattr(pairwise.confidence, 'ROOM', 30 * 7)
-  parts = list(pairwise.resampled(table, 5, 100))
+  whole = np.concatenate(list(rates.resampled(table, 5, 100)))
+  monkeypatch.setattr(rates.confidence, 'ROOM', 30 * 7)
+  parts = list(rates.resampled(table, 5, 100))
   assert len(parts) == 15 and np.allclose(np.concatenate(parts), whole)

@@ -7,8 +7,8 @@ import pytest
 from configs import pairwise as pairwise_config
 from experiments import pairwise as recipe
 from llama3_jax.base.errors import UserError
-from llama3_jax.eval import pairwise_page
-from llama3_jax.eval import pairwise_rows as rows
+from llama3_jax.eval.pairwise import page
+from llama3_jax.eval.pairwise import rows
 from llama3_jax.post import ratings
 from llama3_jax.report import page as pages
 
@@ -96,7 +96,7 @@ def test_rows_that_are_left_out_are_named_and_counted(tmp_path):
     rows.OTHER: 1,
     rows.SELF: 1,
   }
-  said = '\n'.join(pairwise_page.left(left))
+  said = '\n'.join(page.left(left))
   for line in (2, 4, 5, 6, 7, 8):
     assert f'r.jsonl, line {line}' in said, said
   assert "'ann' rated it in" in said and "'z'" in said
@@ -163,7 +163,7 @@ def test_the_recipe_reports_all_and_its_texts_are_escaped(tmp_path):
   assert 'without a rating' in text and 'line 17' in text
   saved = json.loads((tmp_path / 'w/results.json').read_text())
   assert saved['pairs'][0]['wins'] == found['pairs'][0]['wins']
-  logged = '\n'.join(pairwise_page.lines(found))
+  logged = '\n'.join(page.lines(found))
   assert 'm/a' in logged and 'kappa' in logged and 'alpha of all raters' in logged
 
 
@@ -177,8 +177,8 @@ def test_answers_that_are_shown_are_those_of_their_models_and_differences_come_f
   for row in every[::3]:  # the same answers from the other side
     row |= {'models': ['b', 'a'], 'responses': row['responses'][::-1]}
     row |= {'rating': 8 - row['rating']}
-  shown = pairwise_page.samples([rows.parse(row, 'f') for row in every])
-  assert len(shown) == pairwise_page.SHOWN
+  shown = page.samples([rows.parse(row, 'f') for row in every])
+  assert len(shown) == page.SHOWN
   assert shown[0]['prompt'] == '6' and shown[0]['ratings'] == {'ann': 2, 'bob': 7}
   for one in shown:
     assert one['models'] == ['a', 'b']
@@ -188,12 +188,12 @@ def test_answers_that_are_shown_are_those_of_their_models_and_differences_come_f
 def test_a_page_of_ties_alone_is_written(tmp_path):
   found = finished(tmp_path, {**GOOD, 'rating': 4}, {**GOOD, 'id': 7, 'rating': 3})
   assert found['pairs'][0]['rate']['value'] is None and not found['pairs'][0]['told']
-  assert 'Win rates' in pages.render(pairwise_page.page(found))
-  assert 'wins – of 0, 2 ties' in '\n'.join(pairwise_page.lines(found))
+  assert 'Win rates' in pages.render(page.page(found))
+  assert 'wins – of 0, 2 ties' in '\n'.join(page.lines(found))
 
 
 def test_a_model_that_never_lost_is_named_in_the_log_and_on_the_page(tmp_path):
   found = finished(tmp_path, *({**GOOD, 'id': i} for i in range(3)))
   said = 'a never lost, b never won: no strength is the likeliest'
-  assert said in '\n'.join(pairwise_page.lines(found))
-  assert said in pages.render(pairwise_page.page(found))
+  assert said in '\n'.join(page.lines(found))
+  assert said in pages.render(page.page(found))

@@ -13,12 +13,12 @@ from llama3_jax import config as configs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.eval import answering
-from llama3_jax.eval import robustness
-from llama3_jax.eval import robustness_page
-from llama3_jax.eval import robustness_pairs
-from llama3_jax.eval import robustness_run
-from llama3_jax.eval import robustness_spread as spread
 from llama3_jax.eval import run
+from llama3_jax.eval.robustness import adversarial
+from llama3_jax.eval.robustness import measure
+from llama3_jax.eval.robustness import page
+from llama3_jax.eval.robustness import spread
+from llama3_jax.eval.robustness import variants
 from llama3_jax.generate import likelihood
 from llama3_jax.report import page as pages
 from llama3_jax.tasks import choice
@@ -31,7 +31,7 @@ N = 12
 
 def kinds(**given):
   fields = {k: DEFAULT[k] for k in ('biases', 'labels', 'orders', 'formats')}
-  return robustness.variants(**fields | given)
+  return variants.variants(**fields | given)
 
 
 @pytest.fixture(scope='module')
@@ -57,7 +57,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def plan(data, tokenizer):
-  return robustness_run.Plan.of(tokenizer, f'mmlu={data}', kinds(), N)
+  return measure.Plan.of(tokenizer, f'mmlu={data}', kinds(), N)
 
 
 def said(monkeypatch, weigh):
@@ -86,7 +86,7 @@ def test_a_model_that_reads_places_only_is_as_consistent_as_its_orders_let_it(
   monkeypatch, tokenizer, plan
 ):
   said(monkeypatch, first_place)
-  found, rows = robustness_run.measure(None, None, tokenizer, plan)
+  found, rows = measure.measure(None, None, tokenizer, plan)
   order = found['kinds']['order']
   assert order['consistency'] == 0 <= order['guessing'] and order['same_place'] == 1
   rotations = [order['variants'][o]['score'] for o in ('ABCD', 'BCDA', 'CDAB', 'DABC')]
@@ -111,7 +111,7 @@ def test_a_model_that_knows_the_answers_is_moved_by_nothing(
     return float(line.startswith(answer))
 
   said(monkeypatch, knows)
-  found, rows = robustness_run.measure(None, None, tokenizer, plan)
+  found, rows = measure.measure(None, None, tokenizer, plan)
   assert set(found['kinds']) == {'bias', 'labels', 'order', 'format'}
   for one in found['kinds'].values():
     assert (one['consistency'], one['spread'], one['told']) == (1, 0, False)
@@ -128,7 +128,7 @@ def test_a_model_that_copies_the_last_label_follows_the_bias(
     return float(before.endswith(answer))
 
   said(monkeypatch, copies)
-  found, _ = robustness_run.measure(None, None, tokenizer, plan)
+  found, _ = measure.measure(None, None, tokenizer, plan)
   bias = found['kinds']['bias']['variants']
   letters = [q.right for q in plan.questions]
   for name, last in (('AAAA', 0), ('ABCD', 3), ('AABB', 1), ('CCDD', 3)):
@@ -153,7 +153,7 @@ def test_all_variants_ask_the_same_questions_after_the_same_examples(plan, token
 
 def test_solved_examples_have_their_right_answer_where_the_bias_says(plan, tokenizer):
   for bias in ('AAAA', 'ABCD', 'AABB', 'CCDD'):
-    variant = robustness.Variant(bias=bias)
+    variant = variants.Variant(bias=bias)
     text = tokenizer.decode(plan.asked[variant].prompts[0])
     blocks = text.split('\n\n')[1:-1]
     assert [block[-1] for block in blocks] == list(bias)
@@ -165,19 +165,19 @@ def test_solved_examples_have_their_right_answer_where_the_bias_says(plan, token
 def test_labels_order_and_formats_are_as_named(plan, tokenizer):
   q = plan.questions[0]
   text = lambda **fields: tokenizer.decode(
-    plan.asked[robustness.Variant(**fields)].prompts[0]
+    plan.asked[variants.Variant(**fields)].prompts[0]
   )
   tail = ''.join(f'\n{a}. {q.choices[i]}' for a, i in zip('ABCD', (3, 2, 1, 0)))
   assert text(order='DCBA').endswith(f'{q.text}{tail}\nAnswer:')
   shown = text(labels='(A) (B) (C) (D)')
   assert f'\n(A) {q.choices[0]}\n(B) ' in shown and 'Answer: (' in shown
-  assert plan.asked[robustness.Variant('(A) (B) (C) (D)')].examples[0].choices == (
+  assert plan.asked[variants.Variant('(A) (B) (C) (D)')].examples[0].choices == (
     *('(A', '(B', '(C', '(D'),
   )
   assert '\n1. ' in text(labels='1. 2. 3. 4.')
-  forms = [text(form=name) for name in robustness.FORMATS]
-  assert len(set(forms)) == 5 and len(robustness.FORMATS) == 5
-  informed = [len(intro) for intro, _ in robustness.FORMATS.values()]
+  forms = [text(form=name) for name in variants.FORMATS]
+  assert len(set(forms)) == 5 and len(variants.FORMATS) == 5
+  informed = [len(intro) for intro, _ in variants.FORMATS.values()]
   assert informed == sorted(informed)
   about = 'old maps' if 'ol' in q.text.split() else 'birds'
   assert sum(about in form for form in forms) == 3
@@ -191,14 +191,14 @@ def test_the_usual_variant_is_the_evaluation(data, tokenizer, plan):
   for q, ids in zip(plan.questions, asked.prompts):
     before = task.solved(q.example, 4)
     assert ids == answering.base_prompt(tokenizer, task, q.example, before)
-  found, rows = robustness_run.measure(params, toy.CONFIG, tokenizer, plan)
+  found, rows = measure.measure(params, toy.CONFIG, tokenizer, plan)
   usual = run.tasks(params, toy.CONFIG, tokenizer, (name,), N, how=run.How(4))[name]
   assert {k: found[k] for k in ('score', 'n', 'interval')} == {
     k: usual[k] for k in ('score', 'n', 'interval')
   }
-  for variant in (robustness.Variant(order='DCBA'), robustness.Variant(form='rules')):
-    alone = robustness.chosen(params, toy.CONFIG, tokenizer, [plan.asked[variant]])
-    own = robustness.choices(plan.questions, [variant], alone)[0].tolist()
+  for variant in (variants.Variant(order='DCBA'), variants.Variant(form='rules')):
+    alone = variants.chosen(params, toy.CONFIG, tokenizer, [plan.asked[variant]])
+    own = variants.choices(plan.questions, [variant], alone)[0].tolist()
     kind, key = ('format', 'rules') if variant.form else ('order', 'DCBA')
     assert [row['chosen'][kind][key] for row in rows] == own
 
@@ -207,7 +207,7 @@ def test_in_a_chat_the_usual_variant_is_the_evaluation_and_labels_have_their_wor
   data, tokenizer
 ):
   name = f'mmlu={data}'
-  plan = robustness_run.Plan.of(tokenizer, name, kinds(), 2, run.CHAT)
+  plan = measure.Plan.of(tokenizer, name, kinds(), 2, run.CHAT)
   assert 'bias' not in plan.kinds
   [usual, *_] = plan.asked.values()
   task = tasks.load(name)
@@ -215,7 +215,7 @@ def test_in_a_chat_the_usual_variant_is_the_evaluation_and_labels_have_their_wor
   assert usual.prompts == ids and usual.lead == ''
   assert task.prompt is choice.by_letter
   for labels, word in (('1. 2. 3. 4.', 'number'), ('$. &. #. @.', 'sign')):
-    text = tokenizer.decode(plan.asked[robustness.Variant(labels)].prompts[0])
+    text = tokenizer.decode(plan.asked[variants.Variant(labels)].prompts[0])
     assert f'Answer with the {word} alone.' in text
 
 
@@ -232,13 +232,13 @@ def test_labels_that_share_their_first_token_are_refused_by_name(
   data, tokenizer, labels, names
 ):
   with pytest.raises(UserError, match=names):
-    robustness_run.Plan.of(tokenizer, f'mmlu={data}', kinds(labels=(labels,)), 2)
+    measure.Plan.of(tokenizer, f'mmlu={data}', kinds(labels=(labels,)), 2)
 
 
 def test_what_all_labels_begin_with_is_no_part_of_the_choice(tokenizer):
-  found = robustness.starts(tokenizer, ' ', ['(A', '(B', '(C', '(D'])
+  found = variants.starts(tokenizer, ' ', ['(A', '(B', '(C', '(D'])
   assert [tokenizer.decode(ids) for ids in found] == [' (A', ' (B', ' (C', ' (D']
-  found = robustness.starts(tokenizer, ' ', ['A1', 'B1', 'C1', 'D1'])
+  found = variants.starts(tokenizer, ' ', ['A1', 'B1', 'C1', 'D1'])
   assert [tokenizer.decode(ids) for ids in found] == [' A', ' B', ' C', ' D']
 
 
@@ -268,22 +268,22 @@ def test_questions_without_four_choices_are_left_out_and_too_few_examples_named(
   for name, some in (('test', rows), ('train', [r | {'query': 'x'} for r in rows[:1]])):
     jsonl.write(tmp_path / f'{name}.jsonl', some)
   name = f'arc_letters={tmp_path}/test.jsonl,{tmp_path}/train.jsonl'
-  plan = robustness_run.Plan.of(tokenizer, name, kinds(), 9, 1)
+  plan = measure.Plan.of(tokenizer, name, kinds(), 9, 1)
   assert sorted(q.text for q in plan.questions) == ['0?', '2?', '4?']
   assert '2 questions do not have four choices' in caplog.text
   with pytest.raises(UserError, match='1 solved examples .* --config.shots=1'):
-    robustness_run.Plan.of(tokenizer, name, kinds(), 9)
-  plan = robustness_run.Plan.of(tokenizer, name, kinds(), 9, 0)
+    measure.Plan.of(tokenizer, name, kinds(), 9)
+  plan = measure.Plan.of(tokenizer, name, kinds(), 9, 0)
   assert 'bias' not in plan.kinds and 'they are left out' in caplog.text
   for other in ('copy', f'arc={tmp_path}/test.jsonl'):
     with pytest.raises(UserError, match='do not list choices by letters'):
-      robustness_run.Plan.of(tokenizer, other, kinds(), 2)
+      measure.Plan.of(tokenizer, other, kinds(), 2)
 
 
 def test_choices_with_one_text_are_one_answer():
-  q = robustness.Question(None, 'x', ('no', 'yes', 'no', 'maybe'), 2)
-  variants = [robustness.Variant(), robustness.Variant(order='CDAB')]
-  found = robustness.choices([q], variants, np.array([[0], [0]]))
+  q = variants.Question(None, 'x', ('no', 'yes', 'no', 'maybe'), 2)
+  both = [variants.Variant(), variants.Variant(order='CDAB')]
+  found = variants.choices([q], both, np.array([[0], [0]]))
   assert found.tolist() == [[0], [0]] and q.first(q.right) == 0
 
 
@@ -304,8 +304,8 @@ def test_variants_that_differ_by_chance_are_rarely_told_apart_and_real_ones_are(
 
 def test_the_difference_of_a_pair_is_one_of_independent_samples():
   ordinary = {'score': 0.9, 'interval': [0.8, 0.95]}
-  adversarial = {'score': 0.5, 'interval': [0.4, 0.62]}
-  found = robustness_pairs.apart(ordinary, adversarial)
+  changed = {'score': 0.5, 'interval': [0.4, 0.62]}
+  found = adversarial.apart(ordinary, changed)
   assert found['difference'] == pytest.approx(-0.4)
   assert found['low'] == pytest.approx(-0.4 - np.hypot(0.1, 0.05))
   assert found['high'] == pytest.approx(-0.4 + np.hypot(0.12, 0.1))
@@ -320,7 +320,7 @@ def test_texts_in_the_page_are_escaped():
   }
   row = dict(task='t', question=f'{bad}?', choices=[bad, 'q'], answer=0)
   row['chosen'] = {'labels': {bad: 0, 'b': 1}}
-  text = pages.render(robustness_page.page(results, [row]))
+  text = pages.render(page.page(results, [row]))
   assert html.escape(bad) in text and bad not in text
   assert '1 of 2 differ' in text
 
@@ -345,7 +345,7 @@ def test_the_experiment_stands_beside_other_runs_and_asks_pairs(tmp_path, data):
   assert pair['low'] <= pair['difference'] <= pair['high']
   assert found['tasks']['copy']['n'] == 4
   assert len(list(jsonl.read(tmp_path / 'two/answers.jsonl', 'x'))) == 8
-  logged = '\n'.join(robustness_page.lines(found))
+  logged = '\n'.join(page.lines(found))
   assert 'Order of the choices: spread' in logged and 'copy → sort: ' in logged
   text = (tmp_path / 'two/report.html').read_text('utf-8')
   assert '<td>one</td>' in text and 'this model' in text and 'Adversarial' in text

@@ -15,7 +15,7 @@ import pytest
 from configs import annotate as annotate_config
 from experiments import annotate as recipe
 from llama3_jax.base.errors import UserError
-from llama3_jax.eval import pairwise_rows
+from llama3_jax.eval.pairwise import rows as pairwise_rows
 from llama3_jax.post import annotators
 from llama3_jax.post import asking
 from llama3_jax.post import preference

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llama3_jax.eval import pairwise
-from llama3_jax.eval.pairwise_rows import Rated
+from llama3_jax.eval.pairwise import rates
+from llama3_jax.eval.pairwise.rows import Rated
 from llama3_jax.post import ratings
 
 POINTS = len(ratings.SCALE)
@@ -18,7 +18,7 @@ POINTS = len(ratings.SCALE)
 
 def agreement(rated: Sequence[Rated], seed: int = 0) -> dict:
   """{'pairs': [of two raters: 'raters', 'n' (answers both rated), 'same' (the point),
-  'outcome' (win, tie or loss), as of pairwise.share, 'kappa', 'interval'], 'alpha':
+  'outcome' (win, tie or loss), as of rates.share, 'kappa', 'interval'], 'alpha':
   {'value', 'interval', 'n' (answers with several ratings)}}.
 
   kappa: of win, tie and loss; alpha: of all raters, the points as ordered. Both are
@@ -44,17 +44,17 @@ def agreement(rated: Sequence[Rated], seed: int = 0) -> dict:
 def _pair(both, seed):
   prompts = [prompt for prompt, *_ in both]
   points = np.array(list(both.values()))
-  results = np.array([[pairwise.outcome(p) for p in pair] for pair in points])
+  results = np.array([[rates.outcome(p) for p in pair] for pair in points])
   same = lambda x: np.stack([x[:, 0] == x[:, 1], np.ones(len(x))], 1)
   each = np.zeros((len(results), 3, 3))
   each[np.arange(len(results)), results[:, 0], results[:, 1]] = 1
-  table = pairwise.tables(each, prompts)
+  table = rates.tables(each, prompts)
   return {
     'n': len(both),
-    'same': pairwise.share(same(points), prompts, seed),
-    'outcome': pairwise.share(same(results), prompts, seed),
+    'same': rates.share(same(points), prompts, seed),
+    'outcome': rates.share(same(results), prompts, seed),
     'kappa': _number(kappa(table.sum(0)[None])),
-    'interval': pairwise.interval(table, kappa, seed),
+    'interval': rates.interval(table, kappa, seed),
   }
 
 
@@ -64,9 +64,9 @@ def _alpha(several, seed):
     table += coincidences(list(said.values()))
   if not several:
     return {'value': None, 'interval': None, 'n': 0}
-  table = pairwise.tables(each, [prompt for prompt, *_ in several])
+  table = rates.tables(each, [prompt for prompt, *_ in several])
   value = _number(alpha(table.sum(0)[None]))
-  ends = pairwise.interval(table, alpha, seed)
+  ends = rates.interval(table, alpha, seed)
   return {'value': value, 'interval': ends, 'n': len(several)}
 
 

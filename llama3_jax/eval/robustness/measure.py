@@ -11,9 +11,9 @@ from llama3_jax.base import log
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.eval import answering
-from llama3_jax.eval import robustness
-from llama3_jax.eval import robustness_spread as spread
 from llama3_jax.eval import run
+from llama3_jax.eval.robustness import spread
+from llama3_jax.eval.robustness import variants
 from llama3_jax.model import llama
 from llama3_jax.tasks import task as tasks
 from llama3_jax.text.tokenizer import Tokenizer
@@ -27,16 +27,16 @@ class Plan:
   as a model is asked it, the usual one first."""
 
   task: str
-  questions: Sequence[robustness.Question]
-  kinds: Mapping[str, Mapping[str, robustness.Variant]]
-  asked: Mapping[robustness.Variant, answering.Asked]
+  questions: Sequence[variants.Question]
+  kinds: Mapping[str, Mapping[str, variants.Variant]]
+  asked: Mapping[variants.Variant, answering.Asked]
 
   @classmethod
   def of(
     cls,
     tokenizer: Tokenizer,
     name: str,
-    kinds: Mapping[str, Mapping[str, robustness.Variant]],
+    kinds: Mapping[str, Mapping[str, variants.Variant]],
     n: int,
     shots: int = run.PAPER,
     seed: int = 0,
@@ -50,16 +50,16 @@ class Plan:
     if not kinds:
       raise UserError('biases, labels, orders and formats are empty: nothing varies')
     task = tasks.load(name)
-    every = robustness.questions(task, name, n, seed)
-    before = robustness.solved(task, name, every, shots, seed)
+    every = variants.questions(task, name, n, seed)
+    before = variants.solved(task, name, every, shots, seed)
     asked = {}
     for v in (
-      robustness.Variant(),
+      variants.Variant(),
       *(v for own in kinds.values() for v in own.values()),
     ):
       if v not in asked:  # kinds have the usual one in common
-        asked[v] = robustness.ask(tokenizer, task, v, every, before, chat)
-        robustness.starts(tokenizer, asked[v].lead, v.said)
+        asked[v] = variants.ask(tokenizer, task, v, every, before, chat)
+        variants.starts(tokenizer, asked[v].lead, v.said)
     logging.info('the labels of each variant begin with different tokens')
     return cls(name, every, kinds, asked)
 
@@ -72,9 +72,9 @@ def measure(
   number of a choice}}} of each question])."""
   count = len(plan.questions)
   with log.work(f'asking {count:,} questions in {len(plan.asked)} ways'):
-    places = robustness.chosen(params, model, tokenizer, list(plan.asked.values()))
+    places = variants.chosen(params, model, tokenizer, list(plan.asked.values()))
   ways = list(plan.asked)
-  picked = robustness.choices(plan.questions, ways, places)
+  picked = variants.choices(plan.questions, ways, places)
   right = np.array([q.first(q.right) for q in plan.questions])
   kinds, rows = {}, records(plan)
   for kind, own in plan.kinds.items():

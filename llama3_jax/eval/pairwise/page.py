@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from llama3_jax.eval.pairwise_rows import REASONS
-from llama3_jax.eval.pairwise_rows import Rated
+from llama3_jax.eval.pairwise.rows import REASONS
+from llama3_jax.eval.pairwise.rows import Rated
 from llama3_jax.post import ratings
 from llama3_jax.post import selection
 from llama3_jax.report import figures as drawing

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llama3_jax.eval import pairwise
-from llama3_jax.eval.pairwise_rows import Rated
+from llama3_jax.eval.pairwise import rates
+from llama3_jax.eval.pairwise.rows import Rated
 
 SCALE, MEAN = 400 / np.log(10), 1000.0
 STEPS, CLOSE, LONGEST = 100, 1e-10, 2.0  # of Newton's method, in nats
@@ -31,13 +31,13 @@ def strengths(rated: Sequence[Rated], seed: int = 0) -> dict:
   mean 1000.
   """
   names = sorted({name for one in rated for name in one.models})
-  table = pairwise.tables(_wins(rated, names), [one.prompt for one in rated])
+  table = rates.tables(_wins(rated, names), [one.prompt for one in rated])
   total = table.sum(0)
   compared = total + total.T > 0
   groups = _closed(compared)
   point, virtual = _solved(total[None], compared, groups)
   drawn, often = [], []
-  for block in pairwise.resampled(table, seed, DRAWS):
+  for block in rates.resampled(table, seed, DRAWS):
     values, some = _solved(block, compared, groups)
     drawn.append(values)
     often.append(some)
@@ -68,7 +68,7 @@ def _wins(rated, names):
   places = {name: i for i, name in enumerate(names)}
   for wins, one in zip(found, rated):
     i, j = (places[name] for name in one.models)
-    won = HALVES[pairwise.outcome(one.point)]
+    won = HALVES[rates.outcome(one.point)]
     wins[i, j], wins[j, i] = won, 1 - won
   return found
 

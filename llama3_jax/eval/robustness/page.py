@@ -11,7 +11,7 @@ from llama3_jax.base import files
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.eval import paired
-from llama3_jax.eval import robustness_spread as spread
+from llama3_jax.eval.robustness import spread
 from llama3_jax.report import figures as drawing
 from llama3_jax.report import page as pages
 from llama3_jax.report.blocks import Card

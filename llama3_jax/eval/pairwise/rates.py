@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from llama3_jax.base import confidence
-from llama3_jax.eval.pairwise_rows import Rated
+from llama3_jax.eval.pairwise.rows import Rated
 from llama3_jax.post import ratings
 
 DRAWS = 2000

@@ -1,0 +1,1 @@
+"""Pairwise evaluation on seven points: which model is better (5.3)."""
