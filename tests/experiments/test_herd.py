@@ -51,8 +51,8 @@ def overrides():
     'evaluate.tasks': "('copy', 'sort')",
     'evaluate.max_new': 4,
     'evaluate.batch': 4,
-    'evaluate.data.batches': 1,
-    'evaluate.data.length': 128,
+    'evaluate.shards.batches': 1,
+    'evaluate.shards.length': 128,
   }
   for stage in (*TRAINED, *TUNED):
     steps = dict(steps=4, batch=2, length=256, save_every=2, eval_every=2, log_every=1)

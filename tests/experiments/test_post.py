@@ -228,7 +228,7 @@ def test_every_question_of_a_file_is_asked_and_own_text_is_measured(chain, root)
   config.init_from, config.tokenizer = str(root / 'dpo'), str(root / 'bytes.model')
   given = {'files': str(root / 'qa.jsonl'), 'own_text': str(root / 'text.txt')}
   override.apply(config, given)
-  config.data.update(dict(batch=4, length=16, batches=100))
+  config.shards.update(dict(batch=4, length=16, batches=100))
   found = evaluate.main(config, str(root / 'evaluate_own'))
   assert found['tasks']['macro']['n'] == 101
   one, tokens = found['text'], 1 + 799 + 1
