@@ -78,7 +78,7 @@ def summary(
   said, due = [r.strip() for r in responses], [[e.answer for e in examples]]
   split = SPLIT.get(examples[0].checks[1].partition('_')[0], '13a')
   found, library = {}, _metrics()
-  for metric in (library.CHRF(), library.BLEU(tokenize=split)):
+  for metric in (_chrf(library), library.BLEU(tokenize=split)):
     total = metric.corpus_score(said, due, n_bootstrap=DRAWS)
     signature = metric.get_signature().format()
     told = json.loads(total.format(width=4, is_json=True, signature=signature))
@@ -86,6 +86,19 @@ def summary(
     name = 'BLEU' if total.name == 'BLEU' else 'chrF'
     found |= {name: total.score / 100, f'{name} ci': half / 100}
   return found
+
+
+def _chrf(library):
+  """chrF whose scores are floats: sacrebleu's own bootstrap fails where some draws of
+  sentences have no n-gram in common (float) and others have (float32)."""
+
+  class Chrf(library.CHRF):
+    def _compute_score_from_stats(self, stats):
+      made = super()._compute_score_from_stats(stats)
+      made.score = float(made.score)
+      return made
+
+  return Chrf()
 
 
 def _metrics():

@@ -303,3 +303,13 @@ def test_base_models_are_shown_as_many_examples_as_in_the_paper(tmp_path):
   sources = dict.fromkeys(('key_value', 'many_shot'), '')
   for name, count in shots.items():
     assert load(name, sources.get(name, tmp_path)).shots == count, name
+
+
+def test_translations_that_share_nothing_have_an_interval_too():
+  pytest.importorskip('sacrebleu', reason='the extra translation is not installed')
+  from llama3_jax.tasks import flores
+
+  due = ('der Hund', 'die Katze', 'ein Haus')
+  examples = [task.Example('x', text, checks=('eng_Latn', 'deu_Latn')) for text in due]
+  found = flores.summary(examples, ['foo bar', 'die Katze', ''])
+  assert 0 < found['chrF'] < 1 and 0 < found['chrF ci'] < 1
