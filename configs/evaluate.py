@@ -32,7 +32,7 @@ def get_config(arg='chat'):
   c.dialogs = 2  # of each task, kept for the reader
   c.max_new = 24  # tokens of an answer, or what its task needs
   c.longest_answer = 0  # tokens, at most, whatever a task needs; 0: no limit
-  c.batch = 16  # prompts decoded together
+  c.batch = 16  # prompts decoded together, of up to 2,048 tokens; of longer ones fewer
   c.weights = ''  # fp8 | fp8_weights | int8 | int8_weights: of few bits (6.2)
   c.shards = ml_collections.ConfigDict(
     dict(root='', batch=16, length=256, batches=4, positions='row')

@@ -21,6 +21,7 @@ from llama3_jax.text.tokenizer import Tokenizer
 
 GREEDY = Settings(temperature=0.0, max_new=32)
 CHAT, PAPER = -1, -2  # in place of a number of solved examples
+ROOM = 2048  # tokens of a row, from which on fewer are answered at a time
 TOKEN = 4  # tokens that are read in the time in which one is written
 # What the log-probability of a choice is divided by, of Task.normalise.
 SIZES = {
@@ -219,6 +220,8 @@ def weighed(
 def _write(params, config, tokenizer, room, members, count, batch_size, seed, kept):
   """The model writes `count` answers to each question, in rows of `room` tokens."""
   asked = [(own, i, name) for own, due in members for i, name in due]
+  # Rows of long texts need as much memory as more rows of short ones.
+  batch_size = max(batch_size * ROOM // max(room, ROOM), 1)
 
   texts = [{} for _ in asked]
 

@@ -225,3 +225,19 @@ def test_samples_are_the_same_again_at_any_batch_size_and_after_an_end(
   path = tmp_path / kept.FILE
   path.write_text(path.read_text().split('\n')[0] + '\n')
   assert asked(2) == first == asked(4, path)
+
+
+def test_fewer_long_texts_are_answered_at_a_time(tokenizer, monkeypatch):
+  seen = {}
+
+  def generate(params, prompts, *_, batch_size, longest, told, **__):
+    seen[longest] = batch_size
+    for i in range(len(prompts)):
+      told(i, answering.engine.Completion((), (), True))
+
+  monkeypatch.setattr(answering.engine, 'generate', generate)
+  for room in (100, 3000, 60_000):
+    settings = dataclasses.replace(answering.GREEDY, max_new=room)
+    how = run.How(settings=settings, batch=16)
+    run.tasks(None, toy.CONFIG, tokenizer, ('copy',), 1, how=how)
+  assert list(seen.values()) == [16, 8, 1]
