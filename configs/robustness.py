@@ -14,8 +14,8 @@ def get_config(arg='base'):
   c.init_from = 'runs/herd/average_2'
   c.mesh = pretrain.base().mesh
   c.tokenizer = ''  # vocabulary file; '': the one that init_from carries
-  c.task = 'mmlu'  # answered by letters: mmlu, arc_letters, either with =FILE; '': none
-  c.data = ''  # folder of the task's files, or with a folder of its name
+  c.task = 'mmlu='  # answered by letters: mmlu, arc_letters, each with =FILE; '': none
+  c.data = ''  # folder of benchmarks, of a task whose name ends with =
   c.examples = 1000  # questions, the same in every variant
   # Solved examples before a question; -1: ask in a chat; -2: the paper's number, four,
   # and of `pairs` each task's own.

@@ -121,11 +121,11 @@ def _paired(one, folder):
 def _examples(config, names):
   """{task: number of held-out examples}."""
   found = dict.fromkeys(names, config.examples)
-  short = {name.partition('=')[0]: name for name in names}
-  for name, count in config.fewer:
-    if name not in short:
-      raise UserError(f'fewer: {name!r} is no task of {", ".join(short)}')
-    found[short[name]] = count
+  kinds = {name: name.partition('=')[0] for name in names}
+  for kind, count in config.fewer:
+    if kind not in kinds.values():
+      raise UserError(f'fewer: {kind!r} is no task of {", ".join(kinds.values())}')
+    found |= {name: count for name in names if kinds[name] == kind}
   return found
 
 

@@ -17,14 +17,13 @@ from llama3_jax.base import jsonl
 from llama3_jax.base import log
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import texts
+from llama3_jax.data import tokenise
 from llama3_jax.eval import memorisation
 from llama3_jax.eval import memorisation_page
 from llama3_jax.generate import engine
 from llama3_jax.generate.settings import Settings
 from llama3_jax.train import belongs
 from llama3_jax.train import models
-
-CHARACTERS = 1 << 20  # of text in memory at a time
 
 
 @workdirs.stage('drawn.jsonl', report=memorisation_page.write)
@@ -61,33 +60,24 @@ def main(config, folder):
 
 
 def _documents(folder, tokenizer):
-  """Yields the Document of each text, CHARACTERS at a time in memory."""
-  batch, characters = [], 0
+  """Yields the Document of each text."""
+  for row, ids in tokenise.encoded(_rows(folder), tokenizer):
+    language = row.get('lang')
+    language = language if isinstance(language, str) else ''
+    yield memorisation.Document(row['name'], language, np.array(ids, np.uint32))
+
+
+def _rows(folder):
   for paths in texts.categories(folder, 'documents').values():
     for path in paths:
       for number, row in enumerate(texts.read(path, 'documents'), 1):
-        batch.append((f'{path.name}:{number}', row))
-        characters += len(row['text'])
-        if characters >= CHARACTERS:
-          yield from _encoded(batch, tokenizer)
-          batch, characters = [], 0
-  yield from _encoded(batch, tokenizer)
-
-
-def _encoded(batch, tokenizer):
-  encoded = tokenizer.encode_batch([row['text'] for _, row in batch])
-  for (name, row), ids in zip(batch, encoded):
-    language = row.get('lang')
-    language = language if isinstance(language, str) else ''
-    yield memorisation.Document(name, language, np.array(ids, np.uint32))
+        yield {**row, 'name': f'{path.name}:{number}'}
 
 
 def _written(params, model, tokenizer, drawn, config):
   """Ids that the model writes after each prompt, the likeliest one by one."""
   opening = () if tokenizer.bos is None else (tokenizer.bos,)
-  prompts = list(
-    dict.fromkeys(one.prompt for one in drawn)
-  )  # equal ones are asked once
+  prompts = list({one.prompt: None for one in drawn})  # equal ones are asked once
   most = config.gram + config.spare
   own = Settings(temperature=0.0, max_new=most, vocab_size=tokenizer.vocab_size)
   with log.work(f'continuing {len(prompts):,} prompts'):

@@ -10,14 +10,13 @@ and the same choice in nearly all variants. Writes choices.jsonl (of every quest
 was chosen in each variant), answers.jsonl of pairs, results.json and report.html.
 """
 
-import pathlib
-
 from absl import logging
 
 from llama3_jax import workdir as workdirs
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.eval import run
+from llama3_jax.eval import suites
 from llama3_jax.eval.robustness import adversarial as pairs
 from llama3_jax.eval.robustness import measure
 from llama3_jax.eval.robustness import page
@@ -68,14 +67,5 @@ def _plan(config, tokenizer):
   varied = config.biases, config.labels, config.orders, config.formats
   kinds = variants.variants(*varied)
   how = config.examples, config.shots, config.seed
-  return measure.Plan.of(tokenizer, _task(config), kinds, *how)
-
-
-def _task(config):
-  """Name of the task with its source."""
-  if not config.data:
-    return config.task
-  if '=' in config.task:
-    raise UserError(f'data={config.data}: task={config.task} names its files itself')
-  own = pathlib.Path(config.data) / config.task
-  return f'{config.task}={own if own.is_dir() else config.data}'
+  [task] = suites.filled((config.task,), config.data)
+  return measure.Plan.of(tokenizer, task, kinds, *how)

@@ -28,8 +28,9 @@ INPUTS = (
   *('source', 'params_json'),
   *('candidates', 'second_from', 'policies', 'pool', 'evaluations', 'against'),
 )
-# Imported weights may fill a disk: only samples of each of their files are hashed.
-SAMPLED = ('source',)
+# Imported weights and folders of data may fill a disk: only samples of each of their
+# files are hashed.
+SAMPLED = ('source', 'data')
 # Experiments that check their inputs themselves (curate) or have no one model (chat).
 EXEMPT = ('curate', 'herd', 'rounds', 'plan', 'chat', 'inspect')
 # The files and folders after a task's = are inputs, 'rows=a.jsonl,b.jsonl'.

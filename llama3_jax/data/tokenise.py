@@ -24,6 +24,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.data import shuffle
 from llama3_jax.data import texts
 from llama3_jax.text import store
+from llama3_jax.text.library import Library
 from llama3_jax.text.tokenizer import Tokenizer
 
 # One record a group, so that a random read decompresses one document; zstd saves 63%.
@@ -279,7 +280,10 @@ def _count():
 
 def _split(documents, tokenizer, options, counts):
   """Yields (split, np.uint32 [n]) of every document, and adds it to `counts`."""
-  for document, ids in _tokenise(documents, tokenizer):
+  written = (document for document in documents if document['text'].strip())
+  for document, inside in encoded(written, tokenizer):
+    whole = [i for i in (tokenizer.bos, *inside, tokenizer.eos) if i is not None]
+    ids = np.array(whole, np.uint32)
     for kind, field in (('languages', 'lang'), ('sources', 'source')):
       count = counts[kind][document.get(field) or 'unknown']
       count['documents'] += 1
@@ -288,12 +292,12 @@ def _split(documents, tokenizer, options, counts):
     yield SPLITS[held], ids
 
 
-def _tokenise(documents, tokenizer):
-  """Yields (document, np.uint32 [n]) in order; empty documents are left out."""
+def encoded(
+  documents: Iterable[dict], tokenizer: Tokenizer | Library
+) -> Iterator[tuple[dict, list[int]]]:
+  """Yields (document, ids of its text alone) in order; some are encoded at once."""
   batch, characters = [], 0
   for document in documents:
-    if not document['text'].strip():
-      continue
     batch.append(document)
     characters += len(document['text'])
     if characters >= BATCH_CHARACTERS:
@@ -303,10 +307,7 @@ def _tokenise(documents, tokenizer):
 
 
 def _encode(batch, tokenizer):
-  encoded = tokenizer.encode_batch([document['text'] for document in batch])
-  for document, ids in zip(batch, encoded):
-    whole = [i for i in (tokenizer.bos, *ids, tokenizer.eos) if i is not None]
-    yield document, np.array(whole, np.uint32)
+  return zip(batch, tokenizer.encode_batch([document['text'] for document in batch]))
 
 
 def _is_heldout(text, fraction, seed):

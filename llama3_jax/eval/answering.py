@@ -202,12 +202,10 @@ def weighed(
     if own and asked.chooses:
       _choose(params, config, tokenizer, asked, own, kept)
     elif own:
-      rooms.setdefault(asked.room, []).append((asked, own))
-  for room, members in sorted(rooms.items()):
-    for count in sorted({asked.samples for asked, _ in members}):
-      own = [(asked, due) for asked, due in members if asked.samples == count]
-      given = room, own, count, batch_size, seed, kept
-      _write(params, config, tokenizer, *given)
+      rooms.setdefault((asked.room, asked.samples), []).append((asked, own))
+  for (room, count), members in sorted(rooms.items()):
+    given = room, members, count, batch_size, seed, kept
+    _write(params, config, tokenizer, *given)
   found, logps = [], []
   for asked, names in zip(every, keys):
     own = [kept.answers[name] for name in names]
@@ -222,7 +220,6 @@ def _write(params, config, tokenizer, room, members, count, batch_size, seed, ke
   asked = [(own, i, name) for own, due in members for i, name in due]
   # Rows of long texts need as much memory as more rows of short ones.
   batch_size = max(batch_size * ROOM // max(room, ROOM), 1)
-
   texts = [{} for _ in asked]
 
   def told(number, completion):

@@ -12,7 +12,6 @@ from llama3_jax.eval import run
 from llama3_jax.eval import suites
 from llama3_jax.eval import table
 from llama3_jax.generate.settings import Settings
-from llama3_jax.tasks import task
 from llama3_jax.text.tokenizer import Tokenizer
 from llama3_jax.train import belongs
 from llama3_jax.train import pretraining
@@ -35,15 +34,16 @@ def beside(
   if not ask.tasks:
     return evaluate
   names = suites.filled(ask.tasks, ask.data)
-  for name in names:
-    if not task.load(name).examples('heldout', 1, seed):
-      raise UserError(f'ask.tasks: {name} has no questions')
+  shown = table.shorts(names)
   settings = Settings(temperature=0.0, max_new=ask.max_new)
   how = run.How(ask.shots, ask.turns, settings, ask.batch, ask.longest_answer)
+  for name in names:
+    if not how.asked(tokenizer, name, ask.examples, seed).examples:
+      raise UserError(f'ask.tasks: {name} has no questions')
 
   def look(params):
     found = run.tasks(params, model, tokenizer, names, ask.examples, seed, how)
-    scores = {f'task/{table.short(name)}': found[name]['score'] for name in names}
+    scores = {f'task/{shown[name]}': found[name]['score'] for name in names}
     return {**evaluate(params), **scores}
 
   return look

@@ -9,6 +9,7 @@ from llama3_jax.eval import figures
 from llama3_jax.eval import paired
 from llama3_jax.eval import paired_report
 from llama3_jax.eval import report
+from llama3_jax.eval import table
 from llama3_jax.report import page as pages
 from llama3_jax.report.blocks import Card
 from llama3_jax.report.blocks import Details
@@ -38,10 +39,10 @@ def answers(folder: pathlib.Path) -> dict[str, list[dict]]:
 def page(results: Mapping, said: Mapping[str, Sequence[Mapping]]) -> Page:
   """The report of an evaluation's results, and of its answers."""
   others = results.get('against', ())
-  scores = {one['name']: _short(one['scores']) for one in others}
-  scores |= {'this model': _short(results['tasks'])} if said else {}
+  scores = {one['name']: table.shown(one['scores']) for one in others}
+  scores |= {'this model': table.shown(results['tasks'])} if said else {}
   differences = [
-    {'before': one['name'], 'after': 'this model', 'tasks': _short(one['paired'])}
+    {'before': one['name'], 'after': 'this model', 'tasks': table.shown(one['paired'])}
     for one in others
   ]
   sections = [
@@ -59,15 +60,10 @@ def page(results: Mapping, said: Mapping[str, Sequence[Mapping]]) -> Page:
   return Page('Evaluation', sections, links=True)
 
 
-def _short(tasks):
-  """Results by the names of tasks without their sources."""
-  return {name.partition('=')[0]: r for name, r in tasks.items()}
-
-
 def _further(tasks):
   rows = [
     (name, further, 100 * value)
-    for name, r in _short(tasks).items()
+    for name, r in table.shown(tasks).items()
     for further, value in r.get('summary', {}).items()
   ]
   return [Card([Table(('task', 'score', '%'), rows)])] if rows else []
@@ -78,10 +74,10 @@ def _heat(results):
   runs = {one['name']: one['scores'] for one in results.get('against', ())}
   runs |= {'this model': results['tasks']}
   rows = []
-  for task in _short(results['tasks']):
+  for task in table.shown(results['tasks']):
     cards = []
     for i, (name, tasks) in enumerate(runs.items()):
-      if grid := _short(tasks).get(task, {}).get('grid'):
+      if grid := table.shown(tasks).get(task, {}).get('grid'):
         given = grid['recall'], grid['lengths'], grid['depths'], 'characters'
         plot = Plot(f'heat_{task}_{i}', figures.needle(*given))
         cards.append(Card([plot], f'{task}: {name}'))

@@ -1,13 +1,12 @@
 """Summary of rounds of post-training: what they changed, whether it shows (4.1.6)."""
 
-from collections.abc import Mapping
-
 from ml_collections import ConfigDict
 
 from llama3_jax.base import confidence
 from llama3_jax.eval import paired
 from llama3_jax.eval import paired_report
 from llama3_jax.eval import summary
+from llama3_jax.eval import table
 from llama3_jax.eval.stages import Stages
 
 START = 'round 0'
@@ -24,7 +23,8 @@ def collect(run: Stages, config: ConfigDict) -> dict:
   ]
   figures = {
     'evaluation': {
-      _name(n): _short(run.results[f'evaluate/{n}']['tasks']) for n in models(rounds)
+      _name(n): table.shown(run.results[f'evaluate/{n}']['tasks'])
+      for n in models(rounds)
     },
     'paired': compared,
     'people': {r: _people(run.results[f'reward/{r}'], config) for r in numbers},
@@ -69,14 +69,9 @@ def _name(model):
   return f'{dict(sft="SFT", average="DPO")[kind]} of round {number}'
 
 
-def _short(tasks: Mapping) -> dict:
-  """Results by the names of tasks without their sources."""
-  return {name.partition('=')[0]: r for name, r in tasks.items()}
-
-
 def _paired(run, before, after):
   at = lambda name: run.at(f'evaluate/{name}')
-  return _short(paired.of_runs(at(before), at(after)))
+  return table.shown(paired.of_runs(at(before), at(after)))
 
 
 def _people(result, config):

@@ -42,7 +42,7 @@ SUITES = {
     run.PAPER,
     (
       *(
-        'mmlu=DATA/mmlu',
+        'mmlu=DATA',
         'mmlu_pro=DATA',
         'arc_letters=DATA,DATA',
         'arc=DATA',
@@ -57,7 +57,7 @@ SUITES = {
   'chat': Suite(
     run.CHAT,
     (
-      *('mmlu=DATA/mmlu', 'arc_letters=DATA', 'ifeval=DATA', 'gsm8k=DATA'),
+      *('mmlu=DATA', 'arc_letters=DATA', 'ifeval=DATA', 'gsm8k=DATA'),
       *('svamp=DATA', 'math=DATA', 'triviaqa=DATA', 'mbpp=DATA', 'humaneval=DATA'),
       *('mmlu_pro=DATA', 'humaneval_js=DATA'),
     ),
@@ -88,6 +88,8 @@ def filled(names: Sequence[str], data: str) -> tuple[str, ...]:
       if name.endswith('='):
         raise UserError(f'tasks: {name} needs a folder: write --data=DIR, or {name}DIR')
     return tuple(names)
+  if not any(name.endswith('=') for name in names):
+    logging.warning('data=%s: nothing is read there, no task ends with =', data)
   folder = str(pathlib.Path(data).resolve())
   return tuple(f'{n}{folder}' if n.endswith('=') else n for n in names)
 

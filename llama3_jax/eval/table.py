@@ -1,21 +1,26 @@
 """Scores of an evaluation as a table of text, with their intervals (5.1)."""
 
+import collections
 import os
+import pathlib
+import re
+import typing
+from collections.abc import Iterable
 from collections.abc import Mapping
 
 from llama3_jax.base import files
 
+T = typing.TypeVar('T')
+PART = re.compile(r'[A-Za-z]\w*')  # of a source: a language, a category, no file
 HEAD = ('task', 'score, %', '95% interval', 'questions')
 
 
 def text(found: Mapping[str, Mapping]) -> str:
   """The table, in Markdown, of what run.tasks returns; further scores are indented."""
   rows = [HEAD]
-  for name, r in found.items():
+  for name, r in shown(found).items():
     low, high = (f'{100 * end:.1f}' for end in r['interval'])
-    rows.append(
-      (short(name), f'{100 * r["score"]:.1f}', f'{low} to {high}', str(r['n']))
-    )
+    rows.append((name, f'{100 * r["score"]:.1f}', f'{low} to {high}', str(r['n'])))
     if 'perplexity' in r:
       low, high = (f'{end:.2f}' for end in r['perplexity_interval'])
       rows.append(('- perplexity', f'{r["perplexity"]:.2f}', f'{low} to {high}', ''))
@@ -32,11 +37,27 @@ def text(found: Mapping[str, Mapping]) -> str:
   return '\n'.join(lines)
 
 
-def short(name: str) -> str:
-  """A task's name, and what follows its folder: 'flores deu_Latn eng_Latn'."""
+def shorts(names: Iterable[str]) -> dict[str, str]:
+  """{name of a task: how it is shown}: without its files, but with the part of them
+  that is asked, 'flores deu_Latn eng_Latn'; files stand where two would be the same."""
+  found = {name: _short(name) for name in names}
+  counts = collections.Counter(found.values())
+  for name, shown in found.items():
+    if counts[shown] > 1:
+      found[name] = f'{shown} {pathlib.Path(name.partition("=")[2]).stem}'
+  counts = collections.Counter(found.values())
+  return {name: n if counts[n] == 1 else name for name, n in found.items()}
+
+
+def shown(found: Mapping[str, T]) -> dict[str, T]:
+  """What is found by task, by the names of `shorts`."""
+  names = shorts(found)
+  return {names[name]: value for name, value in found.items()}
+
+
+def _short(name):
   task, _, source = name.partition('=')
-  more = [part for part in source.split(',')[1:] if os.sep not in part]
-  return ' '.join([task, *more]) if len(more) < 4 else task
+  return ' '.join([task, *filter(PART.fullmatch, source.split(',')[1:])])
 
 
 def write(path: str | os.PathLike, found: Mapping[str, Mapping]) -> None:

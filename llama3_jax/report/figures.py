@@ -4,6 +4,7 @@ A figure's colour is a name (`role:0`, `ink:`, `soft:`, `line:`, `scale:`) that 
 page's script replaces by the colour of the reader's light or dark mode.
 """
 
+import html
 import textwrap
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -52,6 +53,26 @@ def paint(spec: dict, roles: Sequence[str]) -> dict:
     for part in parts:
       trace[part] = {**trace.get(part, {}), 'color': role}
   return spec
+
+
+def errors(
+  values: Sequence[float], ends: Sequence[Sequence[float] | None]
+) -> dict[str, object]:
+  """Bars of error for a trace of values with intervals [low, high]; None: no bar."""
+  ends = [end or [value, value] for value, end in zip(values, ends, strict=True)]
+  return {
+    'type': 'data',
+    'symmetric': False,
+    'array': [high - v for v, (_, high) in zip(values, ends)],
+    'arrayminus': [v - low for v, (low, _) in zip(values, ends)],
+    'thickness': 1,
+    'width': 3,
+  }
+
+
+def plain(text: str) -> str:
+  """A text for a figure: plotly reads marks of HTML in it."""
+  return html.escape(text, quote=False)
 
 
 def funnel(

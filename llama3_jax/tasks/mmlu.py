@@ -112,6 +112,7 @@ def _csv(text):
 def _files(source: str) -> Iterator[tuple[str, str, str]]:
   """Yields (name, name for errors, text) of the CSV files of a folder or a zip."""
   path = pathlib.Path(source or '.')
+  path = path / 'mmlu' if (path / 'mmlu').is_dir() else path
   if not source or not path.exists():
     raise reading.Absent(
       f'tasks: mmlu={source}: write the folder or the zip of its files'

@@ -27,19 +27,18 @@ def ask(**more):
 def test_scores_stand_beside_the_losses_and_the_questions_stay_the_same(
   tokenizer, monkeypatch
 ):
-  seen = []
-  usual = during.run.tasks
+  seen, usual = [], during.run.answering.weighed
 
-  def tasks(*given):
-    seen.append([e.prompt for e in during.task.load('copy').examples('heldout', 3, 0)])
-    return usual(*given)
+  def weighed(params, config, tokenizer, every, *more):
+    seen.append([asked.prompts for asked in every])
+    return usual(params, config, tokenizer, every, *more)
 
-  monkeypatch.setattr(during.run, 'tasks', tasks)
+  monkeypatch.setattr(during.run.answering, 'weighed', weighed)
   made = ask(tasks=('copy', 'sort'))
   look = during.beside(lambda p: {'eval_loss': 1.0}, made, toy.CONFIG, tokenizer)
   first, second = look(toy.model()), look(toy.model())
   assert first == second and set(first) == {'eval_loss', 'task/copy', 'task/sort'}
-  assert seen[0] == seen[1]
+  assert seen[0] == seen[1] and [len(prompts) for prompts in seen[0]] == [3, 3]
 
 
 def test_nothing_is_asked_without_tasks_and_a_wrong_one_is_named_before_training(

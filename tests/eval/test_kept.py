@@ -241,3 +241,19 @@ def test_fewer_long_texts_are_answered_at_a_time(tokenizer, monkeypatch):
     how = run.How(settings=settings, batch=16)
     run.tasks(None, toy.CONFIG, tokenizer, ('copy',), 1, how=how)
   assert list(seen.values()) == [16, 8, 1]
+
+
+def test_tasks_of_one_name_are_all_shown():
+  """Two files, or two languages, of a benchmark are two rows."""
+  names = ('flores=a/b,deu_Latn,eng_Latn', 'flores=a/b,fra_Latn,eng_Latn', 'copy')
+  names += ('rows=x/one.jsonl', 'rows=x/two.jsonl', 'arc=a.jsonl,b.jsonl')
+  assert list(table.shorts(names).values()) == [
+    *('flores deu_Latn eng_Latn', 'flores fra_Latn eng_Latn', 'copy'),
+    *('rows one', 'rows two', 'arc'),
+  ]
+  assert table.shorts(['multi_needle=d.jsonl,7000,9000']) == {
+    'multi_needle=d.jsonl,7000,9000': 'multi_needle'
+  }
+  twins = ['rows=a/x.jsonl', 'rows=b/x.jsonl']
+  assert list(table.shorts(twins).values()) == twins
+  assert table.shown({twins[0]: 1, twins[1]: 2}) == {twins[0]: 1, twins[1]: 2}

@@ -358,7 +358,7 @@ def test_the_experiment_stands_beside_other_runs_and_asks_pairs(tmp_path, data):
   'given,message',
   [
     (dict(task=''), 'task and pairs are empty'),
-    (dict(task='mmlu=/x'), 'task=mmlu=/x names its files itself'),
+    (dict(data=''), 'mmlu= needs a folder: write --data=DIR'),
     (dict(pairs=(('copy', 'copy'),)), 'copy is named twice'),
     (dict(pairs=(('copy', 'copi'),)), "task 'copi' is unknown"),
     (dict(against=('model',)), 'against=model: no finished run of robustness'),

@@ -1,7 +1,6 @@
 """The page of a pairwise evaluation: who wins, by how much, do raters agree (5.3)."""
 
 import collections
-import html
 import itertools
 import pathlib
 import random
@@ -231,12 +230,14 @@ def bars(pairs: Sequence[Mapping]) -> dict:
   """Figure of the win rate of each pair with its interval, and a line at a half."""
   shown = [p for p in pairs if p['rate']['value'] is not None]
   values = [100 * p['rate']['value'] for p in shown]
+  given = [p['rate']['interval'] for p in shown]
+  ends = [own and [100 * end for end in own] for own in given]
   drawn = go.Figure()
   drawn.add_bar(
     x=values,
-    y=[_plain(' / '.join(p['models'])) for p in shown],
+    y=[drawing.plain(' / '.join(p['models'])) for p in shown],
     orientation='h',
-    error_x=_errors(values, [p['rate']['interval'] for p in shown], 100),
+    error_x=drawing.errors(values, ends),
     hovertemplate='%{y}: %{x:.1f} %<extra></extra>',
   )
   spec = drawing.figure(
@@ -251,25 +252,6 @@ def bars(pairs: Sequence[Mapping]) -> dict:
   spec['layout']['shapes'] = [half | {'line': line}]
   spec['data'][0]['error_x']['color'] = 'ink:'
   return drawing.paint(spec, ['role:0'])
-
-
-def _errors(values, ends, unit=1):
-  """Bars of error of values with intervals [low, high] in units."""
-  pairs = zip(values, ends)
-  ends = [[unit * end for end in pair] if pair else [v, v] for v, pair in pairs]
-  return {
-    'type': 'data',
-    'symmetric': False,
-    'array': [high - v for v, (_, high) in zip(values, ends)],
-    'arrayminus': [v - low for v, (low, _) in zip(values, ends)],
-    'thickness': 1,
-    'width': 3,
-  }
-
-
-def _plain(text):
-  """A text of a figure: plotly reads marks of HTML in it."""
-  return html.escape(text, quote=False)
 
 
 def _parts(pairs, name):
@@ -300,9 +282,9 @@ def _strengths(found):
   drawn = go.Figure()
   drawn.add_scatter(
     x=values,
-    y=[_plain(name) for name in names],
+    y=[drawing.plain(name) for name in names],
     mode='markers',
-    error_x=_errors(values, ends),
+    error_x=drawing.errors(values, ends),
     hovertemplate='%{y}: %{x:.0f}<extra></extra>',
   )
   spec = drawing.figure(

@@ -1,6 +1,5 @@
 """The page of robustness: scores of each variant, and the questions that flip (5.1)."""
 
-import html
 import pathlib
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from llama3_jax.base import files
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
 from llama3_jax.eval import paired
+from llama3_jax.eval import table
 from llama3_jax.eval.robustness import spread
 from llama3_jax.report import figures as drawing
 from llama3_jax.report import page as pages
@@ -133,10 +133,8 @@ def _points(found):
 
 
 def _short(pair):
-  """Names of a pair, without their sources where these are not what differs."""
-  names = [pair['ordinary'], pair['adversarial']]
-  short = [name.partition('=')[0] for name in names]
-  return short if len(set(short)) == len(names) else names
+  """Names of a pair, as they are shown."""
+  return list(table.shorts([pair['ordinary'], pair['adversarial']]).values())
 
 
 def page(results: Mapping, rows: Sequence[Mapping]) -> Page:
@@ -217,17 +215,10 @@ def figure(found: Mapping[str, Mapping], names: Sequence[str]) -> dict:
     ends = [[100 * end for end in x['interval']] for _, x in own]
     drawn.add_bar(
       x=scores,
-      y=[_plain(v) for v, _ in own],
+      y=[drawing.plain(v) for v, _ in own],
       orientation='h',
-      name=_plain(name),
-      error_x={
-        'type': 'data',
-        'symmetric': False,
-        'array': [high - s for s, (_, high) in zip(scores, ends)],
-        'arrayminus': [s - low for s, (low, _) in zip(scores, ends)],
-        'thickness': 1,
-        'width': 3,
-      },
+      name=drawing.plain(name),
+      error_x=drawing.errors(scores, ends),
       hovertemplate='%{y}: %{x:.1f} %<extra></extra>',
     )
     roles.append(f'role:{len(roles)}')
@@ -242,11 +233,6 @@ def figure(found: Mapping[str, Mapping], names: Sequence[str]) -> dict:
   for trace in spec['data']:
     trace['error_x']['color'] = 'ink:'
   return drawing.paint(spec, roles)
-
-
-def _plain(text):
-  """A text of a figure: plotly reads marks of HTML in it."""
-  return html.escape(text, quote=False)
 
 
 def _pairs(every):
