@@ -350,3 +350,17 @@ def test_saves_that_nobody_signed_are_not_continued_by_a_new_run(tmp_path):
   workdirs.claim(made(), tmp_path / 'new')
   with pytest.raises(UserError, match='train.checkpoints'):
     checkpoint.Checkpoints(tmp_path / 'new', elsewhere=str(tmp_path / 'saves'))
+
+
+def test_folder_of_benchmarks_is_not_read_and_any_name_of_a_file_is_fingerprinted(
+  tmp_path,
+):
+  """Such a folder may be large; what an evaluation keeps says what was asked."""
+  for i, name in enumerate((b'a.jsonl', b'\xff.jsonl')):
+    (tmp_path / os.fsdecode(name)).write_text(str(i))
+  flat = {'experiment': 'evaluate', 'data': str(tmp_path)}
+  flat['tasks'] = [f'mmlu={tmp_path}']
+  assert content.inputs(flat) == {}
+  one = [f'rows={tmp_path}/a.jsonl,{tmp_path}/b.jsonl']
+  assert set(content.inputs(flat | {'tasks': one})) == {'tasks'}
+  assert set(content.inputs(flat | {'experiment': 'scaling'})) == {'data'}

@@ -28,13 +28,14 @@ INPUTS = (
   *('source', 'params_json'),
   *('candidates', 'second_from', 'policies', 'pool', 'evaluations', 'against'),
 )
-# Imported weights and folders of data may fill a disk: only samples of each of their
-# files are hashed.
-SAMPLED = ('source', 'data')
+# Imported weights may fill a disk: only samples of each of their files are hashed.
+SAMPLED = ('source',)
 # Experiments that check their inputs themselves (curate) or have no one model (chat).
 EXEMPT = ('curate', 'herd', 'rounds', 'plan', 'chat', 'inspect')
-# The files and folders after a task's = are inputs, 'rows=a.jsonl,b.jsonl'.
+# The files after a task's = are inputs, 'rows=a.jsonl,b.jsonl'. Folders of benchmarks
+# are not: what an evaluation keeps of an answer says which question was asked.
 TASKS = 'tasks'
+BENCHMARKS = ('evaluate', 'robustness')  # whose `data` is such a folder
 CHUNK = 1 << 22
 PARTS = 64  # samples of a file
 PART = 1 << 16  # bytes of a sample
@@ -53,9 +54,11 @@ def inputs(flat: Mapping[str, object]) -> dict[str, str]:
     paths = [value] if isinstance(value, str) else value
     if not paths or not all(isinstance(p, str) and p for p in paths):
       continue
+    if field == 'data' and flat.get('experiment') in BENCHMARKS:
+      continue
     if field == TASKS:
       sources = [source for p in paths for source in p.partition('=')[2].split(',')]
-      paths = sorted({path for path in sources if path and os.path.exists(path)})
+      paths = sorted({path for path in sources if path and os.path.isfile(path)})
     if field in ('data.root', 'shards.root'):
       for index in sorted(pathlib.Path(value).glob('**/index.json')):
         name = index.parent.relative_to(value).as_posix()
@@ -138,7 +141,7 @@ def _digest(paths, sampled=False):
   for path in paths:
     size = path.stat().st_size
     if len(paths) > 1 or sampled:
-      hasher.update(f'{path.name} {size}\n'.encode())
+      hasher.update(f'{path.name} {size}\n'.encode('utf-8', 'surrogateescape'))
     if len(paths) > 1 and not os.access(path, os.R_OK):
       continue  # whoever reads the folder says that it is left out
     with open(path, 'rb') as file:
