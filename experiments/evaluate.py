@@ -52,7 +52,8 @@ def main(config, folder):
       f'weights={config.weights!r}: losses are of the weights as they are: leave text '
       'and shards.root empty, or weights'
     )
-  before = [_finished(path) for path in config.against]
+  titles = table.runs([pathlib.Path(path).resolve() for path in config.against])
+  before = [_finished(*pair) for pair in zip(config.against, titles)]
   if config.samples > 1 and not config.temperature:
     raise UserError(
       f'samples={config.samples}: greedy answers are the same: --config.temperature=0.8'
@@ -100,7 +101,7 @@ def _tasks(config):
   return names, shots, absent
 
 
-def _finished(workdir):
+def _finished(workdir, name):
   """{'name', 'folder', 'scores'} of an evaluation that is compared with."""
   folder = pathlib.Path(workdir).resolve()
   if not (folder / paired.FILE).exists() or not (folder / 'results.json').exists():
@@ -109,7 +110,7 @@ def _finished(workdir):
       'of one'
     )
   scores = files.read_json(folder / 'results.json')['tasks']
-  return {'name': folder.name, 'folder': str(folder), 'scores': scores}
+  return {'name': name, 'folder': str(folder), 'scores': scores}
 
 
 def _paired(one, folder):

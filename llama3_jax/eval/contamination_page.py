@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Mapping
 
+from llama3_jax.eval import table
 from llama3_jax.eval.contamination import LEVEL
 from llama3_jax.report import page as pages
 from llama3_jax.report.blocks import Card
@@ -32,10 +33,8 @@ def sentence(found: Mapping) -> str:
   if not (row := found['chosen']):
     most = max((r['contaminated'] for r in found['thresholds']), default=0)
     return f'no significant gain; {most:.1%} of the questions have an 8-gram in common'
-  gains = ', '.join(
-    f'{100 * g["gain"]:+.1f} ({pathlib.Path(model).name})'
-    for model, g in row['gains'].items()
-  )
+  named = zip(table.runs(row['gains']), row['gains'].values())
+  gains = ', '.join(f'{100 * g["gain"]:+.1f} ({name})' for name, g in named)
   return (
     f'{row["contaminated"]:.1%} contaminated above a share of {row["threshold"]:g}; '
     f'estimated gain in points: {gains}; p {row["p"]:.2g}'
@@ -47,9 +46,8 @@ def page(results: Mapping) -> Page:
   sections = [
     Section('Benchmarks', [Note(NOTE), Card([_summary(results)])], name='all')
   ]
-  for i, (task, found) in enumerate(results['tasks'].items()):
-    table = Card([_table(found)])
-    sections.append(Section(task.partition('=')[0], [table], name=f'task-{i}'))
+  for i, (task, found) in enumerate(table.shown(results['tasks']).items()):
+    sections.append(Section(task, [Card([_table(found)])], name=f'task-{i}'))
   tiles = [(f'{results["documents"]:,}', 'documents read')]
   return Page('Contamination', sections, tiles=tiles, links=True)
 
@@ -57,15 +55,15 @@ def page(results: Mapping) -> Page:
 def _summary(results):
   header = ('benchmark', 'questions', 'what is said')
   rows = [
-    (task.partition('=')[0], found['n'], sentence(found))
-    for task, found in results['tasks'].items()
+    (task, found['n'], sentence(found))
+    for task, found in table.shown(results['tasks']).items()
   ]
   return Table(header, rows, sentences=header[2:])
 
 
 def _table(found):
   models = list(found['thresholds'][0]['gains'])
-  names = [pathlib.Path(model).name for model in models]
+  names = table.runs(models)
   rows = []
   for row in found['thresholds']:
     cells = [_cell(row['gains'][model]) for model in models]

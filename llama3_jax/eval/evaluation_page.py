@@ -96,7 +96,8 @@ def _losses(results):
 def _changed(before, after):
   """What got better and what got worse on the same questions, by task."""
   groups = {}
-  for task, rows in after.items():
+  before = table.shown(before)
+  for task, rows in table.shown(after).items():
     for old, new in zip(before[task], rows, strict=True):  # paired.same compared them
       if old['score'] != new['score']:
         kind = 'better' if new['score'] > old['score'] else 'worse'
@@ -107,14 +108,14 @@ def _changed(before, after):
       _one(new, [('before', old['response']), ('after', new['response'])])
       for old, new in found[:SHOWN]
     ]
-    cards.append(Card(shown, f'{task.partition("=")[0]}: {len(found)} {kind}'))
+    cards.append(Card(shown, f'{task}: {len(found)} {kind}'))
   return [Stack(cards)] if cards else []
 
 
 def _answers(said):
   """Of each task the worst answers, and some at random."""
   cards = []
-  for task, rows in said.items():
+  for task, rows in table.shown(said).items():
     wrong = (row for row in rows if row['score'] < 1)
     worst = sorted(wrong, key=lambda row: row['score'])[:SHOWN]
     drawn = random.Random(task).sample(rows, min(SHOWN, len(rows)))
@@ -122,7 +123,7 @@ def _answers(said):
     for kind, found in (('The worst', worst), ('At random', drawn)):
       blocks += [Note(kind)] if found else []
       blocks += [_one(row, [('answer', row['response'])]) for row in found]
-    cards.append(Card(blocks, task.partition('=')[0]))
+    cards.append(Card(blocks, task))
   return [Stack(cards)] if cards else []
 
 

@@ -49,6 +49,13 @@ def shorts(names: Iterable[str]) -> dict[str, str]:
   return {name: n if counts[n] == 1 else name for name, n in found.items()}
 
 
+def runs(folders: Iterable[str | os.PathLike]) -> list[str]:
+  """Names of runs: those of their folders, whole paths where two are the same."""
+  paths = [pathlib.Path(folder) for folder in folders]
+  counts = collections.Counter(path.name for path in paths)
+  return [path.name if counts[path.name] == 1 else str(path) for path in paths]
+
+
 def shown(found: Mapping[str, T]) -> dict[str, T]:
   """What is found by task, by the names of `shorts`."""
   names = shorts(found)

@@ -257,3 +257,7 @@ def test_tasks_of_one_name_are_all_shown():
   twins = ['rows=a/x.jsonl', 'rows=b/x.jsonl']
   assert list(table.shorts(twins).values()) == twins
   assert table.shown({twins[0]: 1, twins[1]: 2}) == {twins[0]: 1, twins[1]: 2}
+
+
+def test_runs_of_one_name_are_told_apart():
+  assert table.runs(['a/eval', 'b/eval', 'c/x']) == ['a/eval', 'b/eval', 'x']
