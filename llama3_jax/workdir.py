@@ -46,7 +46,7 @@ def stage(
     outputs: files and folders of a finished run, relative to the workdir.
     made: (config, results) -> such names, where they depend on these.
     free: fields that may change between two starts of one run, besides those that are
-      marked so in base/fields.py. Paths of inputs may if the content is the same.
+      marked so in base/ranges.py. Paths of inputs may if the content is the same.
     report: report(folder, results) writes the page of a run before its results; a run
       whose page cannot be written is finished all the same.
   """

@@ -12,7 +12,7 @@ from llama3_jax.train.optim import OptimConfig
 class TrainConfig:
   """Steps, batches, saves and fault handling (3.3.4); the defaults suit a laptop.
 
-  base/fields.py has the ranges, and which may change between two starts of a run.
+  base/ranges.py has the ranges, and which may change between two starts of a run.
   """
 
   steps: int = 1300

@@ -12,6 +12,7 @@ import pytest
 from llama3_jax import config as configs
 from llama3_jax import override
 from llama3_jax.base import fields
+from llama3_jax.base.field import Field
 from llama3_jax.base.errors import UserError
 from llama3_jax.data import mix
 
@@ -93,13 +94,13 @@ def test_evaluation_of_no_example_is_refused():
   ],
 )
 def test_rows_of_a_list_have_their_length_kinds_and_range(value, good):
-  found = fields.Field('[0, 100]', rows='iii').fault(value)
+  found = Field('[0, 100]', rows='iii').fault(value)
   assert (found == '') == good
 
 
 @pytest.mark.parametrize('interval', ['[0, 1]', '(0, 1]', '[0, 1)', '(0, 1)'])
 def test_ends_belong_to_an_interval_as_its_brackets_say(interval):
-  inside = [v for v in (-0.1, 0, 0.5, 1, 1.1) if not fields.Field(interval).fault(v)]
+  inside = [v for v in (-0.1, 0, 0.5, 1, 1.1) if not Field(interval).fault(v)]
   wanted = [0] * (interval[0] == '[') + [0.5] + [1] * (interval[-1] == ']')
   assert inside == wanted
 
