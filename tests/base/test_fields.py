@@ -12,8 +12,8 @@ import pytest
 from llama3_jax import config as configs
 from llama3_jax import override
 from llama3_jax.base import fields
-from llama3_jax.base.field import Field
 from llama3_jax.base.errors import UserError
+from llama3_jax.base.field import Field
 from llama3_jax.data import mix
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
