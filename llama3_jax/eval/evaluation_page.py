@@ -46,7 +46,7 @@ def page(results: Mapping, said: Mapping[str, Sequence[Mapping]]) -> Page:
     for one in others
   ]
   sections = [
-    Section('Scores', report.evaluation({'evaluation': scores}), name='scores'),
+    Section('Scores', report.by_task(scores), name='scores'),
     Section('Further scores', _further(results['tasks']), name='further'),
     Section('What was found, by length and depth', _heat(results), name='heat'),
     paired_report.section(differences),

@@ -1,6 +1,7 @@
 """The report of a run: the page of its results.json."""
 
 import os
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -195,31 +196,14 @@ def _reward(results: Mapping) -> list:
 
 
 def evaluation(results: Mapping) -> list:
-  """Blocks of the table of models and tasks."""
+  """Blocks of the table of models and tasks, a row a model."""
   evaluation = results.get('evaluation', {})
   if not evaluation:
     return []
-  named = (task for scores in evaluation.values() for task in scores)
-  tasks = [task for task in dict.fromkeys(named) if task != 'macro']
-  best = {
-    task: max(scores[task]['score'] for scores in evaluation.values() if task in scores)
-    for task in tasks
-  }
-
-  def cell(scores, task):
-    if task not in scores:
-      return '–'
-    score, ci = scores[task]['score'], scores[task].get('ci')
-    text = f'{100 * score:.1f}'
-    if ci is not None:
-      ends = [f'{100 * end:.1f}' for end in scores[task].get('interval', ())]
-      range_ = f' [{", ".join(ends)}]' if ends else ''
-      text = Interval(text, f'±{100 * ci:.1f}{range_}')
-    return Best(text) if score == best[task] and score > 0 else text
-
+  tasks, cell = scores(evaluation)
   rows = [
-    (stage, f'{_macro(scores):.1%}', *(cell(scores, task) for task in tasks))
-    for stage, scores in evaluation.items()
+    (stage, f'{_macro(found):.1%}', *(cell(stage, task) for task in tasks))
+    for stage, found in evaluation.items()
   ]
   note = (
     'Exact match in %, with 95% confidence intervals 1.96·√(S(1−S)/N), in brackets '
@@ -228,6 +212,50 @@ def evaluation(results: Mapping) -> list:
   )
   table = Table(('model', 'macro average', *tasks), rows, wide=True)
   return [Note(note), Card([table])]
+
+
+def by_task(evaluation: Mapping[str, Mapping]) -> list:
+  """As `evaluation`, a row a task and a column a model: for many tasks."""
+  if not evaluation:
+    return []
+  tasks, cell = scores(evaluation)
+  asked = lambda task: max(
+    s[task].get('n', 0) for s in evaluation.values() if task in s
+  )
+  rows = [(t, f'{asked(t):,}', *(cell(m, t) for m in evaluation)) for t in tasks]
+  averages = [f'{_macro(found):.1%}' for found in evaluation.values()]
+  rows.append(('macro average', '', *averages))
+  note = (
+    'Scores in %, with 95% confidence intervals: of the paper after ±, in brackets '
+    'those that also hold near 0 and 100%. Shaded: best of a task.'
+  )
+  table = Table(('task', 'questions', *evaluation), rows, wide=True)
+  return [Note(note), Card([table])]
+
+
+def scores(evaluation: Mapping[str, Mapping]) -> tuple[list[str], Callable]:
+  """The tasks of {model: {task: score}}, and the cell of a model and a task."""
+  named = (task for found in evaluation.values() for task in found)
+  tasks = [task for task in dict.fromkeys(named) if task != 'macro']
+  best = {
+    task: max(found[task]['score'] for found in evaluation.values() if task in found)
+    for task in tasks
+  }
+
+  def cell(model, task):
+    found = evaluation[model]
+    if task not in found:
+      return '–'
+    score, ci = found[task]['score'], found[task].get('ci')
+    text = f'{100 * score:.1f}'
+    if ci is not None:
+      ends = [f'{100 * end:.1f}' for end in found[task].get('interval', ())]
+      range_ = f' [{", ".join(ends)}]' if ends else ''
+      text = Interval(text, f'±{100 * ci:.1f}{range_}')
+    several = len(evaluation) > 1
+    return Best(text) if several and score == best[task] and score > 0 else text
+
+  return tasks, cell
 
 
 def dialogs(results: Mapping) -> list:

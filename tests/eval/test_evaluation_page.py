@@ -12,8 +12,10 @@ from experiments import evaluate
 from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.eval import evaluation_page
+from llama3_jax.eval import report
 from llama3_jax.eval import run
 from llama3_jax.report import page
+from llama3_jax.report.blocks import Best
 from llama3_jax.train import final
 
 
@@ -86,3 +88,16 @@ def test_heat_map_has_a_cell_of_each_length_and_depth():
   [plot] = rows[1].blocks[0].blocks
   assert plot.figure['data'][0]['x'] == ['1,000', '4,000']
   assert evaluation_page._heat({'tasks': {'copy': {}}}) == []
+
+
+def test_scores_have_a_row_a_task_and_a_column_a_run():
+  scores = lambda a, b: {'t': {'score': a, 'n': 40}, 'u': {'score': b, 'n': 1000}}
+  runs = {'one': scores(0.25, 0.5), 'two': {'t': scores(0.75, 0)['t']}}
+  _, card = report.by_task(runs)
+  (table,) = card.blocks
+  assert list(table.header) == ['task', 'questions', 'one', 'two']
+  assert table.rows[0] == ('t', '40', '25.0', Best('75.0'))
+  assert table.rows[1] == ('u', '1,000', Best('50.0'), '–')
+  assert table.rows[2] == ('macro average', '', '37.5%', '75.0%')
+  _, card = report.by_task({'one': runs['one']})
+  assert card.blocks[0].rows[0] == ('t', '40', '25.0')  # nothing to be the best of
