@@ -1,15 +1,16 @@
 """Training steps after pre-training against TRL and torch, on SmolLM2-135M.
 
 python bench/post.py --trl=PYTHON --work=FOLDER [--rounds=2] [--steps=2] [--batch=4]
-  [--length=256] [--remat=none] [--only=sft,dpo,reward] [--core=1]
+  [--length=256] [--remat=none] [--only=sft,dpo,joined,reward] [--core=1]
 
 FOLDER/hf has the model as transformers reads it. Each side is an interpreter of its own
 on one pinned core; a round runs both sides of a row, and the least CPU-seconds a step
 count, compilation left out. A step is loss, gradients, clipping and AdamW in float32 on
 `batch` dialogs of `length` tokens, or half as many pairs, two rows of that length each;
 for the reward model the paper's row of both answers after one prompt stands against the
-two rows of TRL. Tokens are counted as TRL reads them. Prints a ratio a row, ours /
-theirs in tokens a CPU-second, and exits with 1 below 1.3, or where the memory is more.
+two rows of TRL, and so does the row of DPO that both share (post/joined.py). Tokens are
+counted as TRL reads them. Prints a ratio a row, ours / theirs in tokens a CPU-second,
+and exits with 1 below 1.3, or where the memory is more.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def main():
   p.add_argument('--length', type=int, default=256)
   p.add_argument('--remat', default='none', choices=('none', 'full'))
   p.add_argument('--core', type=int, default=1)
-  p.add_argument('--only', default='sft,dpo,reward')
+  p.add_argument('--only', default='sft,dpo,joined,reward')
   a = p.parse_args()
   header = 'stage', 'ours, tokens/s', 'TRL', 'ratio', 'ours, GB', 'TRL', 'first losses'
   print(f'| {" | ".join(header)} |\n|{"---|" * len(header)}')

@@ -9,6 +9,7 @@ def get_config(size='any'):
   reward.preferences(c)
   c.data.newest = 1  # rounds, of rows that have one; 0: all (4.1.4)
   c.init_from = 'runs/herd/sft_2'  # also the reference model
+  c.data.mode = 'separate'  # a row an answer; exact: both in one, the prompt once
   c.data.pairs = 'extreme'  # of three responses: best and worst; or 'all', 'adjacent'
   c.beta = 0.1  # how strongly the margin counts against the reference (4.1.4)
   c.nll = 0.2  # weight of the chosen answer's negative log-likelihood

@@ -5,7 +5,8 @@
 
 Expected at `tiny`: preference accuracy above 0.9 on held-out pairs, and the chosen
 log-probability does not fall. Writes checkpoints/, metrics.jsonl, final/, results.json.
---config.loss=ipo (simpo, kto, orpo, robust) trains with another loss on the same rows.
+--config.loss=ipo (simpo, kto, orpo, robust) trains with another loss on the same rows;
+--config.data.mode=exact reads the prompt of both answers once.
 """
 
 import functools
@@ -14,6 +15,7 @@ from llama3_jax import workdir as workdirs
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 from llama3_jax.post import dpo
+from llama3_jax.post import joined
 from llama3_jax.post import moving
 from llama3_jax.post import preference
 from llama3_jax.post import reference
@@ -30,7 +32,7 @@ from llama3_jax.train import step
 @workdirs.stage('final', report=report.write)
 def main(config, folder):
   """Train; returns held-out {'eval_loss', 'eval/chosen', 'eval/accuracy', ...}."""
-  compare = dpo.contrast(config)
+  compare, together = dpo.contrast(config), joined.mode(config.data.mode)
   if config.moving and (config.part.rank or config.part.trainable):
     raise UserError(
       f'moving={config.moving}: a reference that moves is of whole models: set '
@@ -39,9 +41,16 @@ def main(config, folder):
   tokenizer, model = training.prepare(config)
   length = config.train.length
   train, dropped, read = preference.pairs(config, tokenizer, 'train', length)
+  length = length or train.tokens.shape[-1]
+  heldout, *_ = preference.pairs(config, tokenizer, 'heldout', length)
+  if not config.moving:
+    train, heldout = _referred(config, folder, model, tokenizer, train, heldout)
+  if together:
+    train, more = joined.rows(train, config.train.length)
+    heldout, _ = joined.rows(heldout, train.tokens.shape[-1])
+    dropped += more
   config = training.settle(config, model, train)
   t = config.train
-  heldout, *_ = preference.pairs(config, tokenizer, 'heldout', t.length)
   loss = functools.partial(
     dpo.loss, config=model, beta=config.beta, nll=config.nll, chunk=t.loss_chunk
   )
@@ -55,8 +64,6 @@ def main(config, folder):
     optimizer = moving.optimizer(optimizer, config.moving)
     start = lambda: moving.start(models.load(config.init_from, model)[0])
     more = {'start': start, 'kept': lambda both: both.policy}
-  else:
-    train, heldout = _referred(config, folder, model, tokenizer, train, heldout)
   train_step = step.compose(
     loss,
     optimizer,

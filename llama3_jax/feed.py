@@ -60,6 +60,20 @@ class Pairs:
 
 
 @struct.dataclass
+class Joined:
+  """As Pairs, but both answers are branches of one row after their prompt
+  (kernels/rule.py): segments of branch 1 are the chosen answer's, of 2 the other's."""
+
+  tokens: jax.Array = field('BT')
+  targets: jax.Array = field('BT')
+  segment: jax.Array = field('BT')
+  position: jax.Array = field('BT')
+  weight: jax.Array = field('BT', np.float32)
+  contrast: jax.Array = field('BT', np.float32)
+  ref_logp: jax.Array = field('BA', np.float32)
+
+
+@struct.dataclass
 class Ranked:
   """Two or three answers of prompts, best first (4.1.2, 4.2.1): A is 1 where they share
   a row, else each has a row.
@@ -74,6 +88,9 @@ class Ranked:
   weight: jax.Array = field('BAT', np.float32)  # 1: the last token of a response
   ends: jax.Array = field('B_', fill=-1)  # its column, best first; -1: no such response
   margin: jax.Array = field('B_', np.float32)
+
+
+Rows = Tokens | Pairs | Joined | Ranked  # of post-training
 
 
 def letters(batch: object) -> object:

@@ -15,6 +15,7 @@ import numpy as np
 from llama3_jax import feed
 from llama3_jax.model import llama
 from llama3_jax.post import dpo
+from llama3_jax.post import joined
 from llama3_jax.post import preference
 from llama3_jax.post import reward
 from llama3_jax.post import rows as rows_lib
@@ -41,19 +42,22 @@ def rows(job):
   for p, c, r in job['rows']:
     if job['stage'] == 'sft':
       made.append(rows_lib.place(p + c, len(p + c), mask(p, c)))
-    elif job['stage'] == 'dpo':
+    elif job['stage'] in ('dpo', 'joined'):
       made.append(rows_lib.stack([side(p, c), side(p, r)]))
     else:
       row = preference._paper_row(p, [c, r], [0, 1], len(p + c + r))
       made.append(feed.Ranked(**row, margin=np.float32(0)))
-  return rows_lib.stack(made)
+  made = rows_lib.stack(made)
+  return joined.rows(made, 0)[0] if job['stage'] == 'joined' else made
 
 
 def main():
   job = json.load(sys.stdin)
   params, model = models.load(job['model'])
   model = model.__class__(**{**vars(model), 'remat': job['remat']})
-  loss = dict(sft=sft.loss, dpo=dpo.loss, reward=reward.loss)[job['stage']]
+  loss = dict(sft=sft.loss, dpo=dpo.loss, joined=dpo.loss, reward=reward.loss)[
+    job['stage']
+  ]
   if job['stage'] == 'reward':
     start = jax.jit(reward.init, static_argnums=2)
     params = start(jax.random.key(0), params, model)

@@ -80,6 +80,7 @@ def batch(job):
 
 def main():
   job = json.load(sys.stdin)
+  job['stage'] = dict(joined='dpo').get(job['stage'], job['stage'])
   made, model = trainer(job)
   model.train()
   adam = torch.optim.AdamW(

@@ -18,7 +18,9 @@ FIELDS = {
   'data.turns': Field('', 'which assistant turns SFT supervises: last | all'),
   'data.shares': Field(SHARE, 'of the examples, by source (table 7)', 'pf'),
   'data.passes': Field('[0, 1e4]', 'times that an epoch has a source', 'pf'),
-  'data.mode': Field('', 'reward rows: paper | exact | separate (one an answer)'),
+  'data.mode': Field(
+    '', 'rows: exact | separate (one an answer); of rewards also paper'
+  ),
   'data.margins': Field('', "of the reward by strength: '' | small | large (Llama 2)"),
   'data.pairs': Field('', 'of three answers: extreme | all | adjacent'),
   'data.*files': Field('', "JSONL files: ('one.jsonl', 'two.jsonl')", 'p'),

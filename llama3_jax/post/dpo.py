@@ -15,6 +15,7 @@ from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
+from llama3_jax.post import joined
 from llama3_jax.post.losses import dpo
 from llama3_jax.post.losses import ipo
 from llama3_jax.post.losses import kto
@@ -22,7 +23,6 @@ from llama3_jax.post.losses import orpo
 from llama3_jax.post.losses import robust
 from llama3_jax.post.losses import simpo
 from llama3_jax.post.losses.seen import Seen
-from llama3_jax.train import likelihood
 
 LOSSES = dict(dpo=dpo, ipo=ipo, simpo=simpo, kto=kto, orpo=orpo, robust=robust)
 OWN = dict(simpo='target', robust='flipped')  # the field that only this loss has
@@ -40,7 +40,7 @@ def contrast(config: ConfigDict) -> Contrast:
 
 def loss(
   params: llama.Params,
-  batch: feed.Pairs,
+  batch: feed.Pairs | feed.Joined,
   config: ModelConfig,
   beta: float = 0.1,
   nll: float = 0.2,
@@ -57,8 +57,8 @@ def loss(
   sums over pairs: loss, contrast (first term), nll, chosen and rejected
   (log-probability changes), margin, accuracy, count. kept: as of likelihood.of_targets.
   """
-  logp = likelihood.of_targets(params, batch, config, chunk, kept)
-  return of_logp(logp, batch, beta, nll, compare)
+  logp, pairs = joined.of_targets(params, batch, config, chunk, kept)
+  return of_logp(logp, pairs, beta, nll, compare)
 
 
 def of_logp(

@@ -14,7 +14,7 @@ from flax import struct
 from llama3_jax import feed
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import llama
-from llama3_jax.train import likelihood
+from llama3_jax.post import joined
 
 
 @struct.dataclass
@@ -49,7 +49,7 @@ def optimizer(
 
 def loss(
   params: Both,
-  batch: feed.Pairs,
+  batch: feed.Pairs | feed.Joined,
   config: ModelConfig,
   inner: Callable,
   chunk: int = 1024,
@@ -60,7 +60,7 @@ def loss(
   inner: loss(params, batch) of the policy, as post/dpo.py's; kept: as there.
   """
   reference = jax.lax.stop_gradient(params.reference)
-  logp = likelihood.of_targets(reference, batch, config, chunk, kept)
+  logp, pairs = joined.of_targets(reference, batch, config, chunk, kept)
   return inner(
-    params.policy, batch.replace(ref_logp=jnp.sum(logp * batch.contrast, -1))
+    params.policy, batch.replace(ref_logp=jnp.sum(logp * pairs.contrast, -1))
   )

@@ -25,9 +25,7 @@ class Rows:
   the number of tokens served, without padding.
   """
 
-  def __init__(
-    self, arrays: feed.Tokens | feed.Pairs | feed.Ranked, length: int, seed: int = 0
-  ) -> None:
+  def __init__(self, arrays: feed.Rows, length: int, seed: int = 0) -> None:
     self.arrays = arrays
     self.length = length
     self.seed = seed
@@ -43,9 +41,7 @@ class Rows:
     self.counts = np.sum(arrays.segment > 0, axis=group)
     self.fingerprint = digest(arrays)
 
-  def batch(
-    self, size: int, length: int, shard: tuple[int, int] = (0, 1)
-  ) -> feed.Tokens | feed.Pairs | feed.Ranked:
+  def batch(self, size: int, length: int, shard: tuple[int, int] = (0, 1)) -> feed.Rows:
     """This host's part of the next `size` rows; shard: (host, number of hosts)."""
     return self.read(self.plan(size, length), shard)
 
@@ -61,9 +57,7 @@ class Rows:
     self.tokens += int(np.sum(self.counts[picked]))
     return picked
 
-  def read(
-    self, picked: list[int], shard: tuple[int, int] = (0, 1)
-  ) -> feed.Tokens | feed.Pairs | feed.Ranked:
+  def read(self, picked: list[int], shard: tuple[int, int] = (0, 1)) -> feed.Rows:
     """This host's part of planned rows; shard: (host, number of hosts)."""
     host, hosts = shard
     if len(picked) % hosts:
@@ -93,7 +87,7 @@ class Rows:
     self.served, self.tokens = int(state['served']), int(state['tokens'])
 
 
-def digest(arrays: feed.Tokens | feed.Pairs | feed.Ranked) -> str:
+def digest(arrays: feed.Rows) -> str:
   """Fingerprint (hex) of the content and order of rows, without the fields that a model
   computed and without dims of size 1."""
   hasher = hashlib.blake2b(digest_size=16)

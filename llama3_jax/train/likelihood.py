@@ -18,20 +18,22 @@ from llama3_jax.train import loss
 
 def of_targets(
   params: llama.Params,
-  batch: feed.Tokens | feed.Pairs,
+  batch: feed.Tokens | feed.Pairs | feed.Joined,
   config: ModelConfig,
   chunk: int = 1024,
   kept: int = 0,
+  branches: bool = False,
 ) -> jax.Array:
   """Log-probability of each target, float32, shape and layout of the tokens.
 
   Args: batch: feed.Tokens [B,T] or a batch of groups of rows [B,A,T]; chunk: tokens a
   device whose logits exist at one time (0: all); kept: of counted.most, tokens a row
-  that have weight at most: the others are 0 then. 0: all tokens.
+  that have weight at most: the others are 0 then. 0: all tokens. branches: as of
+  llama.forward.
   """
   rows = (batch.tokens, batch.position, batch.segment, batch.targets, batch.weight)
   *inputs, targets, weight = map(feed.flat, rows)
-  hidden, _ = llama.forward(params, *inputs, config)
+  hidden, _ = llama.forward(params, *inputs, config, branches=branches)
   places, weight, (hidden, targets) = counted.pick(kept, weight, hidden, targets)
   logp, _ = loss.logprobs(params, hidden, targets, config, chunk)
   # NaN where a row has more tokens than were picked.
