@@ -16,7 +16,7 @@ from llama3_jax import feed
 from llama3_jax.model import llama
 from llama3_jax.post import dpo
 from llama3_jax.post import joined
-from llama3_jax.post import preference
+from llama3_jax.post import ranked
 from llama3_jax.post import reward
 from llama3_jax.post import rows as rows_lib
 from llama3_jax.post import sft
@@ -45,7 +45,7 @@ def rows(job):
     elif job['stage'] in ('dpo', 'joined'):
       made.append(rows_lib.stack([side(p, c), side(p, r)]))
     else:
-      row = preference._paper_row(p, [c, r], [0, 1], len(p + c + r))
+      row = ranked.paper_row(p, [c, r], [0, 1], len(p + c + r))
       made.append(feed.Ranked(**row, margin=np.float32(0)))
   made = rows_lib.stack(made)
   return joined.rows(made, 0)[0] if job['stage'] == 'joined' else made

@@ -43,7 +43,7 @@ def rows(
   at positions that begin anew, so that its reward is that of a row of its own.
   'separate': a row a response, A is 3. margins: a name of MARGINS.
   """
-  builders = dict(paper=_paper_row, exact=_branched_row, separate=_separate_rows)
+  builders = dict(paper=paper_row, exact=_branched_row, separate=_separate_rows)
   if mode not in MODES:
     raise UserError(f'data.mode={mode!r} is unknown: use one of {", ".join(MODES)}')
   if margins not in MARGINS:
@@ -79,7 +79,14 @@ def _margins(example, table):
   return found
 
 
-def _paper_row(prompt, responses, order, seq_len):
+def paper_row(
+  prompt: list[int],
+  responses: Sequence[list[int]],
+  order: Sequence[int],
+  seq_len: int,
+) -> dict[str, np.ndarray] | None:
+  """Fields of a row of a prompt and its responses, which follow in `order`, as ids;
+  None where they are more than `seq_len`."""
   ids, ends = list(prompt), np.full(preference.MOST, -1, np.int32)
   for which in order:
     ids += responses[which]
@@ -90,7 +97,7 @@ def _paper_row(prompt, responses, order, seq_len):
 
 
 def _branched_row(prompt, responses, order, seq_len):
-  row = _paper_row(prompt, responses, np.sort(order), seq_len)
+  row = paper_row(prompt, responses, np.sort(order), seq_len)
   if row is None:
     return None
   start = len(prompt)
