@@ -20,7 +20,7 @@ def sides(monkeypatch):
   [
     ('sft', feed.Tokens, (2, 6)),
     ('dpo', feed.Pairs, (2, 2, 6)),
-    ('joined', feed.Joined, (2, 64)),
+    ('joined', feed.Joined, (2, 10)),
     ('reward', feed.Ranked, (2, 1, 9)),
   ],
 )
@@ -31,3 +31,5 @@ def test_steps_after_pre_training_have_rows(sides, stage, kind, shape):
     {'stage': stage, 'rows': [[[1, 2, 3], [4, 5, 6], [7, 8, 9]]] * 2}
   )
   assert type(rows) is kind and rows.tokens.shape == shape
+  if stage == 'reward':
+    assert rows.margin.shape == rows.ends.shape

@@ -46,9 +46,12 @@ def rows(job):
       made.append(rows_lib.stack([side(p, c), side(p, r)]))
     else:
       row = ranked.paper_row(p, [c, r], [0, 1], len(p + c + r))
-      made.append(feed.Ranked(**row, margin=np.float32(0)))
+      made.append(feed.Ranked(**row, margin=np.zeros(len(row['ends']), np.float32)))
   made = rows_lib.stack(made)
-  return joined.rows(made, 0)[0] if job['stage'] == 'joined' else made
+  if job['stage'] != 'joined':
+    return made
+  longest = max(len(p) + 1 + len(c) + len(r) for p, c, r in job['rows'])
+  return joined.rows(made, longest)[0]
 
 
 def main():
