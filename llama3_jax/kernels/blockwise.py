@@ -88,12 +88,12 @@ def _join(out, q):
   return jnp.einsum('IKGTH->ITKGH', out).reshape(q.shape)
 
 
-def _scores(rule, q, k, query, key):
-  """Scaled scores [K,R,S] float32, LOW where masked."""
+def _scores(rule, q, k, query, key, low):
+  """Scaled scores [K,R,S] float32, `low` where masked."""
   see = rule.visible(query, key)
   s = jnp.einsum('KRH,KSH->KRS', q, k, preferred_element_type=jnp.float32)
   s = s.reshape(s.shape[0], -1, *see.shape)
-  s = jnp.where(see, s * q.shape[-1] ** -0.5, LOW)
+  s = jnp.where(see, s * q.shape[-1] ** -0.5, low)
   return s.reshape(s.shape[0], -1, s.shape[-1])
 
 
@@ -107,36 +107,56 @@ def _row(rule, q, k, v, query, key):
   return _forward(rule, q, k, v, query, key)[0]
 
 
-def _forward(rule, q, k, v, query, key):
-  def one(_, q_block):
-    return None, _attend_block(rule, *q_block, k, v, key)
+def _pairs(rule, query, key):
+  """Which blocks of queries meet which of keys, bool [I,J]."""
+  rows = tuple(x[:, None] for x in query)
+  return rule.meets(rows, key)
 
-  _, (out, logz) = jax.lax.scan(one, None, (q, query))
+
+def _held(x, query, key):
+  """The arguments and LOW, all as if they depended on `x`.
+
+  Masks do not depend on what is trained, so the scan over layers would make those of
+  all pairs of blocks at once and keep them: T x S arrays again.
+  """
+  return jax.lax.optimization_barrier((x, query, key, jnp.float32(LOW)))
+
+
+def _forward(rule, q, k, v, query, key):
+  meet = _pairs(rule, query, key)
+  held, query, key, low = _held(q, query, key)
+
+  def one(_, q_block):
+    return None, _attend_block(rule, *q_block, k, v, key, low)
+
+  _, (out, logz) = jax.lax.scan(one, None, (held, query, meet))
   out, logz = (checkpoint_name(x, 'attention') for x in (out, logz))
   return out, (q, k, v, query, key, out, logz)
 
 
-def _attend_block(rule, q, query, k, v, key):
-  """A block of queries against all blocks of keys: output and log of the sum."""
+def _attend_block(rule, q, query, meet, k, v, key, low):
+  """A block of queries against all blocks of keys, of which it meets those of `meet`
+  [J]: output and log of the sum."""
   zero = jnp.zeros(q.shape[:2], jnp.float32)
   carry = (zero + LOW, zero, jnp.zeros(q.shape, jnp.float32))
 
   def step(carry, block):
-    fold = functools.partial(_fold, rule, q, query, block)
-    return jax.lax.cond(rule.meets(query, block[2]), fold, lambda c: c, carry), None
+    *block, meets = block
+    fold = functools.partial(_fold, rule, q, query, block, low)
+    return jax.lax.cond(meets, fold, lambda c: c, carry), None
 
-  (top, total, out), _ = jax.lax.scan(step, carry, (k, v, key))
+  (top, total, out), _ = jax.lax.scan(step, carry, (k, v, key, meet))
   seen = total > 0
   out = out / jnp.where(seen, total, 1)[..., None]
   logz = jnp.where(seen, top + jnp.log(jnp.where(seen, total, 1)), -LOW)
   return out.astype(q.dtype), logz
 
 
-def _fold(rule, q, query, block, carry):
+def _fold(rule, q, query, block, low, carry):
   """Online softmax: one block of keys into (running maximum, sum, output)."""
   k, v, key = block
   top, total, out = carry
-  s = _scores(rule, q, k, query, key)
+  s = _scores(rule, q, k, query, key, low)
   new = jnp.maximum(top, jnp.max(s, -1))
   p = jnp.exp(s - jnp.maximum(new, LOW / 2)[..., None])
   shrink = jnp.exp(top - new)
@@ -149,27 +169,31 @@ def _backward(rule, saved, g):
   q, k, v, query, key, out, logz = saved
   mean = jnp.sum(g.astype(jnp.float32) * out.astype(jnp.float32), -1)
   zero = jnp.zeros(k.shape, jnp.float32)
+  meet = _pairs(rule, query, key)
+  g, query, key, low = _held(g, query, key)
 
   def one(carry, q_block):
+    *q_block, meet = q_block
+
     def step(dq, block):
-      fold = functools.partial(_fold_back, rule, q_block, block[:3])
-      meet = rule.meets(q_block[1], block[2])
-      dq, *rest = jax.lax.cond(meet, fold, lambda *x: x, dq, *block[3:])
+      *block, dk, dv, meets = block
+      fold = functools.partial(_fold_back, rule, q_block, block, low)
+      dq, *rest = jax.lax.cond(meets, fold, lambda *x: x, dq, dk, dv)
       return dq, tuple(rest)
 
     start = jnp.zeros(q_block[0].shape, jnp.float32)
-    dq, carry = jax.lax.scan(step, start, (k, v, key, *carry))
+    dq, carry = jax.lax.scan(step, start, (k, v, key, *carry, meet))
     return carry, dq.astype(q.dtype)
 
-  (dk, dv), dq = jax.lax.scan(one, (zero, zero), (q, query, g, logz, mean))
+  (dk, dv), dq = jax.lax.scan(one, (zero, zero), (q, query, g, logz, mean, meet))
   return dq, dk.astype(k.dtype), dv.astype(v.dtype), None, None
 
 
-def _fold_back(rule, q_block, k_block, dq, dk, dv):
+def _fold_back(rule, q_block, k_block, low, dq, dk, dv):
   """Adds the gradients of one pair of blocks, in float32."""
   q, query, g, logz, mean = q_block
   k, v, key = k_block
-  p = jnp.exp(_scores(rule, q, k, query, key) - logz[..., None])
+  p = jnp.exp(_scores(rule, q, k, query, key, low) - logz[..., None])
   ds = p * (_times('KRH,KSH->KRS', g, v) - mean[..., None]) * q.shape[-1] ** -0.5
   p, ds = p.astype(q.dtype), ds.astype(q.dtype)
   dq = dq + _times('KRS,KSH->KRH', ds, k)

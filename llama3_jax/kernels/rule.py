@@ -40,12 +40,12 @@ class Rule:
     return same & self.before(qp[..., :, None], kp[..., None, :])
 
   def meets(self, query: Side, key: Side) -> jax.Array:
-    """Whether some query of a block [T] may see some key of a block [S]: bool [], never
-    False by mistake."""
+    """Whether some query of a block may see some key of a block: bool [...], of blocks
+    [..., T] and [..., S] whose leading dims broadcast; never False by mistake."""
     (qp, qs), (kp, ks) = query, key
     most = jnp.iinfo(jnp.int32).max
-    first = lambda x, s: jnp.min(jnp.where(s > 0, x, most))
-    last = lambda x, s: jnp.max(jnp.where(s > 0, x, -1))
+    first = lambda x, s: jnp.min(jnp.where(s > 0, x, most), -1)
+    last = lambda x, s: jnp.max(jnp.where(s > 0, x, -1), -1)
     near = last(qp, qs) >= first(kp, ks)
     if self.window:
       near &= first(qp, qs) - last(kp, ks) < self.window

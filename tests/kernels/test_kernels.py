@@ -19,6 +19,8 @@ from llama3_jax.kernels import splash
 from llama3_jax.kernels.rule import BRANCH
 from llama3_jax.kernels.rule import Rule
 from llama3_jax.model import attention
+from llama3_jax.model import llama
+from llama3_jax.train import loss as losses
 
 
 def rows(b, t, n, k, h, documents=3, seed=0, padding=0):
@@ -251,3 +253,17 @@ def test_the_gpu_kernel_is_refused_where_rows_are_cut(mesh):
   config = ModelConfig(1, 8, 2, 1, 8, 8, attention='flash')
   with jax.set_mesh(mesh(context=2)), pytest.raises(UserError, match='mesh.context'):
     attention.method(128, 128, True, config)
+
+
+def test_memory_of_a_gradient_grows_with_the_row_and_not_with_its_square():
+  """Masks of all pairs of blocks would be made at once by the scan over layers."""
+  config = ModelConfig(2, 32, 8, 2, 8, 32, vocab_size=64, dtype='float32')
+
+  def needed(length):
+    whole = lambda dtype: jax.ShapeDtypeStruct((2, length), dtype)
+    rows = feed.Tokens(*map(whole, [jnp.int32] * 4), weight=whole(jnp.float32))
+    loss = lambda params, rows: losses.next_token(params, rows, config=config)[0]
+    compiled = jax.jit(jax.grad(loss)).lower(llama.abstract(config), rows).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  assert needed(2048) < 2.3 * needed(1024)
