@@ -12,6 +12,7 @@ from llama3_jax.base import files
 
 T = typing.TypeVar('T')
 PART = re.compile(r'[A-Za-z]\w*')  # of a source: a language, a category, no file
+PARTS = 12  # further scores of a task that are listed
 HEAD = ('task', 'score, %', '95% interval', 'questions')
 
 
@@ -24,7 +25,10 @@ def text(found: Mapping[str, Mapping]) -> str:
     if 'perplexity' in r:
       low, high = (f'{end:.2f}' for end in r['perplexity_interval'])
       rows.append(('- perplexity', f'{r["perplexity"]:.2f}', f'{low} to {high}', ''))
-    for further, value in r.get('summary', {}).items():
+    parts = r.get('summary', {})
+    if len(parts) > PARTS:  # the rest is in results.json and on the page
+      parts = {part: v for part, v in parts.items() if part.startswith('mean ')}
+    for further, value in parts.items():
       rows.append((f'- {further}', f'{100 * value:.1f}', '', ''))
   widths = [max(map(len, column)) for column in zip(*rows)]
   lines = []

@@ -261,3 +261,12 @@ def test_tasks_of_one_name_are_all_shown():
 
 def test_runs_of_one_name_are_told_apart():
   assert table.runs(['a/eval', 'b/eval', 'c/x']) == ['a/eval', 'b/eval', 'x']
+
+
+def test_table_leaves_out_the_many_parts_of_a_benchmark():
+  parts = {'mean over subjects': 0.5, **{f's{i}': 0.5 for i in range(20)}}
+  scored = {'score': 0.5, 'n': 40, 'interval': [0.4, 0.6]}
+  shown = table.text({'mmlu': scored | {'summary': parts}})
+  assert '- mean over subjects' in shown and '- s1' not in shown
+  few = {f's{i}': 0.5 for i in range(7)}
+  assert '- s6' in table.text({'math': scored | {'summary': few}})
