@@ -13,23 +13,25 @@ from collections.abc import Sequence
 import numpy as np
 
 FIELDS = ('nll', 'accuracy')
+PLACES = ('below', 'within', 'beyond')
 LEVEL = 0.95
-LEAST = 40  # errors that settle a 95% interval: 2 of them outside
+LEAST = 40  # errors that settle a 95% interval: two lie outside
 
 
 def splits(runs: Sequence[Mapping]) -> list[tuple[list[Mapping], list[Mapping]]]:
   """[(fitted runs, runs of the sizes that are left out)].
 
-  Each size is left out, then all from each size on, upward and downward; two sizes are
-  always fitted, so that there is a slope.
+  Each size is left out, then all from each size on, upward and downward. Of more than
+  three sizes two are always fitted.
   """
   order = [s for _, s in sorted({(r['params'], r['size']) for r in runs})]
+  least = 2 if len(order) > 3 else 1
   kept = [[s for s in order if s != size] for size in order]
-  for n in range(2, len(order) - 1):
+  for n in range(least, len(order) - 1):
     kept += [order[:n], order[-n:]]
   parts = []
   for sizes in kept:
-    if len(sizes) >= 2:
+    if len(sizes) >= least:
       train = [r for r in runs if r['size'] in sizes]
       parts.append((train, [r for r in runs if r['size'] not in sizes]))
   return parts
@@ -43,27 +45,67 @@ def where(flops: float, train: Sequence[Mapping]) -> str:
   return 'below' if flops < min(spent) else 'within'
 
 
-def ratio(
-  measured: float, value: float, low: float, high: float, least: float
-) -> float:
-  """Error over the half-width of its side, which is `least` or more."""
-  half = high - value if measured > value else value - low
-  return abs(measured - value) / max(half, least, 1e-12)
+def ratios(
+  guess: Mapping[str, tuple], measured: tuple[float, float], questions: int
+) -> dict[str, float]:
+  """{'nll', 'accuracy'}: |error| over the half-width of its side.
+
+  Args:
+    guess: of predict.predict; measured: (NLL, accuracy); questions: of the benchmark,
+      0 where it is not known.
+  """
+  found = {}
+  for field, seen in zip(FIELDS, measured):
+    value, low, high = guess[field]
+    half = high - value if seen > value else value - low
+    half = max(half, _least(field, value, questions), 1e-12)
+    found[field] = abs(seen - value) / half
+  return found
 
 
-def factor(ratios: Sequence[float]) -> float:
-  """The conformal quantile of `ratios`; 1 or more where they are less than LEAST."""
-  if not len(ratios):
+def _least(field, value, questions):
+  """Half-width of the noise of `questions` answers, which no fit can take away."""
+  if field == 'nll' or not questions:
+    return 0.0
+  return 1.96 * math.sqrt(max(value * (1 - value), 0.0) / questions)
+
+
+def factors(errors: Sequence[Mapping]) -> dict[tuple[str, str], float]:
+  """{(field, place): what half-widths are multiplied by} from `ratios` with `where`.
+
+  A place with less than LEAST of them takes those of all places. Beyond the ladder,
+  where its own splits do not reach as far, and where there are too few, no interval
+  becomes narrower.
+  """
+  found = {}
+  for field in FIELDS:
+    every = [e[field] for e in errors]
+    for place in PLACES:
+      here = [e[field] for e in errors if e['where'] == place]
+      enough = len(here) >= LEAST
+      value = _quantile(here if enough else every)
+      narrower = enough and place != 'beyond'
+      found[field, place] = value if narrower else max(value, 1.0)
+  return found
+
+
+def _quantile(values):
+  """The conformal quantile: of n + 1 values, with the new one, LEVEL are below it."""
+  if not values:
     return 1.0
-  rank = math.ceil((len(ratios) + 1) * LEVEL)
-  found = float(np.sort(ratios)[min(rank, len(ratios)) - 1])
-  return found if len(ratios) >= LEAST else max(found, 1.0)
+  rank = math.ceil((len(values) + 1) * LEVEL)
+  return float(np.sort(values)[min(rank, len(values)) - 1])
 
 
 def stretch(
-  guess: tuple[float, float, float], by: float, least: float, top: float = math.inf
-) -> tuple[float, float, float]:
-  """(value, low, high) with half-widths of `least` or more, times `by`; 0 to `top`."""
-  value, low, high = guess
-  low, high = (max(h, least) * by for h in (value - low, high - value))
-  return value, max(value - low, 0.0), min(value + high, top)
+  guess: Mapping[str, tuple], by: Mapping[str, float], questions: int
+) -> dict[str, tuple[float, float, float]]:
+  """`guess` of predict.predict with half-widths times `by`, a factor a field."""
+  found = {}
+  for field in FIELDS:
+    value, low, high = guess[field]
+    least = _least(field, value, questions)
+    low, high = (by[field] * max(half, least) for half in (value - low, high - value))
+    top = 1.0 if field == 'accuracy' else math.inf
+    found[field] = value, max(value - low, 0.0), min(value + high, top)
+  return found

@@ -28,7 +28,22 @@ CHOICES = {
 # Questions of the parts of MMLU's test and validation splits: weights of their mean.
 MMLU = {
   'test': {'stem': 3018, 'humanities': 4705, 'social_sciences': 3077, 'other': 3242},
-  'val': {'stem': 334, 'humanities': 518, 'social_sciences': 337, 'other': 342},
+  'val': {'stem': 321, 'humanities': 518, 'social_sciences': 337, 'other': 355},
+}
+# Questions of the other benchmarks: every accuracy of the ladder is a share of these.
+QUESTIONS = {
+  'arc_challenge_test': 1172,
+  'arc_challenge_val': 299,
+  'arc_easy_test': 2376,
+  'arc_easy_val': 570,
+  'boolq_val': 3270,
+  'csqa_val': 1221,
+  'hellaswag_val': 10042,
+  'openbookqa_test': 500,
+  'openbookqa_val': 500,
+  'piqa_val': 1838,
+  'socialiqa_val': 1954,
+  'winogrande_val': 1267,
 }
 NAT = math.log(2)  # nats in a bit
 TOKENS_A_PARAMETER = 20  # of a run at 1 x compute-optimal
@@ -150,6 +165,16 @@ def chance(benchmark: str) -> float:
   if word not in CHOICES:
     raise UserError(f'benchmark {benchmark!r}: its number of choices is not known')
   return 1 / CHOICES[word]
+
+
+def questions(benchmark: str) -> int:
+  """Number of questions of a benchmark's column; 0 where it is not known."""
+  for split, parts in MMLU.items():
+    known = {f'mmlu_{part}_{split}': n for part, n in parts.items()}
+    known[f'mmlu_{split}'] = sum(parts.values())
+    if benchmark in known:
+      return known[benchmark]
+  return QUESTIONS.get(benchmark, 0)
 
 
 def _folder(folder):

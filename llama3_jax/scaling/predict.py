@@ -174,9 +174,20 @@ def fit_accuracy(
   low[1] = min(low[1], high[1] - 1e-9)
   x = np.clip(dataclasses.astuple(start), low, high)
   fit = optimize.least_squares(
-    lambda v: Sigmoid(*v)(nll) - accuracy, x, bounds=(low, high), x_scale='jac'
+    lambda v: Sigmoid(*v)(nll) - accuracy,
+    x,
+    lambda v: _slopes(nll, *v),
+    bounds=(low, high),
+    x_scale='jac',
   )
   return Sigmoid(*map(float, fit.x))
+
+
+def _slopes(nll, floor, ceiling, slope, middle):
+  """Derivatives [n, 4] of a Sigmoid by its values."""
+  s = _fall(nll, slope, middle)
+  steep = (ceiling - floor) * s * (1 - s)
+  return np.stack([1 - s, s, -steep * (nll - middle), steep * slope], 1)
 
 
 def _sigmoids(nll, accuracy, chance, ceiling, near=None):
@@ -329,14 +340,25 @@ def draws(
   `noise`, of the deviation of a single run."""
   rng = np.random.default_rng(found.seed + 1)
   wide, far = (np.array(s) for s in found.scales)
-  losses = np.array([float(c(params, tokens)) for c in found.curves])
+  losses = _at(found.curves, params, tokens)
   middle = found.sigmoid(losses)
-  drawn = np.array([float(s(x)) for s, x in zip(found.sigmoids, losses)])
+  floor, ceiling, slope, at = np.array(
+    [(s.floor, s.ceiling, s.slope, s.middle) for s in found.sigmoids]
+  ).T
+  drawn = floor + (ceiling - floor) * _fall(losses, slope, at)
   scores = middle + far * (drawn - middle)
   if noise:
     losses = losses + rms(found.noise[0]) * wide * rng.standard_normal(len(wide))
     scores = scores + rms(found.noise[1]) * far * rng.standard_normal(len(far))
   return losses, np.clip(scores, 0, 1)
+
+
+def _at(curves, params, tokens):
+  """NLL [S] of curves of one kind and unit at a model."""
+  kind, unit = curves[0].kind, curves[0].unit
+  exponents = np.array([c.exponents for c in curves]).T
+  columns = _columns(kind, np.full(len(curves), params), tokens, exponents, unit)
+  return np.sum(columns * np.array([c.values for c in curves]), -1)
 
 
 def predict(
