@@ -25,6 +25,9 @@ CHOICES = {
   'piqa': 2,
   'winogrande': 2,
 }
+# Columns of a run in a table of IsoFLOP runs, and those that say how it was trained.
+RUN = {'budget': 'flops', 'parameters': 'params', 'tokens': 'tokens', 'loss': 'loss'}
+SCHEDULE = ('hparams', 'warmup', 'decay')
 # Questions of the parts of MMLU's test and validation splits: weights of their mean.
 MMLU = {
   'test': {'stem': 3018, 'humanities': 4705, 'social_sciences': 3077, 'other': 3242},
@@ -54,18 +57,46 @@ def isoflop(
 ) -> list[dict[str, float]]:
   """Rows of the only .csv in `folder` whose columns have the values `chosen` ({column:
   text}): dicts of floats budget, parameters, tokens, loss."""
+  path, rows = _isoflop_rows(folder, chosen)
+  kept = [r for r in rows if all(r[k] == v for k, v in chosen.items())]
+  if not kept:
+    text = ', '.join(f'{k}={v}' for k, v in chosen.items())
+    raise UserError(f'{path}: no row has {text}')
+  return [_isoflop_run(path, r) for r in kept]
+
+
+def variants(
+  folder: str | os.PathLike, chosen: Mapping[str, str]
+) -> tuple[list[str], dict[str, list[dict[str, float]]]]:
+  """(schedules of the rows of `isoflop`, {schedule: rows of any other}).
+
+  A schedule is text like 'hparams=tuned, warmup=short, decay=const': the columns of
+  SCHEDULE that the table has. Other columns of `chosen` keep their values.
+  """
+  path, rows = _isoflop_rows(folder, chosen)
+  columns = [c for c in SCHEDULE if c in rows[0]]
+  fixed = {k: v for k, v in chosen.items() if k not in columns}
+  own, others = set(), {}
+  for row in rows:
+    name = ', '.join(f'{c}={row[c]}' for c in columns)
+    if columns and all(row[k] == v for k, v in fixed.items()):
+      others.setdefault(name, []).append(_isoflop_run(path, row))
+      if all(row[k] == v for k, v in chosen.items()):
+        own.add(name)
+  return sorted(own), {n: r for n, r in sorted(others.items()) if n not in own}
+
+
+def _isoflop_rows(folder, chosen):
   files = sorted(_folder(folder).glob('*.csv'))
   if len(files) != 1:
     raise UserError(f'data={folder}: {len(files)} .csv files there, 1 is needed')
   rows = _table(files[0], open)
-  columns = {'budget': 'flops', 'parameters': 'params', 'tokens': 'tokens'}
-  columns['loss'] = 'loss'
-  _need(files[0], rows, [*columns.values(), *chosen])
-  kept = [r for r in rows if all(r[k] == v for k, v in chosen.items())]
-  if not kept:
-    text = ', '.join(f'{k}={v}' for k, v in chosen.items())
-    raise UserError(f'{files[0]}: no row has {text}')
-  return [{n: _number(files[0], r, c) for n, c in columns.items()} for r in kept]
+  _need(files[0], rows, [*RUN.values(), *chosen])
+  return files[0], rows
+
+
+def _isoflop_run(path, row):
+  return {name: _number(path, row, column) for name, column in RUN.items()}
 
 
 def ladder(folder: str | os.PathLike, last: int = 1) -> list[dict]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import optimize
+from scipy import stats
 
 from llama3_jax.base.errors import UserError
 
@@ -309,13 +310,13 @@ def forecast(
 
 
 def _ceiling_is_unknown(nll, accuracy, chance):
-  """Whether a ceiling of 1 fits as well as a free one, by an F-test at about 5%."""
+  """Whether a ceiling of 1 fits as well as a free one, by an F-test at 5%."""
   free, one = (
     np.sum((fit_accuracy(nll, accuracy, chance, c)(nll) - accuracy) ** 2)
     for c in (None, 1.0)
   )
   left = max(len(nll) - 4, 1)
-  return one <= free * (1 + 4 / left)
+  return one <= free * (1 + stats.f.ppf(0.95, 1, left) / left)
 
 
 def _residuals(values, fitted):
