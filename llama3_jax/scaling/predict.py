@@ -293,6 +293,13 @@ def forecast(
     for c, v in zip(_curves(params, tokens, drawn, kind), drawn.mean(0))
   ]
 
+  sigmoid, sigmoids, second, far = _second(points, chance, ceiling, samples, rng)
+  noise, scales = (tuple(first), tuple(second)), (tuple(wide), tuple(far))
+  return Forecast(curve, sigmoid, tuple(curves), tuple(sigmoids), noise, scales, seed)
+
+
+def _second(points, chance, ceiling, samples, rng):
+  """(Sigmoid, those of the samples, residuals, scales) of the second step."""
   x, y = (np.asarray(points[k], float) for k in ('nll', 'accuracy'))
   sigmoid = fit_accuracy(x, y, chance, ceiling)
   flat = sigmoid(x)
@@ -305,8 +312,7 @@ def forecast(
   half = samples // 2 if _ceiling_is_unknown(x, y, chance) else samples
   sigmoids = _sigmoids(x, resampled[:, :half], chance, None, sigmoid)
   sigmoids += _sigmoids(x, resampled[:, half:], chance, 1.0, sigmoid)
-  noise, scales = (tuple(first), tuple(second)), (tuple(wide), tuple(far))
-  return Forecast(curve, sigmoid, tuple(curves), tuple(sigmoids), noise, scales, seed)
+  return sigmoid, sigmoids, second, far
 
 
 def _ceiling_is_unknown(nll, accuracy, chance):
