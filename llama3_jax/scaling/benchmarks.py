@@ -114,7 +114,7 @@ def compare(runs: Sequence[Mapping], sizes: Sequence[str], skip: float) -> list[
     by_size, every = {}, []
     for size in sizes:
       try:
-        found = _errors(*split(runs, size), method, skip)
+        found = _errors_each(*split(runs, size), method, skip)
       except UserError:
         if method.step == 'linear':
           raise
@@ -172,6 +172,11 @@ def _gain(before, after, field, tests):
 
 
 def _errors(train, test, method, skip):
+  """(mean |accuracy error|, mean relative |NLL error|) over benchmarks and runs."""
+  return _mean(_errors_each(train, test, method, skip).values())
+
+
+def _errors_each(train, test, method, skip):
   """{benchmark: (mean |accuracy error|, mean relative |NLL error|)} over runs."""
   errors = {}
   for name in names(train + test):
