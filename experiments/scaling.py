@@ -289,9 +289,12 @@ def fit_isoflop(config, folder):
   """Laws of measured IsoFLOP runs."""
   del folder
   s = config.scaling
-  rows = measured.isoflop(config.data, s.rows.to_dict())
+  chosen = s.rows.to_dict()
+  rows = measured.isoflop(config.data, chosen)
   found = isoflop.study(rows, s.window, s.samples, config.seed)
-  results = {'rows': len(rows), 'isoflop': isoflop.summary(found)}
+  own, others = measured.variants(config.data, chosen)
+  results = {'rows': len(rows), 'schedules': own, 'isoflop': isoflop.summary(found)}
+  results['other_schedules'] = isoflop.bent(found, others, s.window, s.samples)
   results['extrapolated'] = isoflop.extrapolate(found, s.target)
   content = report.study(rows, found, results, None)
   return results, report.tables(results), content

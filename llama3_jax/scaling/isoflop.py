@@ -116,18 +116,19 @@ def offset_law(
   if len(loss) < 3:
     beta, b = np.polyfit(ratio, np.log(loss), 1)
     return 0.0, float(np.exp(b)), float(-beta)
-  best = None
-  for beta in np.geomspace(0.01, 2, 200):
-    design = np.stack([np.ones_like(ratio), np.exp(-beta * ratio)], 1)
-    (e, b), *_ = np.linalg.lstsq(design, loss, rcond=None)
-    if e < 0:
-      e, b = 0.0, float(design[:, 1] @ loss / (design[:, 1] @ design[:, 1]))
-    miss = float(np.sum((design @ (e, b) - loss) ** 2))
-    if b > 0 and (best is None or miss < best[0]):
-      best = miss, float(e), float(b), float(beta)
-  if best is None:
+  betas = np.geomspace(0.01, 2, 200)
+  x = np.exp(-betas[:, None] * ratio)
+  middle, mean = x.mean(1, keepdims=True), loss.mean()
+  b = (x - middle) @ (loss - mean) / np.sum((x - middle) ** 2, 1)
+  e = mean - b * middle[:, 0]
+  b = np.where(e < 0, x @ loss / np.sum(x * x, 1), b)
+  e = np.maximum(e, 0)
+  miss = np.sum((e[:, None] + b[:, None] * x - loss) ** 2, 1)
+  miss = np.where(b > 0, miss, np.inf)
+  at = int(np.argmin(miss))
+  if not np.isfinite(miss[at]):
     raise UserError('the lowest losses do not fall with the budget: train longer runs')
-  return best[1:]
+  return float(e[at]), float(b[at]), float(betas[at])
 
 
 def loss_at(
@@ -297,3 +298,29 @@ def _law(value, samples):
     'A': a,
     'A_interval': _interval(samples[:, 1]),
   }
+
+
+def bent(
+  found: Study, others: Mapping[str, Sequence[Mapping]], window: int, samples: int
+) -> list[dict]:
+  """How the exponent of other rows, {name: runs}, differs from that of `found`.
+
+  Returns dicts: name, runs, alpha (of parameters) and alpha_interval, difference,
+  difference_interval (95% of pairs of bootstrap samples), bends: whether 0 is outside
+  of it. Rows that give no law are left out.
+  """
+  rows, own = [], found.samples['parameter_law'][:, 0]
+  for name, runs in others.items():
+    try:
+      other = study(runs, window, samples)
+    except UserError:
+      continue
+    drawn = other.samples['parameter_law'][:, 0]
+    n = min(len(own), len(drawn))
+    low, high = _interval(drawn[:n] - own[:n])
+    row = {'name': name, 'runs': len(runs), 'alpha': other.parameter_law[0]}
+    row |= {'alpha_interval': _interval(drawn)}
+    row['difference'] = other.parameter_law[0] - found.parameter_law[0]
+    row['difference_interval'] = low, high
+    rows.append(row | {'bends': not low <= 0 <= high})
+  return rows

@@ -25,10 +25,28 @@ CHOICES = {
   'piqa': 2,
   'winogrande': 2,
 }
+# Columns of a run in a table of IsoFLOP runs, and those that say how it was trained.
+RUN = {'budget': 'flops', 'parameters': 'params', 'tokens': 'tokens', 'loss': 'loss'}
+SCHEDULE = ('hparams', 'warmup', 'decay')
 # Questions of the parts of MMLU's test and validation splits: weights of their mean.
 MMLU = {
   'test': {'stem': 3018, 'humanities': 4705, 'social_sciences': 3077, 'other': 3242},
-  'val': {'stem': 334, 'humanities': 518, 'social_sciences': 337, 'other': 342},
+  'val': {'stem': 321, 'humanities': 518, 'social_sciences': 337, 'other': 355},
+}
+# Questions of the other benchmarks: every accuracy of the ladder is a share of these.
+QUESTIONS = {
+  'arc_challenge_test': 1172,
+  'arc_challenge_val': 299,
+  'arc_easy_test': 2376,
+  'arc_easy_val': 570,
+  'boolq_val': 3270,
+  'csqa_val': 1221,
+  'hellaswag_val': 10042,
+  'openbookqa_test': 500,
+  'openbookqa_val': 500,
+  'piqa_val': 1838,
+  'socialiqa_val': 1954,
+  'winogrande_val': 1267,
 }
 NAT = math.log(2)  # nats in a bit
 TOKENS_A_PARAMETER = 20  # of a run at 1 x compute-optimal
@@ -39,18 +57,46 @@ def isoflop(
 ) -> list[dict[str, float]]:
   """Rows of the only .csv in `folder` whose columns have the values `chosen` ({column:
   text}): dicts of floats budget, parameters, tokens, loss."""
+  path, rows = _isoflop_rows(folder, chosen)
+  kept = [r for r in rows if all(r[k] == v for k, v in chosen.items())]
+  if not kept:
+    text = ', '.join(f'{k}={v}' for k, v in chosen.items())
+    raise UserError(f'{path}: no row has {text}')
+  return [_isoflop_run(path, r) for r in kept]
+
+
+def variants(
+  folder: str | os.PathLike, chosen: Mapping[str, str]
+) -> tuple[list[str], dict[str, list[dict[str, float]]]]:
+  """(schedules of the rows of `isoflop`, {schedule: rows of any other}).
+
+  A schedule is text like 'hparams=tuned, warmup=short, decay=const': the columns of
+  SCHEDULE that the table has. Other columns of `chosen` keep their values.
+  """
+  path, rows = _isoflop_rows(folder, chosen)
+  columns = [c for c in SCHEDULE if c in rows[0]]
+  fixed = {k: v for k, v in chosen.items() if k not in columns}
+  own, others = set(), {}
+  for row in rows:
+    name = ', '.join(f'{c}={row[c]}' for c in columns)
+    if columns and all(row[k] == v for k, v in fixed.items()):
+      others.setdefault(name, []).append(_isoflop_run(path, row))
+      if all(row[k] == v for k, v in chosen.items()):
+        own.add(name)
+  return sorted(own), {n: r for n, r in sorted(others.items()) if n not in own}
+
+
+def _isoflop_rows(folder, chosen):
   files = sorted(_folder(folder).glob('*.csv'))
   if len(files) != 1:
     raise UserError(f'data={folder}: {len(files)} .csv files there, 1 is needed')
   rows = _table(files[0], open)
-  columns = {'budget': 'flops', 'parameters': 'params', 'tokens': 'tokens'}
-  columns['loss'] = 'loss'
-  _need(files[0], rows, [*columns.values(), *chosen])
-  kept = [r for r in rows if all(r[k] == v for k, v in chosen.items())]
-  if not kept:
-    text = ', '.join(f'{k}={v}' for k, v in chosen.items())
-    raise UserError(f'{files[0]}: no row has {text}')
-  return [{n: _number(files[0], r, c) for n, c in columns.items()} for r in kept]
+  _need(files[0], rows, [*RUN.values(), *chosen])
+  return files[0], rows
+
+
+def _isoflop_run(path, row):
+  return {name: _number(path, row, column) for name, column in RUN.items()}
 
 
 def ladder(folder: str | os.PathLike, last: int = 1) -> list[dict]:
@@ -150,6 +196,16 @@ def chance(benchmark: str) -> float:
   if word not in CHOICES:
     raise UserError(f'benchmark {benchmark!r}: its number of choices is not known')
   return 1 / CHOICES[word]
+
+
+def questions(benchmark: str) -> int:
+  """Number of questions of a benchmark's column; 0 where it is not known."""
+  for split, parts in MMLU.items():
+    known = {f'mmlu_{part}_{split}': n for part, n in parts.items()}
+    known[f'mmlu_{split}'] = sum(parts.values())
+    if benchmark in known:
+      return known[benchmark]
+  return QUESTIONS.get(benchmark, 0)
 
 
 def _folder(folder):

@@ -95,29 +95,50 @@ def forecasts(
   """{mix: {benchmark: Forecast}}.
 
   FLOPs -> NLL is fitted to the best run of every budget of a mix; NLL -> accuracy is a
-  property of the benchmark, and fitted to the runs of all mixes.
+  property of the benchmark, and fitted to the runs of all mixes. So is the noise of a
+  run: few budgets of one mix leave it unknown.
 
   Args:
     runs: dict mix -> runs with budget, tokens, flops_per_token and answers: benchmark
       -> answer_nll, accuracy.
   """
   fits, every = {}, [r for name in runs for r in runs[name]]
+  chosen = [best(r, weights) for r in runs.values()]
+  spread = {b: _noise([on(rows, b) for rows in chosen], kind) for b in weights}
   for i, name in enumerate(runs):
     models = best(runs[name], weights)
     # One seed for all benchmarks: the errors of one run in several are drawn together.
     fits[name] = {
       b: predict.forecast(
-        on(models, b), on(every, b), chance, kind, samples=samples, seed=i
+        on(models, b),
+        on(every, b),
+        chance,
+        kind,
+        samples=samples,
+        seed=i,
+        spread=spread[b],
       )
       for b in weights
     }
   common = next(iter(fits.values()))
   for name in fits:  # a sample has one sigmoid for all mixes
     for b, first in common.items():
+      own = fits[name][b]
+      scales = own.scales[0], first.scales[1]
       fits[name][b] = dataclasses.replace(
-        fits[name][b], sigmoid=first.sigmoid, sigmoids=first.sigmoids
+        own, sigmoid=first.sigmoid, sigmoids=first.sigmoids, scales=scales
       )
   return fits
+
+
+def _noise(mixes, kind):
+  """(standard deviation, degrees of freedom) of the NLL of a run, over all mixes."""
+  squares, free = 0.0, 0
+  for m in mixes:
+    curve = predict.fit_loss(m['params'], m['tokens'], m['nll'], kind)
+    squares += float(np.sum((m['nll'] - curve(m['params'], m['tokens'])) ** 2))
+    free += len(m['nll']) - len(curve.values) - len(curve.exponents)
+  return (squares / max(free, 1)) ** 0.5, max(free, 1)
 
 
 def rank(

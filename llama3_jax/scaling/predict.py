@@ -12,11 +12,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import optimize
+from scipy import stats
 
 from llama3_jax.base.errors import UserError
 
 STEPS = ('linear', 'power', 'chinchilla')  # laws of the first step
 EXPONENTS = np.geomspace(0.02, 1.2, 60)
+BLOCK = 100  # pairs of exponents that are solved at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,29 +99,39 @@ def _curves(params, tokens, nll, kind):
   grid = _exponents(kind)
   best = np.full(nll.shape[1], np.inf)
   chosen = np.zeros(nll.shape[1], int)
-  values = [None] * nll.shape[1]
-  for g, exponents in enumerate(grid):
-    design = _columns(kind, params, tokens, exponents, unit)
-    coefficients = _solve(design, nll, kind != 'linear')
-    miss = np.sum((design @ coefficients - nll) ** 2, 0)
-    if kind != 'linear':  # losses fall with compute, to a limit that is not negative
-      miss = np.where((coefficients >= 0).all(0), miss, np.inf)
-    for s in np.flatnonzero(miss < best):
-      best[s], chosen[s], values[s] = miss[s], g, tuple(map(float, coefficients[:, s]))
+  values = np.zeros((nll.shape[1], 3 if kind == 'chinchilla' else 2))
+  every = np.arange(nll.shape[1])
+  for start in range(0, len(grid), BLOCK):
+    part = grid[start : start + BLOCK]
+    designs = np.stack([_columns(kind, params, tokens, e, unit) for e in part])
+    coefficients, miss = _solve(designs, nll, kind != 'linear')
+    g = miss.argmin(0)
+    better = every[miss[g, every] < best]
+    best[better], chosen[better] = miss[g, every][better], start + g[better]
+    values[better] = coefficients[g[better], :, better]
   return [
-    None if v is None else Curve(kind, tuple(map(float, grid[g])), v, unit)
-    for g, v in zip(chosen, values)
+    Curve(kind, tuple(map(float, grid[g])), tuple(map(float, v)), unit)
+    if np.isfinite(b)
+    else None
+    for b, g, v in zip(best, chosen, values)
   ]
 
 
-def _solve(design, nll, positive):
-  """Least squares [k, S]; where the offset would be negative it is 0."""
-  coefficients, *_ = np.linalg.lstsq(design, nll, rcond=None)
-  if positive and (coefficients[0] < 0).any():
-    rest, *_ = np.linalg.lstsq(design[:, 1:], nll, rcond=None)
-    rest = np.concatenate([np.zeros_like(rest[:1]), rest])
-    coefficients = np.where(coefficients[0] < 0, rest, coefficients)
-  return coefficients
+def _solve(designs, nll, positive):
+  """Least squares of designs [G, n, k]: coefficients [G, k, S], squared error [G, S].
+
+  positive: losses fall with compute, to a limit that is not negative. Where the offset
+  would be negative it is 0; a rising loss has an infinite error.
+  """
+  coefficients = np.linalg.pinv(designs) @ nll
+  if positive and (coefficients[:, 0] < 0).any():
+    rest = np.linalg.pinv(designs[..., 1:]) @ nll
+    rest = np.concatenate([np.zeros_like(rest[:, :1]), rest], 1)
+    coefficients = np.where(coefficients[:, :1] < 0, rest, coefficients)
+  miss = np.sum((designs @ coefficients - nll) ** 2, 1)
+  if positive:
+    miss = np.where((coefficients >= 0).all(1), miss, np.inf)
+  return coefficients, miss
 
 
 def fit_loss(
@@ -163,9 +175,20 @@ def fit_accuracy(
   low[1] = min(low[1], high[1] - 1e-9)
   x = np.clip(dataclasses.astuple(start), low, high)
   fit = optimize.least_squares(
-    lambda v: Sigmoid(*v)(nll) - accuracy, x, bounds=(low, high), x_scale='jac'
+    lambda v: Sigmoid(*v)(nll) - accuracy,
+    x,
+    lambda v: _slopes(nll, *v),
+    bounds=(low, high),
+    x_scale='jac',
   )
   return Sigmoid(*map(float, fit.x))
+
+
+def _slopes(nll, floor, ceiling, slope, middle):
+  """Derivatives [n, 4] of a Sigmoid by its values."""
+  s = _fall(nll, slope, middle)
+  steep = (ceiling - floor) * s * (1 - s)
+  return np.stack([1 - s, s, -steep * (nll - middle), steep * slope], 1)
 
 
 def _sigmoids(nll, accuracy, chance, ceiling, near=None):
@@ -218,6 +241,7 @@ class Forecast:
   curves: tuple
   sigmoids: tuple
   noise: tuple  # residuals of step 1 and of step 2
+  scales: tuple  # of the noise in every sample: float [S] of step 1 and of step 2
   seed: int
 
 
@@ -229,8 +253,13 @@ def forecast(
   ceiling: float | None = None,
   samples: int = 300,
   seed: int = 0,
+  spread: tuple[float, int] | None = None,
 ) -> Forecast:
   """Forecast from measured models.
+
+  Few runs leave the size of their noise unknown: a sample of the bootstrap draws that
+  too (a chi-squared of the degrees of freedom), so its values have the tails of
+  Student's t.
 
   Args:
     models: dict of arrays [n]: params, tokens, nll, to which the first step is
@@ -239,7 +268,10 @@ def forecast(
       the second step (None: of `models`); the paper adds another family here.
     chance, ceiling: see fit_accuracy; kind: see Curve.
     samples: number of bootstrap samples, with resampled residuals, scaled up for the
-      number of fitted values.
+      number of fitted values. Where models do not tell the ceiling of a sigmoid, half
+      of its samples have it at 1.
+    spread: (standard deviation, degrees of freedom) of the NLL of a run, where more
+      than these models tell it.
   """
   points = models if points is None else points
   rng = np.random.default_rng(seed)
@@ -247,26 +279,65 @@ def forecast(
   nll = np.asarray(models['nll'], float)
   curve = fit_loss(params, tokens, nll, kind)
   flat = curve(params, tokens)
-  first = _residuals(nll - flat, len(curve.values) + len(curve.exponents))
-  resampled = flat[:, None] + rng.choice(first, (len(flat), samples))
-  curves = [c or curve for c in _curves(params, tokens, resampled, kind)]
+  fitted = len(curve.values) + len(curve.exponents)
+  first = _residuals(nll - flat, fitted)
+  free = max(len(nll) - fitted, 1)
+  if spread:
+    first, free = np.full(1, spread[0]), spread[1]
+  wide = _scales(free, samples, rng)
+  drawn = rms(first) * wide * rng.standard_normal((len(flat), samples))
+  drawn += flat[:, None]
+  curves = [
+    # Of laws that do not rise, the mean is nearest to a rising sample.
+    c or dataclasses.replace(curve, values=(float(v), *[0.0] * (len(curve.values) - 1)))
+    for c, v in zip(_curves(params, tokens, drawn, kind), drawn.mean(0))
+  ]
 
+  sigmoid, sigmoids, second, far = _second(points, chance, ceiling, samples, rng)
+  noise, scales = (tuple(first), tuple(second)), (tuple(wide), tuple(far))
+  return Forecast(curve, sigmoid, tuple(curves), tuple(sigmoids), noise, scales, seed)
+
+
+def _second(points, chance, ceiling, samples, rng):
+  """(Sigmoid, those of the samples, residuals, scales) of the second step."""
   x, y = (np.asarray(points[k], float) for k in ('nll', 'accuracy'))
   sigmoid = fit_accuracy(x, y, chance, ceiling)
   flat = sigmoid(x)
-  second = _residuals(y - flat, 4)
+  second = _residuals(y - flat, 3)  # the floor hardly moves
   # Errors of the points of one run are correlated: residuals change sign together.
   runs = np.unique(points.get('run', np.arange(len(x))), return_inverse=True)[1]
+  far = _scales(max(runs.max() - 2, 1), samples, rng)
   signs = rng.choice((-1.0, 1.0), (runs.max() + 1, samples))
   resampled = flat[:, None] + second[:, None] * signs[runs]
-  sigmoids = _sigmoids(x, resampled, chance, ceiling, sigmoid)
-  noise = tuple(first), tuple(second)
-  return Forecast(curve, sigmoid, tuple(curves), tuple(sigmoids), noise, seed)
+  half = samples // 2 if _ceiling_is_unknown(x, y, chance) else samples
+  sigmoids = _sigmoids(x, resampled[:, :half], chance, None, sigmoid)
+  sigmoids += _sigmoids(x, resampled[:, half:], chance, 1.0, sigmoid)
+  return sigmoid, sigmoids, second, far
+
+
+def _ceiling_is_unknown(nll, accuracy, chance):
+  """Whether a ceiling of 1 fits as well as a free one, by an F-test at 5%."""
+  free, one = (
+    np.sum((fit_accuracy(nll, accuracy, chance, c)(nll) - accuracy) ** 2)
+    for c in (None, 1.0)
+  )
+  left = max(len(nll) - 4, 1)
+  return one <= free * (1 + stats.f.ppf(0.95, 1, left) / left)
 
 
 def _residuals(values, fitted):
   n = len(values)
   return (values - values.mean()) * np.sqrt(n / max(n - fitted, 1))
+
+
+def _scales(free, samples, rng):
+  """What the noise of a sample is to its estimate from `free` degrees of freedom."""
+  return np.sqrt(free / rng.chisquare(free, samples))
+
+
+def rms(values: Sequence[float] | np.ndarray) -> float:
+  """Root of the mean square."""
+  return float(np.sqrt(np.mean(np.square(values))))
 
 
 def draws(
@@ -275,13 +346,26 @@ def draws(
   """Bootstrap samples (NLL [S], accuracy [S]) at a model: of both fits and, with
   `noise`, of the deviation of a single run."""
   rng = np.random.default_rng(found.seed + 1)
-  first, second = (np.array(v) for v in found.noise)
-  losses = np.array([float(c(params, tokens)) for c in found.curves])
-  scores = np.array([float(s(x)) for s, x in zip(found.sigmoids, losses)])
+  wide, far = (np.array(s) for s in found.scales)
+  losses = _at(found.curves, params, tokens)
+  middle = found.sigmoid(losses)
+  floor, ceiling, slope, at = np.array(
+    [(s.floor, s.ceiling, s.slope, s.middle) for s in found.sigmoids]
+  ).T
+  drawn = floor + (ceiling - floor) * _fall(losses, slope, at)
+  scores = middle + far * (drawn - middle)
   if noise:
-    losses = losses + rng.choice(first, len(losses))
-    scores = np.clip(scores + rng.choice(second, len(scores)), 0, 1)
-  return losses, scores
+    losses = losses + rms(found.noise[0]) * wide * rng.standard_normal(len(wide))
+    scores = scores + rms(found.noise[1]) * far * rng.standard_normal(len(far))
+  return losses, np.clip(scores, 0, 1)
+
+
+def _at(curves, params, tokens):
+  """NLL [S] of curves of one kind and unit at a model."""
+  kind, unit = curves[0].kind, curves[0].unit
+  exponents = np.array([c.exponents for c in curves]).T
+  columns = _columns(kind, np.full(len(curves), params), tokens, exponents, unit)
+  return np.sum(columns * np.array([c.values for c in curves]), -1)
 
 
 def predict(

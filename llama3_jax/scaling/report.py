@@ -31,6 +31,7 @@ def study(
     f'The budget of {b["budget"]:.3g} FLOPs is left out of the law: {b["problem"]}.'
     for b in problems
   ]
+  lines += _schedules_said(results)
   plots = [
     (
       'curves',
@@ -74,6 +75,25 @@ def study(
     lines += [_steps_said(h) for h in results['two_steps']['held_out']]
   optima = [('Optima', 'Of every budget in the fit.', _optima(iso))]
   return {'title': 'Scaling laws', 'said': lines, 'figures': plots, 'tables': optima}
+
+
+def _schedules_said(results):
+  """Rows of several schedules in one law, and schedules whose exponent is another."""
+  own, lines = results.get('schedules', []), []
+  if len(own) > 1:
+    lines.append(
+      f'Rows of {len(own)} schedules are in one law ({"; ".join(own)}): '
+      'scaling.rows chooses one.'
+    )
+  for r in results.get('other_schedules', []):
+    if r['bends']:
+      (low, high), (near, far) = r['alpha_interval'], r['difference_interval']
+      lines.append(
+        f'The schedule bends the exponent: {r["runs"]} rows with {r["name"]} give '
+        f'parameters as C^{r["alpha"]:.3f} [{low:.3f}, {high:.3f}], '
+        f'{r["difference"]:+.3f} [{near:+.3f}, {far:+.3f}] from these.'
+      )
+  return lines
 
 
 def _law(iso, far):
