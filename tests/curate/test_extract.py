@@ -208,6 +208,13 @@ def test_heading_anchors_go():
     ('before\n---\nafter', 'before\nafter'),
     ('```python\nx = 1\n```\n', 'x = 1\n'),
     ('a | b\n|---|---|\n1 | 2', 'a | b\n1 | 2'),
+    ('> > twice', 'twice'),
+    ('call handlers[0](event) and f[k](x)', None),
+    ('- 5 degrees', None),
+    ('> 100 people', None),
+    ('# is the symbol', None),
+    ('>>> print(x)', None),
+    ('>= 5 or\n- .5 or\n+ 3', None),
   ],
 )
 def test_markdown_markers_go_and_words_stay(marked, plain):
