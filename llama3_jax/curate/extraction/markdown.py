@@ -7,7 +7,9 @@ whatever its content. A sign that is part of the sentence stays: `- 5 degrees`,
 
 import re
 
-SIGNS = r'.,+=<$€£¥%~±−\ue000\ue002-'  # before a number; marks of formulas and code
+SIGNS = (
+  r'.,+=<$€£¥%~±−\ue000\ue002\ue004-'  # before a number; marks of formulas and code
+)
 SMALL = 'a-zß-öø-ÿа-яёα-ω'
 MARKERS = [
   (signs, re.compile(pattern, re.MULTILINE), replacement)

@@ -25,12 +25,12 @@ SCOPE = 'table object marquee applet template foreignobject annotation'
 # HTML again inside SVG and MathML; without them a tag of HTML ends the drawing.
 HTML_IN = 'foreignobject desc title annotation mi mo mn ms mtext'
 LEAVES = (
-  'b big blockquote body br center code dd div dl dt em embed h1 h2 h3 h4 h5 h6 head hr '
-  'i img li listing menu meta nobr ol p pre ruby s small span strong strike sub sup '
+  'b big blockquote body br center code dd div dl dt em embed h1 h2 h3 h4 h5 h6 head '
+  'hr i img li listing menu meta nobr ol p pre ruby s small span strong strike sub sup '
   'table tt u ul var'
 )
 RAW = 'script style textarea title xmp iframe noembed noframes'  # no markup inside
-CODE = 'pre xmp listing plaintext code'
+CODE = 'pre xmp listing plaintext code tt kbd samp'
 MATH = 'math mjx'
 
 
@@ -91,15 +91,13 @@ def scan(page: bytes | pa.Buffer) -> Markup:
 
 @numba.njit(cache=True, nogil=True)
 def _scan(raw):
-  size, i = len(raw), 0
+  size, i, deepest = len(raw), 0, OUTER
   nodes = walk = pairs = code = math = images = lists = 0
-  deepest = OUTER
-  # Open elements (name, kind, innermost table, active formats at its start, levels
-  # of elements whose end tag may be left out in it) and the
-  # active formats (name, hash of the tag).
+  # Open elements (name; kind, innermost table, active formats at its start, levels of
+  # elements in it whose end tag may be left out), active formats (name, hash of tag).
   names, rows = np.empty(MOST, np.uint64), np.empty((MOST, 4), np.int32)
   formats = np.empty((MOST, 2), np.uint64)
-  # Open elements, active formats, steps, open formats, levels in all open elements.
+  # Open elements, active formats, steps, open formats, levels in all.
   at = np.zeros(5, np.int64)
   while i < size - 2:
     if raw[i] != 60:  # <
@@ -111,11 +109,7 @@ def _scan(raw):
       continue
     end = raw[i] == 47  # /
     i += end
-    start, name = i, np.uint64(0)
-    while i < size and _letter(raw[i]):
-      if i - start < 8:
-        name |= np.uint64(_lower(raw[i])) << np.uint64(8 * (i - start))
-      i += 1
+    start, (name, i) = i, _name(raw, i)
     if i == start or not _letter(raw[start]) or raw[start] < 65:
       continue
     attributes, hint, i = _attributes(raw, i, name == SCRIPT or name == IMG)
@@ -165,7 +159,8 @@ def _drawn(name, names, rows, at):
   if not _in(LEAVING, name):
     return True
   while at[0] > 0 and rows[at[0] - 1, 0] == DRAWN:
-    at[0] -= 1  # no format and no level is inside
+    at[0] -= 1  # no format is inside
+    at[4] -= rows[at[0], 3]
   return False
 
 
@@ -282,6 +277,17 @@ def _hash(raw):
   for byte in raw:
     value = (value ^ np.uint64(byte)) * np.uint64(1099511628211)
   return value
+
+
+@numba.njit(cache=True, nogil=True)
+def _name(raw, i):
+  """(name of a tag or attribute as a number, position after it)."""
+  name, start = np.uint64(0), i
+  while i < len(raw) and _letter(raw[i]):
+    if i - start < 8:
+      name |= np.uint64(_lower(raw[i])) << np.uint64(8 * (i - start))
+    i += 1
+  return name, i
 
 
 @numba.njit(cache=True, nogil=True)
