@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 from llama3_jax.curate.extraction import cut
+from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.extraction import trees
 
 MARK = re.compile('\ue000(\\d+)\ue001')  # in place of code or a formula
@@ -182,7 +183,8 @@ def _groups(keep, score, facts, blocks, nodes):
     inside = inside and (both or mean > (-2.5 if row else -1.0))
     inside |= row and mean > -2.0 and link < 0.5 * size and _around(i, j, score, blocks)
     led = near and mean > -2.0 and link < 0.5 * size and facts[i - 1, COLON] > 0
-    keep[i:j] = mean > 0 or inside or led
+    most = row and j - i >= 0.4 * n and not facts[i, FENCED]
+    keep[i:j] = mean > 0 or inside or led or most
     i = j
 
 
@@ -231,3 +233,28 @@ def _fallback(keep, score, facts, blocks, nodes):
     heading = facts[i, HEADING] > 0 and not facts[i, FENCED]
     keep[i] = facts[i, LINKED] < 0.4 and (sums[i + 1] > sums[i] or score[i] > -1.0)
     keep[i] |= heading and facts[i, LINKED] < 0.4
+
+
+# Compiled, or read from the cache, when imported: no page waits.
+_whole.compile(
+  (
+    numba.boolean[::1],
+    markup.ROWS,
+  )
+)
+_facts.compile(
+  (
+    markup.TEXT,
+    markup.ROWS,
+    markup.ROWS,
+  )
+)
+_decide.compile(
+  (
+    numba.float32[::1],
+    markup.TABLE_F,
+    markup.ROWS,
+    markup.ROWS,
+    numba.boolean,
+  )
+)

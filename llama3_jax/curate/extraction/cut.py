@@ -323,3 +323,18 @@ def _close(name, out, blocks, nodes, stack, opened, codes, kinds, s):
     if opened[s[TOP]] == A:
       s[LINKS] = max(0, s[LINKS] - 1)
     s[BOLDS] -= (opened[s[TOP]] == B or opened[s[TOP]] == STRONG) and s[BOLDS] > 0
+
+
+# Compiled, or read from the cache, when imported: no page waits.
+_tables.compile((markup.BYTES,))
+_cut.compile(
+  (
+    markup.BYTES,
+    numba.int64,
+    markup.TEXT,
+    markup.KEYS,
+    markup.NUMBERS,
+    markup.KEYS,
+    markup.ROWS,
+  )
+)

@@ -23,6 +23,7 @@ from llama3_jax.curate.extraction import formulas
 from llama3_jax.curate.extraction import listings
 from llama3_jax.curate.extraction import markdown
 from llama3_jax.curate.extraction import markup
+from llama3_jax.curate.extraction import tags
 from llama3_jax.curate.machine import documents
 
 MODES = ('auto', 'prose', 'recall')
@@ -221,8 +222,9 @@ def prepare(
     config: Config; delimit counts.
     found: markup.Markup of the page; scanned where it is None.
   """
-  found = found or markup.scan(html.encode('utf-8', 'replace'))
-  tree = HTMLTree.parse(html)
+  raw = html.encode('utf-8', 'replace')
+  found = found or markup.scan(raw)
+  tree = HTMLTree.parse(tags.lean(raw).decode('utf-8', 'replace'))
   if tree.body is None:
     return None
   aside, inline, count, code = [], [], 0, 0

@@ -55,6 +55,10 @@ MOST = 20_000  # open elements; a page with more is not read on
 STEPS = 100_000_000  # over open elements in search of one; the same
 OUTER = 2  # <html>, <body>
 PLAIN, DRAWN, FORMAT = 0, 1, 2  # kinds of open elements
+# Signatures, so that functions are compiled when they are imported: no page waits.
+BYTES = numba.types.Array(numba.uint8, 1, 'C', readonly=True)
+TEXT, KEYS, NUMBERS = numba.uint8[::1], numba.uint64[::1], numba.int64[::1]
+ROWS, FLOATS, TABLE_F = numba.int64[:, ::1], numba.float64[::1], numba.float32[:, ::1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +90,9 @@ class Markup:
 
 def scan(page: bytes | pa.Buffer) -> Markup:
   """Markup of a page (its UTF-8 bytes, or a buffer of them)."""
-  return Markup(*(int(n) for n in _scan(np.frombuffer(page, np.uint8))))
+  raw = np.frombuffer(page, np.uint8)
+  raw.flags.writeable = False
+  return Markup(*(int(n) for n in _scan(raw)))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -371,3 +377,7 @@ def _hints(raw):
     elif byte | 32 == 120 and last | 32 == 101:  # tEX
       hint |= raw[i - 2] | 32 == 116
   return hint
+
+
+# Compiled, or read from the cache, when imported: no page waits.
+_scan.compile((BYTES,))

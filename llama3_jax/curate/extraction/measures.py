@@ -10,6 +10,7 @@ import numba
 import numpy as np
 
 from llama3_jax.curate.extraction import cut
+from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.extraction import names
 from llama3_jax.curate.extraction import signs
 
@@ -292,3 +293,41 @@ def _places(mass, solid, near, x):
         row[q + 3], row[q + 4] = solid[j] > 0, x[j, N_OWN + 1]
         row[q + 5] = x[j, N_OWN + N_TAG : N_OWN + N_TAG + N_TEXT].sum()
         row[q + 6] = near[i] == near[j]
+
+
+# Compiled, or read from the cache, when imported: no page waits.
+_own.compile(
+  (
+    markup.TEXT,
+    markup.ROWS,
+    markup.ROWS,
+    markup.KEYS,
+    markup.NUMBERS,
+    markup.KEYS,
+    markup.TABLE_F,
+  )
+)
+_tree.compile(
+  (
+    markup.ROWS,
+    markup.ROWS,
+    markup.FLOATS,
+    markup.FLOATS,
+    markup.NUMBERS,
+    markup.TABLE_F,
+  )
+)
+_signatures.compile(
+  (
+    markup.ROWS,
+    markup.ROWS,
+  )
+)
+_places.compile(
+  (
+    markup.FLOATS,
+    markup.FLOATS,
+    markup.NUMBERS,
+    markup.TABLE_F,
+  )
+)

@@ -120,3 +120,7 @@ def first(byte):
   if 48 <= byte <= 57:
     return 3.0
   return 4.0 if byte > 127 else 0.0
+
+
+# Compiled, or read from the cache, when imported: no page waits.
+title.compile((markup.BYTES,))
