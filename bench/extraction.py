@@ -184,7 +184,7 @@ def cross_validate(found, scored, rest, folds):
 def hostile():
   """CPU-seconds and memory of the step for pages that use a limit up."""
   c = extract.Config()
-  n, deep = c.max_nodes - 10, c.max_walk // c.max_nodes * 2 - 2
+  n, deep = c.max_nodes - 10, c.max_walk // c.max_nodes * 2 - 8
   size = c.max_bytes - 1000
   pages = {
     'paragraphs': '<p>x' * n,
