@@ -208,7 +208,7 @@ def test_heading_anchors_go():
     ('```python\nx = 1\n```\n', 'x = 1\n'),
     ('a | b\n|---|---|\n1 | 2', 'a | b\n1 | 2'),
     ('> > twice', 'twice'),
-    ('call handlers[0](event) and f[k](x)', None),
+    ('call handlers[0](event) and f[k](x), g[0](event.target)', None),
     ('- 5 degrees', None),
     ('> 100 people', None),
     ('# is the symbol', None),

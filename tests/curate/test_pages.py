@@ -108,11 +108,10 @@ def test_signs_of_code_and_of_sentences_stay():
 
 
 def test_inline_code_is_kept_letter_by_letter():
-  body = (
-    '<p>The pattern <code>\\(a*b*\\)[x](y)</code> is matched by the *whole* line.</p>'
-  )
+  code = '\\(a*b*\\) **c** [x](y.z)'
+  body = f'<p>The pattern <code>{code}</code> is matched by the *whole* line.</p>'
   found = text(f'<article>{TEXT}{body}{TEXT}</article>')
-  assert 'The pattern \\(a*b*\\)[x](y) is matched by the whole line.' in found
+  assert f'The pattern {code} is matched by the whole line.' in found
 
 
 @pytest.mark.parametrize(
