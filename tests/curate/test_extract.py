@@ -6,7 +6,6 @@ import pathlib
 import pytest
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate.extraction import blocks
 from llama3_jax.curate.extraction import extract
 from llama3_jax.curate.extraction import markdown
 from llama3_jax.curate.machine import documents
@@ -208,6 +207,13 @@ def test_heading_anchors_go():
     ('before\n---\nafter', 'before\nafter'),
     ('```python\nx = 1\n```\n', 'x = 1\n'),
     ('a | b\n|---|---|\n1 | 2', 'a | b\n1 | 2'),
+    ('> > twice', 'twice'),
+    ('call handlers[0](event) and f[k](x), g[0](event.target)', None),
+    ('- 5 degrees', None),
+    ('> 100 people', None),
+    ('# is the symbol', None),
+    ('>>> print(x)', None),
+    ('>= 5 or\n- .5 or\n+ 3', None),
   ],
 )
 def test_markdown_markers_go_and_words_stay(marked, plain):
@@ -248,20 +254,6 @@ def test_step_measures_and_drops_pages_without_text_and_leaves_plain_text_alone(
 def test_an_unknown_mode_is_named():
   with pytest.raises(UserError, match='extract.mode'):
     extract.Config(mode='fast')
-
-
-def test_reduced_html_is_read_back_exactly():
-  reduced = (
-    '<h2>One</h2>\n\n<p>a &lt;b&gt; <a href="/x">link</a><br>\nnext</p>\n\n'
-    '<ul>\n  <li>item</li>\n</ul>\nbare'
-  )
-  found = [(b.tag, b.text, b.link, b.gap) for b in blocks.parse(reduced)]
-  assert found == [
-    ('h2', 'One', 0, False),
-    ('p', 'a <b> link\nnext', 4, True),
-    ('li', 'item', 0, True),
-    ('', 'bare', 0, False),
-  ]
 
 
 def test_f1_on_scored_pages(assets):

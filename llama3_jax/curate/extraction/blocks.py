@@ -1,83 +1,43 @@
-"""Chooses the blocks of a page that are its text (3.1.1).
+"""Which blocks of a page are its text (3.1.1).
 
-resiliparse keeps 98% of an article, but captions, by-lines, teasers and notices too.
-Its reduced HTML is cut into blocks here; each gets a few measures of itself and of its
-neighbours; a sum of steps over these measures (block_model.py) decides whether it is
-kept. Code, formulas, and tables and lists of plain words inside the article always are.
+Trees score every block (trees.py). Then tables and lists are kept whole or not at all,
+code and formulas always, and a page of which next to nothing would be left gets the
+text that is no link in the element that holds most of it.
 """
 
 import dataclasses
-import functools
-import math
 import re
 from collections.abc import Sequence
 
+import numba
 import numpy as np
 
-LINK = re.compile(r'<a href="[^"]*">(.*?)</a>')
-LEAD = re.compile(r'\s*(?:<(?:ul|ol|li|br)>\s*)*<(h[1-6]|p|li|pre)>|\s*<(ul|ol)>')
-TAG = re.compile(r'</?(?:h[1-6]|p|ul|ol|li|pre|br|a)(?: href="[^"]*")?>')
+from llama3_jax.curate.extraction import cut
+from llama3_jax.curate.extraction import markup
+from llama3_jax.curate.extraction import trees
+
 MARK = re.compile('\ue000(\\d+)\ue001')  # in place of code or a formula
-ENDS = '.!?。！？…"”»।؟'
-# Words of notices around articles; looked for in short blocks only.
-NOTICES = (
-  'newsletter|subscri|sign up|inbox|e-mail|email|follow us|twitter|facebook|instagram|'
-  'share |whatsapp|copyright|©|all rights reserved|terms of|privacy|cookie|read more|'
-  'more:|related|also on|see also|recommended|click here|photo|image|getty|credit|'
-  'courtesy|video|advertis|sponsor|promot|affiliate|donat|support us|published|updated|'
-  'posted|min read|comment|reply|log in|login|sign in|register|account|reporting by|'
-  'editing by|contributed|reached at|about the|tags|categor|filed under|source:|topics'
-).split('|')
-SHORT = 300  # characters
-MEASURES = ('chars', 'link', 'end', 'p', 'heading', 'item', 'bare', 'notice')
-PLACES = ('before', 'first', 'last', 'start', 'finish', 'total')
-# Measures of the two blocks before (-2, -1) and after (1, 2) that a block also gets.
-NEAR = tuple(MEASURES.index(name) for name in ('chars', 'link', 'end', 'p', 'notice'))
-NAMES = (
-  *MEASURES,
-  *PLACES,
-  *(f'{MEASURES[i]}{side}' for side in ('-1', '+1', '-2', '+2') for i in NEAR),
-)
+MARK_BYTES = '\ue000'.encode()
+LEAST = 0.12  # share of a page's sentences; where less would stay, rules are too strict
+FENCE = np.array([cut.TAG[name] for name in ('nav', 'footer', 'aside', 'header')])
+LISTS = np.array([cut.TAG[name] for name in ('ul', 'ol', 'dl')])
+T_LI, T_DT, T_DD = (cut.TAG[name] for name in ('li', 'dt', 'dd'))
+LINKED, SOLID, MARKED, HEADING, FENCED, COLON = range(6)  # of facts
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """A paragraph, heading, item, row or piece of code.
+  """A paragraph, heading, item, row or piece of code that is kept.
 
   Fields:
-    tag: h1 to h6, p, li, pre; '' for text in any other element.
     text: without markup, with marks in place of code and formulas.
     link: characters inside links.
     gap: whether an empty line is before it.
   """
 
-  tag: str
   text: str
   link: int
   gap: bool
-
-
-def parse(reduced: str) -> list[Block]:
-  """Blocks of resiliparse's minimal HTML."""
-  result, gap = [], False
-  for line in reduced.replace('<br>\n', '<br>').split('\n'):
-    if not line or line.isspace():
-      gap = True
-      continue
-    lead = LEAD.match(line)
-    tag = (lead[1] or '') if lead else ''
-    link = 0
-    if '<a ' in line:
-      link = sum(map(len, LINK.findall(line)))
-    text = TAG.sub('', line.replace('<br>', '\n')).strip() if '<' in line else line
-    if '&' in text:
-      text = text.replace('&lt;', '<').replace('&gt;', '>').replace('&quot;', '"')
-      text = text.replace('&amp;', '&')
-    text = text.strip()
-    if text:
-      result.append(Block(tag, text, min(link, len(text)), gap))
-      gap = False
-  return result
 
 
 def join(found: Sequence[Block]) -> str:
@@ -90,97 +50,211 @@ def join(found: Sequence[Block]) -> str:
   return ''.join(parts)
 
 
-def keep(
-  found: Sequence[Block], model: tuple[float, tuple[tuple[str, float, float], ...]]
-) -> list[Block]:
-  """The blocks that are the page's text.
+def texts(found: cut.Cut, keep: np.ndarray) -> list[Block]:
+  """The kept blocks: bool [blocks] says which."""
+  data, result, gap = found.text.tobytes(), [], False
+  for row, kept in zip(found.blocks.tolist(), keep.tolist()):
+    gap |= bool(row[cut.GAP])
+    if kept:
+      text = data[row[cut.START] : row[cut.END]].decode('utf-8', 'replace')
+      size = max(1, row[cut.END] - row[cut.START])
+      result.append(Block(text, round(len(text) * row[cut.LINK] / size), gap))
+      gap = False
+  return result
+
+
+def prose(found: cut.Cut, title: bytes, heading: bool) -> np.ndarray:
+  """bool [blocks]: the text of an article.
 
   Args:
-    found: list of Block.
-    model: (bias, ((measure out of NAMES, threshold, value), ...)); a value counts where
-      the measure is above the threshold.
+    found: cut.Cut with a block or more.
+    title: of the page.
+    heading: whether its <h1> is kept.
   """
-  if not found:
-    return []
-  x, solid = measures(found)
-  bias, steps = model
-  column, threshold, value = _columns(steps)
-  score = bias + (x[:, column] > threshold) @ value
-  inside = _inside(found, solid)
-  return [b for b, s, i in zip(found, score, inside) if s > 0 or i]
+  return decide(found, trees.scores(found, title), heading)
 
 
-@functools.cache
-def _columns(steps):
-  names, threshold, value = zip(*steps)
-  column = np.array([NAMES.index(name) for name in names])
-  return column, np.array(threshold), np.array(value)
+def decide(found: cut.Cut, score: np.ndarray, heading: bool) -> np.ndarray:
+  """bool [blocks], from the scores of the blocks."""
+  facts = _facts(found.text, found.blocks, found.nodes)
+  return _decide(score, facts, found.blocks, found.nodes, heading)
 
 
-def measures(found: Sequence[Block]) -> tuple[np.ndarray, np.ndarray]:
-  """(float64 [blocks, NAMES], bool [blocks]: long sentences without links)."""
-  own = np.array([_own(block) for block in found], float)
-  chars, link, end = own[:, 0], own[:, 1], own[:, 2]
-  solid = (chars > np.log(80)) & (link < 0.33) & (end > 0)
-  mass = np.where(solid, np.exp(chars), 0.0)
-  before = np.cumsum(mass) - mass
-  total = max(before[-1] + mass[-1], 1.0)
-  index, rows = np.arange(len(found)), np.flatnonzero(solid)
-  first, last = (rows[0], rows[-1]) if len(rows) else (0, len(found) - 1)
-  position = np.empty((len(found), len(PLACES)))
-  position[:, 0] = before / total  # share of the solid text that is before it
-  position[:, 1] = index - first
-  position[:, 2] = last - index
-  position[:, 3] = index
-  position[:, 4] = index[::-1]
-  position[:, 5] = np.log(total)
-  near = own[:, NEAR]
-  beside = [_shift(near, step) for step in (1, -1, 2, -2)]
-  return np.concatenate([own, position, *beside], 1), solid
+def recall(found: cut.Cut, title: bytes) -> np.ndarray:
+  """bool [blocks]: all but lists of links and what is around the page's text."""
+  score = trees.scores(found, title)
+  facts = _facts(found.text, found.blocks, found.nodes)
+  link, solid, marked, head, fenced = facts[:, :COLON].T
+  plain = (link <= 0.6) & ((score > -2.5) | (head > 0)) & ((fenced == 0) | (score > 0))
+  return _whole(plain | (marked > 0), found.blocks) | (marked > 0)
 
 
-def _own(block):
-  """MEASURES of one block alone."""
-  text, tag, chars = block.text, block.tag, len(block.text)
-  return (
-    math.log(chars),
-    block.link / chars,
-    text[-1] in ENDS,
-    tag == 'p',
-    tag[:1] == 'h',
-    tag == 'li',
-    tag == '',
-    chars <= SHORT and _notice(text.lower()),
+@numba.njit(cache=True, nogil=True)
+def _whole(keep, blocks):
+  """Tables whole where most of their rows are kept, else none of them."""
+  n, i = len(keep), 0
+  while i < n:
+    j, count = i, 0
+    while j < n and blocks[j, cut.ROW] == blocks[i, cut.ROW]:
+      count += keep[j]
+      j += 1
+    if blocks[i, cut.ROW]:
+      keep[i:j] = 2 * count >= j - i
+    i = j
+  return keep
+
+
+@numba.njit(cache=True, nogil=True)
+def _facts(text, blocks, nodes):
+  """float32 [blocks, 6]: link share, sentences, mark, heading, fenced, colon."""
+  n = len(blocks)
+  facts = np.zeros((n, 6), np.float32)
+  for i in range(n):
+    start, end = blocks[i, cut.START], blocks[i, cut.END]
+    facts[i, LINKED] = blocks[i, cut.LINK] / (end - start)
+    facts[i, COLON] = text[end - 1] == 58  # :
+    long = end - start >= 60 and facts[i, LINKED] < 0.4
+    facts[i, SOLID] = end - start if long else 0
+    for k in range(start, end - 2):
+      if text[k] == 0xEE and text[k + 1] == 0x80 and text[k + 2] == 0x80:
+        facts[i, MARKED] = 1
+        break
+    node = blocks[i, cut.NODE]
+    while node > 0:
+      kind = nodes[node, cut.KIND]
+      if cut.TAG_H1 <= kind <= cut.TAG_H6 and end - start < 300:
+        facts[i, HEADING] = kind - cut.TAG_H1 + 1
+      small = nodes[node, cut.LAST] - nodes[node, cut.FIRST] < n // 3
+      for k in range(len(FENCE)):
+        if kind == FENCE[k] and small:
+          facts[i, FENCED] = 1
+      node = nodes[node, cut.PARENT]
+  return facts
+
+
+@numba.njit(cache=True, nogil=True)
+def _decide(score, facts, blocks, nodes, heading):
+  n = len(score)
+  keep = score > 0
+  _groups(keep, score, facts, blocks, nodes)
+  page = kept = 0.0
+  for i in range(n):
+    if not facts[i, FENCED]:
+      page += facts[i, SOLID]
+    if keep[i]:
+      kept += facts[i, SOLID]
+  if kept < LEAST * page or not keep.any():
+    _fallback(keep, score, facts, blocks, nodes)
+  h1, seen = 0, False
+  for i in range(n):
+    h1 += facts[i, HEADING] == 1
+  for i in range(n):
+    if facts[i, HEADING] == 1 and (h1 < 3 or not seen):
+      first = not seen and heading
+      keep[i] = first and not facts[i, FENCED] or (first and h1 == 1)
+    seen |= facts[i, HEADING] == 1
+    keep[i] |= facts[i, MARKED] > 0
+  return keep
+
+
+@numba.njit(cache=True, nogil=True)
+def _groups(keep, score, facts, blocks, nodes):
+  """Tables and lists as wholes: by the mean score, or by the text they stand in."""
+  n, i = len(keep), 0
+  ends = np.flatnonzero(keep)
+  first, last = (ends[0], ends[-1]) if len(ends) else (n, -1)
+  while i < n:
+    group = _group(i, blocks, nodes)
+    j, total, size, link = i, 0.0, 0.0, 0.0
+    while j < n and group and _group(j, blocks, nodes) == group:
+      weight = np.sqrt(blocks[j, cut.END] - blocks[j, cut.START])
+      total += weight * min(3.0, max(-3.0, score[j]))
+      link += weight * facts[j, LINKED]
+      size += weight
+      j += 1
+    if not group or (j - i < 2 and group < 0):
+      i += 1
+      continue
+    mean, row = total / size, group > 0
+    near = i > 0 and keep[i - 1] and first < i
+    closed = near and (j <= last or (row and j == n))
+    both = near and row and j < n and keep[j]
+    inside = closed and (both or link < (0.95 if row else 0.3) * size)
+    inside = inside and (both or mean > (-2.5 if row else -1.0))
+    inside |= row and mean > -2.0 and link < 0.5 * size and _around(i, j, score, blocks)
+    led = near and mean > -2.0 and link < 0.5 * size and facts[i - 1, COLON] > 0
+    most = row and j - i >= 0.4 * n and not facts[i, FENCED]
+    keep[i:j] = mean > 0 or inside or led or most
+    i = j
+
+
+@numba.njit(cache=True, nogil=True)
+def _around(i, j, score, blocks):
+  """Whether a block right before or after is text and none is far from it."""
+  before = i > 0 and score[i - 1] > 0
+  after = j < len(score) and score[j] > 0
+  return (before and after) or ((before or after) and j - i >= 0.4 * len(score))
+
+
+@numba.njit(cache=True, nogil=True)
+def _group(i, blocks, nodes):
+  """Number of a block's table, minus the element of its innermost list; 0 outside."""
+  if blocks[i, cut.ROW]:
+    return blocks[i, cut.ROW]
+  node = blocks[i, cut.NODE]
+  for _ in range(4):
+    if nodes[node, cut.KIND] == T_LI or nodes[node, cut.KIND] == T_DD:
+      return -nodes[node, cut.PARENT]
+    if nodes[node, cut.KIND] == T_DT:
+      return -nodes[node, cut.PARENT]
+    node = nodes[node, cut.PARENT]
+  return 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _fallback(keep, score, facts, blocks, nodes):
+  """Text without links in the smallest element that holds half of the page's."""
+  n = len(keep)
+  sums = np.zeros(n + 1)
+  for i in range(n):
+    value = facts[i, SOLID] * (not facts[i, FENCED])
+    sums[i + 1] = sums[i] + value
+  if sums[n] == 0:
+    for i in range(n):
+      size = blocks[i, cut.END] - blocks[i, cut.START]
+      keep[i] = size >= 25 and facts[i, LINKED] < 0.4 and not facts[i, FENCED]
+    return
+  best, least = 0, n + 1
+  for k in range(len(nodes)):
+    first, last = nodes[k, cut.FIRST], nodes[k, cut.LAST]
+    if 2 * (sums[last] - sums[first]) >= sums[n] and last - first <= least:
+      best, least = k, last - first
+  for i in range(nodes[best, cut.FIRST], nodes[best, cut.LAST]):
+    heading = facts[i, HEADING] > 0 and not facts[i, FENCED]
+    keep[i] = facts[i, LINKED] < 0.4 and (sums[i + 1] > sums[i] or score[i] > -1.0)
+    keep[i] |= heading and facts[i, LINKED] < 0.4
+
+
+# Compiled, or read from the cache, when imported: no page waits.
+_whole.compile(
+  (
+    numba.boolean[::1],
+    markup.ROWS,
   )
-
-
-def _notice(text):
-  for word in NOTICES:
-    if word in text:
-      return True
-  return False
-
-
-def _shift(x, step):
-  """Rows moved down by `step`, zeros at the border."""
-  moved = np.zeros_like(x)
-  if step > 0:
-    moved[step:] = x[:-step]
-  else:
-    moved[:step] = x[-step:]
-  return moved
-
-
-def _inside(found, solid):
-  """bool [blocks]: code, formulas; rows and items of words next to solid text."""
-  rows = np.flatnonzero(solid)
-  first, last = (rows[0], rows[-1]) if len(rows) else (len(found), -1)
-  result, follows = [], False
-  for index, block in enumerate(found):
-    words = block.link <= 0.3 * len(block.text)
-    listed = words and (block.tag == 'li' or '\t' in block.text)
-    # A list at the end of an article follows its last paragraph without a break.
-    follows = index == last or (follows and listed)
-    kept = block.tag == 'pre' or MARK.search(block.text) is not None
-    result.append(kept or (listed and (first <= index <= last or follows)))
-  return result
+)
+_facts.compile(
+  (
+    markup.TEXT,
+    markup.ROWS,
+    markup.ROWS,
+  )
+)
+_decide.compile(
+  (
+    numba.float32[::1],
+    markup.TABLE_F,
+    markup.ROWS,
+    markup.ROWS,
+    numba.boolean,
+  )
+)

@@ -1,11 +1,11 @@
 """Main text of an HTML page: boilerplate out; code, formulas, tables kept (3.1.1).
 
 A page is scanned (markup.py) and refused where it costs too much. Formulas and code are
-replaced by marks; resiliparse finds the main content; blocks.py keeps the blocks that
-are text; markdown markers are removed; formulas and code take the place of their marks.
-Pages of code and mathematics, by their category or by how much of it they hold, are
-extracted for recall instead: all their blocks but lists of links, and every piece of
-code.
+replaced by marks; the page is cut into blocks (cut.py), of which those are kept that
+are text (measures.py, trees.py, blocks.py); markdown markers are removed; formulas and
+code take the place of their marks. Pages of code and mathematics, by their category or
+by how much of it they hold, are extracted for recall instead: all their blocks but
+lists of links, and every piece of code.
 """
 
 import dataclasses
@@ -14,33 +14,22 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
 from llama3_jax.base.errors import UserError
-from llama3_jax.curate.extraction import block_model
 from llama3_jax.curate.extraction import blocks
+from llama3_jax.curate.extraction import cut
 from llama3_jax.curate.extraction import formulas
 from llama3_jax.curate.extraction import listings
 from llama3_jax.curate.extraction import markdown
 from llama3_jax.curate.extraction import markup
+from llama3_jax.curate.extraction import tags
 from llama3_jax.curate.machine import documents
 
 MODES = ('auto', 'prose', 'recall')
-# resiliparse puts two between table cells.
-TABS = re.compile(r'[ \xa0]{0,9}\t[ \xa0\t]*+')
-# Never content, whatever the page.
-ALWAYS = ('.headerlink', '.anchorjs-link', '.mw-editsection', 'nav', 'select')
-# Around an article, not of it; words that sites rarely put on a container of text.
-AROUND = ('header', 'footer', 'figcaption') + tuple(
-  f'[class*="{word}" i]'
-  for word in ('caption', 'related', 'newsletter', 'share', 'social', 'footer')
-)
-TITLE = ('h1',)
+INLINE = re.compile('\ue002(\\d+)\ue003')  # marks of code in a sentence
+INSIDE = re.compile('\ue004(\\d+)\ue005')  # marks of raw formulas
 LANG = re.compile(r'<html[^>]{0,500}?\slang=["\']?([a-zA-Z]{2,3})\b', re.IGNORECASE)
-SHALLOW = ', '.join(
-  f'body > {"* > " * depth}ul:not([class], [id])' for depth in range(3)
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,28 +166,25 @@ def extract(
   Returns:
     Page.
   """
-  found = found or markup.scan(html.encode('utf-8', 'replace'))
-  tree = HTMLTree.parse(html)
-  if tree.body is None:
-    return Page('')
-  aside, count, code = [], 0, 0
-  if found.math or found.images:
-    count = formulas.replace(tree, lambda t, d: _mark(aside, t, d, config.delimit))
-  if found.code:
-    code = listings.set_aside(tree, lambda t: _mark(aside, t))
-  if found.lists:
-    _keep_short_lists(tree)
+  page = prepare(html, config, found)
   lang = LANG.search(html[:3000])
   lang = lang[1].lower() if lang else None
-  kind, kept = _choose(tree, config, category, aside, count, code)
-  text = markdown.strip(blocks.join(kept))
-  text = TABS.sub('\t', text) if '\t' in text else text
-  text = blocks.MARK.sub(lambda m: _aside(aside, m), text).strip()
+  if page is None:
+    return Page('', lang=lang)
+  kind, kept = _choose(page, config, category)
+  text = blocks.join(kept)
+  inside = []
+  if page.formulas:
+    text = formulas.protect(text, inside, config.delimit)
+  text = INLINE.sub(lambda m: _aside(page.inline, m), markdown.strip(text))
+  text = blocks.MARK.sub(lambda m: _aside(page.aside, m), text)
+  text = INSIDE.sub(lambda m: _aside(inside, m), text).strip()
   size = max(1, len(text))
   used = [int(m[1]) for block in kept for m in blocks.MARK.finditer(block.text)]
-  code = sum(len(aside[i][0]) for i in used if i < len(aside) and aside[i][1])
-  link = sum(block.link for block in kept)
-  return Page(text, kind, min(1.0, code / size), count, min(1.0, link / size), lang)
+  pieces = [page.aside[i] for i in used if i < len(page.aside)]
+  code = min(1.0, sum(len(piece) for piece, is_code in pieces if is_code) / size)
+  link = min(1.0, sum(block.link for block in kept) / size)
+  return Page(text, kind, code, page.formulas, link, lang)
 
 
 def _mark(aside, text, display=None, delimit=False):
@@ -214,70 +200,67 @@ def _aside(aside, match):
   return aside[i][0] if i < len(aside) else ''
 
 
-def _choose(tree, config, category, aside, count, code):
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """A page cut into blocks, what was set aside of it, and how much of it there is."""
+
+  cut: cut.Cut
+  title: bytes
+  aside: list
+  inline: list
+  code: int
+  formulas: int
+
+
+def prepare(
+  html: str, config: Config = Config(), found: markup.Markup | None = None
+) -> Prepared | None:
+  """The blocks of a page; None where it has none.
+
+  Args:
+    html: str.
+    config: Config; delimit counts.
+    found: markup.Markup of the page; scanned where it is None.
+  """
+  raw = html.encode('utf-8', 'replace')
+  found = found or markup.scan(raw)
+  tree = HTMLTree.parse(tags.lean(raw).decode('utf-8', 'replace'))
+  if tree.body is None:
+    return None
+  aside, inline, count, code = [], [], 0, 0
+  if found.math or found.images:
+    count = formulas.replace(tree, lambda t, d: _mark(aside, t, d, config.delimit))
+  if found.code:
+    code = listings.set_aside(tree, lambda t: _mark(aside, t))
+    listings.set_inline_aside(tree, lambda t: _inline(inline, t))
+  title = (tree.title or '').encode('utf-8', 'replace')
+  data = cut.cut(tree.body.html.encode('utf-8', 'replace'))
+  if not len(data.blocks):
+    return None
+  count += formulas.count(data.text.tobytes())
+  return Prepared(data, title, aside, inline, code, count)
+
+
+def _inline(inline, text):
+  inline.append((text, True))
+  return f'\ue002{len(inline) - 1}\ue003'
+
+
+def _choose(page, config, category):
   """(kind, blocks) of a prepared page."""
   special = category if category in config.categories else None
   if config.mode == 'recall' or (config.mode == 'auto' and special):
-    return special or 'code', _recall(tree, aside)
-  kept = _prose(tree, config)
-  if config.mode == 'auto' and aside:
+    return special or 'code', _recall(page)
+  kept = blocks.texts(page.cut, blocks.prose(page.cut, page.title, config.title))
+  if config.mode == 'auto' and (page.aside or page.formulas):
     size = sum(len(block.text) for block in kept)
     words = sum(block.text.count(' ') + 1 for block in kept)
-    if code > config.code_share * (size + code):
-      return 'code', _recall(tree, aside)
-    if count > 5 and 100 * count > config.formula_share * words:
-      return 'math', _recall(tree, aside)
+    if page.code > config.code_share * (size + page.code):
+      return 'code', _recall(page)
+    if page.formulas > 5 and 100 * page.formulas > config.formula_share * words:
+      return 'math', _recall(page)
   return 'prose', kept
 
 
-def _reduced(tree, skip, main=True, comments=False):
-  return blocks.parse(
-    extract_plain_text(
-      tree,
-      preserve_formatting='minimal_html',
-      main_content=main,
-      alt_texts=False,
-      links=True,
-      comments=comments,
-      post_meta=False,
-      skip_elements=skip,
-    )
-  )
-
-
-def _prose(tree, config):
-  """Blocks of an article."""
-  skip = ALWAYS + (() if config.title else TITLE)
-  kept = blocks.keep(_reduced(tree, skip + AROUND), block_model.MODEL)
-  if sum(len(block.text) for block in kept) < 200:  # a rule may have taken all of it
-    more = blocks.keep(_reduced(tree, skip), block_model.MODEL)
-    if sum(map(len, (b.text for b in more))) > sum(map(len, (b.text for b in kept))):
-      return more
-  return kept
-
-
-def _recall(tree, aside):
-  """All blocks but lists of links; the whole page where code would be missing."""
-  kept = _reduced(tree, ALWAYS, comments=True)
-  if len({m for b in kept for m in blocks.MARK.findall(b.text)}) < len(aside):
-    skip = (*ALWAYS, 'header', 'footer', 'button')
-    kept = _reduced(tree, skip, main=False, comments=True)
-  return [
-    block
-    for block in kept
-    if block.link <= 0.6 * len(block.text) or blocks.MARK.search(block.text)
-  ]
-
-
-def _keep_short_lists(tree):
-  """Makes <ol> of the <ul> of words that resiliparse would take for menus.
-
-  It takes every <ul> near the root for navigation. (Collections of resiliparse are
-  sliced before iteration: slicing takes linear time, direct iteration quadratic.)
-  """
-  for node in tree.body.query_selector_all(SHALLOW)[:]:
-    if 60 * len(node.query_selector_all('a')) <= len(node.text):
-      new = tree.create_element('ol')
-      for child in node.child_nodes[:]:
-        new.append_child(child)
-      node.parent.replace_child(new, node)
+def _recall(page):
+  return blocks.texts(page.cut, blocks.recall(page.cut, page.title))

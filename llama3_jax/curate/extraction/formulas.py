@@ -28,6 +28,13 @@ IMAGES = ', '.join(
   for sign in signs
 )
 DISPLAY = re.compile(r'display|block', re.IGNORECASE)
+# Source that MathJax would set: \\( \\), \\[ \\], $$ $$ around letters and signs.
+RAW = re.compile(
+  r'\\\((?P<a>(?:[^\\\n]|\\[^()\n]){1,1000}+)\\\)'
+  r'|\\\[(?P<b>(?:[^\\]|\\[^\[\]]){1,2000}+)\\\]'
+  r'|(?<![\\$])\$\$(?!\$)(?P<c>[^$]{1,2000}+)\$\$(?!\$)'
+)
+FORMULA = re.compile(r'[\\^_=+<>|{]|^\s*[A-Za-z]\w?\s*$')
 MAX_DEPTH = 200  # of MathML inside a formula; deeper is taken as text
 
 FENCED = {
@@ -78,6 +85,34 @@ def replace(tree: HTMLTree, mark: Callable[[str, bool], str]) -> int:
     if TEX.search(alt) or (alt and TEX_CLASS.search(node.getattr('class') or '')):
       count += _put(tree, node, alt, False, mark)
   return count
+
+
+def count(text: bytes) -> int:
+  """Formulas in raw source in a page's text."""
+  if b'\\(' not in text and b'\\[' not in text and b'$$' not in text:
+    return 0
+  return sum(_is_formula(m) for m in RAW.finditer(text.decode('utf-8', 'replace')))
+
+
+def protect(text: str, aside: list, delimit: bool) -> str:
+  """Text with marks in place of raw formulas, which are appended to `aside`.
+
+  They keep their signs, \\\\( \\\\) and the others; with `delimit` they get $ or $$.
+  """
+
+  def mark(match):
+    if not _is_formula(match):
+      return match[0]
+    inner, shown = match[match.lastgroup].strip(), match.lastgroup != 'a'
+    sign = '$$' if shown else '$'
+    aside.append((f'{sign}{inner}{sign}' if delimit else match[0], False))
+    return f'\ue004{len(aside) - 1}\ue005'
+
+  return RAW.sub(mark, text)
+
+
+def _is_formula(match):
+  return FORMULA.search(match[match.lastgroup]) is not None
 
 
 def source(node: DOMNode) -> str:

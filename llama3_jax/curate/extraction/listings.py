@@ -16,6 +16,8 @@ GUTTERS = (
   '.gutter, .linenos, .lineno, .linenodiv, .line-numbers-rows, .rouge-gutter, '
   '.hljs-ln-numbers, .crayon-nums, .blob-num, [data-line-number]:empty'
 )
+INLINE = 'code, tt, kbd, samp'
+SIGNS = re.compile(r'[*_`#$\\>\[]')
 LINES = ('div', 'li', 'tr', 'p')  # highlighters that make an element of each line
 NEWLINES = re.compile(r'\r\n?')
 
@@ -49,6 +51,19 @@ def set_aside(tree: HTMLTree, mark: Callable[[str], str]) -> int:
       block.append_child(tree.create_text_node(mark(text)))
       node.parent.replace_child(block, node)
   return count
+
+
+def set_inline_aside(tree: HTMLTree, mark: Callable[[str], str]) -> None:
+  """Replaces code in sentences that has signs of markup in it by marks.
+
+  Args:
+    tree: HTMLTree, changed.
+    mark: function text -> mark in place of the text.
+  """
+  for node in tree.body.query_selector_all(INLINE)[:]:
+    if SIGNS.search(text := node.text) and node.parent is not None:
+      if node.query_selector(f'{INLINE}, a, {BLOCKS}') is None:
+        node.inner_html = mark(' '.join(text.split()))
 
 
 def code(tree: HTMLTree, node: DOMNode) -> str:

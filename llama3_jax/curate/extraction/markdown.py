@@ -1,11 +1,16 @@
 """Markdown markers, which the paper found harmful in web text (3.1.1).
 
 Every repetition in the patterns is possessive, so that the time is linear in the text,
-whatever its content.
+whatever its content. A sign that is part of the sentence stays: `- 5 degrees`,
+`> 100 people`, `# is the symbol`, `handlers[0](event)`.
 """
 
 import re
 
+SIGNS = (
+  r'.,+=<$€£¥%~±−\ue000\ue002\ue004-'  # before a number; marks of formulas and code
+)
+SMALL = 'a-zß-öø-ÿа-яёα-ω'
 MARKERS = [
   (signs, re.compile(pattern, re.MULTILINE), replacement)
   for signs, pattern, replacement in [
@@ -17,10 +22,19 @@ MARKERS = [
       r'^[ \t]*+\|?(?:[ \t]*+:?-{3,}+:?[ \t]*+\|)++(?:[ \t]*+:?-{3,}+:?[ \t]*+)?+$\n?',
       '',
     ),
-    ('#', r'^[ \t]*+#{1,6}+[ \t]++', ''),  # headings
-    ('>', r'^[ \t]*+>[ \t]?', ''),  # quotations
-    ('-*+', r'^[ \t]*+[-*+][ \t]++', ''),  # bullets
-    ('[', r'!?\[([^\[\]\n]*+)\]\([^()\[\s]*+\)', r'\1'),  # links, images
+    # Headings: no sentence, and one that begins small has two signs or more.
+    ('#', r'^[ \t]*+#{2,6}+[ \t]++(?=\S)', ''),
+    ('#', rf'^[ \t]*+#[ \t]++(?![{SMALL}\d{SIGNS}])(?=[^\n]*+(?<![.;,])$)', ''),
+    # Quotations, bullets: before words.
+    ('>', rf'^[ \t]*+(?:>[ \t]++(?![\d{SIGNS}]|>[^ ]))++', ''),
+    ('>', r'^[ \t]*+>$', ''),
+    ('-*+', rf'^[ \t]*+[-*+][ \t]++(?![>\d{SIGNS}])', ''),
+    # Links, images: the target is an address, and nothing is called or indexed.
+    (
+      '[',
+      r'(?<![\w)\]])!?\[([^\[\]\n]*+)\]\((?=[^()\[\s]*?[/.#:@])[^()\[\s]*+\)',
+      r'\1',
+    ),
     ('*', r'(?<![\w*])\*(?=[^\s*])([^*\n]++)(?<=\S)\*(?![\w*])', r'\1'),  # italic
     ('*', r'(?<!\w)\*\*(?=[^\s*])([^*\n]++)(?<=\S)\*\*(?!\w)', r'\1'),  # bold
     # Bold, but not __init__.

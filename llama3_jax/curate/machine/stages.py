@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.curate.duplicates import boilerplate
 from llama3_jax.curate.duplicates import lines
 from llama3_jax.curate.duplicates import minhash
 from llama3_jax.curate.duplicates import newest
@@ -49,6 +50,7 @@ class Config:
   pii: pii.Config = pii.Config()
   url: newest.Config = newest.Config()
   document: minhash.Config = minhash.Config()
+  boilerplate: boilerplate.Config = boilerplate.Config()
   line: lines.Config = lines.Config()
   repeated: repetition.LineConfig = repetition.LineConfig()
   c4: c4.Config = c4.Config()
@@ -127,6 +129,7 @@ def stages(config: Config) -> list[Stage]:
     ),
     _global('url', newest, c.url, columns=(*ABOUT, 'url', 'date')),
     _global('document', minhash, c.document),
+    _global('boilerplate', boilerplate, c.boilerplate, writes=('text',)),
     _global('line', lines, c.line, writes=('text',)),
     Stage('repeated_lines', ((repetition.step_lines, c.repeated),), writes=('text',)),
     Stage('c4_lines', ((c4.step_lines, c.c4),), writes=('text',)),

@@ -1,0 +1,161 @@
+"""Sums of decision trees: the score of a block from its measures, in two passes.
+
+The second pass also sees what the first says about the block's neighbours and about the
+elements around it, so that an article is kept as a whole and a teaser in it is not.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import pathlib
+
+import numba
+import numpy as np
+
+from llama3_jax.base.errors import UserError
+from llama3_jax.curate.extraction import cut
+from llama3_jax.curate.extraction import markup
+from llama3_jax.curate.extraction import measures
+
+FILE = pathlib.Path(__file__).parent / 'blocks.npz'
+# Of that file; a stage's fingerprint holds the source of its modules, and so the trees.
+DIGEST = '8be31481f1420b4f'
+CONTEXT = (
+  'own p-1 p+1 p-2 p+2 p-3 p+3 up1 up2 up3 up4 up5 page before after shape window'
+).split()
+
+
+@dataclasses.dataclass(frozen=True)
+class Trees:
+  """Trees of one depth, as full binary trees.
+
+  Fields:
+    bias: added to the sum.
+    column: int16 [trees, 2**depth - 1] measure of each split.
+    limit: float32 of that shape; above it, to the right.
+    value: float32 [trees, 2**depth].
+  """
+
+  bias: float
+  column: np.ndarray
+  limit: np.ndarray
+  value: np.ndarray
+
+
+@functools.cache
+def load() -> tuple[Trees, Trees]:
+  """The trees of both passes; UserError where the file is another than DIGEST says."""
+  raw = FILE.read_bytes()
+  if hashlib.sha256(raw).hexdigest()[:16] != DIGEST:
+    raise UserError(f'{FILE}: not the trees of this version; install it again')
+  with np.load(io.BytesIO(raw)) as data:
+    return tuple(
+      Trees(float(data[f'bias{k}']), data[f'column{k}'], data[f'limit{k}'],
+            data[f'value{k}'])
+      for k in (1, 2)
+    )  # fmt: skip
+
+
+def score(x: np.ndarray, trees: Trees) -> np.ndarray:
+  """float32 [blocks], log odds to be text, from float32 [blocks, measures]."""
+  return _score(x, trees.bias, trees.column, trees.limit, trees.value)
+
+
+@numba.njit(cache=True, nogil=True)
+def _score(x, bias, column, limit, value):
+  n, splits = len(x), column.shape[1]
+  result = np.full(n, bias, np.float32)
+  for i in range(n):
+    row = x[i]
+    for t in range(len(column)):
+      k = 0
+      while k < splits:
+        k = 2 * k + 1 + (row[column[t, k]] > limit[t, k])
+      result[i] += value[t, k - splits]
+  return result
+
+
+def context(x: np.ndarray, first: np.ndarray, mass: np.ndarray, found: cut.Cut):
+  """Measures for the second pass: those of the first, and CONTEXT of its scores.
+
+  Args:
+    x: float32 [blocks, measures].
+    first: float32 [blocks], scores of the first pass.
+    mass: float64 [blocks], characters.
+    found: cut.Cut.
+
+  Returns:
+    float32 [blocks, measures + CONTEXT].
+  """
+  p = (1 / (1 + np.exp(-first.astype(np.float64)))).astype(np.float32)
+  return np.concatenate([x, _context(p, mass, found.blocks, found.nodes)], 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _context(p, mass, blocks, nodes):
+  n = len(p)
+  c = np.zeros((n, 17), np.float32)
+  sums = np.zeros((n + 1, 2))
+  for i in range(n):
+    sums[i + 1, 0] = sums[i, 0] + mass[i]
+    sums[i + 1, 1] = sums[i, 1] + mass[i] * p[i]
+  all_, kept = max(1.0, sums[n, 0]), max(1e-6, sums[n, 1])
+  for i in range(n):
+    c[i, 0] = p[i]
+    for k in range(6):
+      j = i + (-1, 1, -2, 2, -3, 3)[k]
+      c[i, 1 + k] = p[j] if 0 <= j < n else -1.0
+    c[i, 7:12] = -1.0
+    node, level, size = blocks[i, cut.NODE], -1, 0
+    while level < 5:
+      first, last = nodes[node, cut.FIRST], nodes[node, cut.LAST]
+      if last - first > size:
+        size = last - first
+        level += 1
+        if 1 <= level <= 5:
+          c[i, 6 + level] = (sums[last, 1] - sums[first, 1]) / (
+            sums[last, 0] - sums[first, 0]
+          )
+      if node == 0:
+        break
+      node = nodes[node, cut.PARENT]
+    c[i, 12] = kept / all_
+    c[i, 13] = sums[i, 1] / kept
+    c[i, 14] = 1 - sums[i + 1, 1] / kept
+    same, weight = 0.0, 0.0
+    for j in range(max(0, i - 10), min(n, i + 11)):
+      if nodes[blocks[j, cut.NODE], cut.SHAPE] == nodes[blocks[i, cut.NODE], cut.SHAPE]:
+        same += mass[j] * p[j]
+        weight += mass[j]
+    c[i, 15] = same / weight
+    low, high = max(0, i - 5), min(n, i + 6)
+    c[i, 16] = (sums[high, 1] - sums[low, 1]) / max(1.0, sums[high, 0] - sums[low, 0])
+  return c
+
+
+def scores(found: cut.Cut, title: bytes) -> np.ndarray:
+  """float32 [blocks]: log odds of both passes together."""
+  x, mass = measures.measures(found, title)
+  one, two = load()
+  return score(context(x, score(x, one), mass, found), two)
+
+
+# Compiled, or read from the cache, when imported: no page waits.
+_score.compile(
+  (
+    markup.TABLE_F,
+    numba.float64,
+    numba.int16[:, ::1],
+    markup.TABLE_F,
+    markup.TABLE_F,
+  )
+)
+_context.compile(
+  (
+    numba.float32[::1],
+    markup.FLOATS,
+    markup.ROWS,
+    markup.ROWS,
+  )
+)
