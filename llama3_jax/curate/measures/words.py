@@ -61,6 +61,7 @@ RUNS, LETTER_RUNS = 22, 23  # between spaces; those with a letter
 COUNTS = 24
 # Bits of a line's flags.
 ENDS_SENTENCE, ENDS_ELLIPSIS, STARTS_BULLET, LOOKS_CODE = 1, 2, 4, 8
+HAS_CELLS, STARTS_HASH = 16, 32
 
 PRIME = np.uint64(0x100000001B3)
 SEED = np.uint64(0xCBF29CE484222325)
@@ -86,7 +87,8 @@ class Words:
   Attributes:
     data: uint8 [bytes], the UTF-8 text.
     ends: int64 [documents], the bytes where the documents end, read or not.
-    hashes: uint64 [words]; sizes: int32 [words], characters.
+    hashes: uint64 [words]; sizes: int32 [words], characters; digits: bool [words],
+      whether a word has one.
     first: int64 [documents + 1], each document's first word.
     lines: LINE [lines], in the order of the text, as `split('\\n')` gives them.
     line_first: int64 [documents + 1], each document's first line.
@@ -98,6 +100,7 @@ class Words:
   ends: np.ndarray
   hashes: np.ndarray
   sizes: np.ndarray
+  digits: np.ndarray
   first: np.ndarray
   lines: np.ndarray
   line_first: np.ndarray
@@ -173,15 +176,16 @@ def _analyse(data, starts, read, ends, alive, scale):
   # not written to costs nothing.
   room = int(((read - starts) // 2 + 1).sum())
   hashes, sizes = np.empty(room, np.uint64), np.empty(room, np.int32)
+  digits = np.empty(room, bool)
   first = np.zeros(documents + 1, np.int64)
   line_first = np.zeros(documents + 1, np.int64)
   counts = np.zeros((documents, COUNTS), np.int64)
   kinds, lower = tables()
   args = (data, starts, read, alive, scale, kinds, lower)
-  _scan(*args, hashes, sizes, first, lines, line_first, counts)
-  hashes, sizes = hashes[: first[-1]], sizes[: first[-1]]
+  _scan(*args, hashes, sizes, digits, first, lines, line_first, counts)
+  found = [part[: first[-1]] for part in (hashes, sizes, digits)]
   lines = lines[: line_first[-1]]
-  return Words(data, ends, hashes, sizes, first, lines, line_first, counts, scale)
+  return Words(data, ends, *found, first, lines, line_first, counts, scale)
 
 
 @functools.cache
@@ -238,12 +242,12 @@ def decode(data: np.ndarray, i: int, end: int) -> tuple[int, int]:
 
 
 @numba.njit(cache=True)
-def _line(data, i, end, single, kinds, lower, hashes, sizes, w, line, counts):
+def _line(data, i, end, single, kinds, lower, hashes, sizes, digits, w, line, counts):
   """Reads a line from byte i: (position after its text, words so far)."""
   word, key, exact = SEED, SEED, SEED
   size = run = spaces = characters = dots = flags = 0
   head = last = -1
-  gap = sentence = ended = False
+  gap = sentence = ended = digit = False
   while i < end and data[i] != 10:
     c, i = decode(data, i, end)
     kind = kinds[c]
@@ -252,12 +256,13 @@ def _line(data, i, end, single, kinds, lower, hashes, sizes, w, line, counts):
     if kind <= DIGIT:
       alone = single and kind == ALONE
       if alone and size:
-        hashes[w], sizes[w] = mix(word), size
-        w, word, size = w + 1, SEED, 0
+        hashes[w], sizes[w], digits[w] = mix(word), size, digit
+        w, word, size, digit = w + 1, SEED, 0, False
       word, size = (word ^ small) * PRIME, size + 1
+      digit |= kind == DIGIT
     if size and (kind > DIGIT or (single and kind == ALONE)):
-      hashes[w], sizes[w] = mix(word), size
-      w, word, size = w + 1, SEED, 0
+      hashes[w], sizes[w], digits[w] = mix(word), size, digit
+      w, word, size, digit = w + 1, SEED, 0, False
     if kind == SPACE:
       spaces += 1
       gap = True
@@ -265,6 +270,7 @@ def _line(data, i, end, single, kinds, lower, hashes, sizes, w, line, counts):
       counts[RUNS] += run > 0
       counts[LETTER_RUNS] += run > 1
       sentence, run = False, 0
+      flags |= HAS_CELLS if c == 9 and head >= 0 else 0
       continue
     run = 2 if kind <= ALONE else max(run, 1)
     if head < 0:
@@ -285,7 +291,7 @@ def _line(data, i, end, single, kinds, lower, hashes, sizes, w, line, counts):
       gap = False
       key = (key ^ (np.uint64(48) if kind == DIGIT else small)) * PRIME
   if size:
-    hashes[w], sizes[w] = mix(word), size
+    hashes[w], sizes[w], digits[w] = mix(word), size, digit
     w += 1
   counts[SENTENCES] += sentence
   counts[RUNS] += run > 0
@@ -306,6 +312,8 @@ def _flags(head, last, dots):
     flags |= ENDS_ELLIPSIS
   if head == BULLET:
     flags |= STARTS_BULLET
+  if head == HASH:
+    flags |= STARTS_HASH
   if last == OPEN or last == CLOSE or last == SEMICOLON:
     flags |= LOOKS_CODE
   return flags
@@ -322,6 +330,7 @@ def _scan(
   lower,
   hashes,
   sizes,
+  digits,
   first,
   lines,
   line_first,
@@ -342,6 +351,7 @@ def _scan(
         lower,
         hashes,
         sizes,
+        digits,
         w,
         lines[n],
         counts[d],
