@@ -78,6 +78,11 @@ def measures(words: texts.Words, every_copy: bool = False) -> np.ndarray:
   return result
 
 
+def columns(words: texts.Words, every_copy: bool = False) -> dict[str, np.ndarray]:
+  """{column: float32 [documents]} of `measures`."""
+  return dict(zip(COLUMNS, measures(words, every_copy).T))
+
+
 def step_lines(
   batch: pa.RecordBatch,
   config: LineConfig,

@@ -19,6 +19,7 @@ from llama3_jax.curate.machine import documents
 from llama3_jax.curate.measures import phrases
 from llama3_jax.curate.measures import repetition
 from llama3_jax.curate.measures import words as texts
+from llama3_jax.curate.rules import allowance
 
 # A stand-in for the user's list (config.dirty_words): plain, unambiguous English.
 DIRTY_WORDS = (
@@ -169,6 +170,8 @@ class Config:
     prose, math, code: thresholds by category; prose is general and multilingual.
     overrides: (language, field of Limits, value): thresholds of a language's prose.
     every_copy: repeated n-grams count from their first copy (see repetition).
+    sentence_words: a text with a sentence every so many words, or more, is allowed more
+      repetition and signs (see allowance); 0: none is.
     dirty_words: words and phrases; with dirty_path, those of a file (one a line) too.
     max_characters: of a document that are measured.
   """
@@ -178,6 +181,7 @@ class Config:
   code: Limits = CODE
   overrides: tuple[tuple[str, str, float | None], ...] = OVERRIDES
   every_copy: bool = False
+  sentence_words: float = 60
   dirty_words: tuple[str, ...] = DIRTY_WORDS
   dirty_path: str = ''
   max_characters: int = 1_000_000
@@ -223,7 +227,8 @@ def measure(
   Columns are float32, null for documents that are dropped already or have no text.
   """
   words = texts.analyse(batch, limit=config.max_characters)
-  values = {**measures(words, config), **_repetition(words, config)}
+  values = {**measures(words, config), **repetition.columns(words, config.every_copy)}
+  values = _allowed(values, words, config.sentence_words)
   missing = ~np.asarray(batch['drop_reason'].is_null())
   missing |= np.asarray(batch['text'].is_null())
   for name, value in values.items():
@@ -275,7 +280,7 @@ def measures(words: texts.Words, config: Config) -> dict[str, np.ndarray]:
     'gopher.letter_words': words.counts[:, texts.LETTER_RUNS]
     / np.maximum(words.counts[:, texts.RUNS], 1),
     'gopher.stop_words': phrases.count(words, words.first, _table(STOP_WORDS))[1],
-    'c4.sentences': words.counts[:, texts.SENTENCES],
+    'c4.sentences': allowance.sentences(words),
     'c4.lorem_ipsum': phrases.count(words, words.first, _table(('lorem ipsum',)))[0],
     'c4.braces': kinds[:, texts.OPEN],
     # Of lines that are not blank: FineWeb's texts have no blank lines, ours do.
@@ -296,9 +301,18 @@ def vocabulary(config: Config) -> phrases.Table:
   return _table(tuple(config.dirty_words), config.dirty_path)
 
 
-def _repetition(words, config):
-  values = repetition.measures(words, config.every_copy)
-  return dict(zip(repetition.COLUMNS, values.T))
+def _allowed(values, words, most):
+  """The measures, those that have an allowance divided by it."""
+  factors = allowance.factors(words, values['c4.sentences'], most)
+  for column in repetition.COLUMNS:
+    values[column] = values[column] / factors[allowance.kind(column)]
+  values['gopher.ellipsis_lines'] = values['gopher.ellipsis_lines'] / factors['lines']
+  for column in ('fineweb.ended_lines', 'c4.sentences'):
+    values[column] = values[column] * factors['lines']
+  values['gopher.stop_words'] = values['gopher.stop_words'] * factors['top']
+  signs = 1 - values['gopher.letter_words']
+  values['gopher.letter_words'] = 1 - signs / factors['signs']
+  return values
 
 
 def _lines(words):
@@ -311,15 +325,25 @@ def _lines(words):
   def share(values):
     return np.diff(np.append(0, np.cumsum(values, dtype=np.int64))[first]) / count
 
+  ended, short = flags & texts.ENDS_SENTENCE != 0, size <= SHORT_LINE
+  count_words = np.diff(words.line_words())[filled]
+  long = allowance.long_lines(words)[filled]
+  all_words = np.maximum(np.diff(words.first), 1)
+
+  def inside(lines):  # share of the words
+    sums = np.append(0, np.cumsum(count_words * lines))[first]
+    return np.diff(sums) / all_words
+
   longest = np.zeros(len(first) - 1)
   full = np.flatnonzero(np.diff(first))
-  if len(full):
-    longest[full] = np.maximum.reduceat(size, first[full])
+  if len(full):  # a paragraph is no line of code
+    longest[full] = np.maximum.reduceat(np.where(ended, 0, size), first[full])
   return {
     'gopher.bullet_lines': share(flags & texts.STARTS_BULLET != 0),
     'gopher.ellipsis_lines': share(flags & texts.ENDS_ELLIPSIS != 0),
-    'fineweb.ended_lines': share(flags & texts.ENDS_SENTENCE != 0),
-    'fineweb.short_lines': share(size <= SHORT_LINE),
+    # Cells of a table are many lines and few words.
+    'fineweb.ended_lines': np.maximum(share(ended), inside(ended | long)),
+    'fineweb.short_lines': np.minimum(share(short), inside(short)),
     'code.code_lines': share(flags & texts.LOOKS_CODE != 0),
     'code.mean_line': share(size),
     'code.longest_line': longest,

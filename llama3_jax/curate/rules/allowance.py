@@ -1,0 +1,62 @@
+"""What texts of sentences are allowed over the limits of Gopher and FineWeb (3.1.1).
+
+These limits were found on web pages. Pages of reference repeat the name of their
+subject, the shorter the page the larger its share, and have parallel sentences; release
+notes and tables have few lines that end as sentences. What is to be dropped (menus,
+lists of links and keywords, logs) has no sentences, or repeats itself far more. So a
+measure of a text that has a sentence every few words is divided by its allowance (one
+with a lower limit is multiplied), and every threshold stays one number.
+"""
+
+import numpy as np
+
+from llama3_jax.curate.measures import words as texts
+
+LEAST = 2  # sentences
+SHORT, LONG = 100, 1000  # words, between which the allowance of top n-grams falls
+TOP = (2.5, 1.25)
+DUPLICATE = 4.0  # n-grams of 5 to 10 words; a text that is there twice is over it
+LINES = (
+  1.6  # lines and paragraphs that are there again; lines that end with an ellipsis
+)
+SIGNS = 1.75  # what has no letter
+LISTED = 12  # words of a line that says as much as a sentence, however it ends
+
+
+def sentences(words: texts.Words) -> np.ndarray:
+  """float64 [documents]: sentences, and long lines that do not end as one."""
+  lines = long_lines(words) & (words.lines['flags'] & texts.ENDS_SENTENCE == 0)
+  listed = np.diff(np.append(0, np.cumsum(lines))[words.line_first])
+  return words.counts[:, texts.SENTENCES] + listed.astype(float)
+
+
+def long_lines(words: texts.Words) -> np.ndarray:
+  """bool [lines]: bullets of release notes, and of other lists that say something."""
+  scale = np.repeat(words.scale, np.diff(words.line_first))
+  return np.diff(words.line_words()) >= LISTED * scale
+
+
+def factors(
+  words: texts.Words, count: np.ndarray, most: float
+) -> dict[str, np.ndarray]:
+  """{'top', 'duplicate', 'lines', 'signs': float64 [documents]}: divisors of measures.
+
+  Args:
+    words: of the documents.
+    count: float64 [documents], as sentences() gives it.
+    most: words a sentence, above which nothing is allowed.
+  """
+  size = np.maximum(np.diff(words.first) / words.scale, 1)
+  prose = (count >= LEAST) & (size <= most * count)
+  along = np.log(size / SHORT) / np.log(LONG / SHORT)
+  top = np.interp(along, (0, 1), TOP)
+  values = {'top': top, 'duplicate': DUPLICATE, 'lines': LINES, 'signs': SIGNS}
+  return {name: np.where(prose, value, 1.0) for name, value in values.items()}
+
+
+def kind(column: str) -> str:
+  """The name of the factor of a column of repetition."""
+  name = column.partition('.')[2]
+  if name.endswith('gram'):
+    return 'top' if name.startswith('top') else 'duplicate'
+  return 'lines'
