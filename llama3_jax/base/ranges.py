@@ -277,6 +277,7 @@ FIELDS = {
   'curate.skip': Field('', 'steps of curation that are left out', 'p'),
   'curate.exclude.files': Field('', 'JSONL files of items to look for', 'p'),
   'curate.*.categories': Field('', 'of documents that the step looks at', 'p'),
+  'curate.language.general': Field('', 'languages of the category general', 'p'),
   'curate.*.scope': Field('', 'within which documents are compared', 'p'),
   'curate.urls.*': Field('', 'words, hosts, or files of them', 'p'),
   'curate.*share': Field(SHARE, 'share of what is looked at'),

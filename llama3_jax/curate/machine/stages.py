@@ -115,7 +115,7 @@ def stages(config: Config) -> list[Stage]:
     Stage(
       'language',
       ((language.step, c.language),),
-      writes=('lang', 'lang_score'),
+      writes=('lang', 'lang_score', 'category'),
     ),
     Stage('pii_measure', ((pii.measure, c.pii),)),
     _global(
