@@ -15,11 +15,11 @@ from llama3_jax.curate.measures import words as texts
 LEAST = 2  # sentences
 SHORT, LONG = 100, 1000  # words, between which the allowance of top n-grams falls
 TOP = (2.5, 1.25)
-DUPLICATE = 4.0  # n-grams of 5 to 10 words; a text that is there twice is over it
+DUPLICATE = 4.5  # n-grams of 5 to 10 words; a text that is there twice is over it
 LINES = (
   1.6  # lines and paragraphs that are there again; lines that end with an ellipsis
 )
-SIGNS = 1.75  # what has no letter
+SIGNS = 3.0  # what has no letter
 LISTED = 12  # words of a line that says as much as a sentence, however it ends
 
 
