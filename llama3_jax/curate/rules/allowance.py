@@ -30,6 +30,11 @@ def sentences(words: texts.Words) -> np.ndarray:
   return words.counts[:, texts.SENTENCES] + listed.astype(float)
 
 
+def of_sentences(count: np.ndarray, size: np.ndarray, most: float) -> np.ndarray:
+  """bool [documents]: whether texts of `size` words have a sentence every `most`."""
+  return (count >= LEAST) & (size <= most * count)
+
+
 def long_lines(words: texts.Words) -> np.ndarray:
   """bool [lines]: bullets of release notes, and of other lists that say something."""
   scale = np.repeat(words.scale, np.diff(words.line_first))
@@ -47,7 +52,7 @@ def factors(
     most: words a sentence, above which nothing is allowed.
   """
   size = np.maximum(np.diff(words.first) / words.scale, 1)
-  prose = (count >= LEAST) & (size <= most * count)
+  prose = of_sentences(count, size, most)
   along = np.log(size / SHORT) / np.log(LONG / SHORT)
   top = np.interp(along, (0, 1), TOP)
   values = {'top': top, 'duplicate': DUPLICATE, 'lines': LINES, 'signs': SIGNS}
