@@ -51,6 +51,7 @@ FREQUENT = {
   ),
 }
 FREQUENT_SHARES = ((0.25, 2), (0.15, 3))  # of the words, and different own ones
+SEEN = 400  # characters in which frequent words are looked for
 FEW = 3  # words, of which nothing is said where they are plain letters
 SURE, KNOWN = 0.9, 0.9  # below the first, words are looked at; what they tell counts
 WORD = re.compile(r"[a-z']+")
@@ -127,7 +128,7 @@ def _weighed(sample, name, score):
     return score
   if sample.isascii() and sample.count(' ') < FEW:
     return 0.0  # names and the like, which have no letters of one language
-  letters = len(LETTER.findall(sample))
+  letters = len(LETTER.findall(sample[: 2 * LETTERS[-1]]))
   if name in ATTRACTORS and letters < LETTERS[3]:
     return 0.0
   needed = float(np.interp(letters, LETTERS, NEEDED))
@@ -148,7 +149,7 @@ def _han(sample, name, score):
 
 def _frequent(sample):
   """The language of which a text has many frequent words; None."""
-  words = WORD.findall(sample.lower())
+  words = WORD.findall(sample[:SEEN].lower())
   if len(words) < 4:
     return None
   for name, (own, shared) in _vocabulary().items():

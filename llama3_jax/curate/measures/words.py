@@ -63,6 +63,8 @@ COUNTS = 24
 ENDS_SENTENCE, ENDS_ELLIPSIS, STARTS_BULLET, LOOKS_CODE = 1, 2, 4, 8
 HAS_CELLS, STARTS_HASH = 16, 32
 
+WITH_DIGIT = 1 << 30  # is added to the size of a word with a digit by _scan
+
 PRIME = np.uint64(0x100000001B3)
 SEED = np.uint64(0xCBF29CE484222325)
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -176,16 +178,19 @@ def _analyse(data, starts, read, ends, alive, scale):
   # not written to costs nothing.
   room = int(((read - starts) // 2 + 1).sum())
   hashes, sizes = np.empty(room, np.uint64), np.empty(room, np.int32)
-  digits = np.empty(room, bool)
   first = np.zeros(documents + 1, np.int64)
   line_first = np.zeros(documents + 1, np.int64)
   counts = np.zeros((documents, COUNTS), np.int64)
   kinds, lower = tables()
   args = (data, starts, read, alive, scale, kinds, lower)
-  _scan(*args, hashes, sizes, digits, first, lines, line_first, counts)
-  found = [part[: first[-1]] for part in (hashes, sizes, digits)]
+  _scan(*args, hashes, sizes, first, lines, line_first, counts)
+  hashes, sizes = hashes[: first[-1]], sizes[: first[-1]]
+  digits = sizes >= WITH_DIGIT
+  sizes &= WITH_DIGIT - 1
   lines = lines[: line_first[-1]]
-  return Words(data, ends, *found, first, lines, line_first, counts, scale)
+  return Words(
+    data, ends, hashes, sizes, digits, first, lines, line_first, counts, scale
+  )
 
 
 @functools.cache
@@ -242,12 +247,13 @@ def decode(data: np.ndarray, i: int, end: int) -> tuple[int, int]:
 
 
 @numba.njit(cache=True)
-def _line(data, i, end, single, kinds, lower, hashes, sizes, digits, w, line, counts):
+def _line(data, i, end, single, kinds, lower, hashes, sizes, w, line, counts):
   """Reads a line from byte i: (position after its text, words so far)."""
   word, key, exact = SEED, SEED, SEED
   size = run = spaces = characters = dots = flags = 0
   head = last = -1
-  gap = sentence = ended = digit = False
+  gap = sentence = ended = False
+  seen = counts[DIGIT]
   while i < end and data[i] != 10:
     c, i = decode(data, i, end)
     kind = kinds[c]
@@ -256,13 +262,14 @@ def _line(data, i, end, single, kinds, lower, hashes, sizes, digits, w, line, co
     if kind <= DIGIT:
       alone = single and kind == ALONE
       if alone and size:
-        hashes[w], sizes[w], digits[w] = mix(word), size, digit
-        w, word, size, digit = w + 1, SEED, 0, False
+        hashes[w], sizes[w] = mix(word), size + WITH_DIGIT * (counts[DIGIT] != seen)
+        seen = counts[DIGIT]
+        w, word, size = w + 1, SEED, 0
       word, size = (word ^ small) * PRIME, size + 1
-      digit |= kind == DIGIT
     if size and (kind > DIGIT or (single and kind == ALONE)):
-      hashes[w], sizes[w], digits[w] = mix(word), size, digit
-      w, word, size, digit = w + 1, SEED, 0, False
+      hashes[w], sizes[w] = mix(word), size + WITH_DIGIT * (counts[DIGIT] != seen)
+      seen = counts[DIGIT]
+      w, word, size = w + 1, SEED, 0
     if kind == SPACE:
       spaces += 1
       gap = True
@@ -291,7 +298,7 @@ def _line(data, i, end, single, kinds, lower, hashes, sizes, digits, w, line, co
       gap = False
       key = (key ^ (np.uint64(48) if kind == DIGIT else small)) * PRIME
   if size:
-    hashes[w], sizes[w], digits[w] = mix(word), size, digit
+    hashes[w], sizes[w] = mix(word), size + WITH_DIGIT * (counts[DIGIT] != seen)
     w += 1
   counts[SENTENCES] += sentence
   counts[RUNS] += run > 0
@@ -330,7 +337,6 @@ def _scan(
   lower,
   hashes,
   sizes,
-  digits,
   first,
   lines,
   line_first,
@@ -351,7 +357,6 @@ def _scan(
         lower,
         hashes,
         sizes,
-        digits,
         w,
         lines[n],
         counts[d],

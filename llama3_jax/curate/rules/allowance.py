@@ -8,6 +8,7 @@ measure of a text that has a sentence every few words is divided by its allowanc
 with a lower limit is multiplied), and every threshold stays one number.
 """
 
+import numba
 import numpy as np
 
 from llama3_jax.curate.measures import words as texts
@@ -20,25 +21,42 @@ LINES = (
   1.6  # lines and paragraphs that are there again; lines that end with an ellipsis
 )
 SIGNS = 3.0  # what has no letter
+LISTING, ENDED, SHORTER, LONGEST = range(4)  # columns of tally()
+BRIEF = 30  # characters (FineWeb)
 LISTED = 12  # words of a line that says as much as a sentence, however it ends
 
 
-def sentences(words: texts.Words) -> np.ndarray:
-  """float64 [documents]: sentences, and long lines that do not end as one."""
-  lines = long_lines(words) & (words.lines['flags'] & texts.ENDS_SENTENCE == 0)
-  listed = np.diff(np.append(0, np.cumsum(lines))[words.line_first])
-  return words.counts[:, texts.SENTENCES] + listed.astype(float)
+def tally(words: texts.Words) -> np.ndarray:
+  """int64 [documents, 4], of the lines: LISTING, ENDED, SHORTER, LONGEST.
+
+  Lines as long as a sentence that do not end as one (bullets of release notes); words
+  of these and of the lines that end as sentences; words of lines of up to BRIEF
+  characters; characters of the longest line that does not end as a sentence.
+  """
+  result = np.zeros((len(words.scale), 4), np.int64)
+  _tally(words.lines, words.line_words(), words.line_first, words.scale, result)
+  return result
+
+
+@numba.njit(cache=True)
+def _tally(lines, line_words, line_first, scale, result):
+  for d in range(len(scale)):
+    for n in range(line_first[d], line_first[d + 1]):
+      count, line = line_words[n + 1] - line_words[n], lines[n]
+      if line.flags & texts.ENDS_SENTENCE:
+        result[d, ENDED] += count
+      else:
+        result[d, LONGEST] = max(result[d, LONGEST], line.size)
+        if count >= LISTED * scale[d]:
+          result[d, LISTING] += 1
+          result[d, ENDED] += count
+      if line.size <= BRIEF:
+        result[d, SHORTER] += count
 
 
 def of_sentences(count: np.ndarray, size: np.ndarray, most: float) -> np.ndarray:
   """bool [documents]: whether texts of `size` words have a sentence every `most`."""
   return (count >= LEAST) & (size <= most * count)
-
-
-def long_lines(words: texts.Words) -> np.ndarray:
-  """bool [lines]: bullets of release notes, and of other lists that say something."""
-  scale = np.repeat(words.scale, np.diff(words.line_first))
-  return np.diff(words.line_words()) >= LISTED * scale
 
 
 def factors(
@@ -48,7 +66,7 @@ def factors(
 
   Args:
     words: of the documents.
-    count: float64 [documents], as sentences() gives it.
+    count: [documents], sentences and lines that are as good (tally's LISTING).
     most: words a sentence, above which nothing is allowed.
   """
   size = np.maximum(np.diff(words.first) / words.scale, 1)

@@ -36,7 +36,6 @@ DIRTY_WORDS = (
   'upskirt',
 )
 STOP_WORDS = ('the', 'be', 'to', 'of', 'and', 'that', 'have', 'with')
-SHORT_LINE = 30  # characters (FineWeb)
 # (field of Limits, reason, measured column); min_ and max_ say which side is dropped.
 RULES = (
   ('min_words', 'length.words', 'gopher.words'),
@@ -259,7 +258,7 @@ def step(
 
 def measures(words: texts.Words, config: Config) -> dict[str, np.ndarray]:
   """{column: float64 [documents]} of all measures but repetition."""
-  kinds = words.counts[:, : texts.SYMBOL + 1]
+  kinds, tally = words.counts[:, : texts.SYMBOL + 1], allowance.tally(words)
   count = np.diff(words.first)
   per_word = 1 / np.maximum(count, 1)
   characters, spaces = kinds.sum(1), kinds[:, texts.SPACE]
@@ -280,7 +279,7 @@ def measures(words: texts.Words, config: Config) -> dict[str, np.ndarray]:
     'gopher.letter_words': words.counts[:, texts.LETTER_RUNS]
     / np.maximum(words.counts[:, texts.RUNS], 1),
     'gopher.stop_words': phrases.count(words, words.first, _table(STOP_WORDS))[1],
-    'c4.sentences': allowance.sentences(words),
+    'c4.sentences': words.counts[:, texts.SENTENCES] + tally[:, allowance.LISTING],
     'c4.lorem_ipsum': phrases.count(words, words.first, _table(('lorem ipsum',)))[0],
     'c4.braces': kinds[:, texts.OPEN],
     # Of lines that are not blank: FineWeb's texts have no blank lines, ours do.
@@ -292,7 +291,8 @@ def measures(words: texts.Words, config: Config) -> dict[str, np.ndarray]:
     'math.tex': 1000
     * kinds[:, [texts.BACKSLASH, texts.DOLLAR]].sum(1)
     / np.maximum(characters, 1),
-    **_lines(words),
+    **_lines(words, tally / np.maximum(count, 1)[:, None]),
+    'code.longest_line': tally[:, allowance.LONGEST],
   }
 
 
@@ -315,7 +315,7 @@ def _allowed(values, words, most):
   return values
 
 
-def _lines(words):
+def _lines(words, inside):
   """Measures of the lines that are not blank."""
   filled = words.lines['hash'] != 0
   first = np.append(0, np.cumsum(filled))[words.line_first]
@@ -325,28 +325,16 @@ def _lines(words):
   def share(values):
     return np.diff(np.append(0, np.cumsum(values, dtype=np.int64))[first]) / count
 
-  ended, short = flags & texts.ENDS_SENTENCE != 0, size <= SHORT_LINE
-  count_words = np.diff(words.line_words())[filled]
-  long = allowance.long_lines(words)[filled]
-  all_words = np.maximum(np.diff(words.first), 1)
-
-  def inside(lines):  # share of the words
-    sums = np.append(0, np.cumsum(count_words * lines))[first]
-    return np.diff(sums) / all_words
-
-  longest = np.zeros(len(first) - 1)
-  full = np.flatnonzero(np.diff(first))
-  if len(full):  # a paragraph is no line of code
-    longest[full] = np.maximum.reduceat(np.where(ended, 0, size), first[full])
+  short = share(size <= allowance.BRIEF)
+  ended = share(flags & texts.ENDS_SENTENCE != 0)
   return {
     'gopher.bullet_lines': share(flags & texts.STARTS_BULLET != 0),
     'gopher.ellipsis_lines': share(flags & texts.ENDS_ELLIPSIS != 0),
     # Cells of a table are many lines and few words.
-    'fineweb.ended_lines': np.maximum(share(ended), inside(ended | long)),
-    'fineweb.short_lines': np.minimum(share(short), inside(short)),
+    'fineweb.ended_lines': np.maximum(ended, inside[:, allowance.ENDED]),
+    'fineweb.short_lines': np.minimum(short, inside[:, allowance.SHORTER]),
     'code.code_lines': share(flags & texts.LOOKS_CODE != 0),
     'code.mean_line': share(size),
-    'code.longest_line': longest,
   }
 
 
