@@ -185,8 +185,8 @@ def runs(
 def units(
   remove: np.ndarray,
   covered: np.ndarray,
-  size: np.ndarray,
-  flags: np.ndarray,
+  data: np.ndarray,
+  lines: np.ndarray,
   line_first: np.ndarray,
 ) -> np.ndarray:
   """bool [lines]: `remove`, but all or nothing of a table or a block of code.
@@ -197,22 +197,32 @@ def units(
   Args:
     remove: bool [lines].
     covered: float32 [lines], as coverage() gives it.
-    size: int32 [lines], characters; 0 = blank.
-    flags: uint8 [lines], as in Words.lines.
-    line_first: int64 [documents + 1].
+    data, lines, line_first: of Words.
   """
   result = remove.copy()
-  kinds = texts.LOOKS_CODE | texts.HAS_CELLS | texts.STARTS_HASH
   for d in range(len(line_first) - 1):
-    begin, special, inside, total, some = line_first[d], 0, 0.0, 0, False
+    begin, inside, total, some = line_first[d], 0.0, 0, False
     for n in range(line_first[d], line_first[d + 1] + 1):
-      if n < line_first[d + 1] and size[n]:
-        special += flags[n] & kinds != 0
-        inside += covered[n] * size[n]
-        total += size[n]
+      if n < line_first[d + 1] and lines[n].size:
+        inside += covered[n] * lines[n].size
+        total += lines[n].size
         some |= remove[n]
         continue
-      if some and 2 * special >= n - begin:
+      if some and 2 * _special(data, lines, begin, n) >= n - begin:
         result[begin:n] = inside > UNIT * total
-      begin, special, inside, total, some = n + 1, 0, 0.0, 0, False
+      begin, inside, total, some = n + 1, 0.0, 0, False
   return result
+
+
+@numba.njit(cache=True)
+def _special(data, lines, begin, end):
+  """Number of the lines that are of code, or have a tab between words."""
+  count = 0
+  for line in lines[begin:end]:
+    found = line.flags & (texts.LOOKS_CODE | texts.STARTS_HASH) != 0
+    word = False
+    for byte in data[line.start : line.end]:
+      found |= word and byte == 9
+      word |= byte > 32
+    count += found
+  return count

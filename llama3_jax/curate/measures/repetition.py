@@ -116,8 +116,7 @@ def _logs(words, config):
   for kind, least in {**logs.RUNS, logs.NUMBERS: config.run}.items():
     same = (kinds > 0) & (kinds <= kind)
     remove |= logs.runs(same, count, words.line_first, least)
-  size, flags = words.lines['size'].copy(), words.lines['flags'].copy()
-  return logs.units(remove, covered, size, flags, words.line_first)
+  return logs.units(remove, covered, words.data, words.lines, words.line_first)
 
 
 def cut(

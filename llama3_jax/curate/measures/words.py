@@ -61,7 +61,7 @@ RUNS, LETTER_RUNS = 22, 23  # between spaces; those with a letter
 COUNTS = 24
 # Bits of a line's flags.
 ENDS_SENTENCE, ENDS_ELLIPSIS, STARTS_BULLET, LOOKS_CODE = 1, 2, 4, 8
-HAS_CELLS, STARTS_HASH = 16, 32
+STARTS_HASH = 16
 
 WITH_DIGIT = 1 << 30  # is added to the size of a word with a digit by _scan
 
@@ -277,7 +277,6 @@ def _line(data, i, end, single, kinds, lower, hashes, sizes, w, line, counts):
       counts[RUNS] += run > 0
       counts[LETTER_RUNS] += run > 1
       sentence, run = False, 0
-      flags |= HAS_CELLS if c == 9 and head >= 0 else 0
       continue
     run = 2 if kind <= ALONE else max(run, 1)
     if head < 0:
