@@ -45,7 +45,8 @@ FREQUENT = {
   ),
   'vi': (
     'nguoi khong duoc nhung nhieu cua nhu hoac cung truoc mot trong hien thanh nuoc '
-    'nhat viec phai nhom duong truong vien quoc chinh tieng',
+    'nhat viec phai nhom duong truong vien quoc chinh tieng ngay thoi chung khac luc '
+    'cuoc thuoc rang giua gioi moi biet thay thuong',
     'va la cho cac co den voi nay tren nam thi da ra tai ve khi theo tu hon sau bi vao '
     'lam se con dang neu vi',
   ),
