@@ -274,6 +274,7 @@ FIELDS = {
   'tasks': Field('', 'that are evaluated: of tasks/, your own modules, rows=FILE', 'p'),
   '*task_names': Field('', 'tasks that training data is made of', 'p'),
   'keep': Field('', 'languages or categories whose text is learnt from', 'p'),
+  'verdicts': Field('', 'JSONL of what pages are: good or junk', 'p'),
   'curate.skip': Field('', 'steps of curation that are left out', 'p'),
   'curate.exclude.files': Field('', 'JSONL files of items to look for', 'p'),
   'curate.*.categories': Field('', 'of documents that the step looks at', 'p'),

@@ -249,11 +249,10 @@ def decode(data: np.ndarray, i: int, end: int) -> tuple[int, int]:
 @numba.njit(cache=True)
 def _line(data, i, end, single, kinds, lower, hashes, sizes, w, line, counts):
   """Reads a line from byte i: (position after its text, words so far)."""
-  word, key, exact = SEED, SEED, SEED
+  word, key, exact, seen = SEED, SEED, SEED, counts[DIGIT]
   size = run = spaces = characters = dots = flags = 0
   head = last = -1
   gap = sentence = ended = False
-  seen = counts[DIGIT]
   while i < end and data[i] != 10:
     c, i = decode(data, i, end)
     kind = kinds[c]
