@@ -24,6 +24,7 @@ def get_config(arg='herd'):
   c.workers = 0  # processes; 0: one a core
   c.hosts, c.host = 1, 0  # machines on one folder, and which of them this is
   c.sweep = ()  # (('repetition.top_2gram', 0.1, 0.3), ...): other values of rules
+  c.verdicts = ''  # JSONL of url, verdict (good or junk): the report has precision
   c.curate = configs.section(stages.Config())  # every stage and its rules
   for name in RUN:
     del c.curate[name]

@@ -38,6 +38,7 @@ from llama3_jax.curate.machine import stages
 from llama3_jax.curate.reporting import funnel
 from llama3_jax.curate.reporting import margins
 from llama3_jax.curate.reporting import report
+from llama3_jax.curate.reporting import verdicts
 from llama3_jax.data import samples
 
 
@@ -50,6 +51,7 @@ def main(config, workdir):
   run_on = {name: config[name] for name in ('engine', 'workers', 'hosts', 'host')}
   rules = dataclasses.replace(rules, **run_on)
   check.check(rules)
+  known = verdicts.load(config.verdicts)
   lines = stages.thresholds(rules)
   wanted = [_wanted(lines, entry) for entry in config.sweep]
   inputs, found = [], {}
@@ -71,7 +73,7 @@ def main(config, workdir):
   done = folder / 'results.json'
   written = output.written(folder, rules)
   written += [done, folder / 'funnel.json', folder / 'report.html']
-  if all(path.exists() for path in written) and not wanted:
+  if all(path.exists() for path in written) and not wanted and not known:
     results = files.read_json(done)
     if _same(results, inputs, rules, folder):
       return results
@@ -83,7 +85,7 @@ def main(config, workdir):
     logging.warning('%s', _nothing(total))
   if rules.host == 0:
     files.write_json(folder / 'funnel.json', total)
-    _report(store, rules, total, lines, wanted, folder)
+    _report(store, rules, total, lines, (wanted, known), folder)
     files.write_json(done, results)
   return results
 
@@ -142,8 +144,9 @@ def _wanted(lines, entry):
   raise UserError(f'sweep: no rule {name!r}; {hint}')
 
 
-def _report(store, rules, total, lines, wanted, folder):
+def _report(store, rules, total, lines, asked, folder):
   """Writes report.html, and sweep.json where a sweep was asked for."""
+  wanted, known = asked
   with engine.start(rules.engine, rules.workers) as each:
     found, sweeps = margins.study(each, store, lines, wanted)
   if wanted:
@@ -158,6 +161,7 @@ def _report(store, rules, total, lines, wanted, folder):
       'sweeps': sweeps,
       'personal': funnel.personal(store),
       'models': funnel.models(store),
+      'verdicts': verdicts.count(store, known),
     },
   )
 

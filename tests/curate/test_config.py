@@ -13,6 +13,7 @@ from llama3_jax.curate.machine import documents
 from llama3_jax.curate.machine import stages
 from llama3_jax.curate.reporting import margins
 from llama3_jax.curate.reporting import report
+from llama3_jax.curate.reporting import verdicts
 from llama3_jax.report import page
 
 
@@ -75,8 +76,21 @@ def test_the_page_has_classifiers_personal_data_and_documents_at_a_limit(tmp_pat
         ('quality', 500.0, 100.0, 0.9, float('nan')),
         ('code', 0, 0, None, None),
       ],
+      'verdicts': {'length.words': {'good': 1, 'junk': 7}, '': {'good': 5}},
     }
   )
   text = page.render(shown)
   assert 'below 50, 1 of 2' in text and 'mail.example' in text and 't&lt;x&gt;' in text
+  assert '0.875' in text  # 7 of 8 are junk
   assert '0.900' in text and 'too few labels' in text
+
+
+def test_verdicts_are_read_and_wrong_ones_are_named(tmp_path):
+  path = tmp_path / 'known.jsonl'
+  path.write_text('{"url": "a", "verdict": "good"}\n{"url": "b", "verdict": "junk"}\n')
+  assert verdicts.load(str(path)) == {'a': 'good', 'b': 'junk'} and not verdicts.load(
+    ''
+  )
+  path.write_text('{"url": "a", "verdict": "bad"}\n')
+  with pytest.raises(UserError, match='known.jsonl, line 1: .*good or junk'):
+    verdicts.load(str(path))

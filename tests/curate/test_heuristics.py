@@ -278,6 +278,101 @@ def test_batches_do_not_change_the_measures():
       assert alone[name][0].as_py() == together[name][i].as_py(), name
 
 
+COMMAND = (
+  'DROP SMALL CURSOR\n\nDROP SMALL CURSOR — remove a small cursor\n\nSynopsis\n\n'
+  'DROP SMALL CURSOR [ IF EXISTS ] name\n\nDescription\n\nDROP SMALL CURSOR removes a '
+  'small cursor that was made before. To use DROP SMALL CURSOR you must be the owner '
+  'of the small cursor.\n\nExamples\n\nDROP SMALL CURSOR report;\n\nCompatibility\n\n'
+  'DROP SMALL CURSOR is an extension of the standard.'
+)
+NOTES = 'Release 3.2\n\n' + '\n'.join(
+  f'- {verb} the {noun} of {thing}, so that {other} no longer has to be {end} by hand'
+  for verb, noun, thing, other, end in (
+    ('Fixed', 'handling', 'empty strings', 'a query', 'repeated'),
+    ('Improved', 'speed', 'sorting', 'the cache', 'cleared'),
+    ('Added', 'option', 'colours', 'every page', 'painted'),
+    ('Removed', 'old form', 'dates', 'a year', 'written in full'),
+    ('Changed', 'order', 'columns', 'the last one', 'named'),
+    ('Documented', 'limits', 'large files', 'a reader', 'warned'),
+  )
+)
+TABLE = (
+  'The catalog of ranges has a row for each type of range. It is filled when a type is '
+  'made, and its rows can be read by all.\n\nColumn\n\nDescription\n\n'
+  + '\n\n'.join(
+    f'{name} oid (references main_{name}.oid)\n\nThe {name} of {what}'
+    for name, what in (
+      ('owner', 'the row, who may drop it'),
+      ('element', 'the range, a type by itself'),
+      ('parent', 'the type'),
+      ('array', 'many ranges in a row'),
+      ('order', 'what is compared'),
+      ('domain', 'the type, or zero if there is none'),
+    )
+  )
+)
+PARALLEL = '\n\n'.join(
+  f'{name}(value)\n\nReturns the {what} of the value that the caller has given. The '
+  f'value has to be a number, or an error is raised. {more}'
+  for name, what, more in (
+    ('floor', 'nearest whole number below', 'A whole number is its own floor.'),
+    ('ceil', 'nearest whole number above', 'Here too whole numbers do not change.'),
+    ('sqrt', 'square root', 'There is no root of what is less than zero.'),
+    ('exp', 'power of the constant e', 'Large values are too much for the format.'),
+  )
+)
+
+
+@pytest.mark.parametrize('text', [COMMAND, NOTES, TABLE, PARALLEL])
+@pytest.mark.parametrize('lang', ['en', 'de'])
+def test_pages_of_reference_and_release_notes_stay(text, lang):
+  assert reasons(CONFIG, text, lang=lang) == [None]
+
+
+def test_the_allowance_is_for_texts_of_sentences_and_can_be_switched_off():
+  strict = dataclasses.replace(CONFIG, sentence_words=0)
+  for text, reason in (
+    (COMMAND, 'repetition.top_2gram'),
+    (PARALLEL, 'duplicate_5gram'),
+  ):
+    assert reasons(strict, text, lang='en')[0].endswith(reason)
+  bare = COMMAND.replace('.', '')
+  assert reasons(CONFIG, bare, lang='en') == ['repetition.top_2gram']
+
+
+def test_the_allowance_of_top_ngrams_falls_with_length():
+  filler = 'The {} and the {} of the {} have been with that {}.\n'
+  names = unique(4000)
+
+  def page(sentences, share):
+    lines = [filler.format(*names[4 * i : 4 * i + 4]) for i in range(sentences)]
+    size = sum(map(len, lines)) * share / (1 - share)
+    return ''.join(lines) + 'Great Sale. ' * int(size / 10)
+
+  short, long = page(8, 0.3), page(200, 0.3)
+  config = only(max_top_2gram=0.2)
+  assert reasons(config, short, long) == [None, 'repetition.top_2gram']
+
+
+MENU = ['Home', 'News', 'Contact us', 'About', 'Shop', 'My account', 'Search', 'Help']
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    '\n'.join(f'{MENU[i % 8]} {MENU[i * 3 % 7]}' for i in range(80)),
+    ' '.join(f'cheap {name} online buy {name} best price' for name in MENU * 5),
+    COMMAND + '\n' + COMMAND + '\n' + COMMAND,
+    '\n'.join(
+      f'{name}, the best place for {name}. Find {name} here.' for name in MENU * 6
+    ),
+    '\n'.join(f'Local story about the {name} and more' for name in unique(60)),
+  ],
+)
+def test_menus_lists_and_templates_go(text):
+  assert reasons(CONFIG, text, lang='en') != [None]
+
+
 # Rae et al. 2021, table A1: the least share at which a document is removed.
 GOPHER = {
   'duplicate_lines': 0.30,

@@ -68,3 +68,49 @@ def test_articles_of_human_rights_are_recognised(assets):
     found = bench.paragraphs(archive, bench.MAIN)[::5]
   right = sum(language.detect(text)[0] == code for code, text in found)
   assert len(found) > 400 and right >= 0.95 * len(found)
+
+
+@pytest.mark.parametrize(
+  'text',
+  ['Radio', 'De Bilt', 'In Amsterdam', 'Hotel Taxi', 'Ha Noi', '東京都', '中国人民'],
+)
+def test_of_a_few_words_nothing_is_said(text):
+  found = language.step(documents.batch([{'text': text, 'category': 'general'}]))
+  assert found['drop_reason'].to_pylist() == ['language.unclear']
+
+
+@pytest.mark.parametrize('lang', ['en', 'de', 'fr', 'it', 'es', 'hi'])
+def test_the_score_of_a_text_falls_with_its_length(lang):
+  scores = [language.detect(text)[1] for text in (TEXTS[lang], TEXTS[lang][:4])]
+  assert scores[1] <= scores[0] and scores[0] > 0.3
+
+
+def test_chinese_and_japanese_are_told_apart_by_kana():
+  chinese = '这台机器每天早上把面粉送到城里的面包店'
+  japanese = '毎朝この機械は町のパン屋へ小麦粉を運ぶ'
+  assert language.detect(chinese)[0] == 'zh'
+  assert language.detect(japanese)[0] == 'ja'
+  assert language.detect('東京大学文学部日本史学研究室')[0] == 'zh'  # no kana at all
+
+
+def test_vietnamese_without_marks_and_swahili_are_known_by_frequent_words():
+  vietnamese = 'Nguoi dan trong lang khong duoc nuoc sach va phai di xa de lay'
+  swahili = 'Watu wengi katika kijiji hiyo walitembea kwa miguu wakati wa mvua'
+  assert language.detect(vietnamese)[0] == 'vi'
+  assert language.detect(swahili)[0] == 'sw'
+
+
+def test_general_pages_in_other_languages_become_multilingual():
+  rows = [
+    {'text': TEXTS['de'], 'category': 'general'},
+    {'text': TEXTS['en'], 'category': 'general'},
+    {'text': TEXTS['fr'], 'category': 'math'},
+    {'text': 'Radio', 'category': 'general'},
+  ]
+  batch = documents.batch(rows)
+  found = language.step(batch)['category'].to_pylist()
+  assert found == ['multilingual', 'general', 'math', 'general']
+  config = language.Config(general=('en', 'de'))
+  assert language.step(batch, config)['category'].to_pylist()[0] == 'general'
+  off = language.step(batch, language.Config(general=()))
+  assert off['category'].to_pylist() == batch['category'].to_pylist()

@@ -88,14 +88,85 @@ def test_lines_of_a_log_go_though_each_is_unique_and_prose_stays():
   assert repetition.step_lines(batch, config)['text'].to_pylist() == [PROSE, PROSE]
 
 
-@pytest.mark.parametrize('new, stays', [(7, False), (8, True), (9, True)])
-def test_a_line_half_covered_stays_and_one_above_goes(new, stays):
-  words = [f'aa{chr(97 + i)}{chr(97 + k)}' for i in range(4) for k in range(26)]
-  text = ' '.join(words[:8]) + '\n' + ' '.join(words[:8] + words[20 : 20 + new])
-  found = repetition.step_lines(
-    global_steps.batch([{'text': text}]), repetition.LineConfig()
-  )
-  assert (found['text'][0].as_py() == text) is stays
+@pytest.mark.parametrize('new, stays', [(5, False), (6, True), (7, True)])
+def test_a_line_covered_to_the_limit_stays_and_one_above_goes(new, stays):
+  words = [f'aa{chr(97 + i)}{chr(97 + k)}' for i in range(26) for k in range(26)]
+  head = words[-9:]
+  log = [' '.join(head + words[new * i : new * i + new]) for i in range(20)]
+  text = '\n'.join(log)
+  found = cut(text, repetition.LineConfig(coverage=0.6))
+  assert found == (text if stays else log[0])
+
+
+def cut(text, config=repetition.LineConfig(), **fields):
+  found = repetition.step_lines(global_steps.batch([{'text': text, **fields}]), config)
+  return found['text'][0].as_py()
+
+
+REFERENCE = (
+  # parallel sentences
+  'Returns the larger of the two numbers that the caller gave to the function.\n'
+  'Returns the smaller of the two numbers that the caller gave to the function.',
+  # columns with descriptions between them
+  '\n\n'.join(
+    f'{name} oid (references main_types.oid)\n\nThe {name} of what a row describes'
+    for name in ('owner', 'element', 'parent', 'array', 'base', 'range', 'domain')
+  ),
+  # signatures
+  '\n'.join(
+    f'{name} ( first integer, second integer ) → integer'
+    for name in ('add', 'take', 'gcd', 'lcm', 'times', 'least', 'most', 'mean', 'sum')
+  ),
+  # a block of code, not ended or indented as such in every line
+  '#define ALPHA_MODE_OF_THE_ENGINE 1 /* since 3.1 */\n'
+  '#define BETA_MODE_OF_THE_ENGINE 2 /* since 3.2 */\n'
+  '#define GAMMA_MODE_OF_THE_ENGINE 3 /* since 3.2 */\n'
+  '#define DELTA_MODE_OF_THE_ENGINE 4 /* since 3.5 */\n'
+  '#define SIGMA_MODE_OF_THE_ENGINE 5 /* since 3.6 */\n'
+  '#define KAPPA_MODE_OF_THE_ENGINE 6 /* since 3.7 */\n'
+  '#define OMEGA_MODE_OF_THE_ENGINE 7 /* since 3.8 */',
+  # rows of a table
+  '\n'.join(
+    f'Release {i}\tsupported until the end of 202{i}\t{name} edition'
+    for i, name in enumerate(
+      ('first', 'red', 'large', 'green', 'small', 'old', 'new', 'blue', 'last')
+    )
+  ),
+  # a sentence that every entry repeats
+  '\n'.join(
+    f'{name}(value)\nPart of the stable interface since version 3.2 of it.'
+    for name in ('open', 'close', 'read', 'write', 'seek', 'tell', 'flush')
+  ),
+)
+
+
+@pytest.mark.parametrize('text', REFERENCE)
+def test_reference_stays_whole(text):
+  assert cut(f'{PROSE}\n\n{text}\n\n{PROSE}') == f'{PROSE}\n\n{text}\n\n{PROSE}'
+
+
+@pytest.mark.parametrize('gap', ['\n', '\n\n'])
+def test_logs_of_several_kinds_go(gap):
+  names = 'river stone cloud table chair window engine socket buffer cache'.split()
+  for line in (
+    '10.0.{i}.7 - - [10/Oct/2023:13:{i}:36] "GET /{name}/{i}.html HTTP/1.1" 200 9{i}',
+    'Oct 11 22:14:{i} host sshd[4{i}]: Failed password for {name} from 10.0.0.{i}',
+    '2024-03-01 10:{i}:01 DEBUG opening the connection {i} to the {name} server',
+    'Warning: expects parameter 1 to be resource in /home/user/{name}.php on line {i}',
+    'Notice: undefined index: name in /var/www/html/index.php on line 42',
+    'Die Verbindung zum Server {i} wurde unterbrochen, neuer Versuch in 1{i} Sekunden',
+  ):
+    log = [line.format(i=10 + i, name=names[i % 10]) for i in range(30)]
+    left = cut(f'{PROSE}\n\n{gap.join(log)}')
+    assert left.startswith(PROSE) and len(left) < len(PROSE) + 3 * len(log[0]), line
+
+
+def test_a_table_is_cut_whole_or_not_at_all():
+  rows = ['error\tthe connection to the server was lost\tagain'] * 40
+  assert cut(f'{PROSE}\n\n' + '\n'.join(rows)) == PROSE
+  rows[::3] = [f'{name}\tok' for name in 'abcdefghijklmn']
+  text = f'{PROSE}\n\n' + '\n'.join(rows)
+  assert cut(text) == text
 
 
 def test_text_after_the_part_that_is_judged_stays():

@@ -1,6 +1,7 @@
 """Divergence from the corpus, corrected for length."""
 
 import base64
+import dataclasses
 import random
 
 import global_steps
@@ -10,6 +11,7 @@ import pytest
 from llama3_jax.curate.machine import documents
 from llama3_jax.curate.measures import unigram
 from llama3_jax.curate.measures import words
+from llama3_jax.curate.rules import heuristics
 from llama3_jax.curate.rules import outliers
 
 UNIGRAM = unigram.Config(buckets=1 << 14)
@@ -143,3 +145,19 @@ def test_z_of_a_normal_sample_has_center_0_and_spread_1():
   found = documents.put_floats(found, unigram.TOKENS, tokens, none)
   z = np.array(global_steps.run(outliers, found, outliers.Config())[outliers.COLUMN])
   assert abs(z.mean()) < 0.06 and abs(z.std() - 1) < 0.05
+
+
+def test_a_chapter_of_sentences_with_words_of_its_own_stays_and_salad_goes():
+  plain = corpus(298)
+  own = [f'magma{chr(97 + i)}ring' for i in range(26)]
+  mixed = [own[i % 26] if i % 8 == 0 else w for i, w in enumerate(plain.pop().split())]
+  chapter = '. '.join(' '.join(mixed[i : i + 12]) for i in range(0, len(mixed), 12))
+  salads = [salad(i) for i in range(3)]
+  found = batch([*plain, chapter, *salads])
+  config = outliers.Config(percentile=98.0)
+  strict = reasons(run(found, config))[297:]
+  assert strict == ['outlier.kl'] * 4
+  found = heuristics.measure(found, heuristics.Config())
+  assert reasons(run(found, config))[297:] == [None, *strict[1:]]
+  off = dataclasses.replace(config, frequent_share=1.0)
+  assert reasons(run(found, off))[297:] == strict

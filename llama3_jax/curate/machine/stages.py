@@ -32,7 +32,7 @@ from llama3_jax.curate.rules import urls
 DROPS = ('drop_reason', 'drop_value')
 ABOUT = ('id', 'host', 'lang', 'category', 'bytes', *DROPS)  # that statistics need
 PII = (*ABOUT, 'pii.count', 'pii.rate')
-OUTLIER = (*ABOUT, unigram.DIVERGENCE, unigram.TOKENS)
+OUTLIER = (*ABOUT, unigram.DIVERGENCE, unigram.TOKENS, *outliers.MEASURED)
 MEASURED = (*ABOUT, *sorted({column for _, _, column in heuristics.RULES}))
 NEEDS = {'heuristics': 'measure', 'outlier': 'unigram'}
 
@@ -117,7 +117,7 @@ def stages(config: Config) -> list[Stage]:
     Stage(
       'language',
       ((language.step, c.language),),
-      writes=('lang', 'lang_score'),
+      writes=('lang', 'lang_score', 'category'),
     ),
     Stage('pii_measure', ((pii.measure, c.pii),)),
     _global(

@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llama3_jax.curate.machine import documents
+from llama3_jax.curate.measures import copies
+from llama3_jax.curate.measures import logs
 from llama3_jax.curate.measures import words as texts
 from llama3_jax.curate.measures.words import MULTIPLIER
 
@@ -37,8 +39,10 @@ class LineConfig:
 
   Attributes:
     gram: words of the n-grams.
-    coverage: a line is removed when more than this share of its characters is in
-      repeated n-grams.
+    coverage: a line repeats when more than this share of its characters is in n-grams
+      that have a copy in the lines just before it.
+    copies: times that the document has such an n-gram at least.
+    run: lines of which only numbers are new are removed where so many are in a row.
     every_copy: count the first copy of an n-gram too, so that no copy is left.
     min_words: shorter lines stay: they are for line de-duplication.
     categories: of documents that are left alone.
@@ -47,6 +51,8 @@ class LineConfig:
 
   gram: int = 5
   coverage: float = 0.5
+  copies: int = 3
+  run: int = 5
   every_copy: bool = False
   min_words: int = 5
   categories: tuple[str, ...] = ('code',)
@@ -72,32 +78,45 @@ def measures(words: texts.Words, every_copy: bool = False) -> np.ndarray:
   return result
 
 
+def columns(words: texts.Words, every_copy: bool = False) -> dict[str, np.ndarray]:
+  """{column: float32 [documents]} of `measures`."""
+  return dict(zip(COLUMNS, measures(words, every_copy).T))
+
+
 def step_lines(
   batch: pa.RecordBatch,
   config: LineConfig,
   state: Mapping[str, np.ndarray] | None = None,
 ) -> pa.RecordBatch:
-  """Removes the lines whose words are mostly in n-grams that the document repeats.
+  """Removes the lines of logs: their words are mostly those of the lines before them.
 
-  Logs and error messages: long, and each unique as a line. A document without any other
-  line is dropped as 'repetition.nothing_left'.
+  Error messages and the like: long, and each unique as a line; see measures/logs.py.
+  A document without any other line is dropped as 'repetition.nothing_left'.
   """
   categories = np.array(batch['category'].to_pylist(), object)
   skip = np.isin(categories, config.categories)
   words = texts.analyse(batch, skip, config.max_characters)
-  covered = _line_coverage(
-    words.hashes,
-    words.sizes,
-    words.first,
-    words.scale,
-    config.gram,
-    config.every_copy,
-    words.line_words(),
+  return cut(batch, words, _logs(words, config), 'repetition.nothing_left')
+
+
+def _logs(words, config):
+  """bool [lines]: the lines of logs."""
+  line_words = words.line_words()
+  shared = (words.hashes, words.sizes, words.digits, words.first, words.scale)
+  settings = (config.gram, config.copies, config.every_copy)
+  covered, marked = logs.coverage(*shared, line_words, words.line_first, *settings)
+  count = np.diff(line_words)
+  scale = np.repeat(words.scale, np.diff(words.line_first))
+  repeats = (covered > np.float32(config.coverage)) & (
+    count >= config.min_words * scale
   )
-  count = np.diff(words.line_words())
-  least = config.min_words * np.repeat(words.scale, np.diff(words.line_first))
-  remove = (covered > np.float32(config.coverage)) & (count >= least)
-  return cut(batch, words, remove, 'repetition.nothing_left')
+  content = (words.lines, line_words, words.sizes, words.digits)
+  kinds = logs.kinds(*content, repeats, covered, marked, config.every_copy)
+  remove = np.zeros(len(kinds), bool)
+  for kind, least in {**logs.RUNS, logs.NUMBERS: config.run}.items():
+    same = (kinds > 0) & (kinds <= kind)
+    remove |= logs.runs(same, count, words.line_first, least)
+  return logs.units(remove, covered, words.data, words.lines, words.line_first)
 
 
 def cut(
@@ -189,54 +208,15 @@ def _runs(line_hashes, line_sizes, line_first, hashes, sizes, first):
 
 
 @numba.njit(cache=True)
-def _heads(keys, places, count, table, stamps, stamp, mask, head, times):
-  """Finds equal keys: head[i] is the first place of i's key, times[head] its number.
-
-  `table` and `stamps` are a hash table of mask + 1 slots; an entry counts when its
-  stamp is this call's, so it is never cleared.
-  """
-  for k in range(count):
-    i = places[k]
-    key = keys[i]
-    slot = np.int64(texts.mix(key) & np.uint64(mask))
-    while stamps[slot] == stamp and keys[table[slot]] != key:
-      slot = (slot + 1) & mask
-    if stamps[slot] != stamp:
-      stamps[slot], table[slot], times[i] = stamp, i, 0
-    head[i] = table[slot]
-    times[table[slot]] += 1
-
-
-@numba.njit(cache=True)
-def _room(first):
-  """Slots (a power of 2) of a table for the longest document."""
-  longest = 1
-  for d in range(len(first) - 1):
-    longest = max(longest, first[d + 1] - first[d])
-  slots = 2
-  while slots < 2 * longest:
-    slots *= 2
-  return longest, slots
-
-
-@numba.njit(cache=True)
-def _mask(count, slots):
-  """A mask for few entries: a small table stays in the cache."""
-  while slots > 2 and slots // 2 >= 2 * count:
-    slots //= 2
-  return slots - 1
-
-
-@numba.njit(cache=True)
 def _duplicates(hashes, sizes, first, number, characters):
-  longest, slots = _room(first)
+  longest, slots = copies.room(first)
   table, stamps = np.zeros(slots, np.int64), np.full(slots, -1, np.int64)
   head, times = np.zeros(longest, np.int64), np.zeros(longest, np.int64)
   places = np.arange(longest)
   for d in range(len(first) - 1):
     part, size = hashes[first[d] : first[d + 1]], sizes[first[d] : first[d + 1]]
     n = len(part)
-    _heads(part, places, n, table, stamps, d, _mask(n, slots), head, times)
+    copies.heads(part, places, n, table, stamps, d, copies.mask(n, slots), head, times)
     later = later_size = total = 0
     for i in range(n):
       total += size[i]
@@ -250,7 +230,7 @@ def _duplicates(hashes, sizes, first, number, characters):
 @numba.njit(cache=True)
 def _coverage(hashes, sizes, first, scale, every_copy, result):
   """Fills result [documents, 9] with the coverage by 2-grams to 10-grams."""
-  longest, slots = _room(first)
+  longest, slots = copies.room(first)
   table, stamps = np.zeros(slots, np.int64), np.full(slots, -1, np.int64)
   head, times = np.zeros(longest, np.int64), np.zeros(longest, np.int64)
   places, grams = np.zeros(longest, np.int64), np.zeros(longest, np.uint64)
@@ -273,8 +253,8 @@ def _coverage(hashes, sizes, first, scale, every_copy, result):
           i = places[k]
           grams[i] = grams[i] * MULTIPLIER + part[i + step]
       length = gram * scale[d]
-      mask = _mask(count, slots)
-      _heads(grams, places, count, table, stamps, stamp, mask, head, times)
+      mask = copies.mask(count, slots)
+      copies.heads(grams, places, count, table, stamps, stamp, mask, head, times)
       stamp += 1
       # An n-gram that repeats begins with an (n-1)-gram that repeats: the others go.
       left = 0
@@ -311,36 +291,3 @@ def _union(places, count, head, ends, length, only, every):
       total += ends[i + length] - ends[max(i, upto)]
       upto = i + length
   return total
-
-
-@numba.njit(cache=True)
-def _line_coverage(hashes, sizes, first, scale, gram, every_copy, line_words):
-  """float32 [lines]: share of the line's characters in n-grams its document repeats."""
-  longest, slots = _room(first)
-  table, stamps = np.zeros(slots, np.int64), np.full(slots, -1, np.int64)
-  head, times = np.zeros(longest, np.int64), np.zeros(longest, np.int64)
-  places, grams = np.arange(longest), np.zeros(longest, np.uint64)
-  marked = np.zeros(len(hashes), np.bool_)
-  for d in range(len(first) - 1):
-    part, length = hashes[first[d] : first[d + 1]], gram * scale[d]
-    count = max(len(part) - length + 1, 0)
-    for i in range(count):
-      grams[i] = 0
-      for step in range(length):
-        grams[i] = grams[i] * MULTIPLIER + part[i + step]
-    mask = _mask(count, slots)
-    _heads(grams, places, count, table, stamps, d, mask, head, times)
-    upto = 0
-    for i in range(count):
-      if head[i] != i or (every_copy and times[i] > 1):
-        for k in range(max(i, upto), i + length):
-          marked[first[d] + k] = True
-        upto = i + length
-  result = np.zeros(len(line_words) - 1, np.float32)
-  for n in range(len(line_words) - 1):
-    inside = total = 0
-    for i in range(line_words[n], line_words[n + 1]):
-      total += sizes[i]
-      inside += sizes[i] if marked[i] else 0
-    result[n] = inside / max(total, 1)
-  return result

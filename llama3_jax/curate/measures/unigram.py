@@ -23,6 +23,8 @@ from llama3_jax.curate.measures import words as texts
 from llama3_jax.text import tokenizer as tokenizers
 
 DIVERGENCE, TOKENS = 'outlier.divergence', 'outlier.tokens'
+FREQUENT = 'outlier.frequent'
+MOST = 100  # frequent tokens of a language
 SCHEMA = pa.schema(
   [
     ('key', pa.uint64()),
@@ -82,31 +84,36 @@ def reduce(rows: pa.Table, config: Config) -> pa.Table:
 def resolve(
   reduced: Iterable[pa.Table], sides: Iterable[pa.Table], config: Config
 ) -> dict[str, np.ndarray]:
-  """State: langs, sorted [n], and counts, int64 [n, buckets]."""
+  """State: langs, sorted [n]; counts, int64, and most (is MOST), bool [n, buckets]."""
   tables = list(reduced)
   langs = sorted({lang for t in tables for lang in t['lang'].unique().to_pylist()})
   counts = np.zeros((len(langs), vocabulary(config)), np.int64)
   for table in tables:
     row = np.searchsorted(langs, table['lang'].to_pylist()) if len(table) else []
     counts[row, table['bucket'].to_numpy()] = table['count'].to_numpy()
-  return {'langs': np.array(langs, np.str_), 'counts': counts}
+  return {'langs': np.array(langs, np.str_), 'counts': counts, 'most': _most(counts)}
 
 
 def step(
   batch: pa.RecordBatch, config: Config, state: Mapping[str, np.ndarray]
 ) -> pa.RecordBatch:
-  """Adds DIVERGENCE (float32, nats) and TOKENS (float32); drops nothing."""
+  """Adds DIVERGENCE (float32, nats), TOKENS and FREQUENT (float32); drops nothing.
+
+  FREQUENT is the share of the tokens that are among the MOST frequent of the language.
+  """
   first, ids = _tokens(batch, config)
   index = {lang: i for i, lang in enumerate(state['langs'].tolist())}
   names = batch['lang'].to_pylist()
   rows = np.array([index.get(lang or '', -1) for lang in names], np.int64)
-  result = np.zeros(batch.num_rows)
+  result, frequent = np.zeros(batch.num_rows), np.zeros(batch.num_rows)
   counts = state['counts']
   if len(counts):
     sums = counts.sum(1) + config.alpha * counts.shape[1]
     _divergence(ids, first, rows, counts, config.alpha, sums, result)
+    _frequent(ids, first, rows, state['most'], frequent)
   missing = (np.diff(first) == 0) | (rows < 0)
   batch = documents.put_floats(batch, DIVERGENCE, result.astype(np.float32), missing)
+  batch = documents.put_floats(batch, FREQUENT, frequent.astype(np.float32), missing)
   return documents.put_floats(batch, TOKENS, np.diff(first).astype(np.float32), missing)
 
 
@@ -177,3 +184,21 @@ def _divergence(ids, first, rows, counts, alpha, sums, result):
         p = seen[ids[i]] / n
         result[d] += p * math.log(p * total / (counts[rows[d], ids[i]] + alpha))
         seen[ids[i]] = 0
+
+
+def _most(counts):
+  """bool [langs, buckets]: the MOST frequent buckets of each language."""
+  if not len(counts):
+    return np.zeros(counts.shape, bool)
+  most = min(MOST, counts.shape[1])
+  limit = np.partition(counts, -most, axis=1)[:, -most]
+  return (counts >= limit[:, None]) & (counts > 0)
+
+
+@numba.njit(cache=True)
+def _frequent(ids, first, rows, most, result):
+  for d in range(len(first) - 1):
+    if rows[d] >= 0:
+      for i in range(first[d], first[d + 1]):
+        result[d] += most[rows[d], ids[i]]
+      result[d] /= max(first[d + 1] - first[d], 1)

@@ -37,7 +37,7 @@ def content(found: Mapping[str, object]) -> Page:
   Args:
     found: dict: funnel (funnel.total), seconds {stage: CPU seconds}, lines (list of
       margins.Line), margins (margins.merge), sweeps [{rule, limits, counts}], personal
-      (funnel.personal), models (funnel.models).
+      (funnel.personal), models (funnel.models); verdicts (verdicts.count) if any.
   """
   steps = found['funnel']['steps']
   names, counts = zip(*((step['step'], step['documents']) for step in steps))
@@ -45,6 +45,7 @@ def content(found: Mapping[str, object]) -> Page:
   parts = [
     ('Funnel', [funnel, _steps(steps, found['seconds'])]),
     ('Rules', _rules(steps)),
+    ('Precision of the reasons', _precision(found.get('verdicts', {}))),
     ('Thresholds', _thresholds(found)),
     ('Thresholds tried again', _sweeps(found['sweeps'])),
     ('Classifiers', _models(found['models'])),
@@ -113,6 +114,17 @@ def _rules(steps):
   ]
   rows.sort(key=lambda row: -int(row[1].replace(',', '')))
   return _table(('dropped by', 'documents', 'MB'), rows)
+
+
+def _precision(verdicts):
+  """Of the documents with a verdict: how many that a reason drops are junk."""
+  rows = []
+  most = sorted(verdicts.items(), key=lambda pair: -sum(pair[1].values()))
+  for reason, count in most:
+    good, junk = count.get('good', 0), count.get('junk', 0)
+    share = f'{junk / max(good + junk, 1):.3f}' if reason else ''
+    rows.append((reason or 'left', f'{good:,}', f'{junk:,}', share))
+  return _table(('dropped by', 'good', 'junk', 'precision'), rows)
 
 
 def _thresholds(found):

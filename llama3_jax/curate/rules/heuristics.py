@@ -19,6 +19,7 @@ from llama3_jax.curate.machine import documents
 from llama3_jax.curate.measures import phrases
 from llama3_jax.curate.measures import repetition
 from llama3_jax.curate.measures import words as texts
+from llama3_jax.curate.rules import allowance
 
 # A stand-in for the user's list (config.dirty_words): plain, unambiguous English.
 DIRTY_WORDS = (
@@ -35,7 +36,6 @@ DIRTY_WORDS = (
   'upskirt',
 )
 STOP_WORDS = ('the', 'be', 'to', 'of', 'and', 'that', 'have', 'with')
-SHORT_LINE = 30  # characters (FineWeb)
 # (field of Limits, reason, measured column); min_ and max_ say which side is dropped.
 RULES = (
   ('min_words', 'length.words', 'gopher.words'),
@@ -169,6 +169,8 @@ class Config:
     prose, math, code: thresholds by category; prose is general and multilingual.
     overrides: (language, field of Limits, value): thresholds of a language's prose.
     every_copy: repeated n-grams count from their first copy (see repetition).
+    sentence_words: a text with a sentence every so many words, or more, is allowed more
+      repetition and signs (see allowance); 0: none is.
     dirty_words: words and phrases; with dirty_path, those of a file (one a line) too.
     max_characters: of a document that are measured.
   """
@@ -178,6 +180,7 @@ class Config:
   code: Limits = CODE
   overrides: tuple[tuple[str, str, float | None], ...] = OVERRIDES
   every_copy: bool = False
+  sentence_words: float = 60
   dirty_words: tuple[str, ...] = DIRTY_WORDS
   dirty_path: str = ''
   max_characters: int = 1_000_000
@@ -223,7 +226,8 @@ def measure(
   Columns are float32, null for documents that are dropped already or have no text.
   """
   words = texts.analyse(batch, limit=config.max_characters)
-  values = {**measures(words, config), **_repetition(words, config)}
+  values = {**measures(words, config), **repetition.columns(words, config.every_copy)}
+  values = _allowed(values, words, config.sentence_words)
   missing = ~np.asarray(batch['drop_reason'].is_null())
   missing |= np.asarray(batch['text'].is_null())
   for name, value in values.items():
@@ -254,7 +258,7 @@ def step(
 
 def measures(words: texts.Words, config: Config) -> dict[str, np.ndarray]:
   """{column: float64 [documents]} of all measures but repetition."""
-  kinds = words.counts[:, : texts.SYMBOL + 1]
+  kinds, tally = words.counts[:, : texts.SYMBOL + 1], allowance.tally(words)
   count = np.diff(words.first)
   per_word = 1 / np.maximum(count, 1)
   characters, spaces = kinds.sum(1), kinds[:, texts.SPACE]
@@ -275,7 +279,7 @@ def measures(words: texts.Words, config: Config) -> dict[str, np.ndarray]:
     'gopher.letter_words': words.counts[:, texts.LETTER_RUNS]
     / np.maximum(words.counts[:, texts.RUNS], 1),
     'gopher.stop_words': phrases.count(words, words.first, _table(STOP_WORDS))[1],
-    'c4.sentences': words.counts[:, texts.SENTENCES],
+    'c4.sentences': words.counts[:, texts.SENTENCES] + tally[:, allowance.LISTING],
     'c4.lorem_ipsum': phrases.count(words, words.first, _table(('lorem ipsum',)))[0],
     'c4.braces': kinds[:, texts.OPEN],
     # Of lines that are not blank: FineWeb's texts have no blank lines, ours do.
@@ -287,7 +291,8 @@ def measures(words: texts.Words, config: Config) -> dict[str, np.ndarray]:
     'math.tex': 1000
     * kinds[:, [texts.BACKSLASH, texts.DOLLAR]].sum(1)
     / np.maximum(characters, 1),
-    **_lines(words),
+    **_lines(words, tally / np.maximum(count, 1)[:, None]),
+    'code.longest_line': tally[:, allowance.LONGEST],
   }
 
 
@@ -296,12 +301,21 @@ def vocabulary(config: Config) -> phrases.Table:
   return _table(tuple(config.dirty_words), config.dirty_path)
 
 
-def _repetition(words, config):
-  values = repetition.measures(words, config.every_copy)
-  return dict(zip(repetition.COLUMNS, values.T))
+def _allowed(values, words, most):
+  """The measures, those that have an allowance divided by it."""
+  factors = allowance.factors(words, values['c4.sentences'], most)
+  for column in repetition.COLUMNS:
+    values[column] = values[column] / factors[allowance.kind(column)]
+  values['gopher.ellipsis_lines'] = values['gopher.ellipsis_lines'] / factors['lines']
+  for column in ('fineweb.ended_lines', 'c4.sentences'):
+    values[column] = values[column] * factors['lines']
+  values['gopher.stop_words'] = values['gopher.stop_words'] * factors['top']
+  signs = 1 - values['gopher.letter_words']
+  values['gopher.letter_words'] = 1 - signs / factors['signs']
+  return values
 
 
-def _lines(words):
+def _lines(words, inside):
   """Measures of the lines that are not blank."""
   filled = words.lines['hash'] != 0
   first = np.append(0, np.cumsum(filled))[words.line_first]
@@ -311,18 +325,16 @@ def _lines(words):
   def share(values):
     return np.diff(np.append(0, np.cumsum(values, dtype=np.int64))[first]) / count
 
-  longest = np.zeros(len(first) - 1)
-  full = np.flatnonzero(np.diff(first))
-  if len(full):
-    longest[full] = np.maximum.reduceat(size, first[full])
+  short = share(size <= allowance.BRIEF)
+  ended = share(flags & texts.ENDS_SENTENCE != 0)
   return {
     'gopher.bullet_lines': share(flags & texts.STARTS_BULLET != 0),
     'gopher.ellipsis_lines': share(flags & texts.ENDS_ELLIPSIS != 0),
-    'fineweb.ended_lines': share(flags & texts.ENDS_SENTENCE != 0),
-    'fineweb.short_lines': share(size <= SHORT_LINE),
+    # Cells of a table are many lines and few words.
+    'fineweb.ended_lines': np.maximum(ended, inside[:, allowance.ENDED]),
+    'fineweb.short_lines': np.minimum(short, inside[:, allowance.SHORTER]),
     'code.code_lines': share(flags & texts.LOOKS_CODE != 0),
     'code.mean_line': share(size),
-    'code.longest_line': longest,
   }
 
 

@@ -2,8 +2,9 @@
 
 The divergence of `unigram` falls with the length of a document. So it is compared with
 the center and spread of the documents of its language and length: a z-score, by which
-the highest percent of a language is dropped. The data are kept in histograms, whose
-size does not depend on the number of documents.
+the highest percent of a language is dropped. A chapter of mathematics has words of its
+own as well, but in sentences of the language's frequent words: such a text stays. The
+data are kept in histograms, whose size does not depend on the number of documents.
 """
 
 import dataclasses
@@ -18,8 +19,11 @@ import xxhash
 from llama3_jax.curate.machine import documents
 from llama3_jax.curate.measures import unigram
 from llama3_jax.curate.measures import words as texts
+from llama3_jax.curate.rules import allowance
 
 COLUMN = 'outlier.kl'
+MEASURED = ('c4.sentences', 'gopher.words', unigram.FREQUENT)
+SENTENCE_WORDS = 60
 OCTAVE = 16  # bins of length in a doubling
 BINS = 28 * OCTAVE
 CELLS = 256  # of the histogram in a nat
@@ -41,12 +45,15 @@ class Config:
 
   Attributes:
     percentile: of a language's z-scores; documents above it are dropped.
+    frequent_share: a text of sentences stays when so much of it is frequent words of
+      its language; 1: it is judged as others are.
     min_documents: of a language; of fewer, which give no distribution, none is dropped.
     pool: documents that a center and a spread are taken from at least; sparse lengths
       borrow from their neighbours.
   """
 
   percentile: float = 99.0
+  frequent_share: float = 0.2
   min_documents: int = 100
   pool: int = 50
 
@@ -119,8 +126,17 @@ def step(
   missing[rows] = False
   batch = documents.put_floats(batch, COLUMN, column, missing)
   gone = z > state['limit'][lang]
+  gone &= ~_sentences(batch, config.frequent_share)[rows]
   pairs = zip(rows[gone].tolist(), z[gone].tolist())
   return documents.drop(batch, {row: ('outlier.kl', value) for row, value in pairs})
+
+
+def _sentences(batch, share):
+  """bool [documents]: whether it is a text of the language; False if not measured."""
+  if not {*MEASURED} <= {*batch.schema.names}:
+    return np.zeros(batch.num_rows, bool)
+  count, size, frequent = (documents.floats(batch, name) for name in MEASURED)
+  return allowance.of_sentences(count, size, SENTENCE_WORDS) & (frequent >= share)
 
 
 def _cells(batch, rows):
