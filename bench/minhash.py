@@ -5,6 +5,7 @@ heuristics.py. Then, on random sets of known similarity: how often two share a b
 how good the estimate is, beside what theory says.
 """
 
+import dataclasses
 import pathlib
 import sys
 
@@ -29,7 +30,9 @@ def sets(similarity, config):
   for part in (hashes[:, :SIZE], hashes[:, -SIZE:]):
     flat, first = np.ascontiguousarray(part).ravel(), np.arange(PAIRS + 1) * SIZE
     scale = np.ones(PAIRS, np.int64)
-    found = words.Words(None, None, flat, None, first, None, None, None, scale)
+    blank = dict.fromkeys(field.name for field in dataclasses.fields(words.Words))
+    given = dict(hashes=flat, first=first, scale=scale)
+    found = words.Words(**blank | given)
     signatures.append(minhash.signatures(found, config))
   scope = np.zeros(PAIRS, np.uint64)
   a, b = (minhash.band_keys(part, scope, config) for part in signatures)

@@ -1,5 +1,6 @@
 """De-duplication of documents, by URL and by MinHash."""
 
+import dataclasses
 import importlib.util
 import pathlib
 import random
@@ -135,7 +136,9 @@ def pairs(similarity, number=400, size=400):
   def sign(part):
     scale, first = np.ones(number, np.int64), np.arange(number + 1) * part.shape[1]
     flat = np.ascontiguousarray(part).ravel()
-    found = words.Words(None, None, flat, None, first, None, None, None, scale)
+    blank = dict.fromkeys(field.name for field in dataclasses.fields(words.Words))
+    given = dict(hashes=flat, first=first, scale=scale)
+    found = words.Words(**blank | given)
     # one-word n-grams, so that the similarity is exact
     return minhash.signatures(found, minhash.Config(gram=1))
 
