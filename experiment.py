@@ -23,6 +23,7 @@ import contextlib
 import difflib
 import importlib.util
 import inspect
+import multiprocessing
 import os
 import pathlib
 import re
@@ -252,17 +253,29 @@ def _status(arguments):
   return commandline.parse(arguments)[0].get('stopped', 0)
 
 
-def launch(arguments):
-  """main() with every ending a user can cause as one line and an exit status."""
+def _leave(status):
+  """Ends the process while threads may still compute: the exit of the interpreter would
+  take their memory away, which is a segmentation fault."""
+  for child in multiprocessing.active_children():
+    child.terminate()
+  sys.stdout.flush()
+  os._exit(status)
+
+
+def launch(arguments, leave=lambda status: None):
+  """main() with every ending a user can cause as one line and an exit status.
+
+  leave: called with the status where a signal came, maybe amid a computation.
+  """
   signal.signal(signal.SIGTERM, _interrupt)
   threading.excepthook = sys.unraisablehook = _unheard
-  peers, reason, stopped = [], None, 0
+  peers, reason, stopped, signalled = [], None, 0, False
   try:
     status, message = main(arguments, peers), None
   except (Exception, Preempted) as e:
     status, message = errors.ending(e)
-    if isinstance(e, Preempted):
-      stopped = _status(arguments)
+    signalled = isinstance(e, Preempted)
+    stopped = _status(arguments) if signalled else 0
     if peers and status:
       # Where a peer died we fail as well, in some collective: its name comes first.
       peers[0].wait(50 if type(e).__name__ == 'JaxRuntimeError' else 5)
@@ -272,7 +285,7 @@ def launch(arguments):
     message = message or traceback.format_exc()
   except KeyboardInterrupt:
     status, message = 130, 'interrupted; the same command resumes'
-    reason = 'interrupted'
+    reason, signalled = 'interrupted', True
   if message is not None:
     sys.stderr.write(f'experiment: {message}\n')
     sys.stderr.flush()
@@ -281,8 +294,10 @@ def launch(arguments):
     peers[0].leave(reason if status else None)
   if peers and status:
     os._exit(status)  # the exit of jax waits for all processes
+  if signalled and not peers:
+    leave(status or stopped)
   return status or stopped
 
 
 if __name__ == '__main__':
-  sys.exit(launch(sys.argv[1:]))
+  sys.exit(launch(sys.argv[1:], _leave))

@@ -41,6 +41,29 @@ sys.exit(experiment.launch([]))
 """
 
 
+COMPUTING = """
+import os, signal, sys
+import jax, jax.numpy as jnp
+import experiment
+
+def main(arguments, peers):
+  long = lambda x: jax.lax.fori_loop(0, 10**6, lambda _, x: jnp.tanh(x @ x), x)
+  found = jax.jit(long)(jnp.ones((256, 256)))
+  os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+  found.block_until_ready()
+
+experiment.main = main
+sys.exit(experiment.launch([], experiment._leave))
+"""
+
+
+@pytest.mark.parametrize('name, status', [('SIGTERM', 0), ('SIGINT', 130)])
+def test_stop_amid_a_computation_is_an_ending_and_no_crash(name, status):
+  command = [sys.executable, '-c', COMPUTING, name]
+  done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+  assert done.returncode == status and 'resumes' in done.stderr, done
+
+
 def test_stop_that_a_callback_swallows_is_heard():
   command = [sys.executable, '-c', LOST]
   done = subprocess.run(command, capture_output=True, text=True, timeout=15)
