@@ -1,4 +1,4 @@
-"""Scaling laws (3.2): paper, cpu, isoflop, ladder, mixes, or valuation.
+"""Scaling laws (3.2): paper, cpu, isoflop, ladder, mixes, valuation, or a known case.
 
 cpu        a whole study on a laptop: 5 budgets, 5 sizes each, the largest held out
 paper      the paper's ten budgets and sizes 40M to 16B: an array job
@@ -6,6 +6,9 @@ isoflop    fits measured IsoFLOP runs (--data=DIR)
 ladder     predicts benchmarks at 7B and 13B from a measured ladder (--data=DIR)
 mixes      ranks candidate data mixes by small models (3.1.2)
 valuation  values a data set by annealing on it (3.1.3)
+
+mixes_known, valuation_known: the same where the answer is known, as half of the text of
+one mix, or of the default mix, has its words in random order
 """
 
 import dataclasses
@@ -17,8 +20,10 @@ from llama3_jax import config as configs
 from llama3_jax.base.errors import UserError
 from llama3_jax.model import llama
 from llama3_jax.scaling import ladder
+from llama3_jax.train.config import AskConfig
 
 MODES = ('paper', 'cpu', 'isoflop', 'ladder', 'mixes', 'valuation')
+KNOWN = ('mixes_known', 'valuation_known')
 # Found with a first, coarser study: at this size and on this text a model wants 15 to
 # 20 tokens a parameter of its matrix products. Batches are small: the models learn to
 # copy from the context in a sudden step, after some 600 of them whatever their width.
@@ -75,6 +80,7 @@ def _small(c):
 
 def _study(plan):
   c = pretrain.base()
+  c.ask = configs.section(AskConfig(shots=-2))  # of each run's evaluation
   c.experiment = 'scaling'
   c.scaling = ml_collections.ConfigDict(dict(mode='live'))
   _live(c, plan)
@@ -178,10 +184,33 @@ def _valuation():
   return c
 
 
+def _mixes_known():
+  c = _mixes()
+  c.data.mix.shuffled = 0.0
+  c.scaling.candidates = (
+    ('clean', (('code', 1.0),)),
+    ('half_shuffled', (('code', 0.5), ('shuffled', 0.5))),
+  )
+  c.scaling.judged = ('code',)
+  c.scaling.budgets, c.scaling.hold_out = (2.5e10, 5e10, 1e11, 2e11), 0
+  c.scaling.target = 2e12  # ten times the largest budget that is fitted
+  return c
+
+
+def _valuation_known():
+  c = _valuation()
+  c.data.mix.update(dict(code=0.5, math=0.0, drill=0.0))
+  c.data.mix.shuffled = 0.5
+  c.scaling.update(dict(new='code', judged=('code',)))
+  return c
+
+
 def get_config(mode='paper'):
-  configs.choose('scaling', mode, MODES)
+  configs.choose('scaling', mode, MODES + KNOWN)
   build = dict(paper=_paper, cpu=_cpu, isoflop=_isoflop, ladder=_ladder)
-  return (build | dict(mixes=_mixes, valuation=_valuation))[mode]()
+  build |= dict(mixes=_mixes, valuation=_valuation)
+  build |= dict(mixes_known=_mixes_known, valuation_known=_valuation_known)
+  return build[mode]()
 
 
 def sweep(mode='paper'):

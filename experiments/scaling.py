@@ -6,6 +6,8 @@
   python -m experiment --config=configs/scaling.py:mixes --workdir=runs/mixes
   python -m experiment --config=configs/scaling.py:valuation --workdir=runs/valuation
 
+mixes_known and valuation_known are the same with text that is known to be worse.
+
 Writes results.json, tables as .csv and report.html. A study trains its runs one after
 the other in WORKDIR/<index> (experiments/pretrain.py), skips those that are finished
 and resumes the one that was stopped; --sweep_index=I makes each an array job instead.
@@ -28,9 +30,7 @@ from llama3_jax import workdir as workdirs
 from llama3_jax.base import files
 from llama3_jax.base import processes
 from llama3_jax.base.errors import UserError
-from llama3_jax.data import sample_text
 from llama3_jax.data import shards
-from llama3_jax.data import tokenise
 from llama3_jax.report import page as pages
 from llama3_jax.scaling import answers
 from llama3_jax.scaling import benchmarks
@@ -41,14 +41,11 @@ from llama3_jax.scaling import mixes
 from llama3_jax.scaling import predict
 from llama3_jax.scaling import report
 from llama3_jax.scaling import valuation
-from llama3_jax.tasks import suite
+from llama3_jax.tasks import corpus as texts
 from llama3_jax.text import store
-from llama3_jax.text import tokenizer as tokenizers
 from llama3_jax.train import models
 
 CORPUS = 'corpus'  # folder of the text made here
-PAGES = 6000  # of exercises, source math
-DRILLS = 12_000  # lines of repeated words, source drill
 
 
 @workdirs.stage('report.html', free=('scaling.train',))
@@ -99,7 +96,8 @@ def live(config, folder):
   results = {'runs': rows, 'isoflop': isoflop.summary(found)}
   results['extrapolated'] = isoflop.extrapolate(found, s.target)
   results['held_out'] = [
-    _held_out(rows, found, c, s) for c in budgets[len(budgets) - s.hold_out :]
+    isoflop.held_out(rows, found, c, s.window)
+    for c in budgets[len(budgets) - s.hold_out :]
   ]
   two = None
   if s.questions:
@@ -119,26 +117,6 @@ def _check_hold_out(s):
     raise UserError(
       f'scaling.hold_out={s.hold_out}: 2 or more of {len(s.budgets)} budgets fit'
     )
-
-
-def _held_out(rows, found, budget, s):
-  """Prediction and measurement at a budget the fit did not see."""
-  own = [r for r in rows if r['budget'] == budget]
-  curve = isoflop.parabola(
-    [r['tokens'] for r in own], [r['loss'] for r in own], s.window
-  )
-  predicted = isoflop.extrapolate(found, budget)
-  loss, best = predicted['loss'][0], min(own, key=lambda r: r['loss'])
-  lowest = best['loss'] if curve.problem else curve.loss
-  return {
-    'budget': budget,
-    'predicted': predicted,
-    'vertex': {'tokens': curve.tokens, 'loss': curve.loss, 'problem': curve.problem},
-    'lowest_run': {k: best[k] for k in ('loss', 'tokens', 'index', 'non_embedding')},
-    'loss_error': loss / lowest - 1,
-    'lowest_run_error': loss / best['loss'] - 1,
-    'tokens_ratio': predicted['tokens'][0] / curve.tokens,
-  }
 
 
 def _two_steps(config, rows, fitted, found):
@@ -198,9 +176,8 @@ def corpus(config, folder):
     for name in _used(config):
       _check_source(config, name, path)
   else:
-    path = folder / CORPUS / 'tokenizer.model'
-    _make_corpus(config, folder / CORPUS, path)
-    tokenizer = store.load(path)
+    texts.make(folder / CORPUS, config.data.mix.keys(), s.vocabulary, config.seed)
+    tokenizer = store.load(folder / CORPUS / texts.TOKENIZER)
     config = configs.edit(config, {'data.root': str(folder / CORPUS)})
   if tokenizer and tokenizer.vocab_size != config.model.vocab_size:
     raise UserError(
@@ -230,45 +207,18 @@ def _check_source(config, name, tokenizer):
   shards.open_source(folder)
 
 
-def _make_corpus(config, folder, path):
-  """Sources code (the standard library on this disk), math and drill (tasks)."""
-  if (folder / 'done.json').exists():
-    return
-  documents = {'code': sample_text.standard_library(1 << 30)}
-  documents['math'] = list(suite.documents(PAGES, config.seed))
-  documents['drill'] = list(suite.drills(DRILLS, config.seed))
-  folder.mkdir(parents=True, exist_ok=True)
-  # A tenth of the text: pairs that are frequent enough to matter are all in it.
-  text = [d['text'] for name in documents for d in documents[name][::10]]
-  tokenizers.train(text, config.scaling.vocabulary, path)
-  tokenizer = store.load(path)
-  done = {}
-  for name in documents:
-    index = tokenise.write(
-      documents[name], tokenizer, folder / name, heldout=0.03, seed=config.seed
-    )
-    done[name] = {k: index[k] for k in ('documents', 'tokens')}
-  processes.write_json(folder / 'done.json', done)
-
-
 def _questions(config, tokenizer, sources, count):
   """{source: answers.questions of its held-out documents}, `count` of each."""
-  s, found = config.scaling, {}
-  for name in sources:
-    parts = shards.members(f'{config.data.root}/{name}') or [name]
-    parts = [
-      shards.open_source(f'{config.data.root}/{n}', split='heldout') for n in parts
-    ]
-    documents = [part[i] for part in parts for i in range(len(part))]
-    found[name] = answers.questions(
-      documents,
-      tokenizer.decode,
-      count,
-      config.seed,
-      prompt=s.prompt,
-      answer=s.answer,
-    )
-  return found
+  s = config.scaling
+  return answers.of_sources(
+    config.data.root,
+    sources,
+    tokenizer.decode,
+    count,
+    config.seed,
+    prompt=s.prompt,
+    answer=s.answer,
+  )
 
 
 def _answers(config, folder, model, asked):

@@ -3,15 +3,39 @@
 Pure functions of parameters and a batch, for scaling laws and for evaluation.
 """
 
+import os
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
 
 import numpy as np
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import ModelConfig
+from llama3_jax.data import shards
 from llama3_jax.model import llama
 from llama3_jax.train import likelihood
+
+
+def of_sources(
+  root: str | os.PathLike,
+  sources: Iterable[str],
+  decode: Callable,
+  count: int,
+  seed: int,
+  **lengths: int,
+) -> dict[str, tuple]:
+  """{source: `questions` of its held-out documents}, `count` of each.
+
+  root: folder of token shards; decode, seed, lengths (prompt, answer): see `questions`.
+  """
+  found = {}
+  for name in sources:
+    parts = shards.members(f'{root}/{name}') or [name]
+    parts = [shards.open_source(f'{root}/{n}', split='heldout') for n in parts]
+    documents = [part[i] for part in parts for i in range(len(part))]
+    found[name] = questions(documents, decode, count, seed, **lengths)
+  return found
 
 
 def score(

@@ -214,13 +214,15 @@ def table(
 ) -> tuple[list[dict], dict[str, tuple[predict.Forecast, dict]]]:
   """Predictions at `targets` ((name, parameters, tokens), ...), fitted to all runs.
 
-  Intervals are stretched by `calibrate.factors` of the same runs.
+  Intervals are stretched by `calibrate.factors` and `own` of the same runs.
 
   Returns (rows: benchmark, target, nll, accuracy and their low, high; {benchmark:
   (Forecast, arrays of the runs)}).
   """
   rows, forecasts = [], {}
-  factors = calibrate.factors(errors(runs, method, skip))
+  wrong = errors(runs, method, skip)
+  factors = calibrate.factors(wrong)
+  own = calibrate.own(wrong, factors)
   for name in names(runs):
     forecast = _forecast(runs, name, method, skip, samples)
     forecasts[name] = forecast, arrays(runs, name)
@@ -228,7 +230,7 @@ def table(
       place = calibrate.where(6 * params * tokens, runs)
       guess = calibrate.stretch(
         predict.predict(forecast, params, tokens),
-        {f: factors[f, place] for f in calibrate.FIELDS},
+        {f: factors[f, place] * own[f, family(name)] for f in calibrate.FIELDS},
         measured.questions(name),
       )
       rows.append({'benchmark': name, 'target': target} | _flat(guess))
@@ -249,7 +251,7 @@ def errors(
       for run in test:
         guess = predict.predict(forecast, run['params'], run['tokens'])
         place = calibrate.where(6 * run['params'] * run['tokens'], train)
-        row = {'benchmark': name, 'run': run['name'], 'where': place}
+        row = {'family': family(name), 'run': run['name'], 'where': place}
         counts = measured.questions(name)
         rows.append(row | calibrate.ratios(guess, run['scores'][name], counts))
   return rows

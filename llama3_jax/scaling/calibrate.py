@@ -3,7 +3,9 @@
 What a bootstrap says is true if the law is. Whether it is shows on sizes that a fit did
 not see: each error is divided by the half-width that was told for it, all benchmarks
 together, as the few runs of one say nothing of the tails. The 95% quantile of these
-ratios, as in split conformal prediction, is what intervals are stretched by.
+ratios, as in split conformal prediction, is what intervals are stretched by. Where the
+errors of one family of benchmarks ask for more, its intervals are stretched further
+(conformal by groups, Mondrian).
 """
 
 import math
@@ -16,6 +18,7 @@ FIELDS = ('nll', 'accuracy')
 PLACES = ('below', 'within', 'beyond')
 LEVEL = 0.95
 LEAST = 40  # errors that settle a 95% interval: two lie outside
+FEW = 19  # errors whose largest is their conformal 95% quantile
 
 
 def splits(runs: Sequence[Mapping]) -> list[tuple[list[Mapping], list[Mapping]]]:
@@ -86,6 +89,22 @@ def factors(errors: Sequence[Mapping]) -> dict[tuple[str, str], float]:
       value = _quantile(here if enough else every)
       narrower = enough and place != 'beyond'
       found[field, place] = value if narrower else max(value, 1.0)
+  return found
+
+
+def own(
+  errors: Sequence[Mapping], by: Mapping[tuple[str, str], float]
+) -> dict[tuple[str, str], float]:
+  """{(field, family): what the half-widths of one family are stretched by further}.
+
+  Its own errors, over the half-widths that `by` of `factors` already stretches, ask for
+  it; none becomes narrower, and less than FEW of them ask for nothing.
+  """
+  found = {}
+  for field in FIELDS:
+    for family in sorted({e['family'] for e in errors}):
+      here = [e[field] / by[field, e['where']] for e in errors if e['family'] == family]
+      found[field, family] = max(_quantile(here), 1.0) if len(here) >= FEW else 1.0
   return found
 
 

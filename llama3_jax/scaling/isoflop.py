@@ -274,6 +274,28 @@ def extrapolate(found: Study, flops: float) -> dict:
   }
 
 
+def held_out(rows: Sequence[Mapping], found: Study, budget: float, window: int) -> dict:
+  """Prediction and measurement at a budget that the fit did not see.
+
+  rows: runs, with those of `budget`; found, window: see `study`. Returns a dict:
+  budget, predicted, vertex, lowest_run and the errors of predicted loss and tokens.
+  """
+  own = [r for r in rows if r['budget'] == budget]
+  curve = parabola([r['tokens'] for r in own], [r['loss'] for r in own], window)
+  predicted = extrapolate(found, budget)
+  loss, best = predicted['loss'][0], min(own, key=lambda r: r['loss'])
+  lowest = best['loss'] if curve.problem else curve.loss
+  return {
+    'budget': budget,
+    'predicted': predicted,
+    'vertex': {'tokens': curve.tokens, 'loss': curve.loss, 'problem': curve.problem},
+    'lowest_run': {k: best[k] for k in ('loss', 'tokens', 'index', 'non_embedding')},
+    'loss_error': loss / lowest - 1,
+    'lowest_run_error': loss / best['loss'] - 1,
+    'tokens_ratio': predicted['tokens'][0] / curve.tokens,
+  }
+
+
 def summary(found: Study) -> dict:
   """Plain values of a Study for results.json."""
   law, other = found.samples['law'], found.samples['parameter_law']

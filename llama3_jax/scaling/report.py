@@ -308,7 +308,7 @@ def valuation(results: Mapping) -> dict:
   for r in results['deltas']:
     lines.append(
       f'{r["source"]}: {r["delta"]:+.4f} [{r["low"]:+.4f}, {r["high"]:+.4f}] nats a '
-      f'token: {r["verdict"]}.'
+      f'token: {r["verdict"]}; lower in {r["helps"]:.0%} of samples.'
     )
   note = 'Held-out loss, nats a token; delta is treatment minus control, 95%.'
   tables = [('Deltas', note, results['deltas'])]

@@ -4,6 +4,7 @@ A half-trained model is annealed, the learning rate linear to 0, twice: on the d
 mix (control), and on 30% of the new data set and 70% of the default mix (treatment).
 """
 
+import dataclasses
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ from llama3_jax.model import llama
 from llama3_jax.scaling import ladder
 from llama3_jax.train import likelihood
 from llama3_jax.train import schedule
+
+MEAN = 'mean'  # of the judged sources, each with the same weight
 
 
 def base(config: ConfigDict, model: configs.ModelConfig) -> ConfigDict:
@@ -128,11 +131,13 @@ def deltas(
 
   Returns:
     list of dicts: source, before, control, treatment, delta, low, high (95%; rows are
-    resampled, the same for both arms, and so are the seeds of each), verdict.
+    resampled, the same for both arms, and so are the seeds of each), helps (share of
+    the samples in which the treatment's loss is lower), verdict. Of several sources
+    there is a last row MEAN, of their mean.
   """
   if len(control) != len(treatment) or not control:
     raise UserError('scaling.seeds: both arms need the same seeds, 1 or more')
-  rows = []
+  rows, changes, seeds = [], [], _Seeds.drawn(len(control), samples)
   for source in control[0]:
     nats = [
       np.array([run[source][0] for run in arm], float) for arm in (control, treatment)
@@ -140,26 +145,53 @@ def deltas(
     counts = np.array(control[0][source][1], float)
     if nats[0].shape != nats[1].shape or nats[0].shape[1] != len(counts):
       raise UserError(f'rows of {source!r} differ between control and treatment')
-    means = [float(a.sum() / (counts.sum() * len(a))) for a in nats]
-    low, high = _interval(nats, counts, samples)
-    verdict = 'better' if high < 0 else 'worse' if low > 0 else 'no difference shown'
-    row = {'source': source}
+    values = {}
     if start is not None:
-      row['before'] = float(np.sum(start[source][0]) / counts.sum())
-    row |= {'control': means[0], 'treatment': means[1], 'delta': means[1] - means[0]}
-    rows.append(row | {'low': low, 'high': high, 'verdict': verdict})
+      values['before'] = float(np.sum(start[source][0]) / counts.sum())
+    for name, arm in zip(('control', 'treatment'), nats):
+      values[name] = float(arm.sum() / (counts.sum() * len(arm)))
+    changes.append(_changes(nats, counts, seeds))
+    rows.append(_row(source, values, changes[-1]))
+  if len(rows) > 1:
+    means = {k: float(np.mean([r[k] for r in rows])) for k in values}
+    rows.append(_row(MEAN, means, np.mean(changes, 0)))
   return rows
 
 
-def _interval(nats, counts, samples):
-  """95% interval of treatment - control over rows (paired) and seeds."""
+def _row(source, values, changes):
+  low, high = (float(q) for q in np.quantile(changes, (0.025, 0.975)))
+  verdict = 'better' if high < 0 else 'worse' if low > 0 else 'no difference shown'
+  delta = values['treatment'] - values['control']
+  row = {'source': source, **values, 'delta': delta, 'low': low, 'high': high}
+  return row | {'helps': float(np.mean(changes < 0)), 'verdict': verdict}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seeds:
+  """Which deviations of the seeds every sample draws, the same for all sources."""
+
+  picks: np.ndarray  # [S, arm, seeds], of the 2 x seeds deviations of both arms
+  scales: np.ndarray  # [S]: few seeds leave the size of their noise unknown
+
+  @classmethod
+  def drawn(cls, seeds, samples):
+    rng = np.random.default_rng(1)
+    free = 2 * (seeds - 1)
+    scales = np.zeros(samples)  # one seed tells no noise
+    if free:
+      scales = np.sqrt(free / rng.chisquare(free, samples) * seeds / (seeds - 1))
+    return cls(rng.integers(2 * seeds, size=(samples, 2, seeds)), scales)
+
+
+def _changes(nats, counts, seeds):
+  """Samples [S] of treatment - control: rows are drawn in pairs, and seeds."""
   rng = np.random.default_rng(0)
-  control, treatment = nats
-  seeds, n = control.shape
-  differences = []
-  for _ in range(samples):
-    rows = rng.integers(n, size=n)
-    a = control[rng.integers(seeds, size=seeds)][:, rows].sum()
-    b = treatment[rng.integers(seeds, size=seeds)][:, rows].sum()
-    differences.append((b - a) / (counts[rows].sum() * seeds))
-  return tuple(float(q) for q in np.quantile(differences, (0.025, 0.975)))
+  means = [arm.mean(0) for arm in nats]
+  apart = np.concatenate([arm - mean for arm, mean in zip(nats, means)])
+  found = []
+  for picks, scale in zip(seeds.picks, seeds.scales):
+    rows = rng.integers(len(counts), size=len(counts))
+    noise = scale * np.diff(apart[picks][..., rows].sum(-1).mean(-1))[0]
+    change = (means[1] - means[0])[rows].sum()
+    found.append((change + noise) / counts[rows].sum())
+  return np.array(found)

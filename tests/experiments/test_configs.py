@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import pytest
 
+from configs import scaling
 from llama3_jax import axes
 from llama3_jax import config as configs
 from llama3_jax import feed
@@ -40,7 +41,7 @@ VARIANTS = {
   'curate': ('herd', 'files'),
   'inspect': SIZES,
   'judge': ('reference', 'code', 'reasoning', 'knowledge'),
-  'scaling': ('paper', 'cpu', 'isoflop', 'ladder', 'mixes', 'valuation'),
+  'scaling': scaling.MODES + scaling.KNOWN,
   'tokenizer': ('train', 'tiny', 'extend', 'paper'),
   'convert': ('auto_to_hf', 'meta_to_hf', 'hf_to_meta', 'gguf_to_run', 'run_to_hf'),
 }

@@ -97,6 +97,25 @@ def test_factor_is_the_conformal_quantile_and_never_narrows_beyond():
   assert few['nll', 'within'] == 1.0 and set(calibrate.factors([]).values()) == {1.0}
 
 
+def test_family_that_errs_more_than_all_is_stretched_further():
+  row = lambda i, family: {
+    'nll': 0.01 * i,
+    'accuracy': (3.0 if family == 'exact' else 1.0) * 0.01 * i,
+    'where': 'within',
+    'family': family,
+  }
+  errors = [row(i, 'exact') for i in range(1, 101, 5)]
+  errors += [row(i, 'noisy') for i in range(1, 101) for _ in range(3)]
+  errors += [row(100, 'few')] * 5
+  by = calibrate.factors(errors)
+  found = calibrate.own(errors, by)
+  assert found['nll', 'exact'] == found['accuracy', 'noisy'] == 1.0
+  assert found['accuracy', 'few'] == 1.0  # five errors tell no quantile
+  stretched = by['accuracy', 'within'] * found['accuracy', 'exact']
+  assert stretched == pytest.approx(3 * 0.96)
+  assert calibrate.own([], calibrate.factors([])) == {}
+
+
 def test_interval_is_as_wide_as_the_noise_of_its_questions():
   guess = {'nll': (1.0, 0.9, 1.2), 'accuracy': (0.5, 0.5, 0.5)}
   by = {'nll': 2.0, 'accuracy': 1.0}

@@ -115,6 +115,39 @@ def test_deltas_find_a_small_planted_difference():
   assert row['verdict'] == 'no difference shown'
 
 
+def test_interval_of_few_seeds_holds_and_probability_is_that_of_help():
+  """A seed moves all rows of a run; 3 seeds of each arm tell how much by chance."""
+  hits, helps = [], {0.0: [], -0.02: []}
+  base = np.random.default_rng(7).standard_normal(100) + 100
+  for i in range(200):
+    rng = np.random.default_rng(i)
+    shift = (0.0, -0.02)[i % 2]
+    arms = [
+      [
+        {'math': ((base + 50 * (s + 0.01 * rng.standard_normal())), [50.0] * 100)}
+        for _ in range(3)
+      ]
+      for s in (0.0, shift)
+    ]
+    row = valuation.deltas(*arms, 200)[0]
+    hits.append(row['low'] <= shift <= row['high'])
+    helps[shift].append(row['helps'])
+  assert 0.9 <= np.mean(hits) <= 0.99
+  assert 0.4 < np.mean(helps[0.0]) < 0.6 and np.mean(helps[-0.02]) > 0.85
+
+
+def test_mean_of_sources_is_judged_too():
+  rng = np.random.default_rng(0)
+  both = lambda a, b: [
+    x | {'code': y['math']} for x, y in zip(arm(rng, a), arm(rng, b))
+  ]
+  rows = valuation.deltas(both(0.0, 0.0), both(-0.02, 0.06), 200)
+  assert [r['source'] for r in rows] == ['math', 'code', 'mean']
+  assert [r['verdict'] for r in rows] == ['better', 'worse', 'worse']
+  assert [r['helps'] for r in rows] == [1.0, 0.0, 0.0]
+  assert math.isclose(rows[2]['delta'], (rows[0]['delta'] + rows[1]['delta']) / 2)
+
+
 def test_anneal_starts_where_the_cosine_was_and_mixes_thirty_percent():
   c = recipe.get_config('valuation')
   model = ladder.shape(1e5, recipe.CPU, configs.model_config(c.model))
