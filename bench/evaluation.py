@@ -9,7 +9,8 @@ examples. CPU-seconds from the questions to the scores count, without loading th
 and compiling. Requests are the choices that are weighed. Exits with 1 below 2 times the
 requests a CPU-second of ARC with no solved example, below 8 times with 5, and where
 scores differ by more than half a point. Where choices are two and long, there is little
-to share, and no bar. --items=0 asks all questions.
+to share, and no bar. --items=0 asks all questions; of fewer each side draws its own, so
+that their scores are not compared.
 """
 
 import argparse
@@ -39,7 +40,7 @@ def row(a, name, shots):
   theirs = child.run(a.lmeval, 'evaluation_lmeval', job, a.core)
   ratio = theirs['seconds'] / ours['seconds']
   apart = 100 * (ours['score'] - theirs['score'])
-  slow, far = ratio < BARS.get((name, shots), 0.0), abs(apart) > NEAR and not shots
+  slow, far = ratio < BARS.get((name, shots), 0.0), abs(apart) > NEAR and not items
   shown = (
     f'{name}, {shots} shots',
     f'{ours["questions"]:,}',
