@@ -110,7 +110,7 @@ def test_family_that_errs_more_than_all_is_stretched_further():
   by = calibrate.factors(errors)
   found = calibrate.own(errors, by)
   assert found['nll', 'exact'] == found['accuracy', 'noisy'] == 1.0
-  assert found['accuracy', 'few'] == 1.0  # five errors tell no quantile
+  assert found['nll', 'few'] == 1.0  # five errors tell no quantile
   stretched = by['accuracy', 'within'] * found['accuracy', 'exact']
   assert stretched == pytest.approx(3 * 0.96)
   assert calibrate.own([], calibrate.factors([])) == {}
