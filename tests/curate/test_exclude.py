@@ -196,3 +196,50 @@ def test_mgsm_is_found_in_documents_of_another_language(assets, tmp_path, lang):
   names = [f'mgsm.jsonl#{i}.question' for i in range(250)]
   assert found[exclude.ITEM].to_pylist() == names * 2 + [None] * 500
   assert found['drop_reason'].to_pylist() == ['benchmark.ngram'] * 500 + [None] * 500
+
+
+NUMBERS = str.maketrans('0123456789', '3579246813')
+
+
+@pytest.mark.parametrize('lang', ITEMS)
+def test_an_item_with_other_numbers_is_named_as_such(many, lang):
+  other = ITEMS[lang].translate(NUMBERS)
+  same = f'{PROSE} Problem 7. "{ITEMS[lang]}" (answer 15) {PROSE}'
+  middle = f'{PROSE} Problem 7. "{other}" (answer 15) {PROSE}'
+  wide = middle.translate(str.maketrans('0123456789', DIGITS[lang]))
+  found = run(many, other, middle, wide, same)
+  name = f'many.jsonl#{[*ITEMS].index(lang)}.question'
+  assert found == [
+    *[('benchmark.numbers', name, 1.0)] * 3,
+    ('benchmark.ngram', name, 1.0),
+  ]
+  off = run(dataclasses.replace(many, numbers_share=0), other, middle)
+  assert all(reason in (None, 'benchmark.ngram') for reason, _, _ in off)
+
+
+@pytest.mark.parametrize(
+  ('old', 'new', 'reason'),
+  [
+    ('twelve', 'forty', 'benchmark.numbers'),
+    ('twelve', '1,300', 'benchmark.numbers'),
+    ('seven', '7.5', 'benchmark.numbers'),
+    ('cows', 'mares', 'benchmark.ngram'),
+    ('farmer has twelve brown cows and seven white goats on a hill', 'x', None),
+  ],
+)
+def test_numbers_may_be_words_and_have_separators(config, old, new, reason):
+  text = f'{PROSE} {ITEM.replace(old, new)} {PROSE}'
+  assert run(config, text)[0][0] == reason
+
+
+def test_training_questions_are_not_test_items_with_other_numbers(assets):
+  lines = (assets / 'gsm8k/train.jsonl').read_text('utf-8').splitlines()
+  train = [json.loads(line)['question'] for line in lines]
+  path = assets / 'gsm8k/test_first300.jsonl'
+  config = exclude.Config(files=(str(path),), numbers_share=0.5)
+  assert not any(reason for reason, _, _ in run(config, *train))
+  lines = path.read_text('utf-8').splitlines()
+  items = [json.loads(line)['question'] for line in lines]
+  changed = [f'{PROSE} {item.translate(NUMBERS)} {PROSE}' for item in items]
+  reasons = [reason for reason, _, _ in run(config, *changed)]
+  assert None not in reasons and reasons.count('benchmark.numbers') >= 290

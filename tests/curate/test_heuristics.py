@@ -161,6 +161,7 @@ SIDES = [
   ('min_ended_lines', 0.5, 'a.\nb', 'a.\nb\nc', 'fineweb.ended_lines'),
   ('max_short_lines', 0.5, f'{"x" * 31}\na', 'x' * 30, 'fineweb.short_lines'),
   ('max_newlines_per_word', 0.5, 'a b\nc d\n', 'a\nb\nc', 'fineweb.newlines'),
+  ('max_mojibake', 200, 'abcdÃ©fgh', 'abÃ©', 'encoding.mojibake'),
   ('max_mean_line', 10, f'{"x" * 10}\n\ny', 'x' * 11, 'code.mean_line'),
   ('max_longest_line', 10, f'{"x" * 10}\ny', f'{"x" * 11}\ny', 'code.longest_line'),
   ('min_alphanumeric', 0.5, 'a1 (;', 'a1 (;)', 'code.alphanumeric'),
@@ -248,12 +249,12 @@ def test_languages_have_their_own_limits():
   assert reasons(config, 'x = 1', lang='de', category='code') == [None]
   english = {rule.reason for rule in heuristics.rules(CONFIG, 'general', 'en')}
   german = {rule.reason for rule in heuristics.rules(CONFIG, 'multilingual', 'de')}
-  assert english - german == {
-    'gopher.stop_words',
+  korean = {rule.reason for rule in heuristics.rules(CONFIG, 'multilingual', 'ko')}
+  assert english - german == {'gopher.stop_words', 'fineweb.newlines'}
+  assert german - korean == {
     'c4.sentences',
     'fineweb.ended_lines',
     'fineweb.short_lines',
-    'fineweb.newlines',
   }
   with pytest.raises(UserError, match="'min_wrods'"):
     heuristics.rules(heuristics.Config(overrides=(('de', 'min_wrods', 1.0),)))
@@ -369,8 +370,9 @@ MENU = ['Home', 'News', 'Contact us', 'About', 'Shop', 'My account', 'Search', '
     '\n'.join(f'Local story about the {name} and more' for name in unique(60)),
   ],
 )
-def test_menus_lists_and_templates_go(text):
-  assert reasons(CONFIG, text, lang='en') != [None]
+@pytest.mark.parametrize('lang', ['en', 'de', 'pt'])
+def test_menus_lists_and_templates_go(text, lang):
+  assert reasons(CONFIG, text, lang=lang) != [None]
 
 
 # Rae et al. 2021, table A1: the least share at which a document is removed.

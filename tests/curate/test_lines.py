@@ -1,11 +1,15 @@
 """De-duplication of lines, and removal of lines by other rules."""
 
+import itertools
+
 import global_steps
 import pytest
 
 from llama3_jax.curate.duplicates import lines
 from llama3_jax.curate.machine import documents
+from llama3_jax.curate.measures import logs
 from llama3_jax.curate.measures import repetition
+from llama3_jax.curate.measures import words
 from llama3_jax.curate.rules import c4
 
 LINE = 'Share this page with 12 friends!'
@@ -159,6 +163,17 @@ def test_logs_of_several_kinds_go(gap):
     log = [line.format(i=10 + i, name=names[i % 10]) for i in range(30)]
     left = cut(f'{PROSE}\n\n{gap.join(log)}')
     assert left.startswith(PROSE) and len(left) < len(PROSE) + 3 * len(log[0]), line
+
+
+@pytest.mark.parametrize('lang', ['', 'zh'])
+def test_words_with_a_digit_of_any_script_are_numbers(lang):
+  texts = ['one 2 ab3c 4,5 x', 'a\n\n 7b\n½ c', 'no, none', '１２ x ١٢ é', '', '中3文']
+  found = words.of(texts, lang)
+  expected = [[0, 1, 1, 1, 1, 0], [0, 1, 1, 0], [0, 0], [1, 0, 1, 0], []]
+  expected.append([0, 1, 0] if lang else [1])
+  first = found.first
+  digits = logs.digits(found).astype(int).tolist()
+  assert [digits[a:b] for a, b in itertools.pairwise(first)] == expected
 
 
 def test_a_table_is_cut_whole_or_not_at_all():

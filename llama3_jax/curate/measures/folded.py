@@ -29,6 +29,8 @@ APART, PART, NOTHING, SEVERAL, SPACE, KINDS = range(6)
 WIDE, NARROW = WORD // words.UNSPACED['zh'], WORD // words.UNSPACED['th']
 IDEOGRAPHS = 0x2E80  # from here on, of the scripts without spaces
 SHIFT = 24  # an entry of the table is kind << SHIFT | folded character
+FIGURE = 1 << 23  # of an entry: the character is a digit
+ONE, NUMBER = np.uint64(1), np.uint64(0x9FB21C651E98DF25)  # NUMBER: of any number
 # Not seen, though in no category that says so (Unicode's Default_Ignorable): the
 # joiner of graphemes, fillers of Hangul, selectors of variants.
 UNSEEN = (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0)
@@ -41,7 +43,7 @@ class Folded:
   """Words of documents; those that are not read have none.
 
   Attributes:
-    hashes: uint64 [words].
+    hashes: uint64 [words]; odd where the word has a digit.
     weights: uint8 [words]: of WORD.
     first: int64 [documents + 1], each document's first word.
     line: int64 [lines + 1], each line's first word.
@@ -106,11 +108,12 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
   for first, last in SELECTORS:
     own[first : last + 1] = NOTHING
   table = own << SHIFT | np.arange(0x110000, dtype=np.uint32)
-  more = []
+  table[ord('0') : ord('9') + 1] |= FIGURE
+  plain, more = table.copy(), []
   for code in (*range(0x3400), *range(0xA000, 0x32400), *range(0xE0000, 0xE0200)):
     char = chr(code)
     text = fold(char)
-    entries = [own[ord(c)] << SHIFT | ord(c) for c in text]
+    entries = [plain[ord(c)] for c in text]
     if text == char:
       continue
     if len(text) == 1:
@@ -142,21 +145,22 @@ def _digit(char):
 
 
 @numba.njit(cache=True, inline='always')
-def _add(entry, hashes, weights, w, word, size):
-  """(words, hash and size of the open word) after a character that is one."""
+def _add(entry, hashes, weights, w, word, bits):
+  """(words, hash and bits of the open word) after a character that is one."""
   kind = entry >> np.uint32(SHIFT)
   if kind == PART:
-    return w, (word ^ np.uint64(entry)) * PRIME, size + 1
+    return w, (word ^ np.uint64(entry)) * PRIME, bits | entry
   if kind == NOTHING:
-    return w, word, size
-  if size:
-    hashes[w], weights[w] = words.mix(word), WORD
-    w, word, size = w + 1, SEED, 0
+    return w, word, bits
+  if bits:
+    figure = np.uint64(bits & np.uint32(FIGURE) != 0)
+    hashes[w], weights[w] = words.mix(word) & ~ONE | figure, WORD
+    w, word, bits = w + 1, SEED, np.uint32(0)
   if kind >= KINDS:
-    hashes[w] = words.mix((SEED ^ np.uint64(entry)) * PRIME)
+    hashes[w] = words.mix((SEED ^ np.uint64(entry)) * PRIME) & ~ONE
     weights[w] = kind - KINDS
     w += 1
-  return w, word, size
+  return w, word, bits
 
 
 @numba.njit(cache=True)
@@ -178,7 +182,7 @@ def _scan(
   w = n = 0
   for d in range(len(starts)):
     i, end = starts[d], ends[d]
-    word, size, seen = SEED, 0, False
+    word, bits, seen = SEED, np.uint32(0), False
     if alive[d]:
       line[n] = w
       while i < end:
@@ -189,18 +193,18 @@ def _scan(
         entry = table[c]
         kind = entry >> np.uint32(SHIFT)
         if kind == PART:  # most characters
-          word, size, seen = (word ^ np.uint64(entry)) * PRIME, size + 1, True
+          word, bits, seen = (word ^ np.uint64(entry)) * PRIME, bits | entry, True
         elif kind == SEVERAL:
           at, seen = entry & np.uint32((1 << SHIFT) - 1), True
           for k in range(at + 1, at + 1 + more[at]):
-            w, word, size = _add(more[k], hashes, weights, w, word, size)
+            w, word, bits = _add(more[k], hashes, weights, w, word, bits)
         else:
-          w, word, size = _add(entry, hashes, weights, w, word, size)
+          w, word, bits = _add(entry, hashes, weights, w, word, bits)
           seen |= kind != SPACE and kind != NOTHING
           if c == 10:
             blank[n], seen, n = not seen, False, n + 1
             line[n] = w
-      w, word, size = _add(newline, hashes, weights, w, word, size)
+      w, word, bits = _add(newline, hashes, weights, w, word, bits)
       blank[n], n = not seen, n + 1
     first[d + 1], line_first[d + 1] = w, n
 
@@ -229,3 +233,32 @@ def grams(
     value -= hashes[i] * powers[end - i - 1]
     weight -= weights[i]
   return found[:n], last[:n]
+
+
+@numba.njit(cache=True)
+def shapes(
+  hashes: np.ndarray, weights: np.ndarray, spelt: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """(hashes, weights) of the words of a text in which all numbers are one number.
+
+  Numbers side by side are one, as 1,300 is two words. spelt: uint64 [n], sorted hashes
+  of the words that are numbers without a digit.
+  """
+  found, sizes = hashes.copy(), weights.copy()
+  n = 0
+  for i in range(len(hashes)):
+    value = hashes[i]
+    at = np.searchsorted(spelt, value)
+    if value & ONE or (at < len(spelt) and spelt[at] == value):
+      if n and found[n - 1] == NUMBER:
+        continue
+      value = NUMBER
+    found[n], sizes[n] = value, WORD if value == NUMBER else weights[i]
+    n += 1
+  return found[:n], sizes[:n]
+
+
+@numba.njit(cache=True, inline='always')
+def number(value: np.uint64) -> np.uint64:
+  """The hash of a word; NUMBER where it has a digit."""
+  return NUMBER if value & ONE else value

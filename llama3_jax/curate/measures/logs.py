@@ -23,6 +23,42 @@ NUMBER = np.uint64(1)  # stands for every word with a digit
 UNIT = 0.9  # share of the characters of a table or block of code that repeat
 
 
+def digits(words: texts.Words) -> np.ndarray:
+  """bool [words]: whether a word has a digit of any script."""
+  result = np.zeros(len(words.hashes), np.bool_)
+  kinds, _ = texts.tables()
+  _digits(words.data, words.lines, words.line_words(), words.sizes, kinds, result)
+  return result
+
+
+@numba.njit(cache=True)
+def _digits(data, lines, line_words, sizes, kinds, result):
+  for n in range(len(lines)):
+    i, end, w, left = lines[n].start, lines[n].end, line_words[n], 0
+    if not _numeral(data, i, end):
+      continue
+    # Words are runs of the first classes; how many of their characters are read tells
+    # where one without a space before the next ends.
+    while i < end and w < line_words[n + 1]:
+      c, i = texts.decode(data, i, end)
+      kind = kinds[c]
+      if kind > texts.DIGIT:
+        continue
+      left = left or sizes[w]
+      result[w] |= kind == texts.DIGIT
+      left -= 1
+      w += left == 0
+
+
+@numba.njit(cache=True)
+def _numeral(data, i, end):
+  """Whether bytes may have a digit: an ASCII one, or a character that is not ASCII."""
+  for k in range(i, end):
+    if data[k] >= 128 or 48 <= data[k] <= 57:
+      return True
+  return False
+
+
 @numba.njit(cache=True)
 def coverage(
   hashes: np.ndarray,

@@ -101,8 +101,8 @@ def step_lines(
 
 def _logs(words, config):
   """bool [lines]: the lines of logs."""
-  line_words = words.line_words()
-  shared = (words.hashes, words.sizes, words.digits, words.first, words.scale)
+  line_words, digits = words.line_words(), logs.digits(words)
+  shared = (words.hashes, words.sizes, digits, words.first, words.scale)
   settings = (config.gram, config.copies, config.every_copy)
   covered, marked = logs.coverage(*shared, line_words, words.line_first, *settings)
   count = np.diff(line_words)
@@ -110,7 +110,7 @@ def _logs(words, config):
   repeats = (covered > np.float32(config.coverage)) & (
     count >= config.min_words * scale
   )
-  content = (words.lines, line_words, words.sizes, words.digits)
+  content = (words.lines, line_words, words.sizes, digits)
   kinds = logs.kinds(*content, repeats, covered, marked, config.every_copy)
   remove = np.zeros(len(kinds), bool)
   for kind, least in {**logs.RUNS, logs.NUMBERS: config.run}.items():

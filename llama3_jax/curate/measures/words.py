@@ -63,8 +63,6 @@ COUNTS = 24
 ENDS_SENTENCE, ENDS_ELLIPSIS, STARTS_BULLET, LOOKS_CODE = 1, 2, 4, 8
 STARTS_HASH = 16
 
-WITH_DIGIT = 1 << 30  # is added to the size of a word with a digit by _scan
-
 PRIME = np.uint64(0x100000001B3)
 SEED = np.uint64(0xCBF29CE484222325)
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -89,8 +87,7 @@ class Words:
   Attributes:
     data: uint8 [bytes], the UTF-8 text.
     ends: int64 [documents], the bytes where the documents end, read or not.
-    hashes: uint64 [words]; sizes: int32 [words], characters; digits: bool [words],
-      whether a word has one.
+    hashes: uint64 [words]; sizes: int32 [words], characters.
     first: int64 [documents + 1], each document's first word.
     lines: LINE [lines], in the order of the text, as `split('\\n')` gives them.
     line_first: int64 [documents + 1], each document's first line.
@@ -102,7 +99,6 @@ class Words:
   ends: np.ndarray
   hashes: np.ndarray
   sizes: np.ndarray
-  digits: np.ndarray
   first: np.ndarray
   lines: np.ndarray
   line_first: np.ndarray
@@ -185,12 +181,8 @@ def _analyse(data, starts, read, ends, alive, scale):
   args = (data, starts, read, alive, scale, kinds, lower)
   _scan(*args, hashes, sizes, first, lines, line_first, counts)
   hashes, sizes = hashes[: first[-1]], sizes[: first[-1]]
-  digits = sizes >= WITH_DIGIT
-  sizes &= WITH_DIGIT - 1
   lines = lines[: line_first[-1]]
-  return Words(
-    data, ends, hashes, sizes, digits, first, lines, line_first, counts, scale
-  )
+  return Words(data, ends, hashes, sizes, first, lines, line_first, counts, scale)
 
 
 @functools.cache
@@ -249,7 +241,7 @@ def decode(data: np.ndarray, i: int, end: int) -> tuple[int, int]:
 @numba.njit(cache=True)
 def _line(data, i, end, single, kinds, lower, hashes, sizes, w, line, counts):
   """Reads a line from byte i: (position after its text, words so far)."""
-  word, key, exact, seen = SEED, SEED, SEED, counts[DIGIT]
+  word, key, exact = SEED, SEED, SEED
   size = run = spaces = characters = dots = flags = 0
   head = last = -1
   gap = sentence = ended = False
@@ -261,13 +253,11 @@ def _line(data, i, end, single, kinds, lower, hashes, sizes, w, line, counts):
     if kind <= DIGIT:
       alone = single and kind == ALONE
       if alone and size:
-        hashes[w], sizes[w] = mix(word), size + WITH_DIGIT * (counts[DIGIT] != seen)
-        seen = counts[DIGIT]
+        hashes[w], sizes[w] = mix(word), size
         w, word, size = w + 1, SEED, 0
       word, size = (word ^ small) * PRIME, size + 1
     if size and (kind > DIGIT or (single and kind == ALONE)):
-      hashes[w], sizes[w] = mix(word), size + WITH_DIGIT * (counts[DIGIT] != seen)
-      seen = counts[DIGIT]
+      hashes[w], sizes[w] = mix(word), size
       w, word, size = w + 1, SEED, 0
     if kind == SPACE:
       spaces += 1
@@ -296,7 +286,7 @@ def _line(data, i, end, single, kinds, lower, hashes, sizes, w, line, counts):
       gap = False
       key = (key ^ (np.uint64(48) if kind == DIGIT else small)) * PRIME
   if size:
-    hashes[w], sizes[w] = mix(word), size + WITH_DIGIT * (counts[DIGIT] != seen)
+    hashes[w], sizes[w] = mix(word), size
     w += 1
   counts[SENTENCES] += sentence
   counts[RUNS] += run > 0

@@ -16,6 +16,7 @@ import pyarrow as pa
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import nearest
 from llama3_jax.curate.machine import documents
+from llama3_jax.curate.measures import mojibake
 from llama3_jax.curate.measures import phrases
 from llama3_jax.curate.measures import repetition
 from llama3_jax.curate.measures import words as texts
@@ -67,6 +68,7 @@ RULES = (
   ('max_short_lines', *['fineweb.short_lines'] * 2),
   ('max_newlines_per_word', 'fineweb.newlines', 'fineweb.newlines_per_word'),
   ('max_dirty_words', 'dirty.words', 'dirty.words'),
+  ('max_mojibake', *['encoding.mojibake'] * 2),
   ('max_mean_line', *['code.mean_line'] * 2),
   ('max_longest_line', *['code.longest_line'] * 2),
   ('min_alphanumeric', *['code.alphanumeric'] * 2),
@@ -114,6 +116,7 @@ class Limits:
   max_short_lines: float | None = None
   max_newlines_per_word: float | None = None
   max_dirty_words: float | None = 5.0  # in 1,000 words
+  max_mojibake: float | None = 3.0  # in 1,000 characters (measures/mojibake.py)
   max_mean_line: float | None = None  # characters
   max_longest_line: float | None = None
   min_alphanumeric: float | None = None  # of the characters that are no space
@@ -150,8 +153,14 @@ CODE = dataclasses.replace(
   max_longest_line=2000,
   min_alphanumeric=0.25,
 )
-# FineWeb's and C4's limits were chosen for English.
+# FineWeb's and C4's limits were chosen for English. Of them, languages that end their
+# sentences and separate their words as English does have those that tell menus, links
+# and keywords from texts.
+ALIKE = 'ca cs da de es fi fr hu it nl no pl pt ro sv tr'.split()
 OVERRIDES = (
+  *((lang, 'min_sentences', 3) for lang in ALIKE),
+  *((lang, 'min_ended_lines', 0.12) for lang in ALIKE),
+  *((lang, 'max_short_lines', 0.67) for lang in ALIKE),
   ('en', 'min_stop_words', 2),
   ('en', 'min_sentences', 3),
   ('en', 'min_ended_lines', 0.12),
@@ -285,6 +294,7 @@ def measures(words: texts.Words, config: Config) -> dict[str, np.ndarray]:
     # Of lines that are not blank: FineWeb's texts have no blank lines, ours do.
     'fineweb.newlines_per_word': filled * per_word * words.scale,
     'dirty.words': 1000 * dirty * per_word * words.scale,
+    'encoding.mojibake': 1000 * mojibake.count(words) / np.maximum(characters, 1),
     'code.alphanumeric': (letters + kinds[:, texts.DIGIT]) / ink,
     'code.letters': letters / ink,
     'code.signs': marks / ink,
