@@ -224,6 +224,7 @@ def test_an_item_with_other_numbers_is_named_as_such(many, lang):
     ('twelve', '1,300', 'benchmark.numbers'),
     ('seven', '7.5', 'benchmark.numbers'),
     ('cows', 'mares', 'benchmark.ngram'),
+    ('A farmer', 'The farmer', 'benchmark.ngram'),
     ('farmer has twelve brown cows and seven white goats on a hill', 'x', None),
   ],
 )

@@ -104,6 +104,15 @@ def test_duplicate_lines_and_paragraphs_by_number_and_by_characters():
   assert values['repetition.duplicate_paragraph_characters'] == pytest.approx(5 / 21)
 
 
+def test_lines_without_a_word_are_no_duplicates():
+  text = '{{{\none\n}}}\n|---|\n{{{\ntwo\n}}}\n|---|\n{{{\none\n}}}'
+  found = measured(text)
+  assert found['repetition.duplicate_lines'].to_pylist() == [pytest.approx(1 / 3)]
+  assert found['repetition.duplicate_line_characters'][0].as_py() == pytest.approx(
+    1 / 3
+  )
+
+
 @pytest.mark.parametrize('n', range(5, 11))
 def test_duplicate_coverage_at_the_threshold_stays_and_above_goes(n):
   limit = getattr(CONFIG.prose, f'max_duplicate_{n}gram')

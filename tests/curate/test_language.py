@@ -114,3 +114,15 @@ def test_general_pages_in_other_languages_become_multilingual():
   assert language.step(batch, config)['category'].to_pylist()[0] == 'general'
   off = language.step(batch, language.Config(general=()))
   assert off['category'].to_pylist() == batch['category'].to_pylist()
+
+
+def test_a_table_of_code_does_not_hide_the_language_of_its_page():
+  row = '|----+-----|\n||=**[[Query(a{0}=new&m{0}=,n)]]**=||`x[i:{0}]`||'
+  rows = [row.format(i) for i in range(40)]
+  prose = (
+    'The operations in the following table are defined on the types that can be '
+    'changed, and none of them makes a copy of what the list has in it. '
+  )
+  found, score = language.detect(prose + '\n'.join(rows))
+  assert found == 'en' and score > 0.6
+  assert language.detect('\n'.join(rows))[1] < 0.3

@@ -7,8 +7,8 @@ from llama3_jax.curate.measures import mojibake
 from llama3_jax.curate.measures import words
 
 TEXTS = {
-  'fr': "Élève à l'école, où l'été fut très agréable : « déjà vu », dit-il à Noël…",
-  'de': 'Die Größe des Flusses („Süßwasser“) überrascht jährlich die Gäste in Köln.',
+  'fr': "Élève, l'été fut agréable : « déjà vu », “l’idée du café” à Noël…",
+  'de': 'Die Größe des Flusses („Süßwasser“) überrascht jährlich die Gäste: „Spaß“.',
   'es': '¿Cuándo llegó el niño? ¡Mañana será otro día!, exclamó el señor Muñoz.',
   'pt': 'A informação não está disponível; as condições são públicas (nº 3, 5ª ed.).',
   'vi': 'Người ta không biết trước được những việc sẽ xảy ra ở thành phố này.',

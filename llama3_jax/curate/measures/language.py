@@ -54,6 +54,9 @@ FREQUENT = {
 FREQUENT_SHARES = ((0.25, 2), (0.15, 3))  # of the words, and different own ones
 SEEN = 400  # characters in which frequent words are looked for
 FEW = 3  # words, of which nothing is said where they are plain letters
+UNSURE = 0.5  # below it, the words of letters alone are asked about
+ASKED, WORDS = 120, 0.8  # of so many characters, up to this share of the text
+SIGNS = '.,;:!?()"\''
 SURE, KNOWN = 0.9, 0.9  # below the first, words are looked at; what they tell counts
 WORD = re.compile(r"[a-z']+")
 # Codes that pages use for languages that have another code in the model.
@@ -116,11 +119,25 @@ def detect(
   if best < hint_score and declared in names:
     # A declared language that the model finds possible gets its best probability.
     return declared, best
+  if best < UNSURE and (clear := _cleared(sample)):
+    return clear
   if names[0] in ('zh', 'ja', 'wuu', 'yue'):
     return _han(sample, names[0], best)
   if best < SURE and (known := _frequent(sample)):
     return known, max(best, KNOWN)
   return names[0], best if declared == names[0] else _weighed(sample, names[0], best)
+
+
+def _cleared(sample):
+  """(language, score) of the words alone, without code and tables; None if unsure."""
+  words = (word.strip(SIGNS) for word in sample.split())
+  text = ' '.join(word for word in words if word.isalpha())
+  if len(text) < ASKED or len(text) > WORDS * len(sample):
+    return None
+  labels, scores = _model().predict(text)
+  if scores[0] < NEEDED[3]:
+    return None
+  return labels[0].removeprefix('__label__'), min(float(scores[0]), 1.0)
 
 
 def _weighed(sample, name, score):

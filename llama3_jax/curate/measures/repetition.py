@@ -63,10 +63,10 @@ def measures(words: texts.Words, every_copy: bool = False) -> np.ndarray:
   """float32 [documents, COLUMNS]: shares of each document that repeat.
 
   Shares of lines and paragraphs, by number and by characters, count the second and
-  later copies; blank lines do not count.
+  later copies; lines without a word (blank, braces, rules of tables) do not count.
   """
   result = np.zeros((len(words.first) - 1, len(COLUMNS)), np.float32)
-  filled = words.lines['hash'] != 0
+  filled = np.diff(words.line_words()) > 0
   before = np.append(0, np.cumsum(filled))
   lines = words.lines[filled]
   line_first = before[words.line_first]
