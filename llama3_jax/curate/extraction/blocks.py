@@ -6,6 +6,7 @@ text that is no link in the element that holds most of it.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 
@@ -99,9 +100,15 @@ def _whole(keep, blocks):
       count += keep[j]
       j += 1
     if blocks[i, cut.ROW]:
-      keep[i:j] = 2 * count >= j - i
+      _put(keep, i, j, 2 * count >= j - i)
     i = j
   return keep
+
+
+@markup.inner
+def _put(keep, first, last, value):
+  for k in range(first, last):
+    keep[k] = value
 
 
 @numba.njit(cache=True, nogil=True)
@@ -135,15 +142,18 @@ def _facts(text, blocks, nodes):
 @numba.njit(cache=True, nogil=True)
 def _decide(score, facts, blocks, nodes, heading):
   n = len(score)
-  keep = score > 0
+  keep = np.zeros(n, np.bool_)
+  for i in range(n):
+    keep[i] = score[i] > 0
   _groups(keep, score, facts, blocks, nodes)
-  page = kept = 0.0
+  page, kept, some = 0.0, 0.0, False
   for i in range(n):
     if not facts[i, FENCED]:
       page += facts[i, SOLID]
     if keep[i]:
       kept += facts[i, SOLID]
-  if kept < LEAST * page or not keep.any():
+      some = True
+  if kept < LEAST * page or not some:
     _fallback(keep, score, facts, blocks, nodes)
   h1, seen = 0, False
   for i in range(n):
@@ -157,17 +167,19 @@ def _decide(score, facts, blocks, nodes, heading):
   return keep
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.once
 def _groups(keep, score, facts, blocks, nodes):
   """Tables and lists as wholes: by the mean score, or by the text they stand in."""
-  n, i = len(keep), 0
-  ends = np.flatnonzero(keep)
-  first, last = (ends[0], ends[-1]) if len(ends) else (n, -1)
+  n, i = len(keep), np.int64(0)
+  first, last = n, -1
+  for k in range(n):
+    if keep[k]:
+      first, last = min(first, k), k
   while i < n:
     group = _group(i, blocks, nodes)
     j, total, size, link = i, 0.0, 0.0, 0.0
     while j < n and group and _group(j, blocks, nodes) == group:
-      weight = np.sqrt(blocks[j, cut.END] - blocks[j, cut.START])
+      weight = math.sqrt(blocks[j, cut.END] - blocks[j, cut.START])
       total += weight * min(3.0, max(-3.0, score[j]))
       link += weight * facts[j, LINKED]
       size += weight
@@ -184,11 +196,11 @@ def _groups(keep, score, facts, blocks, nodes):
     inside |= row and mean > -2.0 and link < 0.5 * size and _around(i, j, score, blocks)
     led = near and mean > -2.0 and link < 0.5 * size and facts[i - 1, COLON] > 0
     most = row and j - i >= 0.4 * n and not facts[i, FENCED]
-    keep[i:j] = mean > 0 or inside or led or most
+    _put(keep, i, j, mean > 0 or inside or led or most)
     i = j
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.inner
 def _around(i, j, score, blocks):
   """Whether a block right before or after is text and none is far from it."""
   before = i > 0 and score[i - 1] > 0
@@ -196,7 +208,7 @@ def _around(i, j, score, blocks):
   return (before and after) or ((before or after) and j - i >= 0.4 * len(score))
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.inner
 def _group(i, blocks, nodes):
   """Number of a block's table, minus the element of its innermost list; 0 outside."""
   if blocks[i, cut.ROW]:
@@ -211,7 +223,7 @@ def _group(i, blocks, nodes):
   return 0
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.once
 def _fallback(keep, score, facts, blocks, nodes):
   """Text without links in the smallest element that holds half of the page's."""
   n = len(keep)

@@ -145,7 +145,7 @@ def _tables(raw):
 
 @numba.njit(cache=True, nogil=True)
 def _cut(raw, most, tables, keys, values, codes, kinds):
-  size, i = len(raw), 0
+  size, i = len(raw), np.int64(0)
   out = np.empty(size + most + 16, np.uint8)
   blocks = np.zeros((most + 1, WIDTH), np.int64)
   nodes = np.zeros((most + 1, NODE_WIDTH), np.int64)
@@ -171,8 +171,8 @@ def _cut(raw, most, tables, keys, values, codes, kinds):
     if j == i + 1 + end:
       i = tags.tag_end(raw, j) if end else _text(raw, i, out, s)
       continue
-    k = np.searchsorted(codes, name)
-    known = k < len(codes) and codes[k] == name
+    k = markup._find(codes, name)
+    known = codes[k] == name
     kind, tag = (kinds[k, 0], kinds[k, 1]) if known else (BREAK, 0)
     if end:
       i = tags.tag_end(raw, j)
@@ -185,17 +185,16 @@ def _cut(raw, most, tables, keys, values, codes, kinds):
     elif kind == EMPTY:
       if name == BR and not s[DATA]:
         s[BLANK] += 1
-        if s[BLANK] > 1:
-          _finish(1, out, blocks, nodes, stack, s)
-      elif name == HR:
-        _finish(1, out, blocks, nodes, stack, s)
-      else:
+      if name == HR or s[BLANK] > 1:
+        _finish(out, blocks, nodes, stack, s)
+        s[NEWGAP] = 1
+      elif not s[BLANK]:
         s[SPACE] |= name == BR or name == IMG
     elif found[4] and kind == IN_LINE:
       i = tags.skip(raw, i, name)
     else:
       _open(name, kind, tag, found, tables, out, blocks, nodes, stack, opened, s)
-  _finish(1, out, blocks, nodes, stack, s)
+  _finish(out, blocks, nodes, stack, s)
   while s[TOP] > 1:
     s[TOP] -= 1
     nodes[stack[s[TOP]], LAST] = s[BLOCKS]
@@ -203,7 +202,7 @@ def _cut(raw, most, tables, keys, values, codes, kinds):
   return out[: s[OUT]], blocks[: s[BLOCKS]], nodes[: s[NODES]]
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.inner
 def _text(raw, i, out, s):
   """Copies one character, decoded, with the space or break that is due before it."""
   byte, step = raw[i], 1
@@ -237,8 +236,8 @@ def _text(raw, i, out, s):
   return i + step
 
 
-@numba.njit(cache=True, nogil=True)
-def _finish(gap, out, blocks, nodes, stack, s):
+@markup.inner
+def _finish(out, blocks, nodes, stack, s):
   """Ends the block, if it has text."""
   start, end = s[AT], s[OUT]
   while end > start and out[end - 1] <= 32:
@@ -256,33 +255,42 @@ def _finish(gap, out, blocks, nodes, stack, s):
     s[NEWGAP] = 0
   s[OUT] = end if text else start
   s[AT] = s[OUT]
-  s[NEWGAP] |= gap
   s[LINKED] = s[BOLDED] = s[BLANK] = s[LINES] = s[CELL] = 0
   s[SPACE] = 0
 
 
-@numba.njit(cache=True, nogil=True)
-def _open(name, kind, tag, found, tables, out, blocks, nodes, stack, opened, s):
+@markup.inner
+def _ends(name, kind, s):
+  """Whether a tag ends the block: 0 no, 1 it does, 2 with an empty line after it."""
   if name == TABLE:
-    _finish(1, out, blocks, nodes, stack, s)
+    return 2
+  if s[DATA]:
+    return 1 if name == TR else 0
+  if kind != BREAK:
+    return 0
+  return 1 if name == LI or name == IS_DD or name == IS_DT or name == TR else 2
+
+
+@markup.once
+def _open(name, kind, tag, found, tables, out, blocks, nodes, stack, opened, s):
+  ends = _ends(name, kind, s)
+  if ends:
+    _finish(out, blocks, nodes, stack, s)
+    s[NEWGAP] |= ends == 2
+  if name == TABLE:
     s[TABLES] += 1
     if s[TABLES] <= len(tables) and tables[s[TABLES] - 1]:
       s[DATA] = s[TABLES]
   elif s[DATA]:
-    if name == TR:
-      _finish(0, out, blocks, nodes, stack, s)
-    elif name == TD or name == TH:
+    if name == TD or name == TH:
       if s[CELL]:
         while s[OUT] > s[AT] and out[s[OUT] - 1] == 32:
           s[OUT] -= 1
         out[s[OUT]] = 9
         s[OUT] += 1
       s[CELL], s[SPACE] = 1, 0
-    elif kind == BREAK:
+    elif kind == BREAK and name != TR:
       s[SPACE] = 1
-  elif kind == BREAK:
-    item = name == LI or name == IS_DD or name == IS_DT or name == TR
-    _finish(not item, out, blocks, nodes, stack, s)
   s[LINKS] += name == A and found[3]
   s[BOLDS] += name == B or name == STRONG
   node = nodes[s[NODES]]
@@ -296,26 +304,23 @@ def _open(name, kind, tag, found, tables, out, blocks, nodes, stack, opened, s):
   s[TOP] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.once
 def _close(name, out, blocks, nodes, stack, opened, codes, kinds, s):
   top = s[TOP] - 1
   while top > 0 and opened[top] != name:
     top -= 1
   if top == 0:
     return
-  k = np.searchsorted(codes, name)
-  known = k < len(codes) and codes[k] == name
+  k = markup._find(codes, name)
+  kind = kinds[k, 0] if codes[k] == name else BREAK
+  ends = _ends(name, kind, s)
+  if ends:
+    _finish(out, blocks, nodes, stack, s)
+    s[NEWGAP] |= ends == 2
   if name == TABLE:
-    _finish(1, out, blocks, nodes, stack, s)
     s[DATA] = 0
-  elif s[DATA]:
-    if name == TR:
-      _finish(0, out, blocks, nodes, stack, s)
-    elif not known or kinds[k, 0] == BREAK:
-      s[SPACE] = 1
-  elif not known or kinds[k, 0] == BREAK:
-    item = name == LI or name == IS_DD or name == IS_DT or name == TR
-    _finish(not item, out, blocks, nodes, stack, s)
+  elif s[DATA] and kind == BREAK and name != TR:
+    s[SPACE] = 1
   while s[TOP] > top:
     s[TOP] -= 1
     node = nodes[stack[s[TOP]]]

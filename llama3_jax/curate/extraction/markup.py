@@ -59,6 +59,9 @@ PLAIN, DRAWN, FORMAT = 0, 1, 2  # kinds of open elements
 BYTES = numba.types.Array(numba.uint8, 1, 'C', readonly=True)
 TEXT, KEYS, NUMBERS = numba.uint8[::1], numba.uint64[::1], numba.int64[::1]
 ROWS, FLOATS, TABLE_F = numba.int64[:, ::1], numba.float64[::1], numba.float32[:, ::1]
+# For functions that only compiled ones call: without the wrappers that Python calls.
+inner = numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+once = numba.njit(nogil=True, inline='always')  # for those that are called in one place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +133,7 @@ def _scan(raw):
       if raw[i - 2] != 47:
         _push(name, PLAIN if _in(INTEGRATED, name) else DRAWN, names, rows, at)
     elif _in(FORMATS, name):
-      if _format(name, _hash(raw[start:i]), formats, at):
+      if _format(name, _hash(raw, start, i), formats, at):
         _remove(name, names, rows, at)
       _push(name, FORMAT, names, rows, at)
     else:
@@ -157,7 +160,7 @@ def _scan(raw):
   return nodes, deepest, walk + at[2], pairs, code, math, images, lists
 
 
-@numba.njit(cache=True, nogil=True)
+@once
 def _drawn(name, names, rows, at):
   """Whether a start tag is of SVG or MathML; a tag of HTML leaves the drawing."""
   if at[0] == 0 or rows[at[0] - 1, 0] != DRAWN:
@@ -170,7 +173,7 @@ def _drawn(name, names, rows, at):
   return False
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def _push(name, kind, names, rows, at):
   top = at[0]
   names[top] = name
@@ -182,21 +185,21 @@ def _push(name, kind, names, rows, at):
   at[0] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def _level(levels, rows, at):
   if at[0]:
     at[4] += levels - rows[at[0] - 1, 3]
     rows[at[0] - 1, 3] = levels
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def _levels(name):
   if name == TD or name == TH:
     return 3  # tbody, tr, td
   return 2 if name == TR else 1
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def _cell(rows, at):
   """Formats that were opened in the last cell of the innermost table end."""
   table = rows[at[0] - 1, 1] if at[0] else -1
@@ -204,7 +207,7 @@ def _cell(rows, at):
     at[1] = min(at[1], rows[table, 2])
 
 
-@numba.njit(cache=True, nogil=True)
+@once
 def _format(name, tag, formats, at):
   """Adds to the active formats; returns whether an open one ends.
 
@@ -222,12 +225,12 @@ def _format(name, tag, formats, at):
     at[1] += 1
   for k in range(first, at[1] - 1):
     at[2] += 1
-    formats[k] = formats[k + 1]
+    formats[k, 0], formats[k, 1] = formats[k + 1, 0], formats[k + 1, 1]
   formats[at[1] - 1, 0], formats[at[1] - 1, 1] = name, tag
   return most == 1 and equal == 1
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def _remove(name, names, rows, at):
   """Closes the innermost open format of a name, not what is in it."""
   for k in range(at[0] - 1, -1, -1):
@@ -237,7 +240,8 @@ def _remove(name, names, rows, at):
       for j in range(k, at[0] - 1):
         at[2] += 1
         names[j] = names[j + 1]
-        rows[j] = rows[j + 1]
+        for c in range(4):
+          rows[j, c] = rows[j + 1, c]
         if rows[j, 1] > k:
           rows[j, 1] -= 1
       at[0] -= 1
@@ -247,7 +251,7 @@ def _remove(name, names, rows, at):
       return
 
 
-@numba.njit(cache=True, nogil=True)
+@once
 def _close(name, names, rows, formats, at):
   """Closes the innermost open element of a name and all in it; none closes nothing."""
   if _in(CELLS, name):
@@ -259,7 +263,7 @@ def _close(name, names, rows, formats, at):
       if formats[k, 0] == name:
         for j in range(k, at[1] - 1):
           at[2] += 1
-          formats[j] = formats[j + 1]
+          formats[j, 0], formats[j, 1] = formats[j + 1, 0], formats[j + 1, 1]
         at[1] -= 1
         return
   elif not _in(FLAT, name):
@@ -277,15 +281,15 @@ def _close(name, names, rows, formats, at):
         return
 
 
-@numba.njit(cache=True, nogil=True)
-def _hash(raw):
+@inner
+def _hash(raw, start, end):
   value = np.uint64(1469598103934665603)
-  for byte in raw:
-    value = (value ^ np.uint64(byte)) * np.uint64(1099511628211)
+  for i in range(start, end):
+    value = (value ^ np.uint64(raw[i])) * np.uint64(1099511628211)
   return value
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def _name(raw, i):
   """(name of a tag or attribute as a number, position after it)."""
   name, start = np.uint64(0), i
@@ -296,23 +300,36 @@ def _name(raw, i):
   return name, i
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def _letter(byte):
   lower = byte | 32
   return (97 <= lower <= 122) or (48 <= byte <= 57)
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def _lower(byte):
   return byte | 32 if 65 <= byte <= 90 else byte
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def _in(codes, name):
-  return codes[np.searchsorted(codes[:-1], name)] == name
+  return codes[_find(codes, name)] == name
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
+def _find(codes, name):
+  """Place of a number in sorted ones, or of the next one or the last."""
+  low, high = 0, len(codes) - 1
+  while low < high:
+    middle = (low + high) >> 1
+    if codes[middle] < name:
+      low = middle + 1
+    else:
+      high = middle
+  return low
+
+
+@inner
 def _after_comment(raw, i):
   """Position after '-->', or the end."""
   while i < len(raw) - 2:
@@ -322,7 +339,7 @@ def _after_comment(raw, i):
   return len(raw)
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def _after_raw(raw, i, name):
   """Position of the end tag of an element without markup inside, or the end."""
   while i < len(raw) - 2:
@@ -338,7 +355,7 @@ def _after_raw(raw, i, name):
   return len(raw)
 
 
-@numba.njit(cache=True, nogil=True)
+@inner
 def _attributes(raw, i, look):
   """(number of attributes, hints of a formula in them, position after '>').
 
@@ -360,13 +377,13 @@ def _attributes(raw, i, look):
       count += byte > 32 and byte != 47 and (last <= 32 or last == 47)
       last = byte
     i += 1
-  return count, _hints(raw[start:i]) if look else 0, i + 1
+  return count, _hints(raw, start, i) if look else 0, i + 1
 
 
-@numba.njit(cache=True, nogil=True)
-def _hints(raw):
+@once
+def _hints(raw, start, end):
   hint = 0
-  for i in range(3, len(raw)):
+  for i in range(start + 3, end):
     byte, last = raw[i], raw[i - 1]
     if byte == 92 or (byte == 123 and (last == 94 or last == 95)):  # \\ ^{ _{
       hint |= 1

@@ -6,6 +6,8 @@ the smallest ancestor whose name has a word of a group (names.py). A name on an 
 that holds most of the page so says little, whatever the word.
 """
 
+import math
+
 import numba
 import numpy as np
 
@@ -71,7 +73,7 @@ def measures(found: cut.Cut, title: bytes) -> tuple[np.ndarray, np.ndarray]:
     (float32 [blocks, NAMES], float64 [blocks]: characters, one of Chinese as 2.5).
   """
   keys, values = names.table('texts')
-  words = signs.title(np.frombuffer(title, np.uint8))
+  words = np.frombuffer(title, np.uint8)
   x = np.zeros((len(found.blocks), WIDTH), np.float32)
   text, rows, nodes = found.text, found.blocks, found.nodes
   mass, solid, hashes = _own(text, rows, nodes, keys, values, words, x)
@@ -88,13 +90,13 @@ def measures(found: cut.Cut, title: bytes) -> tuple[np.ndarray, np.ndarray]:
 def _own(text, blocks, nodes, keys, values, title, x):
   n = len(blocks)
   mass, solid, hashes = np.zeros(n), np.zeros(n), np.zeros(n, np.uint64)
-  counts = np.zeros(12)
+  counts, words = np.zeros(12), signs.title(title)
   for i in range(n):
     start, end = blocks[i, cut.START], blocks[i, cut.END]
-    bits, hashes[i] = signs.read(text, start, end, keys, values, title, counts)
+    bits, hashes[i] = signs.read(text, start, end, keys, values, words, counts)
     size = end - start
     m = mass[i] = counts[0]
-    x[i, 0] = np.log(m)
+    x[i, 0] = math.log(m)
     x[i, 1] = blocks[i, cut.LINK] / size
     x[i, 2] = blocks[i, cut.BOLD] / size
     x[i, 3] = counts[1] / m
@@ -119,7 +121,7 @@ def _own(text, blocks, nodes, keys, values, title, x):
   return mass, solid, hashes
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.once
 def _tags(node, nodes, row):
   """Sets the measures of a block's own element; returns its kind."""
   while nodes[node, cut.KIND] == 0 and node > 0:
@@ -162,8 +164,8 @@ def _tree(blocks, nodes, mass, solid, under, x):
   total, solids = max(1.0, sums[n, 0]), max(1.0, sums[n, 2])
   for i in range(n):
     row = x[i]
-    row[c0:l0] = NOWHERE
-    row[t0 : t0 + 3] = 30.0
+    _fill(row, c0, l0, NOWHERE)
+    _fill(row, t0, t0 + 3, 30.0)
     node = blocks[i, cut.NODE]
     row[t0 + 15] = nodes[node, cut.DEPTH]
     level, size = -1, 0
@@ -196,14 +198,20 @@ def _tree(blocks, nodes, mass, solid, under, x):
         break
       node = nodes[node, cut.PARENT]
     for k in range(max(0, level), 5):
-      row[l0 + 4 * k : l0 + 4 * k + 4] = -1.0
+      _fill(row, l0 + 4 * k, l0 + 4 * k + 4, -1.0)
     first, last = nodes[best, cut.FIRST], nodes[best, cut.LAST]
     row[t0 + 4] = (sums[last, 0] - sums[first, 0]) / total
     row[t0 + 5] = first <= i < last
     row[t0 + 7] = -1.0 if i < first else 1.0 if i >= last else 0.0
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.inner
+def _fill(row, first, last, value):
+  for k in range(first, last):
+    row[k] = value
+
+
+@markup.once
 def _named(node, share, under, row, c0, u0):
   """Smaller shares of the groups and elements that an ancestor belongs to."""
   bits, k = node[cut.CLASS], 0
@@ -219,7 +227,7 @@ def _named(node, share, under, row, c0, u0):
     row[u0 + N_UNDER - 1] = min(row[u0 + N_UNDER - 1], share)
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.once
 def _best(blocks, nodes, mass, solid, sums):
   """The element whose own paragraphs hold the most text, two levels deep."""
   score = np.zeros(len(nodes))
@@ -231,7 +239,11 @@ def _best(blocks, nodes, mass, solid, sums):
       parent = nodes[node, cut.PARENT] if nodes[node, cut.KIND] == T_P else node
       score[parent] += solid[i]
       score[nodes[parent, cut.PARENT]] += 0.6 * solid[i] * (parent > 0)
-  return np.argmax(score)
+  best = 0
+  for k in range(len(score)):
+    if score[k] > score[best]:
+      best = k
+  return best
 
 
 @numba.njit(cache=True, nogil=True)
@@ -264,23 +276,26 @@ def _shapes(signature, mass, x, at, links):
 def _places(mass, solid, near, x):
   n = len(mass)
   p0 = N_OWN + N_TAG + N_TEXT + N_CLASS + N_UNDER + N_LEVEL + N_TREE
-  total, first, last, h1, count = solid.sum(), -1, n - 1, -1, 0
+  total, first, last, h1, count = 0.0, -1, n - 1, -1, 0
+  linked = page = before = 0.0
   for i in range(n):
+    total += solid[i]
+    page += mass[i]
+    linked += mass[i] * x[i, 1]
     if solid[i]:
       first, last = (i if first < 0 else first), i
       count += 1
     if h1 < 0 and x[i, N_OWN + 2]:
       h1 = i
-  page, before = (mass * x[:, 1]).sum() / mass.sum(), 0.0
   for i in range(n):
     row = x[i]
     row[p0] = before / max(1.0, total)
     row[p0 + 1] = i / n
     row[p0 + 2] = i - max(first, 0)
     row[p0 + 3] = last - i
-    row[p0 + 4] = np.log(max(total, 1.0))
+    row[p0 + 4] = math.log(max(total, 1.0))
     row[p0 + 5] = n
-    row[p0 + 6] = page
+    row[p0 + 6] = linked / page
     row[p0 + 7] = i - h1 if h1 >= 0 else -1000
     row[p0 + 8] = h1 >= 0
     row[p0 + 9] = count
@@ -291,7 +306,9 @@ def _places(mass, solid, near, x):
         q = p0 + N_PLACE + 7 * k
         row[q], row[q + 1], row[q + 2] = x[j, 0], x[j, 1], x[j, 8]
         row[q + 3], row[q + 4] = solid[j] > 0, x[j, N_OWN + 1]
-        row[q + 5] = x[j, N_OWN + N_TAG : N_OWN + N_TAG + N_TEXT].sum()
+        row[q + 5] = 0.0
+        for t in range(N_OWN + N_TAG, N_OWN + N_TAG + N_TEXT):
+          row[q + 5] += x[j, t]
         row[q + 6] = near[i] == near[j]
 
 
@@ -303,7 +320,7 @@ _own.compile(
     markup.ROWS,
     markup.KEYS,
     markup.NUMBERS,
-    markup.KEYS,
+    markup.BYTES,
     markup.TABLE_F,
   )
 )

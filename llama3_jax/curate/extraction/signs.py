@@ -1,6 +1,5 @@
 """Signs of a text that say what it is for, in any language."""
 
-import numba
 import numpy as np
 
 from llama3_jax.curate.extraction import markup
@@ -9,9 +8,9 @@ from llama3_jax.curate.extraction import tags
 SHORT = 400  # bytes of a block in which notices are looked for
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.once
 def title(raw):
-  """Sorted hashes of the words of a title."""
+  """Hashes of the words of a title."""
   found, count, i = np.zeros(64, np.uint64), 0, 0
   while i < len(raw) and count < 64:
     value, start = np.uint64(1469598103934665603), i
@@ -23,10 +22,10 @@ def title(raw):
       count += 1
     else:
       i += 1
-  return np.sort(found[:count])
+  return found[:count]
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.once
 def read(text, i, end, keys, values, title, counts):
   """(bits of notices, hash of the text); fills counts of characters."""
   counts[:] = 0
@@ -73,13 +72,15 @@ def read(text, i, end, keys, values, title, counts):
   return bits, whole
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.inner
 def _among(found, value):
-  k = np.searchsorted(found, value)
-  return k < len(found) and found[k] == value
+  for k in range(len(found)):
+    if found[k] == value:
+      return True
+  return False
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.once
 def _notice(text, i, end, keys, values):
   bits, value = np.int64(0), np.uint64(1469598103934665603)
   for k in range(i, min(end, i + 26)):
@@ -89,7 +90,7 @@ def _notice(text, i, end, keys, values):
   return bits
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.inner
 def ended(text, start, end):
   """Whether a text ends as a sentence does, in any script."""
   a = text[end - 1]
@@ -111,7 +112,7 @@ def ended(text, start, end):
   return 1.0 if (b == 0xD8 and a == 0x9F) or (b == 0xC2 and a == 0xBB) else 0.0
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.inner
 def first(byte):
   if 97 <= byte <= 122:
     return 1.0
@@ -120,7 +121,3 @@ def first(byte):
   if 48 <= byte <= 57:
     return 3.0
   return 4.0 if byte > 127 else 0.0
-
-
-# Compiled, or read from the cache, when imported: no page waits.
-title.compile((markup.BYTES,))

@@ -11,7 +11,7 @@ CLASS_ATTR, ID_ATTR, HREF, STYLE_ATTR, HIDE = (
 STYLE = markup._codes('style')[0]
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.inner
 def tag_end(raw, i):
   """Position after the '>' of a tag."""
   while i < len(raw) and raw[i] != 62:
@@ -23,7 +23,7 @@ def tag_end(raw, i):
   return i + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.inner
 def skip(raw, i, name):
   """Position after the end tag of an element, of the same name inside or not."""
   level = 1
@@ -41,7 +41,7 @@ def skip(raw, i, name):
   return len(raw)
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.inner
 def attributes(raw, i, keys, values, found):
   """Reads a start tag: found = (class bits, shape, hidden, href, skip); position."""
   found[:] = 0
@@ -64,7 +64,7 @@ def attributes(raw, i, keys, values, found):
     if name == CLASS_ATTR or name == ID_ATTR:
       found[0] |= _words(raw, start, i, keys, values)
       if name == CLASS_ATTR:
-        found[1] = np.int64(markup._hash(raw[start:i]) >> np.uint64(2))
+        found[1] = np.int64(markup._hash(raw, start, i) >> np.uint64(2))
         found[4] |= _anchor(raw, start, i)
     elif name == HREF:
       found[3] = 1
@@ -74,7 +74,7 @@ def attributes(raw, i, keys, values, found):
   return i + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.once
 def _has(raw, i, end):
   """Whether a style has 'display' and 'none' after it."""
   for k in range(i, end - 11):
@@ -85,7 +85,7 @@ def _has(raw, i, end):
   return 0
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.once
 def _anchor(raw, i, end):
   """Whether a class is of a heading's sign: headerlink, anchorjs-, mw-editsection."""
   for k in range(i, end - 9):
@@ -99,7 +99,7 @@ def _anchor(raw, i, end):
   return 0
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.inner
 def _words(raw, i, end, keys, values):
   """Bits of the groups whose words begin, or are, words of a name."""
   bits = np.int64(0)
@@ -118,7 +118,7 @@ def _words(raw, i, end, keys, values):
   return bits
 
 
-@numba.njit(cache=True, nogil=True)
+@markup.inner
 def look(key, keys, values, more):
   slot = key & np.uint64(4095)
   while keys[slot] != 0:

@@ -65,9 +65,9 @@ def score(x: np.ndarray, trees: Trees) -> np.ndarray:
 @numba.njit(cache=True, nogil=True)
 def _score(x, bias, column, limit, value):
   n, splits = len(x), column.shape[1]
-  result = np.full(n, bias, np.float32)
+  result = np.empty(n, np.float32)
   for i in range(n):
-    row = x[i]
+    row, result[i] = x[i], bias
     for t in range(len(column)):
       k = 0
       while k < splits:
@@ -106,7 +106,8 @@ def _context(p, mass, blocks, nodes):
     for k in range(6):
       j = i + (-1, 1, -2, 2, -3, 3)[k]
       c[i, 1 + k] = p[j] if 0 <= j < n else -1.0
-    c[i, 7:12] = -1.0
+    for k in range(7, 12):
+      c[i, k] = -1.0
     node, level, size = blocks[i, cut.NODE], -1, 0
     while level < 5:
       first, last = nodes[node, cut.FIRST], nodes[node, cut.LAST]
