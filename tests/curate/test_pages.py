@@ -169,3 +169,9 @@ def test_an_author_box_goes():
 def test_a_short_page_is_not_empty(page):
   html = f'<html><body><div class="menu"><a href="/">x</a></div><main>{page}</main>'
   assert len(extract.extract(html + '<p>And a few more words of it here').text) > 20
+
+
+def test_a_page_of_a_few_words_has_them():
+  page = lambda body: extract.extract(f'<html><body>{body}</body></html>').text.strip()
+  assert page('<p>Only words here.</p>') == 'Only words here.'
+  assert page('<nav>Home</nav>') == ''

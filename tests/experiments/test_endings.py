@@ -43,6 +43,7 @@ sys.exit(experiment.launch([]))
 
 COMPUTING = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 import jax, jax.numpy as jnp
 import experiment
 

@@ -232,9 +232,18 @@ def _fallback(keep, score, facts, blocks, nodes):
     value = facts[i, SOLID] * (not facts[i, FENCED])
     sums[i + 1] = sums[i] + value
   if sums[n] == 0:
+    some = False
     for i in range(n):
       size = blocks[i, cut.END] - blocks[i, cut.START]
       keep[i] = size >= 25 and facts[i, LINKED] < 0.4 and not facts[i, FENCED]
+      some |= keep[i]
+    for i in range(n):  # a page of a few words, of which a menu's are none
+      node, menu = blocks[i, cut.NODE], False
+      while node > 0:
+        for k in range(len(FENCE)):
+          menu |= nodes[node, cut.KIND] == FENCE[k]
+        node = nodes[node, cut.PARENT]
+      keep[i] |= not some and facts[i, LINKED] < 0.4 and not menu
     return
   best, least = 0, n + 1
   for k in range(len(nodes)):
