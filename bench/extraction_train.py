@@ -14,8 +14,8 @@ import numpy as np
 
 from llama3_jax.curate.extraction import trees
 
-DEPTH, BINS, RATE, RIDGE = 4, 64, 0.12, 8.0
-ROUNDS = (100, 80)  # of the first and the second pass
+DEPTH, BINS, RATE, RIDGE = 5, 64, 0.09, 6.0
+ROUNDS = (140, 110)  # of the first and the second pass
 COLUMNS, ROWS = 0.3, 0.7  # share of the measures and of the pages a tree sees
 FOLDS = 3  # by host, for the scores of the first pass that the second is trained on
 

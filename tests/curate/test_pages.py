@@ -114,6 +114,14 @@ def test_inline_code_is_kept_letter_by_letter():
   assert f'The pattern {code} is matched by the whole line.' in found
 
 
+def test_letters_are_composed_and_those_of_code_stay():
+  apart = 'Cafe\u0301 am Fluß'
+  body = f'<p>Im {apart} trafen sie sich.</p><pre>x = "{apart}"</pre>'
+  found = text(f'<article>{TEXT}{body}{TEXT}</article>')
+  assert 'Im Caf\xe9 am Fluß trafen sie sich.' in found
+  assert f'x = "{apart}"' in found
+
+
 @pytest.mark.parametrize(
   'form', [r'\( x_{%d}^2 + y \)', '$$x_{%d}^2 + y$$', r'\[ x_{%d} \]']
 )

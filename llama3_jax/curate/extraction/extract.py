@@ -10,6 +10,7 @@ lists of links, and every piece of code.
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Mapping
 
 import numpy as np
@@ -172,7 +173,7 @@ def extract(
   if page is None:
     return Page('', lang=lang)
   kind, kept = _choose(page, config, category)
-  text = blocks.join(kept)
+  text = unicodedata.normalize('NFC', blocks.join(kept))
   inside = []
   if page.formulas:
     text = formulas.protect(text, inside, config.delimit)

@@ -48,6 +48,7 @@ NAMES = (
   + TREE
   + PLACE
   + NEAR
+  + [f'begin.{n}' for n in names.TEXTS]
 )
 NOWHERE = 2.0  # the share where no ancestor has the word
 UNDER_TAG = np.array([cut.TAG.get(name, -1) for name in UNDER])
@@ -93,7 +94,7 @@ def _own(text, blocks, nodes, keys, values, title, x):
   counts, words = np.zeros(12), signs.title(title)
   for i in range(n):
     start, end = blocks[i, cut.START], blocks[i, cut.END]
-    bits, hashes[i] = signs.read(text, start, end, keys, values, words, counts)
+    bits, begin, hashes[i] = signs.read(text, start, end, keys, values, words, counts)
     size = end - start
     m = mass[i] = counts[0]
     x[i, 0] = math.log(m)
@@ -117,6 +118,7 @@ def _own(text, blocks, nodes, keys, values, title, x):
     x[i, 14] = tag == T_PRE
     for k in range(N_TEXT):
       x[i, N_OWN + N_TAG + k] = (bits >> k) & 1
+      x[i, WIDTH - N_TEXT + k] = (begin >> k) & 1
     solid[i] = m if m > 80 and x[i, 1] < 0.33 and x[i, 8] > 0 else 0.0
   return mass, solid, hashes
 

@@ -27,9 +27,10 @@ def title(raw):
 
 @markup.once
 def read(text, i, end, keys, values, title, counts):
-  """(bits of notices, hash of the text); fills counts of characters."""
+  """(bits of notices, those it begins with, hash of the text); fills counts."""
   counts[:] = 0
-  bits, whole, short = np.int64(0), np.uint64(1469598103934665603), end - i < SHORT
+  bits, begin, short = np.int64(0), np.int64(0), end - i < SHORT
+  whole = np.uint64(1469598103934665603)
   value, inside, digits = whole, False, 0
   start = i
   while i < end:
@@ -58,6 +59,7 @@ def read(text, i, end, keys, values, title, counts):
         counts[4] += 1
         if short:
           bits |= _notice(text, i, end, keys, values)
+          begin = bits if counts[4] == 1 else begin
       if letter and not inside:
         value = np.uint64(1469598103934665603)
       if inside and not letter:
@@ -69,7 +71,7 @@ def read(text, i, end, keys, values, title, counts):
   counts[9] += digits == 4
   if inside:
     counts[10] += _among(title, value)
-  return bits, whole
+  return bits, begin, whole
 
 
 @markup.inner
