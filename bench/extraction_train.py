@@ -3,7 +3,6 @@
 Used by bench/extraction.py --train and --folds. The same pages give the same bytes.
 """
 
-import hashlib
 import io
 import pathlib
 import re
@@ -151,7 +150,7 @@ def write(both):
       info = zipfile.ZipInfo(f'{name}.npy')
       info.compress_type = zipfile.ZIP_DEFLATED
       file.writestr(info, buffer.getvalue())
-  digest = hashlib.sha256(trees.FILE.read_bytes()).hexdigest()[:16]
+  digest = trees.digest(trees.FILE.read_bytes())
   source = pathlib.Path(trees.__file__)
   text = re.sub(r"DIGEST = '.*'", f"DIGEST = '{digest}'", source.read_text('utf-8'))
   source.write_text(text, 'utf-8')

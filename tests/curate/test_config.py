@@ -1,6 +1,8 @@
 """Curation: what is wrong with a config, and the page of a run."""
 
+import json
 import re
+import types
 
 import numpy as np
 import pytest
@@ -94,3 +96,16 @@ def test_verdicts_are_read_and_wrong_ones_are_named(tmp_path):
   path.write_text('{"url": "a", "verdict": "bad"}\n')
   with pytest.raises(UserError, match='known.jsonl, line 1: .*good or junk'):
     verdicts.load(str(path))
+
+
+def test_verdicts_that_disagree_or_meet_no_document_are_told(tmp_path):
+  path = tmp_path / 'v.jsonl'
+  rows = [{'url': 'a', 'verdict': 'good'}, {'url': 'a', 'verdict': 'junk'}]
+  path.write_text('\n'.join(map(json.dumps, rows)))
+  with pytest.raises(
+    UserError, match='v.jsonl, line 2: a has the other verdict before'
+  ):
+    verdicts.load(str(path))
+  empty = types.SimpleNamespace(shards=())
+  found = verdicts.count(empty, {'a': 'good'})
+  assert found == {verdicts.ABSENT: {'good': 1}}

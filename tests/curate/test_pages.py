@@ -2,7 +2,10 @@
 
 import pytest
 
+from llama3_jax.base.errors import UserError
 from llama3_jax.curate.extraction import extract
+from llama3_jax.curate.extraction import measures
+from llama3_jax.curate.extraction import trees
 
 SENTENCES = [
   f'The {thing} of the old harbour was rebuilt in the year of the great flood, and the '
@@ -183,3 +186,11 @@ def test_a_page_of_a_few_words_has_them():
   page = lambda body: extract.extract(f'<html><body>{body}</body></html>').text.strip()
   assert page('<p>Only words here.</p>') == 'Only words here.'
   assert page('<nav>Home</nav>') == ''
+
+
+def test_trees_of_other_measures_are_refused(monkeypatch):
+  trees.load.cache_clear()
+  other = measures.NAMES[1:] + measures.NAMES[:1]
+  monkeypatch.setattr(measures, 'NAMES', other)
+  with pytest.raises(UserError, match='not the trees of these measures'):
+    trees.load()

@@ -19,8 +19,9 @@ from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.extraction import measures
 
 FILE = pathlib.Path(__file__).parent / 'blocks.npz'
-# Of that file; a stage's fingerprint holds the source of its modules, and so the trees.
-DIGEST = 'd91f572d20b4dad5'
+# Of that file and of what its columns are; a stage's fingerprint holds the source of
+# its modules, and so the trees.
+DIGEST = 'b95c98c0bd92a70d'
 CONTEXT = (
   'own p-1 p+1 p-2 p+2 p-3 p+3 up1 up2 up3 up4 up5 page before after shape window'
 ).split()
@@ -43,12 +44,21 @@ class Trees:
   value: np.ndarray
 
 
+def digest(raw: bytes) -> str:
+  """Fingerprint of a file of trees and of the measures that its columns count."""
+  columns = ' '.join([*measures.NAMES, *CONTEXT])
+  return hashlib.sha256(raw + columns.encode()).hexdigest()[:16]
+
+
 @functools.cache
 def load() -> tuple[Trees, Trees]:
-  """The trees of both passes; UserError where the file is another than DIGEST says."""
+  """The trees of both passes; UserError where file or measures are not DIGEST's."""
   raw = FILE.read_bytes()
-  if hashlib.sha256(raw).hexdigest()[:16] != DIGEST:
-    raise UserError(f'{FILE}: not the trees of this version; install it again')
+  if digest(raw) != DIGEST:
+    raise UserError(
+      f'{FILE}: not the trees of these measures; install this version again, or train '
+      'them (bench/extraction.py --train)'
+    )
   with np.load(io.BytesIO(raw)) as data:
     return tuple(
       Trees(float(data[f'bias{k}']), data[f'column{k}'], data[f'limit{k}'],

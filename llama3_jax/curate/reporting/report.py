@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from llama3_jax.curate.reporting import margins
+from llama3_jax.curate.reporting import verdicts as verdict_files
 from llama3_jax.report import figures
 from llama3_jax.report import page
 from llama3_jax.report.blocks import Card
@@ -122,7 +123,8 @@ def _precision(verdicts):
   most = sorted(verdicts.items(), key=lambda pair: -sum(pair[1].values()))
   for reason, count in most:
     good, junk = count.get('good', 0), count.get('junk', 0)
-    share = f'{junk / max(good + junk, 1):.3f}' if reason else ''
+    dropped = reason not in ('', verdict_files.ABSENT)
+    share = f'{junk / max(good + junk, 1):.3f}' if dropped else ''
     rows.append((reason or 'left', f'{good:,}', f'{junk:,}', share))
   return _table(('dropped by', 'good', 'junk', 'precision'), rows)
 
