@@ -145,12 +145,16 @@ def _compiler(flags):
     os.environ[name] = joined
 
 
-def _only_compiler():
-  """Whether the compiler for TPUs is installed where no TPU and no GPU's plugin is: jax
-  would look for the TPU at length."""
-  here = [importlib.util.find_spec(n) for n in ('libtpu', 'jax_plugins')]
+def _chips():
+  """Whether there is a TPU, or a plugin of jax for GPUs; jax is not imported."""
   chips = [*pathlib.Path('/dev').glob('accel*'), *pathlib.Path('/dev').glob('vfio/*')]
-  return bool(here[0]) and not here[1] and not chips
+  return bool(importlib.util.find_spec('jax_plugins') or chips)
+
+
+def _only_compiler():
+  """Whether the compiler for TPUs is installed where no chip is: jax would look for the
+  TPU at length."""
+  return importlib.util.find_spec('libtpu') is not None and not _chips()
 
 
 def _devices(flags):
@@ -173,9 +177,12 @@ def main(arguments, peers):
   from llama3_jax import sweep
   from llama3_jax.base import lock
   from llama3_jax.base import log
+  from llama3_jax.base import memory
   from llama3_jax.base import processes
   from llama3_jax.reliable import cluster
 
+  if os.environ.get('JAX_PLATFORMS') == 'cpu' or not _chips():
+    memory.keep()
   flags, overrides = commandline.parse(arguments)
   if 'version' in flags:
     import llama3_jax

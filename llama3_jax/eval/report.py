@@ -36,7 +36,8 @@ def content(results: Mapping) -> Page:
     'title', 'summary': str.
     'notes': [str], shown below the title (e.g. that real text was replaced).
     'seconds': float; 'memory_bytes': int, peak, of the whole run.
-    'stages': [{'name', 'seconds', 'memory_bytes', 'goodput'?: of reliable/goodput.py,
+    'stages': [{'name', 'seconds', 'memory_bytes', 'user_s'? and the other fields of
+      eval/stages.py's `spent`, 'goodput'?: of reliable/goodput.py,
       'objective'?: 'next token' | 'reward' | 'dpo' (else derived from the name),
       'metrics': [{'step', 'tokens', 'loss', 'lr'?, 'grad_norm'?, 'eval_loss'?}]}], in
       order; tokens from the stage's start.
@@ -275,7 +276,36 @@ def cost(results: Mapping) -> list:
   memory = figures.cost(stages, 'memory_bytes', MEGABYTE, 'MB')
   cards = _figure('seconds', seconds, 'Time')
   cards += _figure('memory', memory, 'Peak memory')
-  return ([Row(cards)] if cards else []) + _goodput(stages)
+  blocks = [Row(cards)] if cards else []
+  return blocks + _processor(stages) + _goodput(stages)
+
+
+def _processor(stages: Sequence[Mapping]) -> list:
+  """What the stages took of the processor, where that was measured."""
+  rows = [
+    (
+      stage['name'],
+      *(f'{stage[k]:.1f} s' for k in ('user_s', 'system_s', 'compile_s')),
+      *(f'{stage[k]:,}' for k in ('compiled', 'recalled')),
+    )
+    for stage in stages
+    if 'user_s' in stage
+  ]
+  if not rows:
+    return []
+  total = [sum(s.get(k, 0) for s in stages) / MINUTE for k in ('user_s', 'system_s')]
+  note = Note(
+    f'CPU-minutes of all stages: {total[0]:.1f} and {total[1]:.1f} of system.'
+  )
+  header = (
+    'recipe stage',
+    'CPU',
+    'system',
+    'in the compiler',
+    'compiled',
+    'from the cache',
+  )
+  return [Card([Table(header, rows, wide=True), note], 'Processor')]
 
 
 # Labels of the seconds of goodput.json; columns that are about 0 are left out.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from llama3_jax.eval import figures as curves
 from llama3_jax.eval import paired_report
 from llama3_jax.eval import report
+from llama3_jax.eval import summary
 from llama3_jax.report import page
 from llama3_jax.report.blocks import Card
 from llama3_jax.report.blocks import Interval
@@ -48,7 +49,7 @@ def content(results: Mapping) -> Page:
 
 
 def _cost(cost):
-  return {k: cost[k] for k in ('seconds', 'memory_bytes', 'goodput') if k in cost}
+  return {k: cost[k] for k in summary.COSTS if k in cost}
 
 
 def _share(value, interval):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from llama3_jax.eval import checks
 from llama3_jax.eval import paired
+from llama3_jax.eval.stages import SPENT
 from llama3_jax.eval.stages import Stages
 from llama3_jax.reliable import goodput
 from llama3_jax.train import metrics
@@ -15,8 +16,8 @@ NAMES = {
   'seed_sft': 'SFT on demonstrations',
 }
 POINTS = 200  # of a curve in results.json, at most
-COSTS = ('seconds', 'memory_bytes', 'goodput')
-TIMES = ('seconds', 'memory_bytes', 'resumed', 'goodput')
+COSTS = ('seconds', 'memory_bytes', 'goodput', *SPENT)
+TIMES = (*COSTS, 'resumed')
 
 
 def collect(run: Stages) -> dict:

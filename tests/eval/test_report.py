@@ -30,6 +30,11 @@ def stage(name, low, high, steps=60, seed=0):
     'name': name,
     'seconds': 20.0 + 3 * steps / 10,
     'memory_bytes': 900_000_000,
+    'user_s': 30.0,
+    'system_s': 2.25,
+    'compile_s': 1.5,
+    'compiled': 1200,
+    'recalled': 7,
     'metrics': metrics,
   }
 
@@ -235,3 +240,11 @@ def test_time_lost_to_restarts_is_shown_where_there_was_any():
   assert '87%' in text and '12.5 s' in text and '>down<' in text
   assert 'undone steps' not in text
   assert 'Goodput' not in build({'stages': [{'name': 'a', 'seconds': 1.0}]})
+
+
+def test_what_the_stages_took_of_the_processor_is_shown():
+  text = build({'stages': [stage('pretrain', 3, 6, 20), {'name': 'b', 'seconds': 1.0}]})
+  shown = ('>pretrain<', '30.0 s', '2.2 s', '1.5 s', '1,200', '>7<')
+  assert all(part in text for part in shown)
+  assert 'CPU-minutes of all stages: 0.5 and 0.0 of system' in text
+  assert 'Processor' not in build({'stages': [{'name': 'b', 'seconds': 1.0}]})

@@ -2,7 +2,11 @@
 
 import json
 import pathlib
+import subprocess
+import sys
+import time
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -66,3 +70,29 @@ def test_peak_memory_is_that_of_the_stage(tmp_path):
 def test_timeless_leaves_out_times_and_memory_anywhere():
   value = {'a': [{'seconds': 1, 'b': 2}], 'memory_bytes': 3, 'resumed': True}
   assert summary.timeless(value) == {'a': [{'b': 2}]}
+
+
+def test_what_a_stage_takes_of_the_processor_is_measured(tmp_path):
+  def main(config, workdir):
+    make([])(config, workdir)
+    deadline = time.process_time() + 0.3
+    while time.process_time() < deadline:
+      pass
+    busy = 'import time\nwhile time.process_time() < 0.3: pass'
+    subprocess.run([sys.executable, '-c', busy], check=True)
+    for size in (2, 2, 3):  # the second runs the program of the first
+      _doubled(np.ones(size))
+
+  run = stages.Stages(tmp_path, 2)
+  run.stage('busy', main, config(), {})
+  run.stage('idle', make([]), config(), {})
+  busy, idle = run.costs['busy'], run.costs['idle']
+  assert 0.55 < busy['user_s'] + busy['system_s'] < 30
+  assert idle['user_s'] + idle['system_s'] < 0.3
+  assert busy['compiled'] + busy['recalled'] == 2 and busy['compile_s'] > 0
+  assert idle['compiled'] == idle['compile_s'] == 0
+
+
+@jax.jit
+def _doubled(x):
+  return x * 2
