@@ -34,6 +34,7 @@ import time
 import traceback
 
 from llama3_jax.base import errors
+from llama3_jax.base import memory
 from llama3_jax.base.errors import Preempted
 from llama3_jax.base.errors import UserError
 
@@ -177,12 +178,9 @@ def main(arguments, peers):
   from llama3_jax import sweep
   from llama3_jax.base import lock
   from llama3_jax.base import log
-  from llama3_jax.base import memory
   from llama3_jax.base import processes
   from llama3_jax.reliable import cluster
 
-  if os.environ.get('JAX_PLATFORMS') == 'cpu' or not _chips():
-    memory.keep()
   flags, overrides = commandline.parse(arguments)
   if 'version' in flags:
     import llama3_jax
@@ -307,4 +305,6 @@ def launch(arguments, leave=lambda status: None):
 
 
 if __name__ == '__main__':
+  if os.environ.get('JAX_PLATFORMS') == 'cpu' or not _chips():
+    memory.restart()
   sys.exit(launch(sys.argv[1:], _leave))

@@ -16,10 +16,6 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # libtpu may be there, a TPU is n
 if FLAG not in os.environ.get('XLA_FLAGS', ''):
   os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {FAST} {FLAG}'.strip()
 
-from llama3_jax.base import memory  # noqa: E402
-
-memory.keep()  # before there are threads
-
 import children  # noqa: E402
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

@@ -1,4 +1,7 @@
-"""Our train step on synthetic tokens: python sides/ours.py SHAPE DTYPE REMAT STEPS."""
+"""Our train step on synthetic tokens: python sides/ours.py SHAPE DTYPE REMAT STEPS.
+
+The process starts as the launcher's do: with huge pages (base/memory.py).
+"""
 
 import functools
 import pathlib
@@ -6,6 +9,11 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from llama3_jax.base import memory
+
+if __name__ == '__main__':
+  memory.restart()
 
 import jax
 import jax.numpy as jnp
