@@ -45,6 +45,7 @@ class ModelConfig:
   block: int = 0  # tokens a block of attention; 0: by path
   window: int = 0  # last positions that a query sees; 0: the whole document
   remat: str = 'none'  # none | full | preset | names of arrays to keep (model/remat.py)
+  unroll: int = 1  # layers in one round of the scan: fewer copies, longer compilation
   reshard: bool = True  # False: weights stay gathered until the backward pass (3.3.2)
   reduce_dtype: str = 'float32'  # in which gradients of weights are computed and summed
   quant: str = ''  # '' | int8 | fp8: the layers' matrix products (quant.py)

@@ -1,6 +1,7 @@
 """Our train step on synthetic tokens: python sides/ours.py SHAPE DTYPE REMAT STEPS.
 
-The process starts as the launcher's do: with huge pages (base/memory.py).
+The process starts as the launcher's do, with huge pages (base/memory.py). Without remat
+the scan over 4 layers is unrolled (`model.unroll`).
 """
 
 import functools
@@ -35,6 +36,7 @@ def main(shape, dtype, remat, steps):
     vocab_size=s['vocabulary'],
     dtype=dtype,
     remat=remat,
+    unroll=s['layers'] if remat == 'none' and s['layers'] <= 4 else 1,
   )
   rng = np.random.default_rng(0)
   rows = rng.integers(0, c.vocab_size, (s['rows'], s['length'] + 1)).astype(np.int32)

@@ -213,7 +213,8 @@ def forward(
   norms = {n: getattr(params.layers, n).astype(config.dtype) for n in NORMS}
   norms = {n: axes.shard(x, 'L_') for n, x in norms.items()}
   layers = params.layers.replace(**norms)
-  x, stored = jax.lax.scan(remat.remat(body, config), x, (layers, stored))
+  body = remat.remat(body, config)
+  x, stored = jax.lax.scan(body, x, (layers, stored), unroll=config.unroll)
   if cache is not None:
     cache = cache.replace(k=stored[0], v=stored[1])
   return axes.shard(rms_norm(x, params.norm, config.norm_eps), 'BTD'), cache

@@ -247,7 +247,7 @@ class _Work:
     def body(x, p):
       return llama.layer(p, x, angles, attend, place, c)
 
-    return jax.lax.scan(remat.remat(body, c), x, layers)[0]
+    return jax.lax.scan(remat.remat(body, c), x, layers, unroll=c.unroll)[0]
 
   def forward_tick(self, x):
     """The forward of a chunk; returns the input of this stage's next chunk."""

@@ -434,10 +434,14 @@ def test_repeated_rows_continue_alike(params):
   np.testing.assert_array_equal(many.k[:, 3], cache.k[:, 1])
 
 
-@pytest.mark.parametrize('remat', ['full', 'attention,gate'])
-def test_remat_does_not_change_gradients(params, remat):
+@pytest.mark.parametrize(
+  'how',
+  [dict(remat='full'), dict(remat='attention,gate'), dict(unroll=9)],
+  ids=['full', 'list', 'unrolled'],
+)
+def test_how_a_layer_is_run_does_not_change_gradients(params, how):
   tokens, position, segment = toy.packed()
-  config = dataclasses.replace(toy.C, remat=remat)
+  config = dataclasses.replace(toy.C, **how)
 
   def f(p, c):
     hidden, _ = llama.forward(p, tokens, position, segment, c)
