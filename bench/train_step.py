@@ -5,8 +5,8 @@ python bench/train_step.py [--shape=d256] [--dtype=float32] [--remat=full] [--ro
 
 Each side is its own process. A round runs every side with few and with many steps; the
 difference of their CPU-seconds, by steps, is the cost of a step and leaves start-up
-and compilation out. Medians and quartiles over rounds are printed, with the ratio of ours
-to a side, and GFLOP a CPU-second beside those of products alone; exits 1 when a bar is
+and compilation out. It prints medians and quartiles over rounds, the ratio of ours to
+each side, and GFLOP a CPU-second beside those of products alone; exits 1 when a bar is
 missed.
 """
 
