@@ -29,7 +29,8 @@ from llama3_jax.train import optim
 from llama3_jax.train import step
 
 
-def main(shape, dtype, remat, steps):
+def prepare(shape, dtype, remat):
+  """(train step, state, batch) of a shape."""
   s = SHAPES[shape]
   c = ModelConfig(
     *(s[k] for k in ('layers', 'd', 'heads', 'kv_heads', 'head', 'ffn')),
@@ -53,11 +54,16 @@ def main(shape, dtype, remat, steps):
   params = jax.jit(llama.init, static_argnums=1)(jax.random.key(0), c)
   loss = functools.partial(losses.next_token, config=c)
   train_step = step.compose(loss, optimizer)
-  state = train_step.start(params)
+  return train_step, train_step.start(params), batch
+
+
+def main(shape, dtype, remat, steps):
+  train_step, state, batch = prepare(shape, dtype, remat)
   for _ in range(steps):
     state, found = train_step(state, batch)
     value = float(found['loss'])
-  print(f'loss {value:.4f} parameters {llama.count(c)}')
+  count = sum(x.size for x in jax.tree.leaves(state.params))
+  print(f'loss {value:.4f} parameters {count}')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The shapes every side trains: 8 rows of 256 tokens."""
+"""The shapes every side trains: 8 rows of 256 tokens; `herd` is that of `make herd`."""
 
 SMALL = dict(
   layers=4,
@@ -13,6 +13,7 @@ SMALL = dict(
 )
 SHAPES = {
   'd256': SMALL,
+  'herd': dict(SMALL, d=128, heads=4, ffn=384, vocabulary=2048, rows=16),
   'd512': dict(SMALL, layers=8, d=512, head=64, ffn=1792, vocabulary=32_000),
 }
 

@@ -12,6 +12,7 @@ from flax import struct
 
 from llama3_jax import axes
 from llama3_jax.config import ModelConfig
+from llama3_jax.kernels import bits
 
 LETTERS = 'BPSKH'  # of the pages; the other arrays are small and cut by B alone
 
@@ -22,37 +23,21 @@ class Memory:
   On TPU the key and the value of a head are side by side, as the kernel reads them;
   elsewhere all keys of a page on a device come before its values, which is faster.
 
-  On a CPU bfloat16 is kept as the uint16 with its bits: a CPU writes and reads single
-  pages of integers in place, and widens a whole array of bfloat16 to float32 for it.
+  On a CPU bfloat16 is kept as the integers with its bits (kernels/bits.py).
   """
 
   kv: jax.Array
-
-
-def _kept(dtype):
-  """The dtype in which keys and values are stored."""
-  half = axes.platform() == 'cpu' and jnp.dtype(dtype) == jnp.bfloat16
-  return jnp.dtype(jnp.uint16 if half else dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def create(config: ModelConfig, pages: int, size: int, groups: int = 1) -> Memory:
   """Empty memory of `pages` pages of `size` tokens, and page 0; each stage of a
   pipeline has those of its layers."""
-  c, dtype, stages = config, _kept(config.dtype), axes.parts('C')
+  c, dtype, stages = config, bits.dtype(config.dtype), axes.parts('C')
   layers = -(-c.n_layers // stages) * stages
   shape = (groups, layers * (pages + 1), size, 2 * c.n_kv_heads, c.d_head)
   letters = LETTERS if stages == 1 else LETTERS.replace('P', 'C')
   return Memory(axes.shard(jnp.zeros(shape, dtype), letters))
-
-
-def _stored(x):
-  kept = _kept(x.dtype)
-  return x if kept == x.dtype else jax.lax.bitcast_convert_type(x, kept)
-
-
-def _used(x):
-  return jax.lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
 
 
 def apart(memory: Memory, number: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -63,14 +48,14 @@ def apart(memory: Memory, number: jax.Array) -> tuple[jax.Array, jax.Array]:
     both = pages[number].reshape(*number.shape, s, k // 2, 2, h)
     return both[..., 0, :], both[..., 1, :]
   pages = pages.reshape(-1, 2, s, k // 2, h)
-  return _used(pages[number, 0]), _used(pages[number, 1])
+  return bits.used(pages[number, 0]), bits.used(pages[number, 1])
 
 
 def written(
   memory: Memory, page: jax.Array, slot: jax.Array, k: jax.Array, v: jax.Array
 ) -> Memory:
   """Memory with keys and values [T,K,H] in slots [T] of pages [T]."""
-  old, new = memory.kv, _stored(jnp.stack((k, v), 2))
+  old, new = memory.kv, bits.kept(jnp.stack((k, v), 2))
   t, heads, _, h = new.shape
   if axes.platform() == 'tpu':
     return Memory(old.at[0, page, slot].set(new.reshape(t, 2 * heads, h)))

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from llama3_jax.kernels import bits
 from llama3_jax.kernels.rule import Rule
 from llama3_jax.kernels.rule import Side
 
@@ -44,14 +45,7 @@ def attend(
   block = block or (64 if s <= SHORT else 128)
   q, query = _pad((q, query), block)
   k, v, key = _pad((k, v, key), block)
-
-  def row(x):
-    q, k, v, query, key = x
-    cut = functools.partial(_cut, block=block)
-    blocks = _queries(q, k, block), cut(k), cut(v), cut(query), cut(key)
-    return _join(_row(rule, *blocks), q)
-
-  return jax.lax.map(row, (q, k, v, query, key))[:, :t]
+  return _rows((rule, block), q, k, v, query, key)[:, :t]
 
 
 def _pad(tree, block):
@@ -102,9 +96,9 @@ def _times(expression, a, b):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _row(rule, q, k, v, query, key):
-  """One row: q [I,K,R,H] blocks, k, v [J,K,S,H] blocks -> [I,K,R,H]."""
-  return _forward(rule, q, k, v, query, key)[0]
+def _rows(how, q, k, v, query, key):
+  """Rows of whole blocks: arguments and output as in `attend`; how: (rule, block)."""
+  return _forward(how, q, k, v, query, key)[0]
 
 
 def _pairs(rule, query, key):
@@ -122,16 +116,32 @@ def _held(x, query, key):
   return jax.lax.optimization_barrier((x, query, key, jnp.float32(LOW)))
 
 
-def _forward(rule, q, k, v, query, key):
+def _forward(how, q, k, v, query, key):
+  rule, block = how
+  cut = functools.partial(_cut, block=block)
+
+  def row(x):
+    q, k, v, query, key = x
+    blocks = _queries(q, k, block), cut(k), cut(v), cut(query), cut(key)
+    out, logz = _row(rule, *blocks)
+    return bits.kept(_join(bits.used(out), q)), logz
+
+  out, logz = jax.lax.map(row, (q, k, v, query, key))
+  out, logz = (checkpoint_name(x, 'attention') for x in (bits.used(out), logz))
+  return out, (q, k, v, query, key, out, logz)
+
+
+def _row(rule, q, k, v, query, key):
+  """One row: q [I,K,R,H] blocks, k, v [J,K,S,H] blocks -> output [I,K,R,H], `kept`, and
+  log of the sum [I,K,R]."""
   meet = _pairs(rule, query, key)
   held, query, key, low = _held(q, query, key)
 
   def one(_, q_block):
-    return None, _attend_block(rule, *q_block, k, v, key, low)
+    out, logz = _attend_block(rule, *q_block, k, v, key, low)
+    return None, (bits.kept(out), logz)
 
-  _, (out, logz) = jax.lax.scan(one, None, (held, query, meet))
-  out, logz = (checkpoint_name(x, 'attention') for x in (out, logz))
-  return out, (q, k, v, query, key, out, logz)
+  return jax.lax.scan(one, None, (held, query, meet))[1]
 
 
 def _attend_block(rule, q, query, meet, k, v, key, low):
@@ -164,10 +174,31 @@ def _fold(rule, q, query, block, low, carry):
   return new, total * shrink + jnp.sum(p, -1), out
 
 
-def _backward(rule, saved, g):
+def _backward(how, saved, g):
   """Recomputes the probabilities of a pair of blocks from the saved log-sum."""
-  q, k, v, query, key, out, logz = saved
-  mean = jnp.sum(g.astype(jnp.float32) * out.astype(jnp.float32), -1)
+  rule, block = how
+  cut = functools.partial(_cut, block=block)
+
+  def row(x):
+    q, k, v, query, key, out, logz, g = x
+    mean = jnp.sum(g.astype(jnp.float32) * out.astype(jnp.float32), -1)
+    queries = _queries(q, k, block), cut(query), _queries(g, k, block), logz
+    queries = *queries, _queries(mean[..., None], k, block)[..., 0]
+    dq, dk, dv = _row_back(rule, *queries, cut(k), cut(v), cut(key))
+    back = lambda x, like: bits.kept(_whole(x, like))
+    return bits.kept(_join(bits.used(dq), q)), back(dk, k), back(dv, v)
+
+  gradients = jax.lax.map(row, (*saved, g))
+  return *map(bits.used, gradients), None, None
+
+
+def _whole(x, like):
+  """[J,K,S,H] -> [S,K,H] as `like`."""
+  return jnp.moveaxis(x, 1, 2).reshape(like.shape).astype(like.dtype)
+
+
+def _row_back(rule, q, query, g, logz, mean, k, v, key):
+  """Gradients of one row's blocks: dq [I,K,R,H], `kept`; dk, dv [J,K,S,H] float32."""
   zero = jnp.zeros(k.shape, jnp.float32)
   meet = _pairs(rule, query, key)
   g, query, key, low = _held(g, query, key)
@@ -183,10 +214,10 @@ def _backward(rule, saved, g):
 
     start = jnp.zeros(q_block[0].shape, jnp.float32)
     dq, carry = jax.lax.scan(step, start, (k, v, key, *carry, meet))
-    return carry, dq.astype(q.dtype)
+    return carry, bits.kept(dq.astype(q.dtype))
 
   (dk, dv), dq = jax.lax.scan(one, (zero, zero), (q, query, g, logz, mean, meet))
-  return dq, dk.astype(k.dtype), dv.astype(v.dtype), None, None
+  return dq, dk, dv
 
 
 def _fold_back(rule, q_block, k_block, low, dq, dk, dv):
@@ -201,4 +232,4 @@ def _fold_back(rule, q_block, k_block, low, dq, dk, dv):
   return dq, dk, dv + _times('KRS,KRH->KSH', p, g)
 
 
-_row.defvjp(_forward, _backward)
+_rows.defvjp(_forward, _backward)
