@@ -59,9 +59,9 @@ TEACHER = (
   PEERS['trafilatura fast'].replace('fast=True', 'fast=True, favor_precision=True'),
 )
 CHILD = """
-import gzip, json, pathlib, sys, time
+import json, sys, time
 {setup}
-pages = [gzip.open(p).read().decode('utf-8', 'replace') for p in json.load(sys.stdin)]
+pages = json.load(sys.stdin)
 f(pages[0])
 start = time.process_time()
 texts = [f(page) or '' for page in pages]
@@ -112,10 +112,11 @@ def _one(page, raw, config):
   return extract.extract(page, config, 'general', extract.refuse(raw, config)).text
 
 
-def peer(python, setup, paths):
+def peer(python, setup, pages):
+  """Texts and CPU-seconds of a peer on the same decoded pages."""
   done = subprocess.run(
     [python, '-c', CHILD.format(setup=setup)],
-    input=json.dumps([str(path) for path in paths]),
+    input=json.dumps(pages),
     capture_output=True,
     text=True,
     timeout=3600,
@@ -125,26 +126,24 @@ def peer(python, setup, paths):
 
 
 def sets(options):
-  """[(name, paths, pages, truths, hosts, score)] of the scored sets."""
-  names, pages, truths = data.load(options.folder)
-  paths = [options.folder / f'html/{name}.html.gz' for name in names]
+  """[(name, pages, truths, hosts, score)] of the scored sets."""
+  _, pages, truths = data.load(options.folder)
   hosts = data.load_hosts(options.folder)
-  found = [('bodies', paths, pages, truths, hosts, body_f1)]
+  found = [('bodies', pages, truths, hosts, body_f1)]
   if options.sentences:
-    names, pages, truths, hosts = data.load_sentences(options.sentences)
-    paths = [options.sentences / f'html/{name}.gz' for name in names]
-    found.append(('sentences', paths, pages, truths, hosts, data.sentence_f1))
+    _, pages, truths, hosts = data.load_sentences(options.sentences)
+    found.append(('sentences', pages, truths, hosts, data.sentence_f1))
   return found
 
 
 def items(options, found):
   """Items of the sets (one list each), with targets."""
   result = []
-  for name, paths, pages, truths, hosts, _ in found:
+  for name, pages, truths, hosts, _ in found:
     if name == 'bodies':
       judges = [data.by_body(truth) for truth in truths]
     else:
-      texts = [peer(options.peer, setup, paths)[0] for setup in TEACHER]
+      texts = [peer(options.peer, setup, pages)[0] for setup in TEACHER]
       judges = [data.by_sentences(t, both) for t, both in zip(truths, zip(*texts))]
     result.append([data.item(*three) for three in zip(pages, judges, hosts)])
   return result
@@ -172,7 +171,7 @@ def cross_validate(found, scored, rest, folds):
   for fold in range(folds):
     seen = [i for part in scored for i in part if i and fold_of[i[5]] != fold]
     both = fit(seen + rest)
-    for (name, _, _, truths, _, score), part, out in zip(found, scored, texts):
+    for (name, _, truths, _, score), part, out in zip(found, scored, texts):
       rows = [k for k, i in enumerate(part) if i and fold_of[i[5]] == fold]
       for k in rows:
         out[k] = text_of(part[k], both)
@@ -241,19 +240,19 @@ def main():
     rest = data.others(options.assets, options.manuals) if options.assets else []
   if options.folds:
     texts = cross_validate(found, scored, rest, options.folds)
-    for (name, _, _, truths, _, score), part in zip(found, texts):
+    for (name, _, truths, _, score), part in zip(found, texts):
       row(f'{name}, {options.folds} folds by host', score(truths, part))
   missed = []
   if options.train:
     training.write(fit([i for part in scored for i in part] + rest))
-  for name, paths, pages, truths, _, score in found:
+  for name, pages, truths, _, score in found:
     texts, seconds = ours(pages)
     scores = score(truths, texts)
     row(f'{name}, ours', scores, len(pages), seconds)
     if scores[0] < BARS[name] or len(pages) / seconds < RATE:
       missed.append(f'{name}: F1 {BARS[name]} at {RATE} pages/s')
     for other, setup in PEERS.items() if options.peer and not options.train else ():
-      texts, seconds = peer(options.peer, setup, paths)
+      texts, seconds = peer(options.peer, setup, pages)
       row(f'{name}, {other}', score(truths, texts), len(pages), seconds)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
   print(f'peak memory {peak} MB')

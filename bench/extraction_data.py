@@ -24,6 +24,7 @@ from resiliparse.parse.html import HTMLTree
 
 from llama3_jax.curate.extraction import extract
 from llama3_jax.curate.extraction import measures
+from llama3_jax.curate.reading import encoding
 
 WORD = re.compile(r'\w+')
 MANUAL_PACKAGES = (
@@ -74,12 +75,15 @@ def load_hosts(folder):
 
 
 def load_sentences(folder):
-  """(names, pages, (sentences with, sentences without), hosts)."""
+  """(names, pages, (sentences with, sentences without), hosts).
+
+  Pages are the bytes that servers sent, in many encodings, and are decoded as curation
+  decodes them; those of `load` are UTF-8, whatever they declare.
+  """
   rows = json.loads((folder / 'sentences.json').read_text('utf-8'))
   names = [row['file'].removesuffix('.gz') for row in rows]
   pages = [
-    gzip.open(folder / f'html/{name}.gz').read().decode('utf-8', 'replace')
-    for name in names
+    encoding.decode(gzip.open(folder / f'html/{name}.gz').read()) for name in names
   ]
   truths = [(row['with'], row['without']) for row in rows]
   return names, pages, truths, [host(row['url']) for row in rows]
