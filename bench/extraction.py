@@ -101,15 +101,15 @@ def row(name, scores, count=0, seconds=0):
 def ours(pages):
   """Texts and CPU-seconds, with the scan of the limits, as in the step."""
   config = extract.Config()
-  raw = [page.encode() for page in pages]
-  _one(pages[0], raw[0], config)
+  raw = [page.encode('utf-8', 'replace') for page in pages]
+  _one(raw[0], config)
   start = time.process_time()
-  texts = [_one(page, data, config) for page, data in zip(pages, raw)]
+  texts = [_one(page, config) for page in raw]
   return texts, time.process_time() - start
 
 
-def _one(page, raw, config):
-  return extract.extract(page, config, 'general', extract.refuse(raw, config)).text
+def _one(page, config):
+  return extract.extract(page, config, 'general', extract.refuse(page, config)).text
 
 
 def peer(python, setup, pages):
@@ -150,7 +150,7 @@ def items(options, found):
 
 
 def fit(pages):
-  return training.fit([page[:6] for page in pages if page])
+  return training.fit([page[:7] for page in pages if page])
 
 
 def text_of(item, both):
@@ -159,20 +159,20 @@ def text_of(item, both):
     return ''
   keep = blocks.decide(item[0], training.predict(item, both), False)
   text = blocks.join(blocks.texts(item[0], keep))
-  return blocks.MARK.sub(lambda m: item[6].aside[int(m[1])][0], text)
+  return blocks.MARK.sub(lambda m: item[7].aside[int(m[1])][0], text)
 
 
 def cross_validate(found, scored, rest, folds):
   """Texts of the sets, by trees that saw no page of the page's host; a row a fold."""
-  hosts = sorted({item[5] for part in scored for item in part if item})
+  hosts = sorted({item[6] for part in scored for item in part if item})
   order = np.random.default_rng(0).permutation(len(hosts)) % folds
   fold_of = dict(zip(hosts, order))
   texts = [[''] * len(part) for part in scored]
   for fold in range(folds):
-    seen = [i for part in scored for i in part if i and fold_of[i[5]] != fold]
+    seen = [i for part in scored for i in part if i and fold_of[i[6]] != fold]
     both = fit(seen + rest)
     for (name, _, truths, _, score), part, out in zip(found, scored, texts):
-      rows = [k for k, i in enumerate(part) if i and fold_of[i[5]] == fold]
+      rows = [k for k, i in enumerate(part) if i and fold_of[i[6]] == fold]
       for k in rows:
         out[k] = text_of(part[k], both)
       chosen = [truths[k] for k in rows], [out[k] for k in rows]

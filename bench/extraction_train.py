@@ -16,7 +16,9 @@ from llama3_jax.curate.extraction import trees
 DEPTH, BINS, RATE, RIDGE = 5, 64, 0.09, 6.0
 ROUNDS = (140, 110)  # of the first and the second pass
 COLUMNS, ROWS = 0.3, 0.7  # share of the measures and of the pages a tree sees
-UNIT, LOW = 2.0**13, 2**32 - 1  # of sums of slopes; weights sum to less than 2**18
+SECONDS = 2  # passes of that kind, of other seeds, whose mean counts
+DOUBT = 0.5  # of guessed targets, in favour of the first pass
+LOW = 2**32 - 1  # the half of a slope that holds its curve
 FOLDS = 3  # by host, for the scores of the first pass that the second is trained on
 
 
@@ -42,9 +44,9 @@ def _bin(x, limits):
   return result
 
 
-def _slope(gradient, curve):
-  """int64, gradient * UNIT << 32 | curve * UNIT: one sum is of both."""
-  whole = np.rint(np.stack([gradient, curve]) * UNIT).astype(np.int64)
+def _slope(gradient, curve, unit):
+  """int64, gradient * unit << 32 | curve * unit: one sum is of both."""
+  whole = np.rint(np.stack([gradient, curve]) * unit).astype(np.int64)
   return (whole[0] << 32) + whole[1]
 
 
@@ -62,7 +64,7 @@ def _sums(bins, columns, rows, slope, result):
 @numba.njit(cache=True)
 def _split(sums, ridge):
   """(column, bin) after which the rows of these sums are split with the most gain."""
-  most, column, at, ridge = -1.0, 0, 0, ridge * UNIT
+  most, column, at = -1.0, 0, 0
   whole = sums[0].sum()
   h = float(whole & LOW)
   g = float(whole >> 32)
@@ -108,7 +110,7 @@ def _tree(bins, slope, rows, columns, ridge):
     if left >= size:
       for child in (left, right):
         total = slope[order[ends[child, 0] : ends[child, 1]]].sum()
-        leaves[child - size] = float(total >> 32) / UNIT, float(total & LOW) / UNIT
+        leaves[child - size] = total >> 32, total & LOW
       continue
     small, large = (left, right) if 2 * low < start + end else (right, left)
     _sums(bins, columns, order[ends[small, 0] : ends[small, 1]], slope, sums[small])
@@ -143,6 +145,7 @@ def boost(x, binned, y, w, page, rounds, seed):
   mean = np.average(y, weights=w)
   bias = float(np.log(mean / (1 - mean)))
   score = np.full(len(y), bias)
+  unit = 2.0 ** np.floor(30 - np.log2(w.sum()))  # no sum is beyond 31 bits
   column = np.zeros((rounds, 2**DEPTH - 1), np.int16)
   limit = np.zeros((rounds, 2**DEPTH - 1), np.float32)
   value = np.zeros((rounds, 2**DEPTH), np.float32)
@@ -151,10 +154,10 @@ def boost(x, binned, y, w, page, rounds, seed):
     rows = np.flatnonzero(sample & (w > 0))
     columns = np.sort(random.permutation(x.shape[1])[: int(COLUMNS * x.shape[1])])
     p = 1 / (1 + np.exp(-score))
-    slope = _slope(w * (y - p), w * p * (1 - p))
-    column[t], at, sums = _tree(bins, slope, rows, columns, RIDGE)
+    slope = _slope(w * (y - p), w * p * (1 - p), unit)
+    column[t], at, sums = _tree(bins, slope, rows, columns, RIDGE * unit)
     limit[t] = limits[column[t], at]
-    value[t] = RATE * sums[:, 0] / (sums[:, 1] + RIDGE)
+    value[t] = RATE * sums[:, 0] / (sums[:, 1] + RIDGE * unit)
     score += value[t][_leaf(bins, column[t].astype(np.int64), at)]
   return trees.Trees(bias, column, limit, value)
 
@@ -162,14 +165,18 @@ def boost(x, binned, y, w, page, rounds, seed):
 def fit(pages, seed=0, folds=FOLDS):
   """Trees of both passes.
 
+  The first pass is trained as often as there are folds to score the pages of other
+  hosts. Where it disagrees with a guessed target the second pass learns the mean of
+  both, with less weight.
+
   Args:
-    pages: list of (cut, measures, mass, targets, weights, host).
+    pages: list of (cut, measures, mass, targets, weights, guessed, host).
   """
-  x, y, w, page = stack(pages)
-  hosts = sorted({p[5] for p in pages})
+  x, y, w, guessed, page = stack(pages)
+  hosts = sorted({p[6] for p in pages})
   order = np.random.default_rng(seed).permutation(len(hosts)) % folds
   fold_of = dict(zip(hosts, order))
-  folds_of = np.array([fold_of[p[5]] for p in pages])
+  folds_of = np.array([fold_of[p[6]] for p in pages])
   inner, binned = [None] * len(pages), bins_of(x)
   for fold in range(folds):
     rows = folds_of[page] != fold
@@ -179,14 +186,36 @@ def fit(pages, seed=0, folds=FOLDS):
   wide = np.concatenate(
     [trees.context(p[1], s, p[2], p[0]) for p, s in zip(pages, inner)]
   )
-  second = boost(wide, bins_of(wide), y, w, page, ROUNDS[1], seed + 100)
-  return boost(x, binned, y, w, page, ROUNDS[0], seed + 50), second
+  first, both = boost(x, binned, y, w, page, ROUNDS[0], seed + 50), bins_of(wide)
+  y, w = doubt(y, w, guessed, np.concatenate(inner))
+  second = mean(
+    [boost(wide, both, y, w, page, ROUNDS[1], seed + 100 + k) for k in range(SECONDS)]
+  )
+  return first, second
+
+
+def doubt(y, w, guessed, score):
+  """Targets and weights of blocks where guesses meet the scores of a model."""
+  p = 1 / (1 + np.exp(-score.astype(np.float64)))
+  own = DOUBT * guessed
+  return (1 - own) * y + own * p, w * (1 - own * abs(y - p))
+
+
+def mean(found):
+  """The trees whose sum is the mean of the sums of others."""
+  parts = [
+    [getattr(one, name) for one in found] for name in ('column', 'limit', 'value')
+  ]
+  column, limit, value = map(np.concatenate, parts)
+  return trees.Trees(
+    sum(one.bias for one in found) / len(found), column, limit, value / len(found)
+  )
 
 
 def stack(pages):
-  x, y, w = (np.concatenate([p[k] for p in pages]) for k in (1, 3, 4))
+  x, y, w, guessed = (np.concatenate([p[k] for p in pages]) for k in (1, 3, 4, 5))
   page = np.repeat(np.arange(len(pages)), [len(p[3]) for p in pages])
-  return x, y, w * (len(w) / w.sum()), page
+  return x, y, w * (len(w) / w.sum()), guessed, page
 
 
 def predict(page, both):
