@@ -13,6 +13,7 @@ from llama3_jax.curate.extraction import cut
 from llama3_jax.curate.extraction import extract
 from llama3_jax.curate.extraction import measures
 from llama3_jax.curate.extraction import names
+from llama3_jax.curate.extraction import shapes
 from llama3_jax.curate.extraction import trees
 
 
@@ -173,3 +174,22 @@ def test_blocks_with_a_sentence_are_known_and_others_guessed(bench):
   assert targets[:2].tolist() == [1, 0] and guessed.tolist() == [0, 0, 1]
   assert weights[0] > weights[2]
   assert bench.data.by_body('crane')(texts)[2].tolist() == [0, 0, 0]
+
+
+def test_equal_keys_have_one_number_and_others_have_others():
+  random = np.random.default_rng(2)
+  for count in (1, 7, 500):
+    keys = random.integers(0, 2**62, count)[random.integers(0, count, 900)] << 1
+    index, found = shapes._number(keys)
+    assert found == len(np.unique(keys)) == len({*zip(keys.tolist(), index.tolist())})
+    assert sorted(set(index.tolist())) == list(range(found))
+
+
+def test_shapes_and_copies_are_counted():
+  item = '<li class="a"><a href="/">four</a></li>'
+  found = cut_of(f'<p>sixsix</p><ul>{item}{item}</ul><p>other!</p>')
+  assert column(found, 'copies') == [1, 2, 2, 1]
+  assert column(found, 'sigcount') == [2, 2, 2, 2]
+  assert column(found, 'sig') == pytest.approx([0.6, 0.4, 0.4, 0.6])
+  assert column(found, 'sigmean') == [6, 4, 4, 6]
+  assert column(found, 'siglink') == [0, 1, 1, 0]

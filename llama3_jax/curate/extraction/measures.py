@@ -14,6 +14,7 @@ import numpy as np
 from llama3_jax.curate.extraction import cut
 from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.extraction import names
+from llama3_jax.curate.extraction import shapes
 from llama3_jax.curate.extraction import signs
 
 OWN = (
@@ -81,11 +82,11 @@ def measures(found: cut.Cut, title: bytes) -> tuple[np.ndarray, np.ndarray]:
   x = np.zeros((len(found.blocks), WIDTH), np.float32)
   text, rows, nodes = found.text, found.blocks, found.nodes
   mass, solid, hashes = _own(text, rows, nodes, keys, values, words, x)
-  _copies(hashes, x)
+  shapes.copies(hashes.view(np.int64), x, OWN.index('copies'))
   _tree(rows, nodes, mass, solid, UNDER_TAG, x)
-  near, far = _signatures(rows, nodes)
-  _shapes(near, mass, x, NAMES.index('sig'), True)
-  _shapes(far, mass, x, NAMES.index('form3'), False)
+  near, far = shapes.signatures(rows, nodes)
+  shapes.sizes(near, mass, x, NAMES.index('sig'), True)
+  shapes.sizes(far, mass, x, NAMES.index('form3'), False)
   _places(mass, solid, near, x)
   return x, mass
 
@@ -148,11 +149,6 @@ def _tags(node, nodes, row):
   row[k + 10] = tag == T_TD
   row[k + 11] = tag == T_PRE
   return tag
-
-
-def _copies(hashes, x):
-  _, index, count = np.unique(hashes, return_inverse=True, return_counts=True)
-  x[:, 20] = count[index]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -253,32 +249,6 @@ def _best(blocks, nodes, mass, solid, sums):
   return best
 
 
-@numba.njit(cache=True, nogil=True)
-def _signatures(blocks, nodes):
-  """Hashes of the shapes of one and of three ancestors of every block."""
-  n = len(blocks)
-  near, far = np.zeros(n, np.int64), np.zeros(n, np.int64)
-  for i in range(n):
-    node, value = blocks[i, cut.NODE], np.int64(7)
-    for k in range(4):
-      value = value * np.int64(1000003) ^ nodes[node, cut.SHAPE]
-      node = nodes[node, cut.PARENT]
-      if k == 1:
-        near[i] = value
-    far[i] = value
-  return near, far
-
-
-def _shapes(signature, mass, x, at, links):
-  _, index, count = np.unique(signature, return_inverse=True, return_counts=True)
-  masses = np.bincount(index, mass)
-  x[:, at] = (masses / max(1.0, masses.sum()))[index]
-  x[:, at + 1] = count[index]
-  x[:, at + 2] = (masses / count)[index]
-  if links:
-    x[:, at + 3] = (np.bincount(index, mass * x[:, 1]) / masses)[index]
-
-
 @markup.once
 def _head(i, head, mass, x, p0):
   """What the last heading up to a block says; images and inputs after the block."""
@@ -355,12 +325,6 @@ _tree.compile(
     markup.FLOATS,
     markup.NUMBERS,
     markup.TABLE_F,
-  )
-)
-_signatures.compile(
-  (
-    markup.ROWS,
-    markup.ROWS,
   )
 )
 _places.compile(
