@@ -1,7 +1,7 @@
 """Extraction: F1 and documents a CPU-second, ours and its peers.
 
 python bench/extraction.py FOLDER [--sentences=FOLDER] [--peer=PYTHON] [--hostile]
-  [--assets=FOLDER] [--manuals=FOLDER] [--folds=5] [--train]
+  [--assets=FOLDER] [--manuals=FOLDER] [--folds=5] [--assign=0] [--train]
 
 FOLDER holds pages and their hand-made article bodies: html/<id>.html.gz and
 ground-truth.json, {id: {articleBody}}, as in the article-extraction-benchmark.
@@ -9,8 +9,8 @@ ground-truth.json, {id: {articleBody}}, as in the article-extraction-benchmark.
 interpreter with trafilatura and resiliparse. --train makes blocks.npz of
 llama3_jax/curate/extraction/ again, from both sets, pages made around the sentences of
 --assets, and --manuals (extraction_data.py says which); --folds says how it does on
-hosts it has not seen; --hostile measures the most that a page within the limits can
-cost. Exits with 1 where a bar is missed.
+hosts it has not seen, which --assign (a seed) shares out; --hostile measures the most
+that a page within the limits can cost. Exits with 1 where a bar is missed.
 """
 
 import argparse
@@ -162,10 +162,10 @@ def text_of(item, both):
   return blocks.MARK.sub(lambda m: item[7].aside[int(m[1])][0], text)
 
 
-def cross_validate(found, scored, rest, folds):
+def cross_validate(found, scored, rest, folds, seed):
   """Texts of the sets, by trees that saw no page of the page's host; a row a fold."""
   hosts = sorted({item[6] for part in scored for item in part if item})
-  order = np.random.default_rng(0).permutation(len(hosts)) % folds
+  order = np.random.default_rng(seed).permutation(len(hosts)) % folds
   fold_of = dict(zip(hosts, order))
   texts = [[''] * len(part) for part in scored]
   for fold in range(folds):
@@ -228,6 +228,7 @@ def main():
   parser.add_argument('--manuals', type=pathlib.Path)
   parser.add_argument('--peer')
   parser.add_argument('--folds', type=int, default=0)
+  parser.add_argument('--assign', type=int, default=0)
   parser.add_argument('--train', action='store_true')
   parser.add_argument('--hostile', action='store_true')
   options = parser.parse_args()
@@ -239,7 +240,7 @@ def main():
     scored = items(options, found)
     rest = data.others(options.assets, options.manuals) if options.assets else []
   if options.folds:
-    texts = cross_validate(found, scored, rest, options.folds)
+    texts = cross_validate(found, scored, rest, options.folds, options.assign)
     for (name, _, truths, _, score), part in zip(found, texts):
       row(f'{name}, {options.folds} folds by host', score(truths, part))
   missed = []
