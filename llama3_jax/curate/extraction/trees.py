@@ -28,6 +28,9 @@ CONTEXT = (
 ).split()
 
 
+NEAR = 512  # blocks whose measures are kept near by while all trees are walked
+
+
 @dataclasses.dataclass(frozen=True)
 class Trees:
   """Trees of one depth, as full binary trees.
@@ -76,20 +79,22 @@ def score(x: np.ndarray, trees: Trees) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def _score(x, bias, column, limit, value):
-  """One tree after the other, so that the rows of blocks are walked side by side."""
+  """One tree after the other on NEAR blocks, whose rows are walked side by side."""
   result, leaves, depth = np.empty(len(x), np.float32), np.uint32(value.shape[1]), 0
   while 1 << depth < value.shape[1]:
     depth += 1
   one, two = np.uint32(1), np.uint32(2)
   for i in range(len(x)):
     result[i] = bias
-  for t in range(len(column)):
-    split, low, leaf = column[t], limit[t], value[t]
-    for i in range(len(x)):
-      row, k = x[i], np.uint32(0)
-      for _ in range(depth):
-        k = two * k + one + np.uint32(row[split[k]] > low[k])
-      result[i] += leaf[k + one - leaves]
+  for start in range(0, len(x), NEAR):
+    end = min(start + NEAR, len(x))
+    for t in range(len(column)):
+      split, low, leaf = column[t], limit[t], value[t]
+      for i in range(start, end):
+        row, k = x[i], np.uint32(0)
+        for _ in range(depth):
+          k = two * k + one + np.uint32(row[split[k]] > low[k])
+        result[i] += leaf[k + one - leaves]
   return result
 
 
