@@ -1,7 +1,7 @@
 """Extraction: F1 and documents a CPU-second, ours and its peers.
 
 python bench/extraction.py FOLDER [--sentences=FOLDER] [--peer=PYTHON] [--hostile]
-  [--assets=FOLDER] [--manuals=FOLDER] [--folds=5] [--train]
+  [--assets=FOLDER] [--manuals=FOLDER] [--folds=5] [--assign=0] [--train]
 
 FOLDER holds pages and their hand-made article bodies: html/<id>.html.gz and
 ground-truth.json, {id: {articleBody}}, as in the article-extraction-benchmark.
@@ -9,8 +9,8 @@ ground-truth.json, {id: {articleBody}}, as in the article-extraction-benchmark.
 interpreter with trafilatura and resiliparse. --train makes blocks.npz of
 llama3_jax/curate/extraction/ again, from both sets, pages made around the sentences of
 --assets, and --manuals (extraction_data.py says which); --folds says how it does on
-hosts it has not seen; --hostile measures the most that a page within the limits can
-cost. Exits with 1 where a bar is missed.
+hosts it has not seen, which --assign (a seed) shares out; --hostile measures the most
+that a page within the limits can cost. Exits with 1 where a bar is missed.
 """
 
 import argparse
@@ -59,9 +59,9 @@ TEACHER = (
   PEERS['trafilatura fast'].replace('fast=True', 'fast=True, favor_precision=True'),
 )
 CHILD = """
-import gzip, json, pathlib, sys, time
+import json, sys, time
 {setup}
-pages = [gzip.open(p).read().decode('utf-8', 'replace') for p in json.load(sys.stdin)]
+pages = json.load(sys.stdin)
 f(pages[0])
 start = time.process_time()
 texts = [f(page) or '' for page in pages]
@@ -101,21 +101,22 @@ def row(name, scores, count=0, seconds=0):
 def ours(pages):
   """Texts and CPU-seconds, with the scan of the limits, as in the step."""
   config = extract.Config()
-  raw = [page.encode() for page in pages]
-  _one(pages[0], raw[0], config)
+  raw = [page.encode('utf-8', 'replace') for page in pages]
+  _one(raw[0], config)
   start = time.process_time()
-  texts = [_one(page, data, config) for page, data in zip(pages, raw)]
+  texts = [_one(page, config) for page in raw]
   return texts, time.process_time() - start
 
 
-def _one(page, raw, config):
-  return extract.extract(page, config, 'general', extract.refuse(raw, config)).text
+def _one(page, config):
+  return extract.extract(page, config, 'general', extract.refuse(page, config)).text
 
 
-def peer(python, setup, paths):
+def peer(python, setup, pages):
+  """Texts and CPU-seconds of a peer on the same decoded pages."""
   done = subprocess.run(
     [python, '-c', CHILD.format(setup=setup)],
-    input=json.dumps([str(path) for path in paths]),
+    input=json.dumps(pages),
     capture_output=True,
     text=True,
     timeout=3600,
@@ -125,33 +126,31 @@ def peer(python, setup, paths):
 
 
 def sets(options):
-  """[(name, paths, pages, truths, hosts, score)] of the scored sets."""
-  names, pages, truths = data.load(options.folder)
-  paths = [options.folder / f'html/{name}.html.gz' for name in names]
+  """[(name, pages, truths, hosts, score)] of the scored sets."""
+  _, pages, truths = data.load(options.folder)
   hosts = data.load_hosts(options.folder)
-  found = [('bodies', paths, pages, truths, hosts, body_f1)]
+  found = [('bodies', pages, truths, hosts, body_f1)]
   if options.sentences:
-    names, pages, truths, hosts = data.load_sentences(options.sentences)
-    paths = [options.sentences / f'html/{name}.gz' for name in names]
-    found.append(('sentences', paths, pages, truths, hosts, data.sentence_f1))
+    _, pages, truths, hosts = data.load_sentences(options.sentences)
+    found.append(('sentences', pages, truths, hosts, data.sentence_f1))
   return found
 
 
 def items(options, found):
   """Items of the sets (one list each), with targets."""
   result = []
-  for name, paths, pages, truths, hosts, _ in found:
+  for name, pages, truths, hosts, _ in found:
     if name == 'bodies':
       judges = [data.by_body(truth) for truth in truths]
     else:
-      texts = [peer(options.peer, setup, paths)[0] for setup in TEACHER]
+      texts = [peer(options.peer, setup, pages)[0] for setup in TEACHER]
       judges = [data.by_sentences(t, both) for t, both in zip(truths, zip(*texts))]
     result.append([data.item(*three) for three in zip(pages, judges, hosts)])
   return result
 
 
 def fit(pages):
-  return training.fit([page[:6] for page in pages if page])
+  return training.fit([page[:7] for page in pages if page])
 
 
 def text_of(item, both):
@@ -160,20 +159,20 @@ def text_of(item, both):
     return ''
   keep = blocks.decide(item[0], training.predict(item, both), False)
   text = blocks.join(blocks.texts(item[0], keep))
-  return blocks.MARK.sub(lambda m: item[6].aside[int(m[1])][0], text)
+  return blocks.MARK.sub(lambda m: item[7].aside[int(m[1])][0], text)
 
 
-def cross_validate(found, scored, rest, folds):
+def cross_validate(found, scored, rest, folds, seed):
   """Texts of the sets, by trees that saw no page of the page's host; a row a fold."""
-  hosts = sorted({item[5] for part in scored for item in part if item})
-  order = np.random.default_rng(0).permutation(len(hosts)) % folds
+  hosts = sorted({item[6] for part in scored for item in part if item})
+  order = np.random.default_rng(seed).permutation(len(hosts)) % folds
   fold_of = dict(zip(hosts, order))
   texts = [[''] * len(part) for part in scored]
   for fold in range(folds):
-    seen = [i for part in scored for i in part if i and fold_of[i[5]] != fold]
+    seen = [i for part in scored for i in part if i and fold_of[i[6]] != fold]
     both = fit(seen + rest)
-    for (name, _, _, truths, _, score), part, out in zip(found, scored, texts):
-      rows = [k for k, i in enumerate(part) if i and fold_of[i[5]] == fold]
+    for (name, _, truths, _, score), part, out in zip(found, scored, texts):
+      rows = [k for k, i in enumerate(part) if i and fold_of[i[6]] == fold]
       for k in rows:
         out[k] = text_of(part[k], both)
       chosen = [truths[k] for k in rows], [out[k] for k in rows]
@@ -229,6 +228,7 @@ def main():
   parser.add_argument('--manuals', type=pathlib.Path)
   parser.add_argument('--peer')
   parser.add_argument('--folds', type=int, default=0)
+  parser.add_argument('--assign', type=int, default=0)
   parser.add_argument('--train', action='store_true')
   parser.add_argument('--hostile', action='store_true')
   options = parser.parse_args()
@@ -240,20 +240,20 @@ def main():
     scored = items(options, found)
     rest = data.others(options.assets, options.manuals) if options.assets else []
   if options.folds:
-    texts = cross_validate(found, scored, rest, options.folds)
-    for (name, _, _, truths, _, score), part in zip(found, texts):
+    texts = cross_validate(found, scored, rest, options.folds, options.assign)
+    for (name, _, truths, _, score), part in zip(found, texts):
       row(f'{name}, {options.folds} folds by host', score(truths, part))
   missed = []
   if options.train:
     training.write(fit([i for part in scored for i in part] + rest))
-  for name, paths, pages, truths, _, score in found:
+  for name, pages, truths, _, score in found:
     texts, seconds = ours(pages)
     scores = score(truths, texts)
     row(f'{name}, ours', scores, len(pages), seconds)
     if scores[0] < BARS[name] or len(pages) / seconds < RATE:
       missed.append(f'{name}: F1 {BARS[name]} at {RATE} pages/s')
     for other, setup in PEERS.items() if options.peer and not options.train else ():
-      texts, seconds = peer(options.peer, setup, paths)
+      texts, seconds = peer(options.peer, setup, pages)
       row(f'{name}, {other}', score(truths, texts), len(pages), seconds)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
   print(f'peak memory {peak} MB')

@@ -24,6 +24,7 @@ from resiliparse.parse.html import HTMLTree
 
 from llama3_jax.curate.extraction import extract
 from llama3_jax.curate.extraction import measures
+from llama3_jax.curate.reading import encoding
 
 WORD = re.compile(r'\w+')
 MANUAL_PACKAGES = (
@@ -74,12 +75,15 @@ def load_hosts(folder):
 
 
 def load_sentences(folder):
-  """(names, pages, (sentences with, sentences without), hosts)."""
+  """(names, pages, (sentences with, sentences without), hosts).
+
+  Pages are the bytes that servers sent, in many encodings, and are decoded as curation
+  decodes them; those of `load` are UTF-8, whatever they declare.
+  """
   rows = json.loads((folder / 'sentences.json').read_text('utf-8'))
   names = [row['file'].removesuffix('.gz') for row in rows]
   pages = [
-    gzip.open(folder / f'html/{name}.gz').read().decode('utf-8', 'replace')
-    for name in names
+    encoding.decode(gzip.open(folder / f'html/{name}.gz').read()) for name in names
   ]
   truths = [(row['with'], row['without']) for row in rows]
   return names, pages, truths, [host(row['url']) for row in rows]
@@ -100,20 +104,22 @@ def sentence_f1(truths, texts):
 
 
 def item(page, judge, name):
-  """(cut, measures, mass, targets, weights, host, page); None without a block."""
-  found = extract.prepare(page)
+  """(cut, measures, mass, targets, weights, guessed, host, page); None without a block.
+
+  guessed: 1 where a target is a peer's opinion, 0 where it is known, of each block.
+  """
+  found = extract.prepare(page.encode('utf-8', 'replace'))
   if found is None:
     return None
   x, mass = measures.measures(found.cut, found.title)
   data = found.cut.text.tobytes()
   texts = [data[a:b].decode('utf-8', 'replace') for a, b in found.cut.blocks[:, :2]]
-  targets, weights = judge(texts)
-  return found.cut, x, mass, targets, weights, name, found
+  return found.cut, x, mass, *judge(texts), name, found
 
 
 def by_body(body):
   """Judge of blocks by the article's text: the share of their words that are in it."""
-  return lambda texts: _targets(texts, body)
+  return lambda texts: (*_targets(texts, body), np.zeros(len(texts)))
 
 
 def _targets(texts, body):
@@ -136,16 +142,17 @@ def by_sentences(truth, peer):
     targets, weights = _targets(texts, peer[0])
     other, _ = _targets(texts, peer[1])
     weights = weights * np.where(abs(targets - other) < 0.3, 0.6, 0.25)
-    strong = 5 * weights.mean()
+    strong, guessed = 5 * weights.mean(), np.ones(len(texts))
     for value, sentences in zip((1.0, 0.0), truth):
       for i, text in enumerate(map(fold, texts)):
         for sentence in map(fold, sentences):
           inside = sentence in text
           if not inside and not (len(text) >= 15 and text in sentence):
             continue
+          guessed[i] = 0
           if value or targets[i] < 1 or len(text) < 3 * len(sentence):
             targets[i], weights[i] = value, max(weights[i], strong)
-    return targets, weights
+    return targets, weights, guessed
 
   return judge
 

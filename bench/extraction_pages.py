@@ -211,7 +211,7 @@ def _page(draw, text, number):
   inside = [box(k) for k in (AUTHOR, TAGS, SHARE, LETTER) if draw.random() < 0.4]
   after = [box(k) for k in (RELATED, COMMENTS, AUTHOR, TAGS) if draw.random() < 0.5]
   if draw.random() < 0.3 and len(body) > 3:
-    body.insert(len(body) // 2, box(draw.choice((RELATED, LETTER, ADVERT))))
+    body.insert(len(body) // 2, box(draw.choice((RELATED, LETTER, ADVERT, MORE))))
   page = _tag(draw, names[2], head + ''.join(body) + ''.join(inside))
   if draw.random() < 0.6:
     page = _tag(draw, names[1], page + ''.join(after))
@@ -232,8 +232,11 @@ def _article(draw, say):
     body.append(form.format(part))
 
   form = draw.choice(('<p>{}</p>', '<p>{}</p>', '<div>{}</div>', '{}<br><br>'))
+  seen = draw.choice((0, 0, 0.1, 0.4))
   for _ in range(draw.choice((1, 2, 3, 4, 6, 9, 14))):
     kind = draw.random()
+    if draw.random() < seen:
+      body.append('<img src="/p.jpg">')
     if kind < 0.72:
       add(form, say(1, 4))
     elif kind < 0.8:
@@ -293,6 +296,9 @@ def _boxes(draw, say, notice):
       return _tag(draw, name, f'{notice[SHARE]} {links}')
     if kind == ADVERT:
       return f'<div class="ad"><p>{notice[ADVERT]}</p></div>'
+    if kind == MORE:  # a line between two paragraphs
+      link = f'<a href="/m">{say(1, 1)[:60]}</a>'
+      return f'<p>{draw.choice((notice[MORE], notice[RELATED]))}: {link}</p>'
     name = draw.choice(BOXES[kind].split('|'))
     return _tag(draw, name, _inside(draw, say, notice, kind))
 
@@ -300,9 +306,10 @@ def _boxes(draw, say, notice):
 
 
 def _inside(draw, say, notice, kind):
+  image = draw.choice(('', '<img src="/t.jpg">'))
   if kind == RELATED:
     teasers = ''.join(
-      f'<div class="item"><h3><a href="/{k}">{say(1, 1)[:50]}</a></h3>'
+      f'<div class="item">{image}<h3><a href="/{k}">{say(1, 1)[:50]}</a></h3>'
       + (f'<p>{say(1, 1)[:120]}…</p>' if draw.random() < 0.5 else '')
       + (
         f'<a href="/{k}">{notice[MORE]}</a></div>' if draw.random() < 0.5 else '</div>'
@@ -316,11 +323,13 @@ def _inside(draw, say, notice, kind):
       f'<p>{say(1, 2)}</p></div>'
       for k in range(draw.randint(0, 4))
     )
-    form = f'<form><p>{notice[FORM]}</p><textarea></textarea></form>'
+    form = f'<form><p>{notice[FORM]}</p><input><textarea></textarea></form>'
     return f'<h3>{notice[COMMENTS]}</h3>{rows}{form}'
   if kind == AUTHOR:
     name = _person(draw)
-    return f'<h4>{notice[AUTHOR].format(name)}</h4><p>{name}. {say(1, 1)[:110]}</p>'
+    return (
+      f'{image}<h4>{notice[AUTHOR].format(name)}</h4><p>{name}. {say(1, 1)[:110]}</p>'
+    )
   if kind == TAGS:
     words = ', '.join(f'<a href="/t">{say(1, 1)[:9]}</a>' for _ in range(3))
     return f'<span>{notice[TAGS].format(words)}</span>'
@@ -328,4 +337,5 @@ def _inside(draw, say, notice, kind):
     return (
       f'<p>© 2024 {_person(draw)}. {notice[RIGHTS]}</p><a href="/i">{notice[HOME]}</a>'
     )
-  return f'<p>{notice[kind]}</p><button>OK</button>'
+  field = draw.choice(('', '<input type="email">'))
+  return f'<p>{notice[kind]}</p>{field}<button>OK</button>'

@@ -53,14 +53,13 @@ def join(found: Sequence[Block]) -> str:
 
 def texts(found: cut.Cut, keep: np.ndarray) -> list[Block]:
   """The kept blocks: bool [blocks] says which."""
-  data, result, gap = found.text.tobytes(), [], False
-  for row, kept in zip(found.blocks.tolist(), keep.tolist()):
-    gap |= bool(row[cut.GAP])
-    if kept:
-      text = data[row[cut.START] : row[cut.END]].decode('utf-8', 'replace')
-      size = max(1, row[cut.END] - row[cut.START])
-      result.append(Block(text, round(len(text) * row[cut.LINK] / size), gap))
-      gap = False
+  data, result = found.text.tobytes(), []
+  rows = np.flatnonzero(keep)
+  gaps = np.diff(np.cumsum(found.blocks[:, cut.GAP])[rows], prepend=0) > 0
+  kept = found.blocks[np.ix_(rows, (cut.START, cut.END, cut.LINK))]
+  for (start, end, link), gap in zip(kept.tolist(), gaps.tolist()):
+    text = data[start:end].decode('utf-8', 'replace')
+    result.append(Block(text, round(len(text) * link / max(1, end - start)), gap))
   return result
 
 

@@ -47,7 +47,7 @@ CODES, KINDS = _tags()
 TAG = {name: i + 1 for i, name in enumerate(TAGS)}
 TAG_H1, TAG_H6 = TAG['h1'], TAG['h6']
 # Columns of blocks and of nodes.
-START, END, NODE, LINK, BOLD, GAP, ROW, BREAKS, WIDTH = range(9)
+START, END, NODE, LINK, BOLD, GAP, ROW, BREAKS, SLANT, IMAGES, INPUTS, WIDTH = range(12)
 PARENT, FIRST, LAST, KIND, CLASS, HIDDEN, SHAPE, DEPTH, NODE_WIDTH = range(9)
 
 
@@ -58,7 +58,8 @@ class Cut:
   Fields:
     text: uint8, UTF-8 of all blocks, one after the other.
     blocks: int64 [blocks, WIDTH]: START and END in text, NODE, bytes in links and in
-      bold, whether a GAP is before it, ROW (number of its table, 0 outside), BREAKS.
+      bold, whether a GAP is before it, ROW (number of its table, 0 outside), BREAKS,
+      bytes in italics or small, IMAGES and INPUTS since the end of the block before.
     nodes: int64 [elements, NODE_WIDTH]: PARENT, the FIRST block and the one after the
       LAST in it, KIND (1 + index in TAGS), CLASS (bits of names.CLASSES), HIDDEN,
       SHAPE (hash of name and class), DEPTH.
@@ -81,6 +82,10 @@ def cut(html: bytes) -> Cut:
 TABLE, TR, TD, TH, H1, H2, H3, SCRIPT, STYLE, A, BR, B, STRONG, LI, HR, IMG = (
   markup._codes(name)[0]
   for name in 'table tr td th h1 h2 h3 script style a br b strong li hr img'.split()
+)
+EM, ITALIC, SMALL, CITE, INPUT, TEXTAREA, SELECT, BUTTON, IFRAME, VIDEO, AUDIO = (
+  markup._codes(name)[0]
+  for name in 'em i small cite input textarea select button iframe video audio'.split()
 )
 IS_DD, IS_DT = markup._codes('dd')[0], markup._codes('dt')[0]
 
@@ -139,8 +144,8 @@ def _tables(raw):
 # State of the cutter: an array, so that functions can share it.
 (
   OUT, BLOCKS, NODES, TOP, SPACE, LINKS, BOLDS, AT, TABLES, DATA, CELL, NEWGAP,
-  BLANK, LINKED, BOLDED, LINES, HIDES, STATES,
-) = range(18)  # fmt: skip
+  BLANK, LINKED, BOLDED, LINES, SLANTS, SLANTED, IMAGED, ASKED, STATES,
+) = range(21)  # fmt: skip
 
 
 @numba.njit(cache=True, nogil=True)
@@ -182,7 +187,11 @@ def _cut(raw, most, tables, keys, values, codes, kinds):
     if kind == SKIP:
       i = tags.skip(raw, i, name)
       s[SPACE] = 1
+      s[IMAGED] += name == IFRAME or name == VIDEO or name == AUDIO
+      s[ASKED] += name == TEXTAREA or name == SELECT
     elif kind == EMPTY:
+      s[IMAGED] += name == IMG
+      s[ASKED] += name == INPUT
       if name == BR and not s[DATA]:
         s[BLANK] += 1
       if name == HR or s[BLANK] > 1:
@@ -233,6 +242,7 @@ def _text(raw, i, out, s):
   s[OUT] += 1
   s[LINKED] += s[LINKS] > 0
   s[BOLDED] += s[BOLDS] > 0
+  s[SLANTED] += s[SLANTS] > 0
   return i + step
 
 
@@ -251,11 +261,12 @@ def _finish(out, blocks, nodes, stack, s):
     b[START], b[END], b[NODE] = start, end, node
     b[LINK], b[BOLD], b[GAP] = s[LINKED], s[BOLDED], s[NEWGAP]
     b[ROW], b[BREAKS] = s[DATA], s[LINES]
+    b[SLANT], b[IMAGES], b[INPUTS] = s[SLANTED], s[IMAGED], s[ASKED]
     s[BLOCKS] += 1
-    s[NEWGAP] = 0
+    s[NEWGAP] = s[IMAGED] = s[ASKED] = 0
   s[OUT] = end if text else start
   s[AT] = s[OUT]
-  s[LINKED] = s[BOLDED] = s[BLANK] = s[LINES] = s[CELL] = 0
+  s[LINKED] = s[BOLDED] = s[SLANTED] = s[BLANK] = s[LINES] = s[CELL] = 0
   s[SPACE] = 0
 
 
@@ -269,6 +280,11 @@ def _ends(name, kind, s):
   if kind != BREAK:
     return 0
   return 1 if name == LI or name == IS_DD or name == IS_DT or name == TR else 2
+
+
+@markup.inner
+def _slanted(name):
+  return name == EM or name == ITALIC or name == SMALL or name == CITE
 
 
 @markup.once
@@ -293,6 +309,8 @@ def _open(name, kind, tag, found, tables, out, blocks, nodes, stack, opened, s):
       s[SPACE] = 1
   s[LINKS] += name == A and found[3]
   s[BOLDS] += name == B or name == STRONG
+  s[SLANTS] += _slanted(name)
+  s[ASKED] += name == BUTTON
   node = nodes[s[NODES]]
   parent = stack[s[TOP] - 1]
   node[PARENT], node[FIRST], node[KIND], node[CLASS] = parent, s[BLOCKS], tag, found[0]
@@ -328,6 +346,7 @@ def _close(name, out, blocks, nodes, stack, opened, codes, kinds, s):
     if opened[s[TOP]] == A:
       s[LINKS] = max(0, s[LINKS] - 1)
     s[BOLDS] -= (opened[s[TOP]] == B or opened[s[TOP]] == STRONG) and s[BOLDS] > 0
+    s[SLANTS] -= _slanted(opened[s[TOP]]) and s[SLANTS] > 0
 
 
 # Compiled, or read from the cache, when imported: no page waits.

@@ -102,18 +102,18 @@ def step(
   rows = [row for row in documents.alive(batch) if column[row].is_valid]
   pages, done, drops = [], [], {}
   for row, category in zip(rows, documents.take(batch, 'category', rows)):
-    html = column[row]
-    reason = refuse(html.as_buffer(), config)
+    html = column[row].as_buffer()
+    reason = refuse(html, config)
     if isinstance(reason, tuple):
       drops[row] = reason
       continue
     try:
-      page = extract(html.as_py(), config, category, reason)
+      page = extract(html.to_pybytes(), config, category, reason)
     except (ValueError, RuntimeError):  # resiliparse's HTMLParserException among them
-      drops[row] = ('extract.unparsable', float(len(html.as_buffer())))
+      drops[row] = ('extract.unparsable', float(len(html)))
       continue
     if not page.text:
-      drops[row] = ('extract.empty', float(len(html.as_buffer())))
+      drops[row] = ('extract.empty', float(len(html)))
     done.append(row)
     pages.append(page)
   batch = documents.put(batch, 'text', done, [page.text for page in pages])
@@ -151,7 +151,7 @@ def refuse(
 
 
 def extract(
-  html: str,
+  html: str | bytes,
   config: Config = Config(),
   category: str = 'general',
   found: markup.Markup | None = None,
@@ -159,7 +159,7 @@ def extract(
   """The main text of one page.
 
   Args:
-    html: str.
+    html: str, or its UTF-8 bytes.
     config: Config; its limits are not checked here.
     category: of the document.
     found: markup.Markup of the page; scanned where it is None.
@@ -167,8 +167,9 @@ def extract(
   Returns:
     Page.
   """
-  page = prepare(html, config, found)
-  lang = LANG.search(html[:3000])
+  raw = html if isinstance(html, bytes) else html.encode('utf-8', 'replace')
+  page = prepare(raw, config, found)
+  lang = LANG.search(raw[:3000].decode('utf-8', 'replace'))
   lang = lang[1].lower() if lang else None
   if page is None:
     return Page('', lang=lang)
@@ -214,16 +215,15 @@ class Prepared:
 
 
 def prepare(
-  html: str, config: Config = Config(), found: markup.Markup | None = None
+  raw: bytes, config: Config = Config(), found: markup.Markup | None = None
 ) -> Prepared | None:
   """The blocks of a page; None where it has none.
 
   Args:
-    html: str.
+    raw: the page's UTF-8 bytes.
     config: Config; delimit counts.
     found: markup.Markup of the page; scanned where it is None.
   """
-  raw = html.encode('utf-8', 'replace')
   found = found or markup.scan(raw)
   tree = HTMLTree.parse(tags.lean(raw).decode('utf-8', 'replace'))
   if tree.body is None:

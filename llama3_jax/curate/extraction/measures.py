@@ -14,11 +14,12 @@ import numpy as np
 from llama3_jax.curate.extraction import cut
 from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.extraction import names
+from llama3_jax.curate.extraction import shapes
 from llama3_jax.curate.extraction import signs
 
 OWN = (
   'mass link bold digits commas upper words ends end colon question breaks gap row pre '
-  'sign pipe at year first copies title'
+  'sign pipe at year first copies title slant image input'
 ).split()
 TAG = 'p heading h1 h2 li dt bare quote figcaption div cell code'.split()
 UNDER = (
@@ -31,7 +32,8 @@ TREE = (
   'form3count form3mean depth'
 ).split()
 PLACE = (
-  'before index first_solid last_solid total count linkpage h1at h1is solids'
+  'before index first_solid last_solid total count linkpage h1at h1is solids '
+  'imagenext inputnext headgap headmass headlink'
 ).split()
 NEAR = [
   f'{m}{k:+d}'
@@ -48,6 +50,7 @@ NAMES = (
   + TREE
   + PLACE
   + NEAR
+  + [f'head.{n}' for n in names.TEXTS]
   + [f'begin.{n}' for n in names.TEXTS]
 )
 NOWHERE = 2.0  # the share where no ancestor has the word
@@ -59,8 +62,9 @@ UNDER_TAG = np.array([cut.TAG.get(name, -1) for name in UNDER])
   for name in 'p li dt dd h1 h2 h6 blockquote figcaption div pre tr td'.split()
 )  # fmt: skip
 N_OWN, N_TAG, N_TEXT, N_CLASS = len(OWN), len(TAG), len(names.TEXTS), len(names.CLASSES)
+N_NEAR = len(NEAR)
 N_UNDER, N_LEVEL, N_TREE, N_PLACE = len(UNDER), len(LEVELS), len(TREE), len(PLACE)
-WIDTH = len(NAMES)
+WIDTH, HEADGAP = len(NAMES), NAMES.index('headgap')
 
 
 def measures(found: cut.Cut, title: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -78,11 +82,11 @@ def measures(found: cut.Cut, title: bytes) -> tuple[np.ndarray, np.ndarray]:
   x = np.zeros((len(found.blocks), WIDTH), np.float32)
   text, rows, nodes = found.text, found.blocks, found.nodes
   mass, solid, hashes = _own(text, rows, nodes, keys, values, words, x)
-  _copies(hashes, x)
+  shapes.copies(hashes.view(np.int64), x, OWN.index('copies'))
   _tree(rows, nodes, mass, solid, UNDER_TAG, x)
-  near, far = _signatures(rows, nodes)
-  _shapes(near, mass, x, NAMES.index('sig'), True)
-  _shapes(far, mass, x, NAMES.index('form3'), False)
+  near, far = shapes.signatures(rows, nodes)
+  shapes.sizes(near, mass, x, NAMES.index('sig'), True)
+  shapes.sizes(far, mass, x, NAMES.index('form3'), False)
   _places(mass, solid, near, x)
   return x, mass
 
@@ -114,6 +118,8 @@ def _own(text, blocks, nodes, keys, values, title, x):
     x[i, 15], x[i, 16], x[i, 17], x[i, 18] = counts[6], counts[7], counts[8], counts[9]
     x[i, 19] = signs.first(text[start])
     x[i, 21] = counts[10] / max(1.0, counts[4])
+    x[i, 22] = blocks[i, cut.SLANT] / size
+    x[i, 23], x[i, 24] = blocks[i, cut.IMAGES], blocks[i, cut.INPUTS]
     tag = _tags(blocks[i, cut.NODE], nodes, x[i])
     x[i, 14] = tag == T_PRE
     for k in range(N_TEXT):
@@ -143,11 +149,6 @@ def _tags(node, nodes, row):
   row[k + 10] = tag == T_TD
   row[k + 11] = tag == T_PRE
   return tag
-
-
-def _copies(hashes, x):
-  _, index, count = np.unique(hashes, return_inverse=True, return_counts=True)
-  x[:, 20] = count[index]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -248,30 +249,17 @@ def _best(blocks, nodes, mass, solid, sums):
   return best
 
 
-@numba.njit(cache=True, nogil=True)
-def _signatures(blocks, nodes):
-  """Hashes of the shapes of one and of three ancestors of every block."""
-  n = len(blocks)
-  near, far = np.zeros(n, np.int64), np.zeros(n, np.int64)
-  for i in range(n):
-    node, value = blocks[i, cut.NODE], np.int64(7)
-    for k in range(4):
-      value = value * np.int64(1000003) ^ nodes[node, cut.SHAPE]
-      node = nodes[node, cut.PARENT]
-      if k == 1:
-        near[i] = value
-    far[i] = value
-  return near, far
-
-
-def _shapes(signature, mass, x, at, links):
-  _, index, count = np.unique(signature, return_inverse=True, return_counts=True)
-  masses = np.bincount(index, mass)
-  x[:, at] = (masses / max(1.0, masses.sum()))[index]
-  x[:, at + 1] = count[index]
-  x[:, at + 2] = (masses / count)[index]
-  if links:
-    x[:, at + 3] = (np.bincount(index, mass * x[:, 1]) / masses)[index]
+@markup.once
+def _head(i, head, mass, x, p0):
+  """What the last heading up to a block says; images and inputs after the block."""
+  row, n, h0 = x[i], len(x), p0 + N_PLACE + N_NEAR
+  row[p0 + 10] = x[i + 1, 23] if i + 1 < n else -1.0
+  row[p0 + 11] = x[i + 1, 24] if i + 1 < n else -1.0
+  row[p0 + 12] = i - head if head >= 0 else 1000.0
+  row[p0 + 13] = mass[head] if head >= 0 else -1.0
+  row[p0 + 14] = x[head, 1] if head >= 0 else -1.0
+  for k in range(N_TEXT):
+    row[h0 + k] = x[head, N_OWN + N_TAG + k] if head >= 0 else -1.0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -289,8 +277,11 @@ def _places(mass, solid, near, x):
       count += 1
     if h1 < 0 and x[i, N_OWN + 2]:
       h1 = i
+  head = -1
   for i in range(n):
     row = x[i]
+    head = i if x[i, N_OWN + 1] or (x[i, 2] > 0.9 and mass[i] < 100) else head
+    _head(i, head, mass, x, p0)
     row[p0] = before / max(1.0, total)
     row[p0 + 1] = i / n
     row[p0 + 2] = i - max(first, 0)
@@ -334,12 +325,6 @@ _tree.compile(
     markup.FLOATS,
     markup.NUMBERS,
     markup.TABLE_F,
-  )
-)
-_signatures.compile(
-  (
-    markup.ROWS,
-    markup.ROWS,
   )
 )
 _places.compile(

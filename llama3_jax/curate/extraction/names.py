@@ -37,7 +37,7 @@ CLASSES = {
     'box'
   ),
   'foot': (
-    'footer- foot fuss- fusszeile- bottom- colophon- impressum- imprint- '
+    'footer- contentinfo- foot fuss- fusszeile- bottom- colophon- impressum- imprint- '
     'copyright- legal- stopka- rodape- pie'
   ),
   'comment': (
@@ -104,6 +104,17 @@ CLASSES = {
 }
 # Groups of words of notices in short text, in many languages; each begins a word.
 TEXTS = {
+  'call': (
+    'download|get the app|our app|join|become a|missing out|up to date|stay up|'
+    'did you|do you like|like this|liked this|enjoyed|tell us|let us know|thank you|'
+    'thanks for|support|free trial|try |herunterladen|auf dem laufenden|gefällt|'
+    'lust auf|neugierig|jetzt|entdecke|erfahre|probier|kostenlos|danke für|'
+    'unterstütz|werde |mach mit|télécharg|découvrez|rejoign|devenez|merci de|'
+    'soutenez|descarg|descubr|únete|hazte|gracias por|apoya|baixe|participe|'
+    'descubra|scarica|scopri|sostieni|grazie per|pobierz|sprawdź|przekonaj|dołącz|'
+    'wesprzyj|download de|ontdek|word lid|steun|скача|поддерж|присоедин|下载|下載|'
+    '加入|ダウンロード|다운로드|indir|katıl|حمل|انضم|डाउनलोड|tải|ladda ner|stáhn'
+  ),
   'comment': (
     'comment|kommentar|commentaire|comentario|comentár|comentar|commenti|komentarz|'
     'komentář|reactie|reageer|reply|replies|antwort|répondre|responder|odpowiedz|'
@@ -123,6 +134,10 @@ TEXTS = {
     '推荐|阅读更多|関連|続きを読む|おすすめ|관련|더 보기|ilgili|devamını|اقرأ|'
     'مواضيع|संबंधित|और पढ़ें|xem thêm|läs mer|läs också|lue myös|les også|læs også|'
     'další|čtěte|olvass'
+    '|auch lesen|mehr lesen|mehr dazu|lesetipp|zum thema|meistgelesen|le puede'
+    '|le recomend|más leíd|más inform|read next|up next|learn more|find out more'
+    '|further reading|top stor|trending|most read|most popular|in case you'
+    '|à découvrir|les plus lus|più letti|dowiedz się|meest gelezen'
   ),
   'share': (
     'share|sharing|tweet|pin it|follow us|follow me|teilen|folgen|partager|suivez|'
@@ -178,6 +193,9 @@ TEXTS = {
     'bild|bildquelle|quelle:|grafik|crédit|légende|fotograf|imagen|fuente|fonte|'
     'zdjęcie|źródło|fot.|beeld|bron:|фото|источник|图片|图:|来源|写真|画像|出典|'
     '사진|출처|görsel|kaynak|صورة|चित्र|ảnh|kuva|källa'
+    '|shutterstock|istock|unsplash|pixabay|pexels|depositphotos|adobe stock'
+    '|reuters|afp|dpa|imago|symbolbild|titelbild|beitragsbild|archivbild'
+    '|abbildung|screenshot|illustration|by-sa'
   ),
   'ad': (
     'advert|sponsor|promot|affiliate|donat|support us|buy now|add to cart|shop|'
@@ -187,6 +205,8 @@ TEXTS = {
     '購買|広告|購入|광고|구매|reklam|satın|إعلان|विज्ञापन|quảng cáo|annons|mainos|'
     'continue your|click here|klicken sie|cliquez|haz clic|clique|clicca|kliknij|'
     'klik|нажмите|点击|クリック|클릭'
+    '|commission|provision|may earn|amazon|rabatt|gutschein|coupon|discount'
+    '|partnerlink|verlinkung|patreon|paypal|ko-fi'
   ),
   'menu': (
     'home|menu|search|skip to|back to|go to|previous|next|top|contact|about us|'

@@ -5,8 +5,8 @@ import numpy as np
 
 from llama3_jax.curate.extraction import markup
 
-CLASS_ATTR, ID_ATTR, HREF, STYLE_ATTR, HIDE = (
-  markup._codes(name)[0] for name in 'class id href style hidden'.split()
+CLASS_ATTR, ID_ATTR, HREF, STYLE_ATTR, HIDE, ROLE, ITEMPROP = (
+  markup._codes(name)[0] for name in 'class id href style hidden role itemprop'.split()
 )
 STYLE = markup._codes('style')[0]
 
@@ -61,7 +61,7 @@ def attributes(raw, i, keys, values, found):
     i = start
     while i < size and raw[i] != 34:
       i += 1
-    if name == CLASS_ATTR or name == ID_ATTR:
+    if name == CLASS_ATTR or name == ID_ATTR or name == ROLE or name == ITEMPROP:
       found[0] |= _words(raw, start, i, keys, values)
       if name == CLASS_ATTR:
         found[1] = np.int64(markup._hash(raw, start, i) >> np.uint64(2))

@@ -21,10 +21,14 @@ from llama3_jax.curate.extraction import measures
 FILE = pathlib.Path(__file__).parent / 'blocks.npz'
 # Of that file and of what its columns are; a stage's fingerprint holds the source of
 # its modules, and so the trees.
-DIGEST = 'b95c98c0bd92a70d'
+DIGEST = '3f11b16cfda710c7'
 CONTEXT = (
-  'own p-1 p+1 p-2 p+2 p-3 p+3 up1 up2 up3 up4 up5 page before after shape window'
+  'own p-1 p+1 p-2 p+2 p-3 p+3 up1 up2 up3 up4 up5 page before after shape window '
+  'head section'
 ).split()
+
+
+NEAR = 512  # blocks whose measures are kept near by while all trees are walked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,20 +79,22 @@ def score(x: np.ndarray, trees: Trees) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def _score(x, bias, column, limit, value):
-  """One tree after the other, so that the rows of blocks are walked side by side."""
+  """One tree after the other on NEAR blocks, whose rows are walked side by side."""
   result, leaves, depth = np.empty(len(x), np.float32), np.uint32(value.shape[1]), 0
   while 1 << depth < value.shape[1]:
     depth += 1
   one, two = np.uint32(1), np.uint32(2)
   for i in range(len(x)):
     result[i] = bias
-  for t in range(len(column)):
-    split, low, leaf = column[t], limit[t], value[t]
-    for i in range(len(x)):
-      row, k = x[i], np.uint32(0)
-      for _ in range(depth):
-        k = two * k + one + np.uint32(row[split[k]] > low[k])
-      result[i] += leaf[k + one - leaves]
+  for start in range(0, len(x), NEAR):
+    end = min(start + NEAR, len(x))
+    for t in range(len(column)):
+      split, low, leaf = column[t], limit[t], value[t]
+      for i in range(start, end):
+        row, k = x[i], np.uint32(0)
+        for _ in range(depth):
+          k = two * k + one + np.uint32(row[split[k]] > low[k])
+        result[i] += leaf[k + one - leaves]
   return result
 
 
@@ -105,13 +111,14 @@ def context(x: np.ndarray, first: np.ndarray, mass: np.ndarray, found: cut.Cut):
     float32 [blocks, measures + CONTEXT].
   """
   p = (1 / (1 + np.exp(-first.astype(np.float64)))).astype(np.float32)
-  return np.concatenate([x, _context(p, mass, found.blocks, found.nodes)], 1)
+  gap = x[:, measures.HEADGAP].copy()
+  return np.concatenate([x, _context(p, mass, found.blocks, found.nodes, gap)], 1)
 
 
 @numba.njit(cache=True, nogil=True)
-def _context(p, mass, blocks, nodes):
+def _context(p, mass, blocks, nodes, gap):
   n = len(p)
-  c = np.zeros((n, 17), np.float32)
+  c = np.zeros((n, 19), np.float32)
   sums = np.zeros((n + 1, 2))
   for i in range(n):
     sums[i + 1, 0] = sums[i, 0] + mass[i]
@@ -148,6 +155,16 @@ def _context(p, mass, blocks, nodes):
     c[i, 15] = same / weight
     low, high = max(0, i - 5), min(n, i + 6)
     c[i, 16] = (sums[high, 1] - sums[low, 1]) / max(1.0, sums[high, 0] - sums[low, 0])
+  first = 0
+  while first < n:  # what is under one heading
+    last = first + 1
+    while last < n and gap[last] > gap[last - 1]:
+      last += 1
+    mean = (sums[last, 1] - sums[first, 1]) / (sums[last, 0] - sums[first, 0])
+    for i in range(first, last):
+      c[i, 17] = p[first] if gap[first] == 0 else -1.0
+      c[i, 18] = mean
+    first = last
   return c
 
 
@@ -174,5 +191,6 @@ _context.compile(
     markup.FLOATS,
     markup.ROWS,
     markup.ROWS,
+    numba.float32[::1],
   )
 )
