@@ -204,6 +204,10 @@ def test_collective_time_is_the_wire_bytes_over_the_links():
   net = collectives.Network(sizes, places, target.chip, target.dims, target.wrap)
   assert net.speed(np.arange(64)) == 6 * 90e9
   assert net.speed(np.arange(4)) == 2 * 90e9  # one dim
+  # A reduce-scatter uses all links of a square of whole dims, else those of one ring.
+  plane, half = np.arange(16), np.arange(32)
+  assert net.speed(plane) == net.speed(plane, 'reduce-scatter') == 4 * 90e9
+  assert net.speed(half) > net.speed(half, 'reduce-scatter') == 2 * 90e9
   assert net.spanned(np.arange(64)) == ('fsdp',)
 
 
