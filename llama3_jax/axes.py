@@ -39,7 +39,7 @@ RULES = dict(
 
 
 LANES = 128  # of a register of TPUs: other sections of a dim would be copied
-SECTION = 2**29  # bytes of a gradient that a device has whole at one time: `sections`
+SECTION = 2**28  # bytes of a gradient that a device has whole at one time: `sections`
 
 
 def mesh() -> jax.sharding.AbstractMesh | None:
