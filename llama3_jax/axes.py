@@ -39,7 +39,7 @@ RULES = dict(
 
 
 LANES = 128  # of a register of TPUs: other sections of a dim would be copied
-SECTION = 2**28  # bytes of a gradient that a device has whole at one time: `sections`
+SECTION = 2**28  # bytes of a section of a gradient, see `sections`
 
 
 def mesh() -> jax.sharding.AbstractMesh | None:
@@ -164,14 +164,13 @@ def sections(size: int, width: int) -> int:
 
   Each is computed and summed over the devices before the next. Args: size: bytes of the
   whole gradient on a device; width: of the dim that is cut, into whole LANES. Returns
-  the fewest of at most SECTION bytes; 1 where the mesh does not cut weights, or where
-  none divides the dim.
+  the most of at least SECTION bytes each that divide the dim; 1 where the mesh does not
+  cut weights.
   """
   lanes, rest = divmod(width, LANES)
   if parts('D') == 1 or rest:
     return 1
-  fit = (n for n in range(1, lanes + 1) if lanes % n == 0 and n * SECTION >= size)
-  return next(fit, 1)
+  return max(n for n in range(1, -(-size // SECTION) + 1) if lanes % n == 0)
 
 
 def fetch(tree: object) -> object:
