@@ -38,6 +38,10 @@ RULES = dict(
 )
 
 
+LANES = 128  # of a register of TPUs: other sections of a dim would be copied
+SECTION = 2**28  # bytes of a section of a gradient, see `sections`
+
+
 def mesh() -> jax.sharding.AbstractMesh | None:
   """The ambient abstract mesh, or None when there is none."""
   m = jax.sharding.get_abstract_mesh()
@@ -153,6 +157,20 @@ def device_scatter(x: jax.Array, letters: str, dims: str) -> jax.Array:
   cut = over('D')
   x = jax.lax.psum_scatter(x, cut, scatter_dimension=letters.index('D'), tiled=True)
   return jax.lax.psum(x, tuple(a for a in over(dims) if a not in cut))
+
+
+def sections(size: int, width: int) -> int:
+  """Sections of a weight's gradient, so that a device never has the whole of it.
+
+  Each is computed and summed over the devices before the next. Args: size: bytes of the
+  whole gradient on a device; width: of the dim that is cut, into whole LANES. Returns
+  the most of at least SECTION bytes each that divide the dim; 1 where the mesh does not
+  cut weights.
+  """
+  lanes, rest = divmod(width, LANES)
+  if parts('D') == 1 or rest:
+    return 1
+  return max(n for n in range(1, -(-size // SECTION) + 1) if lanes % n == 0)
 
 
 def fetch(tree: object) -> object:

@@ -206,6 +206,56 @@ def test_fsdp_gathers_the_small_type(mesh):
   assert {dtype for _, dtype in moved} == {'bfloat16'}, moved
 
 
+@pytest.mark.parametrize('name', ['fsdp', 'tensor', 'context', 'mixed with fsdp'])
+def test_a_frequent_token_s_gradients_do_not_vanish(mesh, name):
+  """As above, of the table of embeddings: 256 + 255 x 0.5 in bfloat16 stays 256."""
+  tokens = np.full((B, T), 63, np.int32)
+  slopes = np.full((B, T, 8), 0.5, np.float32)
+  slopes[0, 0] = 256
+
+  def found(reduce):
+    config = dataclasses.replace(C, dtype='bfloat16', reduce_dtype=reduce)
+
+    @jax.jit
+    @jax.grad
+    def slope(table):
+      x = embedding.embed(llama.Params(table, None, None, None), placed, config)
+      return jnp.sum(axes.shard(x.astype(jnp.float32), 'BTD') * weights)
+
+    return np.asarray(slope(axes.shard(jnp.ones((64, 8)), 'VD')))
+
+  with jax.set_mesh(mesh(**MESHES[name])):
+    placed = axes.shard(jnp.asarray(tokens), 'BT')
+    weights = axes.shard(jnp.asarray(slopes), 'BTD')
+    np.testing.assert_array_equal(found('float32')[63], 256 + 255 * 0.5)
+    assert found('float32')[:63].max() == 0
+    assert (found('bfloat16')[63] != 256 + 255 * 0.5).all()
+
+
+# Sizes that no other test has: what was traced with other sections is not used again.
+WIDE = dataclasses.replace(C, d_ff=128, vocab_size=256)
+
+
+@pytest.mark.parametrize('name', ['fsdp', 'replica', 'context', 'mixed with fsdp'])
+def test_gradients_by_sections_are_those_of_one_device(mesh, monkeypatch, name):
+  def measured(batch):
+    p = jax.jit(llama.init, static_argnums=1)(jax.random.key(0), WIDE)
+    return value_and_gradient(p, batch, WIDE), (p, batch, WIDE)
+
+  expected, _ = measured(jax.tree.map(jnp.asarray, packed()))
+  monkeypatch.setattr(axes, 'LANES', 8)
+  monkeypatch.setattr(axes, 'SECTION', 4 * 32 * 16)  # 16 of 128 columns
+  with jax.set_mesh(mesh(**MESHES[name])):
+    found, arguments = measured(feed.place(packed()))
+    jaxpr = jax.make_jaxpr(value_and_gradient, static_argnums=2)(*arguments)
+  close(found, jax.tree.map(np.asarray, expected))
+  if MESHES[name].get('tensor', 1) == 1:
+    sums = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == 'dot_general']
+    shapes = [e.outvars[0].aval.shape for e in sums]
+    assert {(32, 128), (128, 32)}.isdisjoint(shapes)
+    assert sum(sorted(s) == [16, 32] for s in shapes) >= 3 * 8
+
+
 def test_small_gradients_of_many_devices_do_not_vanish(mesh):
   """In bfloat16 256 + 7 x 0.5 stays 256 or becomes 260 (section 3.3.2)."""
   x = np.zeros((8, 1, 8), np.float32)

@@ -85,11 +85,7 @@ CASES = (
     '70b',
     'v6e:16x16',
     5,
-    {
-      'model.remat': 'input@host,q@host,k@host,v@host,attention@host,out@host',
-      'mesh.replica': 2,
-    }
-    | LARGE,
+    {'model.remat': 'input@host,q@host,k@host,v@host,attention@host,out@host', **LARGE},
     (*offload(*INPUT_QKV), *RECIPE),
     our_rows=4,
     memory=False,
@@ -100,8 +96,10 @@ CASES = (
     '405b',
     'v5p:8x8x8',
     2,
-    {'model.remat': 'input@host,q,k,v,attention@host,out@host', 'mesh.replica': 2}
-    | {'train.loss_chunk': 4096},
+    {
+      'model.remat': 'input@host,q,k,v,attention@host,out@host',
+      'train.loss_chunk': 4096,
+    },
     (*offload('context', 'mlpwo'), *RECIPE, 'num_vocab_tiling=4'),
     our_rows=1,
     memory=False,

@@ -7,6 +7,7 @@ computes the logits again in the backward pass.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,8 @@ def _sums(hidden, head, targets, weight, how, differentiate):
 
   def local(hidden, head, targets, weight):
     parts, shape = _parts((hidden, targets, weight), chunk), hidden.shape
-    zero = jnp.zeros(head.shape if differentiate else (), reduce)
+    kept = differentiate and _kept(hidden, head, reduce)
+    zero = jnp.zeros(() if kept or not differentiate else head.shape, reduce)
 
     def one(carry, part):
       loss, plain, dw = carry
@@ -59,20 +61,21 @@ def _sums(hidden, head, targets, weight, how, differentiate):
       logits, logz, picked, hit = _softmax(x, head, dims, target)
       plain_part = jnp.sum(w * (logz - picked))
       loss_part = plain_part + z_loss * jnp.sum(w * logz * logz)
-      dx = ()
+      dx, slope = (), ()
       if differentiate:
         p = jnp.exp(logits - logz[:, None]) * (1 + 2 * z_loss * logz)[:, None]
         slope = ((p - hit) * w[:, None]).astype(x.dtype)
-        dx, more = _back(x, head, dims, slope)
-        dw = dw + more.astype(reduce)
-      return (loss + loss_part, plain + plain_part, dw), dx
+        dx = _inputs(head, dims, slope)
+        if not kept:
+          dw, slope = dw + _head(x, dims, slope).astype(reduce), ()
+      return (loss + loss_part, plain + plain_part, dw), (dx, slope)
 
     start = (jnp.float32(0), jnp.float32(0), zero)
-    (loss, plain, dw), dx = jax.lax.scan(one, start, parts)
+    (loss, plain, dw), (dx, slope) = jax.lax.scan(one, start, parts)
     loss, plain = axes.device_sum((loss, plain), 'BT')
     if not differentiate:
       return loss, plain
-    dw = axes.device_scatter(dw, dims, 'BT')
+    dw = _scatter((parts[0], slope) if kept else dw, head.shape, dims, reduce)
     return loss, plain, _whole(dx, shape), dw
 
   letters = ('BTD', dims, 'BT', 'BT')
@@ -123,12 +126,17 @@ def _logprobs_backward(how, saved, g):
       logits, logz, _, hit = _softmax(x, head, dims, target)
       p = jnp.exp(logits - logz[:, None])
       slope = hit * dlogp[:, None] + p * (dlogz - dlogp)[:, None]
-      dx, more = _back(x, head, dims, slope.astype(x.dtype))
-      return dw + more.astype(reduce), dx
+      slope = slope.astype(x.dtype)
+      dx = _inputs(head, dims, slope)
+      if not kept:
+        dw, slope = dw + _head(x, dims, slope).astype(reduce), ()
+      return dw, (dx, slope)
 
+    kept = _kept(hidden, head, reduce)
     parts = _parts((hidden, targets, *g), chunk)
-    dw, dx = jax.lax.scan(one, jnp.zeros(head.shape, reduce), parts)
-    dw = axes.device_scatter(dw, dims, 'BT')
+    zero = jnp.zeros(() if kept else head.shape, reduce)
+    dw, (dx, slope) = jax.lax.scan(one, zero, parts)
+    dw = _scatter((parts[0], slope) if kept else dw, head.shape, dims, reduce)
     return _whole(dx, hidden.shape), dw
 
   used = axes.gather(head, dims, hidden.dtype)
@@ -179,8 +187,42 @@ def _softmax(x, head, dims, target):
   return logits, top + jnp.log(sums), picked, hit
 
 
-def _back(x, head, dims, slope):
-  """Gradients of a chunk's x, over the whole vocabulary, and of the device's head."""
+def _inputs(head, dims, slope):
+  """Gradient of a chunk's inputs [C,D], over the whole vocabulary."""
   dx = jnp.einsum(f'CV,{dims}->CD', slope, head, preferred_element_type=jnp.float32)
-  dw = jnp.einsum(f'CD,CV->{dims}', x, slope, preferred_element_type=jnp.float32)
-  return axes.device_sum(dx.astype(x.dtype), 'V'), dw
+  return axes.device_sum(dx.astype(slope.dtype), 'V')
+
+
+def _head(x, dims, slope):
+  """Gradient of the device's head, float32, from a chunk [C,D] and its slope [C,V]."""
+  return jnp.einsum(f'CD,CV->{dims}', x, slope, preferred_element_type=jnp.float32)
+
+
+def _kept(hidden, head, reduce):
+  """Whether slopes of all tokens take less memory than a whole gradient of the head."""
+  slopes = hidden.shape[0] * hidden.shape[1] * hidden.dtype.itemsize
+  return axes.parts('D') > 1 and slopes < hidden.shape[2] * jnp.dtype(reduce).itemsize
+
+
+def _scatter(found, shape, dims, reduce):
+  """The head's gradient, summed over devices and cut as the head, by sections of V.
+
+  found: the sum over the device's tokens, or (x [chunks,C,D], slope [chunks,C,V]).
+  """
+  at = dims.index('V')
+  n = axes.sections(math.prod(shape) * jnp.dtype(reduce).itemsize, shape[at])
+  width = shape[at] // n
+
+  def one(i):
+    cut = lambda a, dim: jax.lax.dynamic_slice_in_dim(a, i * width, width, dim)
+    if isinstance(found, tuple):
+      x, slope = (a.reshape(-1, a.shape[-1]) for a in found)
+      part = _head(x, dims, cut(slope, 1)).astype(reduce)
+    else:
+      part = cut(found, at)
+    return axes.device_scatter(part, dims, 'BT')
+
+  if n == 1:
+    return one(0)
+  parts = jnp.moveaxis(jax.lax.map(one, jnp.arange(n)), 0, at)
+  return parts.reshape(*parts.shape[:at], shape[at], *parts.shape[at + 2 :])

@@ -1,5 +1,8 @@
 """Inputs of the decoder: embedded tokens, or hidden states in their place (7, 8)."""
 
+import functools
+import typing
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -88,13 +91,57 @@ def _look_up(table, tokens, config, letters):
   if config.embedding == 'onehot':
     hot = jax.nn.one_hot(tokens, config.vocab_size, dtype=config.dtype)
     return linear.einsum('BTV,VD->BTD', axes.shard(hot, 'BTV'), table, place=letters)
-  table = axes.shard(table.astype(config.dtype), 'VD', gathered=True)
+  how = _How(config.dtype, config.reduce_dtype, table.dtype.name, len(table))
+  return _rows(table, tokens, how)
+
+
+class _How(typing.NamedTuple):
+  """Static arguments of `_rows`: a key of the compilation cache."""
+
+  dtype: str  # of the result
+  reduce: str  # in which the table's gradient is summed
+  kind: str  # dtype of the table
+  size: int  # of the vocabulary
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _rows(table, tokens, how):
+  """Rows of the table [V,D] for tokens [B,T]: [B,T,D]."""
+  table = axes.shard(table.astype(how.dtype), 'VD', gathered=True)
   if axes.mesh() is None:
     return table[tokens]
   if axes.parts('V') > 1:
     x = axes.local(_own_rows, ('VD', 'BT'), 'VBTD', weights=(0,))(table, tokens)
     return jnp.sum(x, 0)
   return table.at[tokens].get(out_sharding=axes.spec('BTD'))
+
+
+def _rows_forward(table, tokens, how):
+  return _rows(table, tokens, how), tokens
+
+
+def _rows_backward(how, tokens, g):
+  """A frequent token's rows, and those of all devices, are added in `reduce`."""
+  size = how.size // axes.parts('V')
+
+  def local(g, tokens):
+    g = g.astype(how.reduce)
+    n = axes.sections(size * g.shape[-1] * g.dtype.itemsize, size)
+    width = size // n
+
+    def one(i):
+      row = tokens - axes.device_index('V') * size - i * width
+      row = jnp.where((row >= 0) & (row < width), row, width)
+      section = jnp.zeros((width, g.shape[-1]), g.dtype).at[row].add(g, mode='drop')
+      return axes.device_scatter(section, 'VD', 'BT')
+
+    found = one(0)[None] if n == 1 else jax.lax.map(one, jnp.arange(n))
+    return found.reshape(size, -1)
+
+  return axes.local(local, ('BTD', 'BT'), 'VD')(g, tokens).astype(how.kind), None
+
+
+_rows.defvjp(_rows_forward, _rows_backward)
 
 
 def _own_rows(table, tokens):

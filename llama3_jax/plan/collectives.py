@@ -15,6 +15,7 @@ from llama3_jax.plan.chips import Chip
 
 KINDS = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all')
 KINDS += ('collective-permute', 'ragged-all-to-all', 'collective-broadcast')
+RINGS = ('v5e', 'v5p', 'v6e')  # without cores of their own for reduce-scatters
 
 
 @dataclasses.dataclass
@@ -54,14 +55,23 @@ class Network:
       name for name, row in zip(self.axes, index) if len(set(row.tolist())) > 1
     )
 
-  def speed(self, group: np.ndarray) -> float:
-    """Bytes/s that a device can send to the other devices of `group` (int indices)."""
+  def speed(self, group: np.ndarray, kind: str = '') -> float:
+    """Bytes/s that a device can send to the other devices of `group` (int indices).
+
+    kind: of the collective. A reduce-scatter runs along a single ring, both ways, where
+    its group is not a square of two whole dims, whereas an all-reduce over a slice uses
+    the links of all dims at once: so it is in code generated for v5p and v6e.
+    """
     chip, places = self.chip, self.places[group]
     if len(set(places[:, 0].tolist())) > 1:
       return chip.network
     vary = [len(set(column.tolist())) for column in places[:, 1:].T]
     if chip.dims == 1:
       return chip.network if vary[0] > 1 else chip.link
+    whole = [n for n, size in zip(vary, self.dims) if n == size > 1]
+    square = len(group) == np.prod(whole) and len(whole) == 2 and len(set(whole)) == 1
+    if kind == 'reduce-scatter' and chip.name in RINGS and not square:
+      return 2 * chip.link / chip.devices
     total = 0.0
     for n, size, ring in zip(vary, self.dims, self.wrap):
       if n > 1:  # both ways round a ring, or one way along a line
@@ -173,7 +183,7 @@ def find(
         times=visit.times,
         bytes=size,
         wire=wire,
-        seconds=wire / network.speed(members),
+        seconds=wire / network.speed(members, kind),
         asynchronous=later,
         where=_where(visit.loops, layers),
         shape=', '.join(map(str, op.arrays[:3])),

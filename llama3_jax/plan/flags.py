@@ -20,6 +20,11 @@ ASYNC_GATHERS = {
   'xla_tpu_overlap_compute_collective_tc': True,
   'xla_enable_async_all_gather': True,
 }
+# The same of the sums of gradients; both flags are needed.
+ASYNC_SUMS = {
+  'xla_enable_async_all_reduce': True,
+  'xla_tpu_enable_async_collective_fusion_fuse_all_reduce': True,
+}
 # Activations on the host: copies start early and many are under way at a time.
 OFFLOAD = {
   'xla_tpu_host_transfer_overlap_limit': 24,
@@ -78,6 +83,7 @@ def _vmem(kib):
 # name: {generation: flags}
 SETS = {
   'async_gathers': dict.fromkeys(('v5e', 'v5p', 'v6e'), ASYNC_GATHERS),
+  'async_sums': {'v5p': ASYNC_SUMS},
   'offload': dict.fromkeys(TPU, OFFLOAD),
   'reduce_layout': dict.fromkeys(TPU, REDUCE_LAYOUT),
   'slices': dict.fromkeys(TPU, SLICES),

@@ -182,6 +182,8 @@ def _read(module, body, name):
       total += _read(module, body, user.name)
     elif user.kind in UPDATES and user.operands[0] == name:
       pass  # unchanged outside of the written part
+    elif user.kind == 'tuple' or user.kind in collectives.KINDS:
+      pass  # passed through, or moved by the network
     elif user.kind == 'fusion':
       inner = module.computations.get(user.called[0], {})
       names = _parameters(inner)
@@ -203,13 +205,19 @@ def _written(body, op):
   for x, array in zip(values, op.arrays):
     while x is not None and x.kind == 'bitcast':
       x = body.get(x.operands[0])
-    if not _on_device(array):
+    if not _on_device(array) or _through(x):
       continue
     part = x.operands[-1 if x.kind == 'scatter' else 1] if _updates(x) else ''
     if part in body:
       yield body[part].bytes
     else:
       yield array.bytes
+
+
+def _through(op):
+  """Whether a result is an argument unchanged, or of an asynchronous collective: its
+  buffer goes through every product that the collective overlaps."""
+  return op is not None and op.kind in ('parameter', *collectives.KINDS)
 
 
 def _updates(op):

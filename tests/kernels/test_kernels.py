@@ -200,11 +200,11 @@ def naive(hidden, head, targets, weight, z_loss):
   return jnp.sum(weight * (logz - picked + z_loss * logz**2))
 
 
-def loss_inputs():
+def loss_inputs(d=16):
   rng = np.random.default_rng(0)
   make = lambda *s: jnp.asarray(rng.normal(size=s), jnp.float32)
   targets = jnp.asarray(rng.integers(0, 64, (8, 12)), jnp.int32)
-  return make(8, 12, 16), make(16, 64), targets, jnp.abs(make(8, 12))
+  return make(8, 12, d), make(d, 64), targets, jnp.abs(make(8, 12))
 
 
 MESHES = [None, dict(fsdp=2, context=2, tensor=2), dict(replica=2, tensor=4)]
@@ -237,6 +237,50 @@ def test_fused_loss_equals_the_naive_one(mesh, sizes, chunk, letters):
     with jax.set_mesh(mesh(**sizes)):
       found = measure()
   close(jax.tree.leaves(found), jax.tree.leaves(expected), 1e-4)
+
+
+# 12 tokens a device (fsdp=8): fewer than D of 16, so that slopes are kept, or more.
+@pytest.mark.parametrize('d', [8, 16])
+@pytest.mark.parametrize('letters', ['DV', 'VD'])
+@pytest.mark.parametrize('sizes', [dict(fsdp=8), dict(replica=2, fsdp=2, context=2)])
+def test_the_head_s_gradient_by_sections_is_the_whole_one(
+  mesh, monkeypatch, sizes, letters, d
+):
+  monkeypatch.setattr(axes, 'LANES', 8)
+  monkeypatch.setattr(axes, 'SECTION', 4 * d * 16)  # a quarter of the vocabulary
+  sums, scatter = [], axes.device_scatter
+
+  def spied(x, *letters):
+    sums.append(x.size)
+    return scatter(x, *letters)
+
+  monkeypatch.setattr(axes, 'device_scatter', spied)
+  hidden, head, targets, weight = loss_inputs(d)
+
+  def naive_logprobs(hidden, head):
+    logp = jax.nn.log_softmax(hidden @ head)
+    return jnp.sum(weight * jnp.take_along_axis(logp, targets[..., None], -1)[..., 0])
+
+  def laid(hidden, head):
+    w = axes.shard(head if letters == 'DV' else head.T, letters)
+    return axes.shard(hidden, 'BTD'), w, axes.shard(targets, 'BT')
+
+  def fused(hidden, head):
+    how = (letters, 0.1, 5, 'float32')
+    return cross_entropy.total(*laid(hidden, head), axes.shard(weight, 'BT'), how)[0]
+
+  def logprobs(hidden, head):
+    how = (letters, 0.0, 5, 'float32')
+    found = cross_entropy.logprobs(*laid(hidden, head), how)[0]
+    return jnp.sum(axes.shard(weight, 'BT') * found)
+
+  plain = lambda hidden, head: naive(hidden, head, targets, weight, 0.1)
+  for f, expected in ((fused, plain), (logprobs, naive_logprobs)):
+    expected = jax.jit(jax.value_and_grad(expected, (0, 1)))(hidden, head)
+    with jax.set_mesh(mesh(**sizes)):
+      found = jax.jit(jax.value_and_grad(f, (0, 1)))(hidden, head)
+    close(jax.tree.leaves(found), jax.tree.leaves(expected), 1e-4)
+  assert sums and set(sums) == {d * 16}
 
 
 def test_a_cache_never_takes_a_kernel_that_reads_order_from_columns():

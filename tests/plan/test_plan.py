@@ -196,6 +196,34 @@ def test_an_instruction_over_several_lines_is_one():
   assert module.computations['main']['k'].path == 'x/y'
 
 
+def test_the_buffer_of_an_asynchronous_collective_is_no_traffic_of_its_product():
+  module = hlo.parse(
+    """HloModule m, is_scheduled=true
+
+%fused (a: f32[8,8]) -> (f32[8,8], f32[1024,8], f32[1024,64]) {
+  %a = f32[8,8]{1,0} parameter(0)
+  %b = f32[8,8]{1,0} parameter(1)
+  %c = f32[1024,8]{1,0} parameter(2)
+  %d = f32[1024,64]{1,0} parameter(3)
+  %p = f32[8,8]{1,0} add(%a, %b)
+  %g = f32[1024,64]{1,0} all-gather(%c), dimensions={1}
+  ROOT %t = (f32[8,8], f32[1024,8], f32[1024,64]) tuple(%p, %c, %d)
+}
+
+ENTRY %main (a: f32[8,8]) -> (f32[8,8], f32[1024,8], f32[1024,64]) {
+  %a = f32[8,8]{1,0} parameter(0)
+  %b = f32[8,8]{1,0} parameter(1)
+  %c = f32[1024,8]{1,0} parameter(2)
+  %d = f32[1024,64]{1,0} parameter(3)
+  ROOT %f = (f32[8,8], f32[1024,8], f32[1024,64]) fusion(%a, %b, %c, %d), calls=%fused
+}
+"""
+  )
+  found, _ = hlo.visits(module)
+  done = roofline.work(module, found, B8, chips.V5P)
+  assert done.traffic == 3 * 8 * 8 * 4
+
+
 def test_collective_time_is_the_wire_bytes_over_the_links():
   """A ring of four in each of three wrapped dims: six links of 90 GB/s one way."""
   places = np.array([[0, *i] for i in np.ndindex(4, 4, 4)])
@@ -204,6 +232,10 @@ def test_collective_time_is_the_wire_bytes_over_the_links():
   net = collectives.Network(sizes, places, target.chip, target.dims, target.wrap)
   assert net.speed(np.arange(64)) == 6 * 90e9
   assert net.speed(np.arange(4)) == 2 * 90e9  # one dim
+  # A reduce-scatter uses all links of a square of whole dims, else those of one ring.
+  plane, half = np.arange(16), np.arange(32)
+  assert net.speed(plane) == net.speed(plane, 'reduce-scatter') == 4 * 90e9
+  assert net.speed(half) > net.speed(half, 'reduce-scatter') == 2 * 90e9
   assert net.spanned(np.arange(64)) == ('fsdp',)
 
 
