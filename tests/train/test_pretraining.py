@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import pretrain
+from llama3_jax import feed
 from llama3_jax.base.errors import UserError
 from llama3_jax.config import model_config
 from llama3_jax.model import llama
@@ -66,3 +67,11 @@ def test_other_parameters_are_measured_anew():
   assert count(plain) == {'eval_loss': 1}
   with pytest.raises(KeyError):
     count(plain)
+
+
+def test_held_out_rows_are_measured_once_for_the_same_parameters(monkeypatch):
+  calls = []
+  monkeypatch.setattr(step, 'evaluate', lambda *_: calls.append(1) or {'loss': 2.0})
+  measure = step.evaluator(None, feed.empty(feed.Tokens, dict(B=4, T=8)), 2)
+  params = llama.Params(None, None, None, None)
+  assert measure(params) == measure(params) == {'eval_loss': 2.0} and len(calls) == 1
