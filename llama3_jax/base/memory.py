@@ -4,7 +4,8 @@ import ctypes
 
 # Options of mallopt (malloc.h of glibc).
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, ARENA_MAX = -1, -2, -3, -8
-LARGEST = 1 << 30  # bytes: more goes back to the system at once
+LARGEST = 256 << 20  # bytes of a block; a larger one goes back to the system at once
+KEPT = 1 << 30  # bytes that are free at the end of the heap
 PAD = 64 << 20  # bytes by which the heap grows
 
 
@@ -20,5 +21,5 @@ def keep() -> bool:
     option = ctypes.CDLL(None).mallopt
   except (OSError, AttributeError, TypeError):
     return False
-  given = {MMAP_THRESHOLD: LARGEST, TRIM_THRESHOLD: LARGEST, TOP_PAD: PAD, ARENA_MAX: 1}
+  given = {MMAP_THRESHOLD: LARGEST, TRIM_THRESHOLD: KEPT, TOP_PAD: PAD, ARENA_MAX: 1}
   return all([option(name, value) for name, value in given.items()])
