@@ -43,6 +43,7 @@ def get_config(size='tiny'):
   c.control.experiment = 'pretrain'
   del c.control.train.average
   c.control.optim.anneal_steps = 0
+  c.control.train.save_every = c.control.train.steps
   c.seed_sft = sft.get_config(size)  # demonstrations: the first model that chats
   c.seed_sft.data.tasks = 1000
   c.seed_sft.train.steps = c.seed_sft.optim.decay = 90

@@ -165,14 +165,16 @@ def responses(
   tokenizer: Tokenizer,
   every: Sequence[Asked],
   batch_size: int = 16,
+  room: int = 0,
 ) -> list[list[str]]:
   """The answers to all questions; those with rows of one size run together, so that a
   row whose answer ends is free for a question of another task.
 
   Where every question has choices, the answer is the likeliest; where they have one
-  each, it is that one or '', by whether greedy decoding would write it.
+  each, it is that one or '', by whether greedy decoding would write it. room: tokens of
+  a row, at least.
   """
-  found, _ = weighed(params, config, tokenizer, every, batch_size)
+  found, _ = weighed(params, config, tokenizer, every, batch_size, room=room)
   return found
 
 
@@ -184,11 +186,12 @@ def weighed(
   batch_size: int = 16,
   kept: keeping.Kept | None = None,
   seed: int = 0,
+  room: int = 0,
 ) -> tuple[list[list], list[list[float]]]:
   """As `responses`, and the log-probability of the one choice of each question, of
   tasks whose questions have one each. kept: answers that are there, and where each is
   kept as it comes. A question of several samples has a list of answers, drawn by
-  `seed`."""
+  `seed`. room: tokens of a row, at least."""
   kept = kept or keeping.Kept()
   keys = [[asked.key(i) for i in range(len(asked.examples))] for asked in every]
   due, seen = [], set(kept.answers)
@@ -202,9 +205,10 @@ def weighed(
     if own and asked.chooses:
       _choose(params, config, tokenizer, asked, own, kept)
     elif own:
-      rooms.setdefault((asked.room, asked.samples), []).append((asked, own))
-  for (room, count), members in sorted(rooms.items()):
-    given = room, members, count, batch_size, seed, kept
+      size = max(asked.room, room), asked.samples
+      rooms.setdefault(size, []).append((asked, own))
+  for (length, count), members in sorted(rooms.items()):
+    given = length, members, count, batch_size, seed, kept
     _write(params, config, tokenizer, *given)
   found, logps = [], []
   for asked, names in zip(every, keys):

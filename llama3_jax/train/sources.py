@@ -93,4 +93,4 @@ def evaluator(
       losses['eval_loss'] = sum(mix.get(n, 0) * v for n, v in weights.items()) / total
     return losses
 
-  return evaluate
+  return step.once(evaluate)

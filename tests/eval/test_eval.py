@@ -183,6 +183,29 @@ def test_needle_runs_on_a_model(tokenizer):
   assert np.shape(found['recall']) == (1, 1)
 
 
+@pytest.mark.parametrize(
+  'lengths, rooms', [((128, 256, 512), [512]), ((128, 4096), [128, 4096])]
+)
+def test_short_haystacks_are_asked_in_rows_of_one_size(
+  monkeypatch, tokenizer, lengths, rooms
+):
+  """A size of row is a program to compile; long rows hold few prompts at a time."""
+  made = []
+
+  def generate(params, prompts, *_, told, longest, **__):
+    made.append((longest, len(prompts)))
+    for i, prompt in enumerate(prompts):
+      text = hidden(tokenizer.decode(prompt)) if len(prompt) < 200 else 'x'
+      told(i, engine.Completion(tuple(tokenizer.encode(text)), (), True))
+
+  monkeypatch.setattr(engine, 'generate', generate)
+  given = None, toy.CONFIG, tokenizer, HAY
+  found = needle.grid(*given, lengths, (0.0, 0.5, 1.0), samples=2)
+  count = 6 * len(lengths)
+  assert made == [(room, count // len(rooms)) for room in rooms]
+  assert found['recall'] == [[1.0] + [0.0] * (len(lengths) - 1)] * 3
+
+
 def test_too_short_haystack_is_named(tokenizer):
   with pytest.raises(UserError, match='needle.lengths'):
     needle.grid(None, toy.CONFIG, tokenizer, HAY, (32,), (0.5,))
