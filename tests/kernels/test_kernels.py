@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -311,3 +312,17 @@ def test_memory_of_a_gradient_grows_with_the_row_and_not_with_its_square():
     return compiled.memory_analysis().temp_size_in_bytes
 
   assert needed(2048) < 2.3 * needed(1024)
+
+
+def test_no_row_in_bfloat16_widens_what_all_rows_gave():
+  rows, t = 5, 256
+  q, kv = (jnp.zeros((rows, t, n, 16), jnp.bfloat16) for n in (4, 2))
+  side = jnp.broadcast_to(jnp.arange(t), (rows, t)), jnp.ones((rows, t), jnp.int32)
+
+  def loss(q, k, v):
+    return jnp.sum(blockwise.attend(q, k, v, side, side).astype(jnp.float32))
+
+  program = jax.jit(jax.grad(loss, (0, 1, 2))).lower(q, kv, kv).compile().as_text()
+  # What one row gives for the outputs of all, and a block for those of the row.
+  wide = r'= f32\[(5,256,\d+,16|4,2,128,16)\]\S* dynamic-update-slice'
+  assert 'dynamic-update-slice' in program and not re.search(wide, program)
