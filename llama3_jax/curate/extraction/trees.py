@@ -26,8 +26,6 @@ CONTEXT = (
   'own p-1 p+1 p-2 p+2 p-3 p+3 up1 up2 up3 up4 up5 page before after shape window '
   'head section'
 ).split()
-
-
 NEAR = 512  # blocks whose measures are kept near by while all trees are walked
 
 
