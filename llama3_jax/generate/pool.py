@@ -60,6 +60,10 @@ def written(
   if axes.platform() == 'tpu':
     return Memory(old.at[0, page, slot].set(new.reshape(t, 2 * heads, h)))
   pages = old.reshape(-1, 2, old.shape[2], heads, h)
+  if t == 1:
+    # XLA makes one write a slice's update, fuses that into all that read the pages, and
+    # copies these for each; of two that are the same it writes in place.
+    page, slot, new = (jnp.resize(x, (2, *x.shape[1:])) for x in (page, slot, new))
   pages = pages.at[page, :, slot].set(jnp.moveaxis(new, 2, 1))
   return Memory(pages.reshape(old.shape))
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import math
+import re
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ import toy_generate as toy
 from llama3_jax.base.errors import UserError
 from llama3_jax.generate import engine
 from llama3_jax.generate import plain
+from llama3_jax.generate import programs
 from llama3_jax.generate.engine import Engine
 from llama3_jax.generate.engine import Request
 from llama3_jax.generate.engine import Sizes
@@ -356,6 +359,22 @@ def test_layers_alone_and_layers_in_a_loop(monkeypatch, platform, weights):
   small = [isinstance(p.w_up, rowwise.Rowwise) for p in parts]
   assert small == [False, *[True] * (len(parts) - 2), False]
   assert len(parts) == (4 if platform == 'cpu' else 3)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('rows', [1, 4])
+def test_no_step_copies_the_pages(params, rows, dtype):
+  config = dataclasses.replace(toy.CONFIG, dtype=dtype)
+  made = Engine(params, config, dataclasses.replace(SMALL, rows=(rows,)))
+  given = *made._arrays(rows), np.int32(1), config, SMALL.steps
+  program = programs.decode.lower(made.params, made.memory, *given).compile().as_text()
+  shapes = re.findall(r'= \w+\[([\d,]+)\]\S* (copy|fusion|scatter)\(', program)
+  whole = [
+    kind
+    for shape, kind in shapes
+    if math.prod(map(int, shape.split(','))) == made.memory.kv.size
+  ]
+  assert whole and 'copy' not in whole
 
 
 def test_parameters_that_were_prepared_otherwise_are_refused():
