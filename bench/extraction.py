@@ -158,7 +158,7 @@ def text_of(item, both):
   if item is None:
     return ''
   keep = blocks.decide(item[0], training.predict(item, both), False)
-  text = blocks.join(blocks.texts(item[0], keep))
+  text = blocks.text(item[0], keep).text
   return blocks.MARK.sub(lambda m: item[7].aside[int(m[1])][0], text)
 
 

@@ -15,6 +15,7 @@ from llama3_jax.curate.extraction import measures
 from llama3_jax.curate.extraction import names
 from llama3_jax.curate.extraction import shapes
 from llama3_jax.curate.extraction import trees
+from llama3_jax.curate.extraction import walk
 
 
 def cut_of(body):
@@ -86,9 +87,57 @@ def test_the_second_pass_sees_the_mean_of_what_is_under_one_heading():
 def test_kept_blocks_have_a_gap_where_one_was_before_any_block_between():
   found = cut_of('<p>a</p><ul><li>b</li><li>c</li><li>d</li></ul><p>e</p><p>f</p>')
   keep = np.array([1, 1, 0, 1, 0, 1], bool)
-  assert [row.text for row in blocks.texts(found, keep)] == ['a', 'b', 'd', 'f']
-  assert [row.gap for row in blocks.texts(found, keep)] == [True, True, False, True]
-  assert blocks.texts(found, keep & False) == []
+  assert blocks.text(found, keep) == blocks.Text('a\n\nb\nd\n\nf', 4, 4, 0)
+  assert blocks.text(found, keep & False) == blocks.Text('', 0, 0, 0)
+
+
+def test_links_of_a_text_are_characters_of_the_blocks_that_are_kept():
+  found = cut_of('<p>Grüße an <a href="/">Ä€</a></p><p><a href="/">weg</a></p>')
+  assert blocks.text(found, np.array([True, False])).link == round(11 * 5 / 16)
+
+
+def test_ranks_walk_trees_as_the_reference_does():
+  random = np.random.default_rng(0)
+  both = [
+    trees.Trees(
+      bias,
+      random.integers(0, 6, (9, 31)).astype(np.int16),
+      random.integers(-3, 3, (9, 31)).astype(np.float32),
+      random.normal(size=(9, 32)).astype(np.float32),
+    )
+    for bias in (0.3, -0.7)
+  ]
+  limits, found = walk.pack(both, 8)
+  for n in (1, walk.LANES, 2 * walk.LANES + 5):
+    x = random.integers(-8, 8, (n, 8)).astype(np.float32) / 2
+    x[0, :4] = np.nan, np.inf, -np.inf, -0.0
+    ranks = walk.empty(n, limits)
+    walk.rank(x[:, :5].copy(), 0, limits, ranks)
+    walk.rank(x[:, 5:].copy(), 5, limits, ranks)
+    for one, packed in zip(both, found):
+      expected = trees.score(x, one)
+      assert walk.score(ranks, n, packed).tobytes() == expected.tobytes()
+
+
+def test_scores_are_those_of_the_reference_in_both_passes():
+  body = '<h1>Harbour</h1><p>A crane stands here, and it is old.</p><ul><li>b</li></ul>'
+  found = cut_of(body * 60)
+  x, mass = measures.measures(found, b'Harbour')
+  one, two = trees.load()
+  wide = trees.context(x, trees.score(x, one), mass, found)
+  assert trees.scores(found, b'Harbour').tobytes() == trees.score(wide, two).tobytes()
+
+
+@pytest.mark.parametrize(
+  'trees_, message', [((64, 300), 'limits'), ((16, 2), 'leaves')]
+)
+def test_trees_that_bytes_cannot_walk_are_refused(trees_, message):
+  leaves, limits = trees_
+  shape = (limits, leaves - 1)
+  limit = np.broadcast_to(np.arange(limits)[:, None], shape).astype(np.float32)
+  one = trees.Trees(0, np.zeros(shape, np.int16), limit, np.zeros((limits, leaves)))
+  with pytest.raises(ValueError, match=message):
+    walk.pack([one], 1)
 
 
 def test_bytes_of_a_page_are_the_page():

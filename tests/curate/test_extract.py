@@ -207,6 +207,8 @@ def test_heading_anchors_go():
     ('before\n---\nafter', 'before\nafter'),
     ('```python\nx = 1\n```\n', 'x = 1\n'),
     ('a | b\n|---|---|\n1 | 2', 'a | b\n1 | 2'),
+    ('a | b\n:---|---\n1 | 2', 'a | b\n1 | 2'),
+    ('first\n\t- item\n* item\n+ item', 'first\nitem\nitem\nitem'),
     ('> > twice', 'twice'),
     ('call handlers[0](event) and f[k](x), g[0](event.target)', None),
     ('- 5 degrees', None),

@@ -8,7 +8,6 @@ text that is no link in the element that holds most of it.
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
 
 import numba
 import numpy as np
@@ -27,40 +26,38 @@ LINKED, SOLID, MARKED, HEADING, FENCED, COLON = range(6)  # of facts
 
 
 @dataclasses.dataclass(frozen=True)
-class Block:
-  """A paragraph, heading, item, row or piece of code that is kept.
+class Text:
+  """The text of the blocks that are kept.
 
   Fields:
-    text: without markup, with marks in place of code and formulas.
+    text: without markup, with marks in place of code and formulas; a line break or an
+      empty line between two blocks.
+    blocks: number of blocks.
+    size: characters of the blocks.
     link: characters inside links.
-    gap: whether an empty line is before it.
   """
 
   text: str
+  blocks: int
+  size: int
   link: int
-  gap: bool
 
 
-def join(found: Sequence[Block]) -> str:
-  """The text of blocks, with a line break or an empty line between two."""
-  parts = []
-  for block in found:
-    if parts:
-      parts.append('\n\n' if block.gap else '\n')
-    parts.append(block.text)
-  return ''.join(parts)
-
-
-def texts(found: cut.Cut, keep: np.ndarray) -> list[Block]:
-  """The kept blocks: bool [blocks] says which."""
-  data, result = found.text.tobytes(), []
+def text(found: cut.Cut, keep: np.ndarray) -> Text:
+  """The text of kept blocks: bool [blocks] says which."""
+  data, parts, link = found.text.tobytes(), [], 0
   rows = np.flatnonzero(keep)
   gaps = np.diff(np.cumsum(found.blocks[:, cut.GAP])[rows], prepend=0) > 0
   kept = found.blocks[np.ix_(rows, (cut.START, cut.END, cut.LINK))]
-  for (start, end, link), gap in zip(kept.tolist(), gaps.tolist()):
-    text = data[start:end].decode('utf-8', 'replace')
-    result.append(Block(text, round(len(text) * link / max(1, end - start)), gap))
-  return result
+  for (start, end, linked), gap in zip(kept.tolist(), gaps.tolist()):
+    part = data[start:end]
+    parts += (b'\n\n' if gap else b'\n'), part
+    if linked:
+      count = len(part.decode('utf-8', 'replace'))
+      link += round(count * linked / (end - start))
+  joined = b''.join(parts[1:]).decode('utf-8', 'replace')
+  between = len(rows) - 1 + int(gaps[1:].sum()) if len(rows) else 0
+  return Text(joined, len(rows), len(joined) - between, link)
 
 
 def prose(found: cut.Cut, title: bytes, heading: bool) -> np.ndarray:

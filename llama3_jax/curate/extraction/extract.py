@@ -30,6 +30,7 @@ from llama3_jax.curate.machine import documents
 MODES = ('auto', 'prose', 'recall')
 INLINE = re.compile('\ue002(\\d+)\ue003')  # marks of code in a sentence
 INSIDE = re.compile('\ue004(\\d+)\ue005')  # marks of raw formulas
+COMBINING = 0xCC  # first byte of U+0300; text without one like it is NFC
 LANG = re.compile(r'<html[^>]{0,500}?\slang=["\']?([a-zA-Z]{2,3})\b', re.IGNORECASE)
 
 
@@ -174,7 +175,9 @@ def extract(
   if page is None:
     return Page('', lang=lang)
   kind, kept = _choose(page, config, category)
-  text = unicodedata.normalize('NFC', blocks.join(kept))
+  text = kept.text
+  if page.cut.text.max() >= COMBINING:
+    text = unicodedata.normalize('NFC', text)
   inside = []
   if page.formulas:
     text = formulas.protect(text, inside, config.delimit)
@@ -182,10 +185,10 @@ def extract(
   text = blocks.MARK.sub(lambda m: _aside(page.aside, m), text)
   text = INSIDE.sub(lambda m: _aside(inside, m), text).strip()
   size = max(1, len(text))
-  used = [int(m[1]) for block in kept for m in blocks.MARK.finditer(block.text)]
+  used = map(int, blocks.MARK.findall(kept.text))
   pieces = [page.aside[i] for i in used if i < len(page.aside)]
   code = min(1.0, sum(len(piece) for piece, is_code in pieces if is_code) / size)
-  link = min(1.0, sum(block.link for block in kept) / size)
+  link = min(1.0, kept.link / size)
   return Page(text, kind, code, page.formulas, link, lang)
 
 
@@ -248,15 +251,14 @@ def _inline(inline, text):
 
 
 def _choose(page, config, category):
-  """(kind, blocks) of a prepared page."""
+  """(kind, blocks.Text) of a prepared page."""
   special = category if category in config.categories else None
   if config.mode == 'recall' or (config.mode == 'auto' and special):
     return special or 'code', _recall(page)
-  kept = blocks.texts(page.cut, blocks.prose(page.cut, page.title, config.title))
+  kept = blocks.text(page.cut, blocks.prose(page.cut, page.title, config.title))
   if config.mode == 'auto' and (page.aside or page.formulas):
-    size = sum(len(block.text) for block in kept)
-    words = sum(block.text.count(' ') + 1 for block in kept)
-    if page.code > config.code_share * (size + page.code):
+    words = kept.text.count(' ') + kept.blocks
+    if page.code > config.code_share * (kept.size + page.code):
       return 'code', _recall(page)
     if page.formulas > 5 and 100 * page.formulas > config.formula_share * words:
       return 'math', _recall(page)
@@ -264,4 +266,4 @@ def _choose(page, config, category):
 
 
 def _recall(page):
-  return blocks.texts(page.cut, blocks.recall(page.cut, page.title))
+  return blocks.text(page.cut, blocks.recall(page.cut, page.title))

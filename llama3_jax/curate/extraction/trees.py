@@ -17,6 +17,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.curate.extraction import cut
 from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.extraction import measures
+from llama3_jax.curate.extraction import walk
 
 FILE = pathlib.Path(__file__).parent / 'blocks.npz'
 # Of that file and of what its columns are; a stage's fingerprint holds the source of
@@ -26,7 +27,7 @@ CONTEXT = (
   'own p-1 p+1 p-2 p+2 p-3 p+3 up1 up2 up3 up4 up5 page before after shape window '
   'head section'
 ).split()
-NEAR = 512  # blocks whose measures are kept near by while all trees are walked
+WIDTH = len(measures.NAMES) + len(CONTEXT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,30 +70,35 @@ def load() -> tuple[Trees, Trees]:
     )  # fmt: skip
 
 
+@functools.cache
+def packed() -> tuple[walk.Limits, walk.Walk, walk.Walk]:
+  """The trees of both passes on ranks among their limits."""
+  limits, (one, two) = walk.pack(load(), WIDTH)
+  return limits, one, two
+
+
 def score(x: np.ndarray, trees: Trees) -> np.ndarray:
-  """float32 [blocks], log odds to be text, from float32 [blocks, measures]."""
+  """float32 [blocks], log odds to be text, from float32 [blocks, measures].
+
+  The slow reference of walk.score, and what training uses.
+  """
   column = trees.column.view(np.uint16)  # unsigned: no test for negative places
   return _score(x, trees.bias, column, trees.limit, trees.value)
 
 
 @numba.njit(cache=True, nogil=True)
 def _score(x, bias, column, limit, value):
-  """One tree after the other on NEAR blocks, whose rows are walked side by side."""
   result, leaves, depth = np.empty(len(x), np.float32), np.uint32(value.shape[1]), 0
   while 1 << depth < value.shape[1]:
     depth += 1
   one, two = np.uint32(1), np.uint32(2)
   for i in range(len(x)):
     result[i] = bias
-  for start in range(0, len(x), NEAR):
-    end = min(start + NEAR, len(x))
     for t in range(len(column)):
-      split, low, leaf = column[t], limit[t], value[t]
-      for i in range(start, end):
-        row, k = x[i], np.uint32(0)
-        for _ in range(depth):
-          k = two * k + one + np.uint32(row[split[k]] > low[k])
-        result[i] += leaf[k + one - leaves]
+      row, split, low, k = x[i], column[t], limit[t], np.uint32(0)
+      for _ in range(depth):
+        k = two * k + one + np.uint32(row[split[k]] > low[k])
+      result[i] += value[t, k + one - leaves]
   return result
 
 
@@ -108,9 +114,13 @@ def context(x: np.ndarray, first: np.ndarray, mass: np.ndarray, found: cut.Cut):
   Returns:
     float32 [blocks, measures + CONTEXT].
   """
+  return np.concatenate([x, _around(x, first, mass, found)], 1)
+
+
+def _around(x, first, mass, found):
   p = (1 / (1 + np.exp(-first.astype(np.float64)))).astype(np.float32)
   gap = x[:, measures.HEADGAP].copy()
-  return np.concatenate([x, _context(p, mass, found.blocks, found.nodes, gap)], 1)
+  return _context(p, mass, found.blocks, found.nodes, gap)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -169,20 +179,15 @@ def _context(p, mass, blocks, nodes, gap):
 def scores(found: cut.Cut, title: bytes) -> np.ndarray:
   """float32 [blocks]: log odds of both passes together."""
   x, mass = measures.measures(found, title)
-  one, two = load()
-  return score(context(x, score(x, one), mass, found), two)
+  limits, one, two = packed()
+  ranks = walk.empty(len(x), limits)
+  walk.rank(x, 0, limits, ranks)
+  around = _around(x, walk.score(ranks, len(x), one), mass, found)
+  walk.rank(around, x.shape[1], limits, ranks)
+  return walk.score(ranks, len(x), two)
 
 
 # Compiled, or read from the cache, when imported: no page waits.
-_score.compile(
-  (
-    markup.TABLE_F,
-    numba.float64,
-    numba.uint16[:, ::1],
-    markup.TABLE_F,
-    markup.TABLE_F,
-  )
-)
 _context.compile(
   (
     numba.float32[::1],
