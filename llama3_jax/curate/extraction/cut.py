@@ -74,8 +74,8 @@ def cut(html: bytes) -> Cut:
   """Blocks of the serialised body of a page, with its elements."""
   raw = np.frombuffer(html, np.uint8)
   tables = _tables(raw) if b'<table' in html else np.zeros(1, np.uint8)
-  keys, values = names.table('classes')
-  found = _cut(raw, html.count(b'<') + 2, tables, keys, values, CODES, KINDS)
+  words = names.table('classes')
+  found = _cut(raw, html.count(b'<') + 2, tables, words, CODES, KINDS)
   return Cut(*found)
 
 
@@ -149,7 +149,7 @@ def _tables(raw):
 
 
 @numba.njit(cache=True, nogil=True)
-def _cut(raw, most, tables, keys, values, codes, kinds):
+def _cut(raw, most, tables, words, codes, kinds):
   size, i = len(raw), np.int64(0)
   out = np.empty(size + most + 16, np.uint8)
   blocks = np.zeros((most + 1, WIDTH), np.int64)
@@ -183,7 +183,7 @@ def _cut(raw, most, tables, keys, values, codes, kinds):
       i = tags.tag_end(raw, j)
       _close(name, out, blocks, nodes, stack, opened, codes, kinds, s)
       continue
-    i = tags.attributes(raw, j, keys, values, found)
+    i = tags.attributes(raw, j, words, found)
     if kind == SKIP:
       i = tags.skip(raw, i, name)
       s[SPACE] = 1
@@ -356,8 +356,7 @@ _cut.compile(
     markup.BYTES,
     numba.int64,
     markup.TEXT,
-    markup.KEYS,
-    markup.NUMBERS,
+    tags.WORDS,
     markup.KEYS,
     markup.ROWS,
   )

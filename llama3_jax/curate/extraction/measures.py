@@ -16,6 +16,7 @@ from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.extraction import names
 from llama3_jax.curate.extraction import shapes
 from llama3_jax.curate.extraction import signs
+from llama3_jax.curate.extraction import tags
 
 OWN = (
   'mass link bold digits commas upper words ends end colon question breaks gap row pre '
@@ -77,11 +78,10 @@ def measures(found: cut.Cut, title: bytes) -> tuple[np.ndarray, np.ndarray]:
   Returns:
     (float32 [blocks, NAMES], float64 [blocks]: characters, one of Chinese as 2.5).
   """
-  keys, values = names.table('texts')
-  words = np.frombuffer(title, np.uint8)
+  words, title = names.table('texts'), np.frombuffer(title, np.uint8)
   x = np.zeros((len(found.blocks), WIDTH), np.float32)
   text, rows, nodes = found.text, found.blocks, found.nodes
-  mass, solid, hashes = _own(text, rows, nodes, keys, values, words, x)
+  mass, solid, hashes = _own(text, rows, nodes, words, title, x)
   shapes.copies(hashes.view(np.int64), x, OWN.index('copies'))
   _tree(rows, nodes, mass, solid, UNDER_TAG, x)
   near, far = shapes.signatures(rows, nodes)
@@ -92,13 +92,13 @@ def measures(found: cut.Cut, title: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _own(text, blocks, nodes, keys, values, title, x):
+def _own(text, blocks, nodes, words, title, x):
   n = len(blocks)
   mass, solid, hashes = np.zeros(n), np.zeros(n), np.zeros(n, np.uint64)
-  counts, words = np.zeros(12), signs.title(title)
+  counts, title = np.zeros(12), signs.title(title)
   for i in range(n):
     start, end = blocks[i, cut.START], blocks[i, cut.END]
-    bits, begin, hashes[i] = signs.read(text, start, end, keys, values, words, counts)
+    bits, begin, hashes[i] = signs.read(text, start, end, words, title, counts)
     size = end - start
     m = mass[i] = counts[0]
     x[i, 0] = math.log(m)
@@ -311,8 +311,7 @@ _own.compile(
     markup.TEXT,
     markup.ROWS,
     markup.ROWS,
-    markup.KEYS,
-    markup.NUMBERS,
+    tags.WORDS,
     markup.BYTES,
     markup.TABLE_F,
   )

@@ -8,6 +8,7 @@ import functools
 
 import numpy as np
 
+BEGINS = 2**14
 # Groups of words in class and id. A word ending in - matches as the beginning of one.
 CLASSES = {
   'article': (
@@ -222,13 +223,17 @@ TEXTS = {
 
 
 @functools.cache
-def table(which: str) -> tuple[np.ndarray, np.ndarray]:
-  """(uint64 hashes, int64 bits | exact << 32) of a hash table, 4,096 slots.
+def table(which: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(uint64 hashes, int64 bits | exact << 32, uint8 begins) of a hash table.
+
+  It has 4,096 slots. begins has BEGINS places, by the hash of three bytes: 1 where a
+  word begins with them, so that others are not looked for.
 
   Args:
     which: 'classes' or 'texts'.
   """
   keys, values = np.zeros(4096, np.uint64), np.zeros(4096, np.int64)
+  begins = np.zeros(BEGINS, np.uint8)
   for bit, words in enumerate((CLASSES if which == 'classes' else TEXTS).values()):
     if which == 'classes':
       rows = [(w.rstrip('-'), not w.endswith('-')) for w in words.split()]
@@ -236,7 +241,8 @@ def table(which: str) -> tuple[np.ndarray, np.ndarray]:
       rows = [(form, False) for w in words.split('|') for form in _forms(w)]
     for word, exact in rows:
       _put(keys, values, _hash(word.encode()), bit, exact)
-  return keys, values
+      begins[_hash(word.encode()[:3]) % BEGINS] = 1
+  return keys, values, begins
 
 
 def _forms(word):

@@ -26,7 +26,7 @@ def title(raw):
 
 
 @markup.once
-def read(text, i, end, keys, values, title, counts):
+def read(text, i, end, words, title, counts):
   """(bits of notices, those it begins with, hash of the text); fills counts."""
   counts[:] = 0
   bits, begin, short = np.int64(0), np.int64(0), end - i < SHORT
@@ -58,7 +58,7 @@ def read(text, i, end, keys, values, title, counts):
         counts[3] += 65 <= byte <= 90
         counts[4] += 1
         if short:
-          bits |= _notice(text, i, end, keys, values)
+          bits |= _notice(text, i, end, words)
           begin = bits if counts[4] == 1 else begin
       if letter and not inside:
         value = np.uint64(1469598103934665603)
@@ -83,12 +83,14 @@ def _among(found, value):
 
 
 @markup.once
-def _notice(text, i, end, keys, values):
+def _notice(text, i, end, words):
   bits, value = np.int64(0), np.uint64(1469598103934665603)
   for k in range(i, min(end, i + 26)):
     value = (value ^ np.uint64(markup._lower(text[k]))) * np.uint64(1099511628211)
+    if k == i + 2 and not tags.begins(value, words):
+      break
     if k > i:
-      bits |= tags.look(value, keys, values, False)
+      bits |= tags.look(value, words, False)
   return bits
 
 

@@ -4,11 +4,13 @@ import numba
 import numpy as np
 
 from llama3_jax.curate.extraction import markup
+from llama3_jax.curate.extraction import names
 
 CLASS_ATTR, ID_ATTR, HREF, STYLE_ATTR, HIDE, ROLE, ITEMPROP = (
   markup._codes(name)[0] for name in 'class id href style hidden role itemprop'.split()
 )
 STYLE = markup._codes('style')[0]
+WORDS = numba.types.Tuple((markup.KEYS, markup.NUMBERS, markup.TEXT))  # names.table
 
 
 @markup.inner
@@ -42,7 +44,7 @@ def skip(raw, i, name):
 
 
 @markup.inner
-def attributes(raw, i, keys, values, found):
+def attributes(raw, i, words, found):
   """Reads a start tag: found = (class bits, shape, hidden, href, skip); position."""
   found[:] = 0
   size = len(raw)
@@ -62,7 +64,7 @@ def attributes(raw, i, keys, values, found):
     while i < size and raw[i] != 34:
       i += 1
     if name == CLASS_ATTR or name == ID_ATTR or name == ROLE or name == ITEMPROP:
-      found[0] |= _words(raw, start, i, keys, values)
+      found[0] |= _words(raw, start, i, words)
       if name == CLASS_ATTR:
         found[1] = np.int64(markup._hash(raw, start, i) >> np.uint64(2))
         found[4] |= _anchor(raw, start, i)
@@ -100,26 +102,35 @@ def _anchor(raw, i, end):
 
 
 @markup.inner
-def _words(raw, i, end, keys, values):
+def _words(raw, i, end, words):
   """Bits of the groups whose words begin, or are, words of a name."""
   bits = np.int64(0)
   while i < end:
     if not (97 <= raw[i] | 32 <= 122):
       i += 1
       continue
-    value, start = np.uint64(1469598103934665603), i
+    value, start, known = np.uint64(1469598103934665603), i, True
     while i < end and (97 <= raw[i] | 32 <= 122):
       if i > start and raw[i] < 97 and raw[i - 1] >= 97:
         break  # camelCase
       value = (value ^ np.uint64(raw[i] | 32)) * np.uint64(1099511628211)
       i += 1
-      if i - start > 1:
-        bits |= look(value, keys, values, i < end and raw[i] >= 97 and raw[i] <= 122)
+      if i - start == 3:
+        known = begins(value, words)
+      if i - start > 1 and known:
+        bits |= look(value, words, i < end and raw[i] >= 97 and raw[i] <= 122)
   return bits
 
 
 @markup.inner
-def look(key, keys, values, more):
+def begins(value, words):
+  """Whether a word begins with the three bytes of a hash, or may."""
+  return words[2][value & np.uint64(names.BEGINS - 1)] > 0
+
+
+@markup.inner
+def look(key, words, more):
+  keys, values = words[0], words[1]
   slot = key & np.uint64(4095)
   while keys[slot] != 0:
     if keys[slot] == key:
