@@ -57,5 +57,6 @@ def get_config(size='tiny'):
   c.average = average.get_config()
   c.evaluate = evaluate.get_config('chat')
   c.evaluate.examples = 150
+  c.evaluate.batch = 64  # the programs of rejection sampling
   rounds.unwire(c)
   return c

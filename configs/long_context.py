@@ -25,9 +25,8 @@ def get_config(size='tiny'):
   if size == 'tiny':
     c.model.rope_scaling.update(dict(factor=4.0, original=256))
     c.optim.peak = 1e-3
-    c.data.mix.update(
-      dict(general=0.17, math=0.25, drill=0.0, needle=0.0, needle_long=0.47)
-    )
+    mix = dict(general=0.17, math=0.25, code=0.08, multilingual=0.03)
+    c.data.mix.update(mix | dict(drill=0.0, needle=0.0, needle_long=0.47))
     c.data.eval_batches = 2
     c.train.update(dict(steps=100, batch=4, length=1280, eval_every=0, save_every=50))
     c.needle.lengths = (256, 512, 768, 1024)
