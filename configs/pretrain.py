@@ -31,7 +31,7 @@ PAPER_CHANGES = (
   (10_000_000_000_000, 'general', 0.43),
   (10_000_000_000_000, 'math', 0.29),
 )
-# A model of a million parameters sees two million tokens. Lines of repeated words (drill)
+# A model of a million parameters sees 2.6 million tokens. Lines of repeated words (drill)
 # come first: once it looks things up, after 0.6M tokens, all else is learned faster.
 # Then most teach the verifiable tasks (math) and recall (needle), so that the effect of
 # every later stage can be measured.
@@ -71,8 +71,8 @@ def get_config(size='tiny'):
   # Questions at every evaluation, after solved examples.
   c.ask = configs.section(AskConfig(shots=-2))
   if size == 'tiny':
-    c.optim.update(dict(peak=3.5e-3, decay=1050, floor=0.1))
-    c.train.steps = 1050
+    c.optim.update(dict(peak=3.5e-3, decay=1250, floor=0.1))
+    c.train.steps = 1250
     c.data.mix.update(TINY_MIX)
     c.data.changes = TINY_CHANGES
     return c
