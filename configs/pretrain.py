@@ -31,8 +31,8 @@ PAPER_CHANGES = (
   (10_000_000_000_000, 'general', 0.43),
   (10_000_000_000_000, 'math', 0.29),
 )
-# A model of a million parameters sees 2.6 million tokens. Lines of repeated words (drill)
-# come first: once it looks things up, after 0.6M tokens, all else is learned faster.
+# A model of a million parameters sees 2.6 million tokens. Lines of repeated words come
+# first (drill): once it looks things up, after 0.6 million, all else is learned faster.
 # Then most teach the verifiable tasks (math) and recall (needle), so that the effect of
 # every later stage can be measured.
 TINY_MIX = dict(
