@@ -1,8 +1,11 @@
 """Eight virtual CPU devices, the shared assets, meshes, and a cache of compilations."""
 
 import gc
+import importlib
+import inspect
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -29,24 +32,46 @@ from llama3_jax.text import vocabulary  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 jax.config.update('jax_compilation_cache_dir', str(ROOT / '.pytest_cache/compiled'))
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+# Of small programs too: there are many, and reading one is half of compiling it.
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 # What follows compiling is tracing: without a stack for each operation, and without
 # looking for cycles among its objects every 700 allocations.
 jax.config.update('jax_traceback_in_locations_limit', 0)
 gc.set_threshold(100_000, 50, 100)
 
 
+def pytest_configure(config):
+  """Compiles the extraction of text here, once: each of the workers of xdist would."""
+  if not hasattr(config, 'workerinput') and config.getoption('numprocesses', None):
+    importlib.import_module('llama3_jax.curate.extraction.extract')
+
+
 def pytest_collection_finish():
   gc.freeze()  # modules stay: no collection looks at them again
 
 
-@pytest.fixture(autouse=True, scope='module')
-def forget():
-  """Compiled programs of a file end with it: a process may map only so many of them
-  (vm.max_map_count), and the one too many is a segmentation fault."""
-  yield
+MAPS = pathlib.Path('/proc/self/maps')
+PATCHES = re.compile(r'\b(monkeypatch|mock)\b')
+
+
+def _forget():
   jax.clear_caches()
   gc.collect()
+
+
+@pytest.fixture(autouse=True, scope='module')
+def forget(request):
+  """Traced and compiled programs are kept for the files after, which use many of them.
+
+  Not beyond a file that patches what programs are traced from. And a process may map
+  only so many (vm.max_map_count): the one too many is a segmentation fault.
+  """
+  patches = PATCHES.search(inspect.getsource(request.module))
+  if patches:
+    _forget()
+  yield
+  if patches or not MAPS.exists() or MAPS.read_bytes().count(b'\n') > 20_000:
+    _forget()
 
 
 @pytest.fixture(scope='session')

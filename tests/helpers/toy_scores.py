@@ -6,6 +6,7 @@ the two before them.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +98,8 @@ def trained(tokenizer):
     update, moments = optimizer.update(gradient, moments)
     return (optax.apply_updates(made, update), moments), None
 
-  @jax.jit
+  # 250 steps take longer than compiling them well.
+  @functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 2})
   def train(batches):
     params = llama.init(jax.random.key(0), CONFIG)
     made = Reward(params, jnp.zeros(CONFIG.d_model))
