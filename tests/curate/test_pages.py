@@ -186,9 +186,13 @@ def test_addresses_and_data_are_left_out_where_no_code_or_formula_is():
 
 
 def test_data_that_formulas_are_read_from_stay():
-  glyph = '<mjx-c class="mjx-variant" data-c="78"></mjx-c>'
-  found = text(f'{TEXT}<p>So <mjx-container>{glyph}</mjx-container> is.</p>')
-  assert 'So x is.' in ' '.join(found.split())
+  data = '&lt;math alttext=&quot;x_1&quot;&gt;&lt;/math&gt;'
+  one, two = (
+    f'<span class="MathJax" data-mathml="{data}">?</span>',
+    '<math alttext="y_1">',
+  )
+  found = text(f'{TEXT}<p>So {one} is {two}<mi>y</mi></math> here.</p>')
+  assert 'So x_1 is y_1 here.' in ' '.join(found.split())
 
 
 @pytest.mark.parametrize(
