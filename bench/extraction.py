@@ -54,10 +54,7 @@ PEERS = {
     ' favor_precision=True)'
   ),
 }
-TEACHER = (
-  PEERS['trafilatura fast'],
-  PEERS['trafilatura fast'].replace('fast=True', 'fast=True, favor_precision=True'),
-)
+TEACHER = PEERS['trafilatura'], PEERS['trafilatura precise']
 CHILD = """
 import json, sys, time
 {setup}

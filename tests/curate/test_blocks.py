@@ -97,13 +97,13 @@ def test_links_of_a_text_are_characters_of_the_blocks_that_are_kept():
 
 
 def test_ranks_walk_trees_as_the_reference_does():
-  random = np.random.default_rng(0)
+  random, leaves = np.random.default_rng(0), 2 * walk.HALF
   both = [
     trees.Trees(
       bias,
-      random.integers(0, 6, (9, 31)).astype(np.int16),
-      random.integers(-3, 3, (9, 31)).astype(np.float32),
-      random.normal(size=(9, 32)).astype(np.float32),
+      random.integers(0, 6, (9, leaves - 1)).astype(np.int16),
+      random.integers(-3, 3, (9, leaves - 1)).astype(np.float32),
+      random.normal(size=(9, leaves)).astype(np.float32),
     )
     for bias in (0.3, -0.7)
   ]
@@ -129,7 +129,7 @@ def test_scores_are_those_of_the_reference_in_both_passes():
 
 
 @pytest.mark.parametrize(
-  'trees_, message', [((64, 300), 'limits'), ((16, 2), 'leaves')]
+  'trees_, message', [((64, 300), 'limits'), ((walk.HALF, 2), 'leaves')]
 )
 def test_trees_that_bytes_cannot_walk_are_refused(trees_, message):
   leaves, limits = trees_

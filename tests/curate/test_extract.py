@@ -209,6 +209,7 @@ def test_heading_anchors_go():
     ('a | b\n|---|---|\n1 | 2', 'a | b\n1 | 2'),
     ('a | b\n:---|---\n1 | 2', 'a | b\n1 | 2'),
     ('first\n\t- item\n* item\n+ item', 'first\nitem\nitem\nitem'),
+    ('first\n\t- item', 'first\nitem'),
     ('> > twice', 'twice'),
     ('call handlers[0](event) and f[k](x), g[0](event.target)', None),
     ('- 5 degrees', None),

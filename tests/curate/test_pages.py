@@ -1,10 +1,14 @@
 """Kinds of pages that rules about names, tags or lengths have spoilt, made up."""
 
+import random
+
 import pytest
+from resiliparse.parse.html import HTMLTree
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate.extraction import extract
 from llama3_jax.curate.extraction import measures
+from llama3_jax.curate.extraction import tags
 from llama3_jax.curate.extraction import trees
 
 SENTENCES = [
@@ -123,6 +127,72 @@ def test_letters_are_composed_and_those_of_code_stay():
   found = text(f'<article>{TEXT}{body}{TEXT}</article>')
   assert 'Im Caf\xe9 am Fluß trafen sie sich.' in found
   assert f'x = "{apart}"' in found
+
+
+def test_letters_are_composed_on_a_page_without_code():
+  assert text(f'<p>Im Cafe\u0301 dort.</p>{TEXT}').startswith('Im Caf\xe9 dort.')
+
+
+def tree_of(html):
+  """Elements and texts of a parsed page, with the attributes that extraction reads."""
+  rows = []
+
+  def walk(node, depth):
+    while node is not None:
+      if node.tag == '#text':
+        rows.append((depth, node.text))
+      elif node.tag != '#comment':
+        values = [node.getattr(k) for k in ('class', 'id', 'role', 'style', 'alt')]
+        links = [k in node.attrs for k in ('href', 'hidden')]
+        rows.append((depth, node.tag, *values, *links))
+      walk(node.first_child, depth + 1)
+      node = node.next
+
+  walk(HTMLTree.parse(html).body, 0)
+  return rows
+
+
+ATTRIBUTES = (
+  ' class="a b"| href="http://x.y/z?a>b"| src=\'a.png\'| data-x="1 > 2"| hidden|'
+  ' title="say \'hi\'"| title=\'say "hi" <p>\'| id=q| href=/a/b/| src = "s"| "x"|'
+  'class="t"| aria-label="z"/| =x| data-x=\'<a href="q">\' |\nstyle="display:none"|'
+  ' title="open| on@click="x"| d="M0 0"| src="x"| class=a"b"| alt="x > y"| title=""|'
+  ' href="a" href="b"| href=\'\''
+).split('|')
+ELEMENTS = 'p a div b input font span img svg path td table tr textarea title script'
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_attributes_that_are_left_out_change_no_tree(seed):
+  draw, left_out = random.Random(seed), 0
+  for _ in range(500):
+    html = '<body>'
+    for _ in range(draw.randint(1, 8)):
+      tag = draw.choice(ELEMENTS.split() + ['style', 'li', 'h1'])
+      html += f'<{tag}' + ''.join(draw.choices(ATTRIBUTES, k=draw.randint(0, 4)))
+      html += draw.choice(['>', '>', '/>', ' >', ''])
+      html += draw.choice(['text', '', ' a < b ', f'</{tag}>', '</div>'])
+    all_, some = (tags.lean(html.encode(), plain).decode() for plain in (False, True))
+    assert tree_of(all_) == tree_of(some), html
+    left_out += len(all_) - len(some)
+  assert left_out > 1000
+
+
+def test_addresses_and_data_are_left_out_where_no_code_or_formula_is():
+  page = '<p data-x="1" class="c"><a href="/x" title="t" id="i">y</a><img'
+  page += ' src="https://x.org/z.png">'
+  lean = b'<p class="c"><a href="" id="i">y</a><img>'
+  assert tags.lean(page.encode(), True) == lean and tags.lean(page.encode()) != lean
+
+
+def test_data_that_formulas_are_read_from_stay():
+  data = '&lt;math alttext=&quot;x_1&quot;&gt;&lt;/math&gt;'
+  one, two = (
+    f'<span class="MathJax" data-mathml="{data}">?</span>',
+    '<math alttext="y_1">',
+  )
+  found = text(f'{TEXT}<p>So {one} is {two}<mi>y</mi></math> here.</p>')
+  assert 'So x_1 is y_1 here.' in ' '.join(found.split())
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,8 @@ def prepare(
     found: markup.Markup of the page; scanned where it is None.
   """
   found = found or markup.scan(raw)
-  tree = HTMLTree.parse(tags.lean(raw).decode('utf-8', 'replace'))
+  plain = not (found.code or found.math or found.images)
+  tree = HTMLTree.parse(tags.lean(raw, plain).decode('utf-8', 'replace'))
   if tree.body is None:
     return None
   aside, inline, count, code = [], [], 0, 0

@@ -10,6 +10,14 @@ CLASS_ATTR, ID_ATTR, HREF, STYLE_ATTR, HIDE, ROLE, ITEMPROP = (
   markup._codes(name)[0] for name in 'class id href style hidden role itemprop'.split()
 )
 STYLE = markup._codes('style')[0]
+# Attributes that nothing reads (their first letters: data-*, aria-*), and elements that
+# keep theirs, since a parser compares or reads them.
+UNREAD = markup._codes(
+  'd src srcset sizes title target rel onclick onmousedown aria data width height'
+)
+KEPT = markup._codes(f'{markup.FORMATTING} {markup.RAW} input template annotation')
+A = markup.A
+MOST_UNREAD, LONG = 64, 16  # of a tag; bytes of attributes that are looked at
 WORDS = numba.types.Tuple((markup.KEYS, markup.NUMBERS, markup.TEXT))  # names.table
 
 
@@ -142,15 +150,19 @@ def look(key, words, more):
   return np.int64(0)
 
 
-def lean(page: bytes) -> bytes:
-  """A page without its scripts (but those of formulas), styles and comments."""
-  return _lean(np.frombuffer(page, np.uint8)).tobytes()
+def lean(page: bytes, plain: bool = False) -> bytes:
+  """A page without its scripts (but those of formulas), styles and comments.
+
+  Where it is plain, without code and formulas, it also loses the attributes that
+  nothing here reads, if they are written as most are: ` name="value"`.
+  """
+  return _lean(np.frombuffer(page, np.uint8), plain).tobytes()
 
 
 @numba.njit(cache=True, nogil=True)
-def _lean(raw):
+def _lean(raw, plain):
   size, i, done, count = len(raw), 0, 0, 0
-  out = np.empty(size, np.uint8)
+  out, unread = np.empty(size, np.uint8), np.empty((MOST_UNREAD, 2), np.int64)
   while i < size - 2:
     if raw[i] != 60 or not (markup._letter(raw[i + 1]) or raw[i + 1] == 33):
       i += 1
@@ -162,8 +174,12 @@ def _lean(raw):
         continue
       i = markup._after_comment(raw, i)
     else:
-      name, i = markup._name(raw, i + 1)
-      _, hint, i = markup._attributes(raw, i, name == markup.SCRIPT)
+      name, first = markup._name(raw, i + 1)
+      _, hint, i = markup._attributes(raw, first, name == markup.SCRIPT)
+      if plain and i - first > LONG and (name == A or not markup._in(KEPT, name)):
+        for k in range(_unread(raw, first, i, unread)):
+          count = _copy(raw, done, unread[k, 0], out, count)
+          done = unread[k, 1]
       if markup._in(markup.RAWS, name):
         i = markup._after_raw(raw, i, name)
       if hint >= 2 or (name != markup.SCRIPT and name != STYLE):
@@ -171,14 +187,57 @@ def _lean(raw):
       while i < size and raw[i] != 62:  # of the end tag
         i += 1
       i = min(i + 1, size)
-    for k in range(done, start):
-      out[count] = raw[k]
-      count += 1
+    count = _copy(raw, done, start, out, count)
     done = i
-  for k in range(done, size):
-    out[count] = raw[k]
-    count += 1
-  return out[:count]
+  return out[: _copy(raw, done, size, out, count)]
 
 
-_lean.compile((markup.BYTES,))
+@markup.inner
+def _copy(raw, start, end, out, count):
+  """Appends raw[start:end] to out; returns how much out holds."""
+  for k in range(end - start):
+    out[count + k] = raw[start + k]
+  return count + max(0, end - start)
+
+
+@markup.inner
+def _unread(raw, i, end, unread):
+  """Fills in where attributes that nothing reads are in a tag; returns their number.
+
+  0 where another spelling is in the tag, which a parser may read in another way.
+  """
+  count = 0
+  if end > len(raw) or raw[end - 1] != 62:
+    return 0
+  while i < end - 1:
+    start = i
+    while raw[i] <= 32:
+      i += 1
+    if raw[i] == 62 or (raw[i] == 47 and raw[i + 1] == 62):
+      return count if i >= end - 2 else 0
+    name, j = markup._name(raw, i)
+    if j == i or (i == start and start > 0 and raw[i - 1] > 32):
+      return 0
+    while markup._letter(raw[j]) or raw[j] == 45 or raw[j] == 95 or raw[j] == 58:
+      j += 1
+    i = j
+    if raw[i] != 61:
+      if raw[i] > 32 and raw[i] != 62 and raw[i] != 47:
+        return 0
+      continue
+    mark = raw[i + 1]
+    if mark != 34 and mark != 39:
+      return 0
+    value = i = i + 2
+    while i < end and raw[i] != mark:
+      i += 1
+    i += 1
+    if i >= end or (raw[i] > 32 and raw[i] != 62 and raw[i] != 47):
+      return 0
+    if count < MOST_UNREAD and (name == HREF or markup._in(UNREAD, name)):
+      unread[count] = (value, i - 1) if name == HREF else (start, i)
+      count += 1
+  return count
+
+
+_lean.compile((markup.BYTES, numba.boolean))

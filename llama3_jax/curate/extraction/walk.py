@@ -15,7 +15,7 @@ import numpy as np
 from llama3_jax.curate.extraction import markup
 
 LANES = 128
-HALF = 16  # leaves' parents; known when compiled, so that all is done by whole vectors
+HALF = 8  # leaves' parents; known when compiled, so that all is done by whole vectors
 RANKS = numba.uint8[:, :, ::1]
 
 
