@@ -7,8 +7,8 @@ ladder     predicts benchmarks at 7B and 13B from a measured ladder (--data=DIR)
 mixes      ranks candidate data mixes by small models (3.1.2)
 valuation  values a data set by annealing on it (3.1.3)
 
-mixes_known, valuation_known: the same where the answer is known, as half of the text of
-one mix, or of the default mix, has its words in random order
+mixes_known, valuation_known: the same where the answer is known: half of one mix are
+lines of random words, half of the default mix has its words in random order
 """
 
 import dataclasses
@@ -186,10 +186,9 @@ def _valuation():
 
 def _mixes_known():
   c = _mixes()
-  c.data.mix.shuffled = 0.0
   c.scaling.candidates = (
     ('clean', (('code', 1.0),)),
-    ('half_shuffled', (('code', 0.5), ('shuffled', 0.5))),
+    ('half_drill', (('code', 0.5), ('drill', 0.5))),
   )
   c.scaling.judged = ('code',)
   c.scaling.budgets, c.scaling.hold_out = (2.5e10, 5e10, 1e11, 2e11), 0

@@ -65,10 +65,10 @@ def test_known_cases_train_what_they_name(tmp_path, monkeypatch):
   assert shares['treatment_0'] == pytest.approx((0.65, 0.35))
 
 
-def test_known_mixes_differ_in_shuffled_text_alone():
+def test_known_mixes_differ_in_random_words_alone():
   c = recipe.get_config('mixes_known')
   (clean, one), (half, two) = mixes.check(c.scaling.candidates)
-  assert (one, two) == ({'code': 1.0}, {'code': 0.5, 'shuffled': 0.5})
-  assert (clean, half) == ('clean', 'half_shuffled')
+  assert (one, two) == ({'code': 1.0}, {'code': 0.5, 'drill': 0.5})
+  assert (clean, half) == ('clean', 'half_drill')
   assert set(one) | set(two) <= set(c.data.mix.keys()) and c.scaling.judged == ('code',)
   assert 'shuffled' not in recipe.get_config('mixes').data.mix
