@@ -7,8 +7,8 @@ ladder     predicts benchmarks at 7B and 13B from a measured ladder (--data=DIR)
 mixes      ranks candidate data mixes by small models (3.1.2)
 valuation  values a data set by annealing on it (3.1.3)
 
-mixes_known, valuation_known: the same where the answer is known: half of one mix are
-lines of random words, half of the default mix has its words in random order
+mixes_known, valuation_known: the same where the answer is known: half of one mix, or of
+the default mix, are lines of random words
 """
 
 import dataclasses
@@ -198,9 +198,9 @@ def _mixes_known():
 
 def _valuation_known():
   c = _valuation()
-  c.data.mix.update(dict(code=0.5, math=0.0, drill=0.0))
-  c.data.mix.shuffled = 0.5
-  c.scaling.update(dict(new='code', judged=('code',)))
+  c.data.mix.update(dict(code=0.5, math=0.0, drill=0.5))
+  c.scaling.update(dict(new='code', share=0.8, anneal_tokens=600_000))
+  c.scaling.judged = ('code',)
   return c
 
 

@@ -60,9 +60,9 @@ def test_known_cases_train_what_they_name(tmp_path, monkeypatch):
     arm: files.read_json(tmp_path / 'value' / arm / 'config.json')['config']
     for arm in ('base', 'control_0', 'treatment_0')
   }
-  shares = {a: (m['data.mix.code'], m['data.mix.shuffled']) for a, m in mix.items()}
+  shares = {a: (m['data.mix.code'], m['data.mix.drill']) for a, m in mix.items()}
   assert shares['base'] == shares['control_0'] == (0.5, 0.5)
-  assert shares['treatment_0'] == pytest.approx((0.65, 0.35))
+  assert shares['treatment_0'] == pytest.approx((0.9, 0.1))
 
 
 def test_known_mixes_differ_in_random_words_alone():
