@@ -4,7 +4,7 @@
     --config.data.root=runs/herd/shards
 
 Expected at `tiny` on the herd's shards: held-out loss falls from 8.0 to 2.3 in
-1,300 steps. Writes checkpoints/, metrics.jsonl, final/ and results.json.
+1,250 steps. Writes checkpoints/, metrics.jsonl, final/ and results.json.
 """
 
 from llama3_jax import workdir as workdirs

@@ -2,10 +2,8 @@
 
 import gc
 import importlib
-import inspect
 import os
 import pathlib
-import re
 import subprocess
 import sys
 from importlib import metadata
@@ -50,28 +48,13 @@ def pytest_collection_finish():
   gc.freeze()  # modules stay: no collection looks at them again
 
 
-MAPS = pathlib.Path('/proc/self/maps')
-PATCHES = re.compile(r'\b(monkeypatch|mock)\b')
-
-
-def _forget():
+@pytest.fixture(autouse=True, scope='module')
+def forget():
+  """Compiled programs of a file end with it: a process may map only so many of them
+  (vm.max_map_count), and the one too many is a segmentation fault."""
+  yield
   jax.clear_caches()
   gc.collect()
-
-
-@pytest.fixture(autouse=True, scope='module')
-def forget(request):
-  """Traced and compiled programs are kept for the files after, which use many of them.
-
-  Not beyond a file that patches what programs are traced from. And a process may map
-  only so many (vm.max_map_count): the one too many is a segmentation fault.
-  """
-  patches = PATCHES.search(inspect.getsource(request.module))
-  if patches:
-    _forget()
-  yield
-  if patches or not MAPS.exists() or MAPS.read_bytes().count(b'\n') > 20_000:
-    _forget()
 
 
 @pytest.fixture(scope='session')

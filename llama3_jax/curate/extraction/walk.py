@@ -60,8 +60,8 @@ def pack(found: Sequence, width: int) -> tuple[Limits, list[Walk]]:
     if one.value.shape[1] != 2 * HALF:
       raise ValueError(f'{one.value.shape[1]} leaves a tree; walk.HALF is {HALF}')
     places = [
-      np.searchsorted(each[c], limit)
-      for c, limit in zip(one.column.flat, one.limit.flat)
+      np.searchsorted(each[c], above)
+      for c, above in zip(one.column.flat, one.limit.flat)
     ]
     place = np.array(places, np.uint8).reshape(one.column.shape)
     walks.append(Walk(one.bias, one.column.astype(np.int64), place, one.value))
