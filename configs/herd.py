@@ -47,6 +47,7 @@ def get_config(size='tiny'):
   c.seed_sft = sft.get_config(size)  # demonstrations: the first model that chats
   c.seed_sft.data.tasks = 1000
   c.seed_sft.train.steps = c.seed_sft.optim.decay = 90
+  c.seed_sft.optim.peak = 3e-3
   c.reward = reward.get_config(size)
   c.reject = reject.get_config(size)
   # The reward alone is exploited from K=4 on: its best answers are less often right.

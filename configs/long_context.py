@@ -27,8 +27,8 @@ def get_config(size='tiny'):
     c.optim.peak = 1e-3
     mix = dict(general=0.17, math=0.25, code=0.08, multilingual=0.03)
     c.data.mix.update(mix | dict(drill=0.0, needle=0.0, needle_long=0.47))
-    c.data.eval_batches = 2
-    c.train.update(dict(steps=100, batch=4, length=1280, eval_every=0, save_every=50))
+    c.data.eval_batches = 1
+    c.train.update(dict(steps=100, batch=4, length=1088, eval_every=0, save_every=50))
     c.needle.lengths = (256, 512, 768, 1024)
     c.gate.perfect = 0.75  # of 8 haystacks
     return c

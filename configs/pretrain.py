@@ -72,7 +72,7 @@ def get_config(size='tiny'):
   c.ask = configs.section(AskConfig(shots=-2))
   if size == 'tiny':
     c.optim.update(dict(peak=3.5e-3, decay=1250, floor=0.1))
-    c.train.steps = 1250
+    c.train.update(dict(steps=1250, eval_every=400))
     c.data.mix.update(TINY_MIX)
     c.data.changes = TINY_CHANGES
     return c

@@ -38,14 +38,26 @@ def attend(
 
   Args: q [B,T,N,H]; k, v [B,S,K,H]; query, key: (position, segment) int32 pairs [B,T]
   and [B,S]. The output of a query that sees no key by the `rule` is zero. Rows run one
-  after the other, so that each skips the blocks that its documents rule out. `block` 0:
-  by the number of keys.
+  after the other, so that each skips the blocks that its documents rule out. `block`
+  tokens or nearly so, see `even`; 0: by the number of keys.
   """
   t, s = q.shape[1], k.shape[1]
-  block = block or (64 if s <= SHORT else 128)
+  block = even(s, block or (64 if s <= SHORT else 128))
   q, query = _pad((q, query), block)
   k, v, key = _pad((k, v, key), block)
   return _rows((rule, block), q, k, v, query, key)[:, :t]
+
+
+def even(length: int, block: int) -> int:
+  """The size of equal blocks of a row, a multiple of 8 near `block`, so that little is
+  padded: a row of 88 tokens is one block of 88, not two of 64 with a third of padding.
+
+  Up to one and a half times `block` a row is one block, which costs less than two.
+  """
+  if length % block == 0:
+    return block
+  count = 1 if 2 * length <= 3 * block else -(-length // block)
+  return -(-length // count // 8) * 8
 
 
 def _pad(tree, block):

@@ -106,6 +106,18 @@ def test_branches_see_what_they_share_and_no_other(block, window):
   close(both(attend, arrays, side), both(dense, arrays, side))
 
 
+@pytest.mark.parametrize(
+  'length, block, size',
+  [(128, 64, 64), (88, 64, 88), (96, 64, 96), (97, 64, 56), (200, 64, 56), (5, 64, 8)],
+)
+def test_blocks_are_equal_and_pad_little(length, block, size):
+  assert blockwise.even(length, block) == size
+  (q, k, v, _), side = rows(1, length, 4, 2, 8)
+  attend = functools.partial(blockwise.attend, block=block)
+  program = str(jax.make_jaxpr(attend)(q, k, v, side, side))
+  assert ('pad[' in program) == (length % size > 0)
+
+
 def test_blocks_take_rows_in_any_order():
   arrays, side = rows(2, 32, 4, 2, 8)
   order = np.random.default_rng(1).permutation(32)
