@@ -32,6 +32,7 @@ class Chip:
   ring: int  # a dim with a multiple of so many chips is closed to a ring
   largest: tuple[int, ...] = ()
   eight: float = 1.0  # times the peak, of products of float8
+  whole: float = 1.0  # times the peak, of products of int8
 
 
 V5E = Chip(
@@ -51,6 +52,7 @@ V5E = Chip(
   host=16e9,
   ring=16,
   largest=(16, 16),
+  whole=2.0,
 )
 V5P = Chip(
   name='v5p',
@@ -69,6 +71,7 @@ V5P = Chip(
   host=16e9,
   ring=4,
   largest=(16, 16, 24),
+  whole=2.0,
 )
 V6E = dataclasses.replace(
   V5E,
@@ -94,6 +97,7 @@ TPU7X = dataclasses.replace(
   clock=2.2e9,
   link=100e9,
   eight=2.0,
+  whole=1.0,
 )
 H100 = Chip(
   name='h100',
@@ -112,6 +116,7 @@ H100 = Chip(
   host=64e9,
   ring=0,
   eight=2.0,
+  whole=2.0,
 )
 CHIPS = {c.name: c for c in (V5E, V5P, V6E, TPU7X, H100)}
 

@@ -83,7 +83,7 @@ def work(
       n = kernel + sum(inside(c) for c in op.called if op.kind == 'fusion')
       n += own_flops(op, ops)
       moved = _traffic(module, op, ops)
-      peak = chip.peak * (chip.eight if _eight(module, op, ops) else 1)
+      peak = chip.peak * _small(module, op, ops, chip)
       seconds = max(n / peak, moved / chip.bandwidth)
       for name, value in (
         ('kernels', kernel),
@@ -112,16 +112,18 @@ def _host(op, ops):
   return (source if at else op).arrays[0].bytes
 
 
-def _eight(module, op, ops):
-  """Whether the matrix product of an instruction is one of float8."""
+def _small(module, op, ops, chip):
+  """Times the peak at which an instruction multiplies: more in float8 and int8."""
   inside = [module.computations.get(c, {}) for c in op.called]
   found = [(x, body) for body in inside for x in body.values()] + [(op, ops)]
-  return any(
-    x.kind in ('dot', 'convolution', 'custom-call')
-    and all(body[n].arrays[0].dtype.startswith('f8') for n in x.operands[:2])
-    for x, body in found
-    if len(x.operands) > 1 and all(n in body and body[n].arrays for n in x.operands[:2])
-  )
+  for x, body in found:
+    if x.kind not in ('dot', 'convolution', 'custom-call') or len(x.operands) < 2:
+      continue
+    sides = [body[n].arrays for n in x.operands[:2] if n in body]
+    types = {a[0].dtype[:2] for a in sides if a} if all(sides) else set()
+    if len(sides) == 2 and types in ({'f8'}, {'s8'}):
+      return chip.eight if types == {'f8'} else chip.whole
+  return 1
 
 
 def own_flops(op: hlo.Op, ops: Mapping[str, hlo.Op]) -> int:

@@ -272,6 +272,32 @@ def test_each_collective_of_an_unrolled_loop_counts(mesh):
   }
 
 
+@pytest.mark.parametrize(
+  'dtype, chip, times',
+  [
+    *(('s8', chips.V5P, 2), ('s8', chips.V6E, 2), ('s8', chips.TPU7X, 1)),
+    *(
+      ('f8e4m3fn', chips.TPU7X, 2),
+      ('f8e4m3fn', chips.V5P, 1),
+      ('bf16', chips.H100, 1),
+    ),
+  ],
+)
+def test_products_of_small_types_have_a_peak_of_their_own(dtype, chip, times):
+  text = """HloModule m, is_scheduled=true
+
+ENTRY %main (a: TYPE[4096,8192], b: TYPE[8192,4096]) -> f32[4096,4096] {
+  %a = TYPE[4096,8192]{1,0} parameter(0)
+  %b = TYPE[8192,4096]{1,0} parameter(1)
+  ROOT %d = f32[4096,4096]{1,0} dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+"""  # noqa: E501
+  module = hlo.parse(text.replace('TYPE', dtype))
+  done = roofline.work(module, hlo.visits(module)[0], B8, chip)
+  flops = 2 * 4096 * 8192 * 4096
+  assert done.seconds == pytest.approx(flops / chip.peak / times)
+
+
 HOST = """HloModule m, is_scheduled=true
 
 %body (t: (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024])) -> (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024]) {
