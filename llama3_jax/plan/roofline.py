@@ -120,9 +120,11 @@ def _small(module, op, ops, chip):
     if x.kind not in ('dot', 'convolution', 'custom-call') or len(x.operands) < 2:
       continue
     sides = [body[n].arrays for n in x.operands[:2] if n in body]
-    types = {a[0].dtype[:2] for a in sides if a} if all(sides) else set()
-    if len(sides) == 2 and types in ({'f8'}, {'s8'}):
-      return chip.eight if types == {'f8'} else chip.whole
+    types = [a[0].dtype[:2] for a in sides if a]
+    if types == ['f8', 'f8']:
+      return chip.eight
+    if types == ['s8', 's8'] and x.kind != 'custom-call':  # a kernel's tables are s8
+      return chip.whole
   return 1
 
 

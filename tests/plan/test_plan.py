@@ -298,6 +298,20 @@ ENTRY %main (a: TYPE[4096,8192], b: TYPE[8192,4096]) -> f32[4096,4096] {
   assert done.seconds == pytest.approx(flops / chip.peak / times)
 
 
+def test_the_tables_of_an_attention_kernel_make_no_products_of_int8():
+  text = """HloModule m, is_scheduled=true
+
+ENTRY %main (a: s8[1,4,4], q: bf16[32,8192,128]) -> bf16[32,8192,128] {
+  %a = s8[1,4,4]{2,1,0} parameter(0)
+  %q = bf16[32,8192,128]{2,1,0} parameter(1)
+  ROOT %splash_mha = bf16[32,8192,128]{2,1,0} custom-call(%a, %a, %q, %q, %q), custom_call_target="tpu_custom_call", operand_layout_constraints={s8[1,4,4]{2,1,0}, s8[1,4,4]{2,1,0}, bf16[32,8192,128]{2,1,0}, bf16[32,8192,128]{2,1,0}, bf16[32,8192,128]{2,1,0}}, metadata={op_name="splash_mha_fwd"}
+}
+"""  # noqa: E501
+  module = hlo.parse(text)
+  done = roofline.work(module, hlo.visits(module)[0], B8, chips.V5P)
+  assert done.kernels and done.seconds == done.kernels / chips.V5P.peak
+
+
 HOST = """HloModule m, is_scheduled=true
 
 %body (t: (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024])) -> (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024]) {
