@@ -1,5 +1,6 @@
 """Eight virtual CPU devices, the shared assets, meshes, and a cache of compilations."""
 
+import collections
 import gc
 import importlib
 import os
@@ -48,13 +49,21 @@ def pytest_collection_finish():
   gc.freeze()  # modules stay: no collection looks at them again
 
 
+EVENTS = collections.Counter()  # of tracing and compiling
+jax.monitoring.register_event_duration_secs_listener(
+  lambda event, *_, **__: EVENTS.update([event])
+)
+
+
 @pytest.fixture(autouse=True, scope='module')
 def forget():
   """Compiled programs of a file end with it: a process may map only so many of them
   (vm.max_map_count), and the one too many is a segmentation fault."""
   yield
-  jax.clear_caches()
-  gc.collect()
+  if EVENTS:  # a file that compiles nothing has nothing to forget
+    EVENTS.clear()
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope='session')

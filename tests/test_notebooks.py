@@ -4,6 +4,7 @@ import copy
 import os
 import pathlib
 
+import children
 import nbformat
 import pytest
 import run_notebooks
@@ -14,7 +15,7 @@ from llama3_jax.train import foreign
 ROOT = pathlib.Path(__file__).parents[1]
 PATHS = sorted((ROOT / 'notebooks').glob('*.ipynb'))
 CACHE = os.environ.get('LLAMA3_CACHE') or str(ROOT / '.pytest_cache/notebooks')
-VARIABLES = {
+VARIABLES = children.quick(ROOT) | {
   'LLAMA3_CACHE': CACHE,
   'XLA_FLAGS': '',  # as a reader's: those of the tests compile sooner and run slower
   'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.pytest_cache/notebooks/compiled'),

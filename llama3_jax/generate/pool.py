@@ -9,6 +9,8 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.experimental.layout import Layout
+from jax.experimental.layout import with_layout_constraint
 
 from llama3_jax import axes
 from llama3_jax.config import ModelConfig
@@ -45,7 +47,11 @@ def apart(memory: Memory, number: jax.Array) -> tuple[jax.Array, jax.Array]:
   pages = memory.kv[0]
   _, s, k, h = pages.shape
   if axes.platform() == 'tpu':
-    both = pages[number].reshape(*number.shape, s, k // 2, 2, h)
+    read = pages[number]
+    # Else the compiler lays out all pages, a copy, for the product that reads a few.
+    order = Layout(tuple(range(read.ndim)))
+    read = with_layout_constraint(read, order)
+    both = read.reshape(*number.shape, s, k // 2, 2, h)
     return both[..., 0, :], both[..., 1, :]
   pages = pages.reshape(-1, 2, s, k // 2, h)
   return bits.used(pages[number, 0]), bits.used(pages[number, 1])

@@ -2,7 +2,8 @@
 
 Speeds are the makers' data sheets (Google Cloud's TPU system pages, NVIDIA's H100 SXM
 sheet). `limit` and `reserved` are those the compiler reports when it loads a program or
-refuses one.
+refuses one. Host memory is behind PCIe, of the fifth generation on v6e and H100; the
+share of a TPU is a published rule of thumb, 16e9 or 32e9 bytes/s.
 """
 
 import dataclasses
@@ -27,9 +28,11 @@ class Chip:
   clock: float  # cycles/s, of the compiler's cycle estimates
   link: float  # one way, bytes/s: of a torus link, or a GPU's NVLink ports together
   network: float  # between slices or hosts, bytes/s a device
+  host: float  # one way between device and host memory, bytes/s
   ring: int  # a dim with a multiple of so many chips is closed to a ring
   largest: tuple[int, ...] = ()
   eight: float = 1.0  # times the peak, of products of float8
+  whole: float = 1.0  # times the peak, of products of int8
 
 
 V5E = Chip(
@@ -46,8 +49,10 @@ V5E = Chip(
   clock=1.5e9,
   link=45e9,
   network=3.1e9,  # 100 Gbit/s for four chips
+  host=16e9,
   ring=16,
   largest=(16, 16),
+  whole=2.0,
 )
 V5P = Chip(
   name='v5p',
@@ -63,8 +68,10 @@ V5P = Chip(
   clock=1.75e9,
   link=90e9,
   network=6.25e9,  # 200 Gbit/s for four chips
+  host=16e9,
   ring=4,
   largest=(16, 16, 24),
+  whole=2.0,
 )
 V6E = dataclasses.replace(
   V5E,
@@ -76,6 +83,7 @@ V6E = dataclasses.replace(
   clock=1.75e9,
   link=90e9,
   network=6.25e9,
+  host=32e9,
 )
 TPU7X = dataclasses.replace(
   V5P,
@@ -89,6 +97,7 @@ TPU7X = dataclasses.replace(
   clock=2.2e9,
   link=100e9,
   eight=2.0,
+  whole=1.0,
 )
 H100 = Chip(
   name='h100',
@@ -104,8 +113,10 @@ H100 = Chip(
   clock=1.98e9,
   link=450e9,
   network=50e9,  # 400 Gbit/s a GPU (section 3.3.1)
+  host=64e9,
   ring=0,
   eight=2.0,
+  whole=2.0,
 )
 CHIPS = {c.name: c for c in (V5E, V5P, V6E, TPU7X, H100)}
 

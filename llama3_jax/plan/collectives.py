@@ -150,48 +150,71 @@ def find(
 
   Args: layers: names of the layer loops; found: the visits of hlo.visits.
   """
-  n, once = int(np.prod(list(network.axes.values()))), {}
+  n, groups, between = int(np.prod(list(network.axes.values()))), {}, []
   for visit in found:
-    ops = module.computations.get(visit.computation, {})
-    for op in ops.values():
+    for op in module.computations.get(visit.computation, {}).values():
       kind = op.kind.removesuffix('-start')
       if kind not in KINDS:
-        if between := _between_slices(module, op, visit, layers, network):
-          once[visit, op.name] = between
+        if sent := _between_slices(module, op, visit, layers, network):
+          between.append(sent)
         continue
-      members = group(op, n)
-      if len(members) < 2:
-        continue
-      # A fused asynchronous collective appears in its start, in each step that it
-      # overlaps and in its end: one channel, one transfer.
-      channel = op.attribute('channel_id') or f'{visit.computation} {op.name}'
-      key = (visit.loops, channel, kind)
-      later = visit.asynchronous or op.kind.endswith('-start')
-      if key in once:
-        once[key].asynchronous |= later
-        continue
-      if visit.computation.startswith('all-reduce-scatter') and kind == 'all-reduce':
-        kind = 'reduce-scatter'
-        size = op.bytes
-        wire = size * (len(members) - 1) / len(members)
-      else:
-        size, wire = _measure(op, kind, len(members))
-      once[key] = Collective(
-        kind=kind,
-        axes=network.spanned(members),
-        members=len(members),
-        times=visit.times,
-        bytes=size,
-        wire=wire,
-        seconds=wire / network.speed(members, kind),
-        asynchronous=later,
-        where=_where(visit.loops, layers),
-        shape=', '.join(map(str, op.arrays[:3])),
-        path=op.path,
-        source=module.source(op),
-        disguised=kind == 'all-reduce' and _disguised(op, ops),
-      )
-  return list(once.values())
+      if len(group(op, n)) > 1:
+        channel = op.attribute('channel_id') or f'{visit.computation} {op.name}'
+        groups.setdefault((visit.loops, channel, kind), []).append((visit, op))
+  starts = {
+    called
+    for ops in module.computations.values()
+    for op in ops.values()
+    if op.name.startswith('async-collective-start')
+    for called in op.called
+  }
+  return between + [
+    _collective(module, network, layers, visit, op, later)
+    for same in groups.values()
+    for visit, op, later in _transfers(same, starts)
+  ]
+
+
+def _transfers(same, starts):
+  """(visit, instruction, whether asynchronous) of each transfer of a channel.
+
+  A fused asynchronous collective appears in its start, each step that it overlaps and
+  its end; an unrolled loop has several collectives of one channel.
+  """
+  later = any(v.asynchronous or op.kind.endswith('-start') for v, op in same)
+  begun = [
+    (v, op) for v, op in same if v.computation in starts or op.kind.endswith('-start')
+  ]
+  for visit, op in begun or (same[:1] if later else same):
+    yield visit, op, later
+
+
+def _collective(module, network, layers, visit, op, later):
+  """Collective of an instruction."""
+  kind = op.kind.removesuffix('-start')
+  members = group(op, int(np.prod(list(network.axes.values()))))
+  if visit.computation.startswith('all-reduce-scatter') and kind == 'all-reduce':
+    kind = 'reduce-scatter'
+    size = op.bytes
+    wire = size * (len(members) - 1) / len(members)
+  else:
+    size, wire = _measure(op, kind, len(members))
+  return Collective(
+    kind=kind,
+    axes=network.spanned(members),
+    members=len(members),
+    times=visit.times,
+    bytes=size,
+    wire=wire,
+    seconds=wire / network.speed(members, kind),
+    asynchronous=later,
+    where=_where(visit.loops, layers),
+    shape=', '.join(map(str, op.arrays[:3])),
+    path=op.path,
+    source=module.source(op),
+    disguised=kind == 'all-reduce'
+    and _disguised(op, module.computations[visit.computation]),
+  )
 
 
 def _between_slices(module, op, visit, layers, network):

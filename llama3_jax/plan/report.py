@@ -84,7 +84,8 @@ def text(r: Mapping) -> str:
     '',
     f'FLOPs a device: {rate(t["flops"])}FLOP run, {rate(t["flops_needed"])}FLOP needed',
     f'step: {t["step_s"]:.4g} s = max(compute {t["compute_s"]:.4g} + synchronous '
-    f'{t["synchronous_s"]:.4g}, collectives {t["collectives_s"]:.4g}); compute: '
+    f'{t["synchronous_s"]:.4g} + host {t["host_wait_s"]:.4g}, collectives '
+    f'{t["collectives_s"]:.4g}); compute: '
     f'{t["estimate"]}',
     f'tokens/s/chip: {t["tokens_per_s_chip"]:.4g}   MFU bound: {t["mfu_bound"]:.1%}',
     roofline.FORMULA,
@@ -147,6 +148,7 @@ def _time(r):
   spent = [
     ('compute', 'chip', t['compute_s']),
     ('waiting for collectives', 'chip', t['synchronous_s']),
+    ('waiting for the host', 'chip', t['host_wait_s']),
     ('synchronous collectives', 'network', t['synchronous_s']),
     ('asynchronous collectives', 'network', hidden),
   ]

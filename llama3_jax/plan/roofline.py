@@ -1,11 +1,13 @@
 """Lower bound of a step's time: matrix products, memory traffic, collectives.
 
-step = max(compute + synchronous collectives, all collectives); compute is, over all
-instructions, the larger of FLOPs / peak and bytes / bandwidth, times their runs. With
-the compiler's own cycle estimates (a full compile) compute is cycles / clock instead,
-and attention kernels, which have no estimate, run at KERNEL of the peak.
+step = max(compute + synchronous collectives + waits for the host, all collectives);
+compute is, over all instructions, the larger of FLOPs / peak and bytes / bandwidth,
+times their runs. With the compiler's own cycle estimates (a full compile) compute is
+cycles / clock instead, and attention kernels, which have no estimate, run at KERNEL of
+the peak. A loop waits for the host where its copies take longer than its compute.
 """
 
+import collections
 import dataclasses
 import re
 from collections.abc import Mapping
@@ -24,8 +26,8 @@ FLOATS = ('bf16', 'f16', 'f32')
 KERNEL = 0.6  # of the peak: published splash and flash kernels at long lengths
 FORMULA = (
   'MFU bound = model FLOPs / (devices x peak x step); model FLOPs a token = 6 x matmul '
-  'parameters + 6 L N H T (causal); step = max(compute + synchronous collectives, '
-  'all collectives)'
+  'parameters + 6 L N H T (causal); step = max(compute + synchronous collectives '
+  '+ waits for the host, all collectives)'
 )
 # No work of their own: the instructions that they run are counted separately.
 FREE = ('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while')
@@ -44,6 +46,8 @@ class Work:
   kernels: float  # FLOPs of attention kernels alone
   traffic: float  # bytes to and from device memory
   seconds: float  # the roofline of the instructions
+  host: float  # bytes between device and host memory
+  waits: float  # seconds that loops wait for them
   cycles: float  # the compiler's estimate; 0 in a fast plan
   branches: bool  # whether some FLOPs are in branches that may not be taken
 
@@ -62,8 +66,8 @@ def work(
       deep[name] = own.get(name, 0) + called
     return deep[name]
 
-  total = dict(flops=0.0, kernels=0.0, traffic=0.0, seconds=0.0, cycles=0.0)
-  branches = False
+  total = dict(flops=0.0, kernels=0.0, traffic=0.0, seconds=0.0, cycles=0.0, host=0.0)
+  branches, busy, copied = False, collections.Counter(), collections.Counter()
   for visit in found:
     total['flops'] += own.get(visit.computation, 0) * visit.times
     if visit.fused:
@@ -79,29 +83,49 @@ def work(
       n = kernel + sum(inside(c) for c in op.called if op.kind == 'fusion')
       n += own_flops(op, ops)
       moved = _traffic(module, op, ops)
-      peak = chip.peak * (chip.eight if _eight(module, op, ops) else 1)
+      peak = chip.peak * _small(module, op, ops, chip)
       seconds = max(n / peak, moved / chip.bandwidth)
       for name, value in (
         ('kernels', kernel),
         ('traffic', moved),
         ('seconds', seconds),
         ('cycles', hlo.cycles(op)),
+        ('host', host := _host(op, ops)),
       ):
         total[name] += value * visit.times
+      busy[visit.loops[:1]] += seconds * visit.times
+      copied[visit.loops[:1]] += host / chip.host * visit.times
   total['flops'] += total['kernels']
-  return Work(**total, branches=bool(branches))
+  waits = sum(max(s - busy[loop], 0) for loop, s in copied.items())
+  return Work(**total, waits=waits, branches=bool(branches))
 
 
-def _eight(module, op, ops):
-  """Whether the matrix product of an instruction is one of float8."""
+def _host(op, ops):
+  """Bytes that an instruction copies between the memories of device and host."""
+  at = {'dynamic-update-slice': 1}.get(op.kind, 0)
+  if op.kind not in ('dynamic-update-slice', 'dynamic-slice', 'copy', 'copy-start'):
+    return 0
+  source = ops.get(op.operands[at])
+  spaces = [x.arrays[0].space for x in (op, source) if x is not None and x.arrays]
+  if len(spaces) < 2 or spaces.count(hlo.HOST) != 1:
+    return 0
+  return (source if at else op).arrays[0].bytes
+
+
+def _small(module, op, ops, chip):
+  """Times the peak at which an instruction multiplies: more in float8 and int8."""
   inside = [module.computations.get(c, {}) for c in op.called]
   found = [(x, body) for body in inside for x in body.values()] + [(op, ops)]
-  return any(
-    x.kind in ('dot', 'convolution', 'custom-call')
-    and all(body[n].arrays[0].dtype.startswith('f8') for n in x.operands[:2])
-    for x, body in found
-    if len(x.operands) > 1 and all(n in body and body[n].arrays for n in x.operands[:2])
-  )
+  for x, body in found:
+    if x.kind not in ('dot', 'convolution', 'custom-call') or len(x.operands) < 2:
+      continue
+    sides = [body[n].arrays for n in x.operands[:2] if n in body]
+    types = [a[0].dtype[:2] for a in sides if a]
+    if types == ['f8', 'f8']:
+      return chip.eight
+    if types == ['s8', 's8'] and x.kind != 'custom-call':  # a kernel's tables are s8
+      return chip.whole
+  return 1
 
 
 def own_flops(op: hlo.Op, ops: Mapping[str, hlo.Op]) -> int:
@@ -262,12 +286,14 @@ def step(
     compute = done.cycles / chip.clock + done.kernels / chip.peak / KERNEL
   waiting = sum(c.seconds * c.times for c in found if not c.asynchronous)
   network = sum(c.seconds * c.times for c in found)
-  seconds = max(compute + waiting, network, 1e-12)
+  seconds = max(compute + waiting + done.waits, network, 1e-12)
   share = needed / target.n_devices / chip.peak
   return {
     'compute_s': compute,
     'synchronous_s': waiting,
     'collectives_s': network,
+    'host_wait_s': done.waits,
+    'host_bytes': done.host,
     'step_s': seconds,
     'ideal_s': share,
     'mfu_bound': share / seconds,

@@ -123,9 +123,11 @@ def test_killed_run_goes_on_to_the_same_bytes(tmp_path, launcher, form):
     '--config.workers=1',
     f'--config.curate.form={form}',
   ]
+  config = curate_config.get_config('files')
+  config.inputs = (inputs[0]['path'], f'code={inputs[1]["path"]}')
+  config.workers, config.curate.form = 1, form
   whole = tmp_path / 'whole'
-  status, text = launcher.run(*fields, f'--workdir={whole}')
-  assert status == 0, text
+  curate.main(config, str(whole))
   for stage in ('document', 'heuristics'):
     process = launcher.start(*fields, f'--workdir={tmp_path / "killed"}')
     # Whatever the machine's speed, it has begun and has not ended.
@@ -133,8 +135,7 @@ def test_killed_run_goes_on_to_the_same_bytes(tmp_path, launcher, form):
     assert process.poll() is None, 'it ended before it was killed'
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
-  status, text = launcher.run(*fields, f'--workdir={tmp_path / "killed"}')
-  assert status == 0, text
+  curate.main(config, str(tmp_path / 'killed'))
   assert bytes_of(tmp_path / 'killed') == bytes_of(whole)
   funnels = [(f / 'funnel.json').read_text() for f in (whole, tmp_path / 'killed')]
   assert funnels[0] == funnels[1]

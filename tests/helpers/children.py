@@ -1,10 +1,23 @@
 """The environment of processes that tests start."""
 
 import os
+import pathlib
 import re
+
+STARTUP = pathlib.Path(__file__).parent / 'startup'
 
 
 def variables(cache):
-  """Of one CPU device, and of a folder of compilations and downloads."""
+  """Of one CPU device, and of a folder of compilations and downloads; tracing is quick
+  in them."""
   flags = re.sub(r'--xla_force_host\S*', '', os.environ['XLA_FLAGS']).strip()
-  return {'LLAMA3_CACHE': str(cache), 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
+  here = {'LLAMA3_CACHE': str(cache), 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
+  return here | quick()
+
+
+def quick(*folders):
+  """Variables that make tracing quick; `folders`: more that Python finds modules in."""
+  paths = [str(STARTUP), *map(str, folders)]
+  paths += filter(None, [os.environ.get('PYTHONPATH')])
+  found = {'PYTHONPATH': os.pathsep.join(paths)}
+  return found | {'JAX_TRACEBACK_IN_LOCATIONS_LIMIT': '0'}

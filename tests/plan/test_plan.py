@@ -224,6 +224,136 @@ ENTRY %main (a: f32[8,8]) -> (f32[8,8], f32[1024,8], f32[1024,64]) {
   assert done.traffic == 3 * 8 * 8 * 4
 
 
+UNROLLED = """HloModule m, is_scheduled=true
+
+%begun.1 (a: f32[64]) -> f32[64] {
+  %a = f32[64]{0} parameter(0)
+  ROOT %r.1 = f32[64]{0} all-reduce(%a), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+}
+
+%during.1 (a: f32[64]) -> f32[64] {
+  %a = f32[64]{0} parameter(0)
+  ROOT %r.2 = f32[64]{0} all-reduce(%a), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+}
+
+%begun.2 (a: f32[64]) -> f32[64] {
+  %a = f32[64]{0} parameter(0)
+  ROOT %r.3 = f32[64]{0} all-reduce(%a), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+}
+
+%async_collective_fusion.2 (a: f32[64]) -> f32[64] {
+  %a = f32[64]{0} parameter(0)
+  ROOT %r.4 = f32[64]{0} all-reduce(%a), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+}
+
+ENTRY %main (a: f32[64]) -> f32[64] {
+  %a = f32[64]{0} parameter(0)
+  %async-collective-start.1 = f32[64]{0} fusion(%a), calls=%begun.1
+  %fusion.1 = f32[64]{0} fusion(%async-collective-start.1), calls=%during.1
+  %async-collective-start.2 = f32[64]{0} fusion(%fusion.1), calls=%begun.2
+  %fusion.2 = f32[64]{0} fusion(%async-collective-start.2), calls=%async_collective_fusion.2
+  %s.1 = f32[32]{0} all-reduce(%fusion.2), channel_id=2, replica_groups={{0,1}}, to_apply=%add
+  %s.2 = f32[32]{0} all-reduce(%s.1), channel_id=2, replica_groups={{0,1}}, to_apply=%add
+  ROOT %t = f32[64]{0} copy(%fusion.2)
+}
+"""  # noqa: E501
+
+
+def test_each_collective_of_an_unrolled_loop_counts(mesh):
+  """They have one channel, as have the start and the steps of an asynchronous one."""
+  module = hlo.parse(UNROLLED)
+  found, _ = hlo.visits(module)
+  rows = collectives.table(
+    collectives.find(module, network(mesh(fsdp=8)), set(), found)
+  )
+  assert {(r['asynchronous'], r['count'], r['bytes']) for r in rows} == {
+    (True, 2, 2 * 64 * 4),
+    (False, 2, 2 * 32 * 4),
+  }
+
+
+@pytest.mark.parametrize(
+  'dtype, chip, times',
+  [
+    *(('s8', chips.V5P, 2), ('s8', chips.V6E, 2), ('s8', chips.TPU7X, 1)),
+    *(
+      ('f8e4m3fn', chips.TPU7X, 2),
+      ('f8e4m3fn', chips.V5P, 1),
+      ('bf16', chips.H100, 1),
+    ),
+  ],
+)
+def test_products_of_small_types_have_a_peak_of_their_own(dtype, chip, times):
+  text = """HloModule m, is_scheduled=true
+
+ENTRY %main (a: TYPE[4096,8192], b: TYPE[8192,4096]) -> f32[4096,4096] {
+  %a = TYPE[4096,8192]{1,0} parameter(0)
+  %b = TYPE[8192,4096]{1,0} parameter(1)
+  ROOT %d = f32[4096,4096]{1,0} dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+"""  # noqa: E501
+  module = hlo.parse(text.replace('TYPE', dtype))
+  done = roofline.work(module, hlo.visits(module)[0], B8, chip)
+  flops = 2 * 4096 * 8192 * 4096
+  assert done.seconds == pytest.approx(flops / chip.peak / times)
+
+
+def test_the_tables_of_an_attention_kernel_make_no_products_of_int8():
+  text = """HloModule m, is_scheduled=true
+
+ENTRY %main (a: s8[1,4,4], q: bf16[32,8192,128]) -> bf16[32,8192,128] {
+  %a = s8[1,4,4]{2,1,0} parameter(0)
+  %q = bf16[32,8192,128]{2,1,0} parameter(1)
+  ROOT %splash_mha = bf16[32,8192,128]{2,1,0} custom-call(%a, %a, %q, %q, %q), custom_call_target="tpu_custom_call", operand_layout_constraints={s8[1,4,4]{2,1,0}, s8[1,4,4]{2,1,0}, bf16[32,8192,128]{2,1,0}, bf16[32,8192,128]{2,1,0}, bf16[32,8192,128]{2,1,0}}, metadata={op_name="splash_mha_fwd"}
+}
+"""  # noqa: E501
+  module = hlo.parse(text)
+  done = roofline.work(module, hlo.visits(module)[0], B8, chips.V5P)
+  assert done.kernels and done.seconds == done.kernels / chips.V5P.peak
+
+
+HOST = """HloModule m, is_scheduled=true
+
+%body (t: (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024])) -> (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024]) {
+  %t = (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  %h = f32[9,1024]{1,0:S(5)} get-tuple-element(%t), index=1
+  %x = f32[1,1024]{1,0} get-tuple-element(%t), index=2
+  %y = f32[1,1024]{1,0} add(%x, %x)
+  %n = f32[9,1024]{1,0:S(5)} dynamic-update-slice(%h, %y, %i, %i)
+  ROOT %r = (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024]{1,0}) tuple(%i, %n, %y)
+}
+
+%cond (t: (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024])) -> pred[] {
+  %t = (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  %c = s32[] constant(9)
+  ROOT %less = pred[] compare(%i, %c), direction=LT
+}
+
+ENTRY %main (t: (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024])) -> f32[1,1024] {
+  %t = (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024]{1,0}) parameter(0)
+  %w = (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024]{1,0}) while(%t), condition=%cond, body=%body
+  %h = f32[9,1024]{1,0:S(5)} get-tuple-element(%w), index=1
+  %i = s32[] get-tuple-element(%w), index=0
+  ROOT %o = f32[1,1024]{1,0} dynamic-slice(%h, %i, %i), dynamic_slice_sizes={1,1024}
+}
+"""  # noqa: E501
+
+
+def test_a_loop_waits_for_what_it_copies_to_the_host():
+  module = hlo.parse(HOST)
+  found, _ = hlo.visits(module)
+  done = roofline.work(module, found, B8, chips.V6E)
+  copied, chip = 4096, chips.V6E
+  assert done.host == (9 + 1) * copied
+  loop = 3 * copied + 2 * copied  # an addition, and the update in the chip's memory
+  once = 2 * copied
+  expected = 10 * copied / chip.host - (9 * loop + once) / chip.bandwidth
+  assert done.waits == pytest.approx(expected)
+  assert chips.V5P.host < chip.host
+
+
 def test_collective_time_is_the_wire_bytes_over_the_links():
   """A ring of four in each of three wrapped dims: six links of 90 GB/s one way."""
   places = np.array([[0, *i] for i in np.ndindex(4, 4, 4)])
@@ -478,6 +608,7 @@ RESULT = dict(
     compute_s=0.9,
     ideal_s=0.8,
     synchronous_s=0.1,
+    host_wait_s=0.0,
     collectives_s=0.2,
     estimate='roofline',
     mfu_bound=0.8,
