@@ -165,8 +165,10 @@ class Engine:
       self._waiting.popleft()
 
   def _read(self):
-    due = max(each.unread for each in self.groups)
-    size = next((c for c in self.sizes.chunks if c >= due), self.sizes.chunks[-1])
+    due = max(1, *(each.unread for each in self.groups))
+    calls = lambda size: -(-due // size)
+    few = [c for c in self.sizes.chunks if calls(c) <= 2] or self.sizes.chunks[-1:]
+    size = min(few, key=lambda c: (calls(c) * c, -c))
     chunk = group.Chunk(len(self.groups), size, self.sizes)
     for index, each in enumerate(self.groups):
       each.read(chunk, index)

@@ -33,7 +33,8 @@ class Sizes:
     rows: of each group of chips that decode at a time; of several numbers the smallest
       that is enough runs. A sample is the same bit for bit whatever else runs in the
       same number of rows.
-    chunks: tokens of prompts that each group reads at a time, likewise.
+    chunks: tokens of prompts that each group reads at a time, likewise; or two of a
+      smaller number, where that is less.
     length: longest prompt with its answer, tokens.
     page: tokens of a page.
     pages: of each group; 0: for all rows at their longest, and prompts of a chunk.

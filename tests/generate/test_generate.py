@@ -110,6 +110,30 @@ def test_a_stream_that_is_left_frees_its_pages(params):
   assert made.pages[0] == 0 and made.idle
 
 
+@pytest.mark.parametrize(
+  'n, large, sizes',
+  [
+    (9, 64, [16]),
+    (25, 64, [16, 16]),
+    (25, 32, [32]),
+    (40, 64, [64]),
+    (100, 64, [64, 64]),
+  ],
+)
+def test_two_small_chunks_are_read_where_a_large_one_is_padding(
+  params, monkeypatch, n, large, sizes
+):
+  shapes = engine.Sizes(rows=(4,), chunks=(16, large), length=128, page=16)
+  made, found = engine.Engine(params, toy.CONFIG, shapes), []
+  note = lambda chunk: found.append(chunk.tokens.shape[1])
+  monkeypatch.setattr(made, '_call_read', note)
+  made.submit(engine.Request([1] * n, DRAWN))
+  made._admit()
+  while any(each.starving for each in made.groups):
+    made._read()
+  assert found == sizes
+
+
 def test_log_probabilities_are_those_of_the_full_forward(params):
   prompt = prompts()[3]
   [[found]] = engine.generate(params, [prompt], toy.CONFIG, (), DRAWN, batch_size=2)
