@@ -10,7 +10,7 @@ def get_config(size='tiny'):
   c.optim.warmup = 0
   c.train.average = 4  # the last saves that make the final model (Polyak); 0: none
   del c.needle, c.gate
-  # Very high quality sources are up-sampled (3.1.3): of the toy the tasks.
+  # Very high quality sources are up-sampled (3.1.3), at toy scale the tasks.
   if size == 'tiny':
     c.train.update(dict(steps=40, save_every=4, keep=4))
     mix = dict(general=0.1, math=0.5, code=0.07, multilingual=0.03)
