@@ -236,6 +236,11 @@ UNROLLED = """HloModule m, is_scheduled=true
   ROOT %r.2 = f32[64]{0} all-reduce(%a), channel_id=1, replica_groups={{0,1}}, to_apply=%add
 }
 
+%ended.1 (a: f32[64]) -> f32[64] {
+  %a = f32[64]{0} parameter(0)
+  ROOT %r.5 = f32[64]{0} all-reduce(%a), channel_id=1, replica_groups={{0,1}}, to_apply=%add
+}
+
 %begun.2 (a: f32[64]) -> f32[64] {
   %a = f32[64]{0} parameter(0)
   ROOT %r.3 = f32[64]{0} all-reduce(%a), channel_id=1, replica_groups={{0,1}}, to_apply=%add
@@ -250,7 +255,8 @@ ENTRY %main (a: f32[64]) -> f32[64] {
   %a = f32[64]{0} parameter(0)
   %async-collective-start.1 = f32[64]{0} fusion(%a), calls=%begun.1
   %fusion.1 = f32[64]{0} fusion(%async-collective-start.1), calls=%during.1
-  %async-collective-start.2 = f32[64]{0} fusion(%fusion.1), calls=%begun.2
+  %async-collective-done.1 = f32[64]{0} fusion(%fusion.1), calls=%ended.1
+  %async-collective-start.2 = f32[64]{0} fusion(%async-collective-done.1), calls=%begun.2
   %fusion.2 = f32[64]{0} fusion(%async-collective-start.2), calls=%async_collective_fusion.2
   %s.1 = f32[32]{0} all-reduce(%fusion.2), channel_id=2, replica_groups={{0,1}}, to_apply=%add
   %s.2 = f32[32]{0} all-reduce(%s.1), channel_id=2, replica_groups={{0,1}}, to_apply=%add
@@ -320,6 +326,7 @@ HOST = """HloModule m, is_scheduled=true
   %h = f32[9,1024]{1,0:S(5)} get-tuple-element(%t), index=1
   %x = f32[1,1024]{1,0} get-tuple-element(%t), index=2
   %y = f32[1,1024]{1,0} add(%x, %x)
+  %part = f32[1,512]{1,0} dynamic-slice(%y, %i, %i), dynamic_slice_sizes={1,512}
   %n = f32[9,1024]{1,0:S(5)} dynamic-update-slice(%h, %y, %i, %i)
   ROOT %r = (s32[], f32[9,1024]{1,0:S(5)}, f32[1,1024]{1,0}) tuple(%i, %n, %y)
 }
@@ -347,7 +354,8 @@ def test_a_loop_waits_for_what_it_copies_to_the_host():
   done = roofline.work(module, found, B8, chips.V6E)
   copied, chip = 4096, chips.V6E
   assert done.host == (9 + 1) * copied
-  loop = 3 * copied + 2 * copied  # an addition, and the update in the chip's memory
+  # An addition, a slice of half, and the update in the chip's memory.
+  loop = 3 * copied + copied + 2 * copied
   once = 2 * copied
   expected = 10 * copied / chip.host - (9 * loop + once) / chip.bandwidth
   assert done.waits == pytest.approx(expected)
