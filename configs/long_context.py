@@ -25,7 +25,7 @@ def get_config(size='tiny'):
   if size == 'tiny':
     c.model.rope_scaling.update(dict(factor=4.0, original=256))
     c.optim.peak = 1.5e-3
-    mix = dict(general=0.08, math=0.25, code=0.04, multilingual=0.03)
+    mix = dict(general=0.08, math=0.27, code=0.04, multilingual=0.01)
     c.data.mix.update(mix | dict(drill=0.0, needle=0.0, needle_long=0.6))
     c.data.eval_batches = 1
     c.train.update(dict(steps=100, batch=4, length=1088, eval_every=0, save_every=50))
