@@ -12,7 +12,7 @@ from llama3_jax.model import flops
 
 FALLS, ANNEALS, AVERAGE = 'Held-out loss falls', 'Annealing ends', 'Averaged'
 BEFORE, AFTER = 'Needle recall before', 'Needle recall after'
-REWARD, BEST = 'Reward model', 'Mean reward'
+REWARD, BEST = 'Reward model', 'Best of K'
 SFT, DPO, CHOSEN = 'SFT raises', 'DPO keeps exact', 'DPO keeps the log'
 TIME, MEMORY = 'Time', 'Peak memory'
 
@@ -46,7 +46,7 @@ def made(tmp_path, monkeypatch):
 def results():
   """A good run of two rounds: every stage of the second differs from the first."""
   macro = lambda score: {'tasks': {'macro': {'score': score, 'ci': 0.0625}}}
-  curve = lambda *rewards: {'best_of_k': [{'reward': r} for r in rewards]}
+  curve = lambda *right: {'best_of_k': [{'exact': x, 'reward': -x} for x in right]}
   return {
     'anneal': {
       'eval_loss': {'eval_loss': 1.5},
@@ -118,9 +118,9 @@ CASES = {
   'reward 0.9': ({('reward/2', 'accuracy'): 0.9}, None),
   'reward below 0.9': ({('reward/2', 'accuracy'): 0.899}, REWARD),
   'reward of the first round': ({('reward/1', 'accuracy'): 0.1}, None),
-  'best of K stays': ({('reject/2', 'best_of_k', 2, 'reward'): 0.5}, BEST),
-  'best of K falls': ({('reject/2', 'best_of_k', 1, 'reward'): 0.8}, BEST),
-  'one K': ({('reject/2', 'best_of_k'): [{'reward': 1.0}]}, BEST),
+  'best of K stays': ({('reject/2', 'best_of_k', 2, 'exact'): 0.5}, BEST),
+  'best of K falls': ({('reject/2', 'best_of_k', 1, 'exact'): 0.8}, BEST),
+  'one K': ({('reject/2', 'best_of_k'): [{'exact': 1.0}]}, BEST),
   'SFT as before': ({macro('sft/2'): 0.2}, SFT),
   'DPO as SFT': ({macro('average/2'): 0.4}, None),
   'DPO within the interval': ({macro('average/2'): 0.34}, None),
