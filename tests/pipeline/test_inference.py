@@ -1,10 +1,14 @@
 """Throughput and latency of generation over stages, against closed forms (6.1)."""
 
+import types
+
 import pytest
+import toy_generate as toy
 
 from configs import schedule as config
 from experiments import schedule as experiment
 from llama3_jax.base.errors import UserError
+from llama3_jax.generate import stage_time
 from llama3_jax.pipeline import inference
 from llama3_jax.pipeline.inference import Load
 from llama3_jax.pipeline.inference import Stage
@@ -50,6 +54,28 @@ def test_times_are_measured_or_given(tmp_path):
   given = experiment.main(c, tmp_path / 'given')['rows']
   assert [row['last_s'] for row in given] == [4 + 8, 3 + 4.5 - 0.5]
   assert 'Microbatches' in (tmp_path / 'given' / 'report.html').read_text()
+
+
+@pytest.mark.parametrize('busy, calls', [(1, 12), (9, None)])
+def test_a_busy_machine_is_measured_again_or_said(monkeypatch, busy, calls):
+  """The first `busy` rounds of prompts alone take longer than those with answers."""
+  asked, clock = [], [0.0]
+
+  def complete(engine, prompts, stops, settings):
+    asked.append(settings.max_new)
+    late = settings.max_new == 1 and asked.count(1) <= 3 * busy
+    clock[0] += 9 if late else 2 + settings.max_new
+
+  monkeypatch.setattr(stage_time, 'complete', complete)
+  watch = types.SimpleNamespace(perf_counter=lambda: clock[0])
+  monkeypatch.setattr(stage_time, 'time', watch)
+  load = inference.Load(2, 8, 4)
+  if calls is None:
+    with pytest.raises(UserError, match='answer=4: .*prefill_s and decode_s'):
+      stage_time.measure(toy.CONFIG, 1, 1, load)
+    return
+  found = stage_time.measure(toy.CONFIG, 1, 1, load)
+  assert len(asked) == calls and (found.prefill, found.decode) == (2, 1)
 
 
 @pytest.mark.parametrize(
