@@ -42,7 +42,7 @@ class ModelConfig:
   tie_embeddings: bool = False
   dtype: str = 'bfloat16'  # of the computation; parameters stay float32 in training
   attention: str = 'auto'  # dense | blockwise | splash | flash | auto: by chip, length
-  block: int = 0  # tokens a block of attention, nearly; 0: by path
+  block: int = 0  # about how many tokens a block of attention has; 0: by path
   window: int = 0  # last positions that a query sees; 0: the whole document
   remat: str = 'none'  # none | full | preset | names of arrays to keep (model/remat.py)
   unroll: int = 1  # layers in one round of the scan: fewer copies, longer compilation

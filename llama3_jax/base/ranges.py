@@ -80,7 +80,9 @@ FIELDS = {
     '[-1, 1e6]', 'chips that share each weight; -1: the rest', free=True
   ),
   'mesh.*': Field('[-1, 1e6]', 'size of a mesh axis; -1: the rest', free=True),
-  'model.block': Field('[0, 1e6]', 'tokens a block of attention, nearly; 0: by path'),
+  'model.block': Field(
+    '[0, 1e6]', 'about how many tokens a block of attention has; 0: by path'
+  ),
   'model.unroll': Field('[1, 1000]', 'layers in one round of the scan over layers'),
   'model.norm_eps': Field('(0, 1]', 'added to the mean square of RMSNorm'),
   'model.rope_theta': Field('[1, 1e12]', 'base of the RoPE frequencies'),

@@ -17,7 +17,7 @@ from llama3_jax.pipeline.inference import Load
 from llama3_jax.pipeline.inference import Stage
 
 CHUNK = 512  # tokens of prompts that are read together
-TRIES = 5
+TRIES = 5  # of three runs each
 
 
 def measure(model: ModelConfig, stages: int, parts: int, load: Load) -> Stage:
