@@ -20,7 +20,7 @@ from llama3_jax.base import memory
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BAR = 0.9
-SHAPES = {'pretrain': (8, 256), 'reward': (32, 88)}
+SHAPES = {'pretrain': (8, 256), 'reward': (16, 128)}
 
 
 def child(stage, steps):

@@ -54,8 +54,8 @@ def get_config(size='any'):
   c.data.mode = 'paper'
   c.data.margins = ''  # by strength: 'small' (1, 2/3, 1/3, 0) or 'large' of Llama 2
   if size == 'tiny':
-    c.optim.update(dict(peak=9e-4, warmup=10, decay=480, floor=0.1))
-    c.train.update(dict(steps=480, batch=32, length=88))
+    c.optim.update(dict(peak=9e-4, warmup=10, decay=400, floor=0.1))
+    c.train.update(dict(steps=400, batch=16, length=128))
     c.data.tasks = 12_000
   elif size != 'any':
     # Not in the paper; Llama 2: 1e-5 (5e-6 for 70B), warm-up 3%, cosine to 10%.

@@ -47,6 +47,7 @@ def main(config, folder):
   left = selection.Left()
   found = preference.examples(data, config.seed, 'train', left)
   train, kept = rank(found)
+  train = ranked.pack(train)
   config = training.settle(config, model, train)
   t = config.train
   names = data.task_names
@@ -62,7 +63,7 @@ def main(config, folder):
   )
   start = functools.partial(_start, config, model)
   params, _ = training.run(
-    config, folder, model, tokenizer, train_step, train, heldout, start
+    config, folder, model, tokenizer, train_step, train, ranked.pack(heldout), start
   )
   score = lambda rows: reward.of_rows(params, rows, model, t.batch, branches)
   rewards = score(heldout)

@@ -78,7 +78,9 @@ class Ranked:
   """Two or three answers of prompts, best first (4.1.2, 4.2.1): A is 1 where they share
   a row, else each has a row.
 
-  margin: by which the better one should win in the pairs (0, 1), (0, 2), (1, 2).
+  ends and margin have three values a prompt, one prompt after the other where several
+  share a row. margin: by which the better one should win in the pairs (0, 1), (0, 2),
+  (1, 2).
   """
 
   tokens: jax.Array = field('BAT')

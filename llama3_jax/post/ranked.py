@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from llama3_jax import feed
@@ -67,6 +68,37 @@ def rows(
     sizes = dict(B=0, A=most if mode == 'separate' else 1, T=seq_len, _=most)
     return feed.empty(feed.Ranked, sizes), kept
   return rows_lib.stack(found), kept
+
+
+def pack(rows: feed.Ranked) -> feed.Ranked:
+  """The same prompts in fewer rows: several share one of the same length where they
+  fit, and none sees another. Rows of one response (A is 3) stay as they are."""
+  count, group, length = rows.tokens.shape
+  if group > 1 or not count:
+    return rows
+  sizes = np.sum(rows.segment[:, 0] > 0, -1)
+  packed = rows_lib.first_fit(sizes, length)
+  most = max(map(len, packed))
+  return rows_lib.stack([_joined(rows, sizes, numbers, most) for numbers in packed])
+
+
+def _joined(rows, sizes, numbers, most):
+  """The row that holds the prompts `numbers`, with ends and margins of `most`."""
+  row = jax.tree.map(np.zeros_like, jax.tree.map(lambda x: x[0], rows))
+  ends = np.full((most, preference.MOST), -1, np.int32)
+  margin = np.zeros((most, preference.MOST), np.float32)
+  start = 0
+  for slot, number in enumerate(numbers):
+    size = sizes[number]
+    for name in ('tokens', 'targets', 'segment', 'position', 'weight'):
+      getattr(row, name)[:, start : start + size] = getattr(rows, name)[
+        number, :, :size
+      ]
+    row.segment[:, start : start + size] += slot
+    own = rows.ends[number]
+    ends[slot], margin[slot] = np.where(own >= 0, own + start, -1), rows.margin[number]
+    start += size
+  return row.replace(ends=ends.reshape(-1), margin=margin.reshape(-1))
 
 
 def _margins(example, table):

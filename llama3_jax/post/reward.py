@@ -15,6 +15,7 @@ from llama3_jax import parameters
 from llama3_jax.config import ModelConfig
 from llama3_jax.model import linear
 from llama3_jax.model import llama
+from llama3_jax.post import preference
 from llama3_jax.train import models
 
 
@@ -76,7 +77,7 @@ def token_rewards(
 def response_rewards(
   params: Reward, batch: feed.Ranked, config: ModelConfig, branches: bool = False
 ) -> jax.Array:
-  """Rewards of the ranked responses, float32 [B,3]; 0 where there is none.
+  """Rewards of the ranked responses, float32 as `batch.ends`; 0 where there is none.
 
   branches: whether they are branches of one row (mode 'exact').
   """
@@ -96,19 +97,21 @@ def loss(
   2 responses make 1 pair, 3 make 3. Metric sums over pairs: loss, accuracy (ties count
   one half), margin, better and worse rewards, count of pairs.
   """
-  rewards = response_rewards(params, batch, config, branches)
-  present = batch.ends >= 0
-  better, worse = np.triu_indices(rewards.shape[1], 1)
-  difference = rewards[:, better] - rewards[:, worse]
-  weight = (present[:, better] & present[:, worse]).astype(jnp.float32)
-  total = jnp.sum(weight * jax.nn.softplus(batch.margin - difference))
+  # Of the prompts of each row: [B,n,3].
+  apart = lambda x: x.reshape(len(x), -1, preference.MOST)
+  rewards = apart(response_rewards(params, batch, config, branches))
+  present = apart(batch.ends) >= 0
+  better, worse = np.triu_indices(preference.MOST, 1)
+  difference = rewards[..., better] - rewards[..., worse]
+  weight = (present[..., better] & present[..., worse]).astype(jnp.float32)
+  total = jnp.sum(weight * jax.nn.softplus(apart(batch.margin) - difference))
   won = (difference > 0) + 0.5 * (difference == 0)
   metrics = {
     'loss': total,
     'accuracy': jnp.sum(weight * won),
     'margin': jnp.sum(weight * difference),
-    'better': jnp.sum(weight * rewards[:, better]),
-    'worse': jnp.sum(weight * rewards[:, worse]),
+    'better': jnp.sum(weight * rewards[..., better]),
+    'worse': jnp.sum(weight * rewards[..., worse]),
     'count': jnp.sum(weight),
   }
   return total, metrics
@@ -165,7 +168,7 @@ def of_rows(
   batch_size: int = 16,
   branches: bool = False,
 ) -> np.ndarray:
-  """`response_rewards` of all rows, float32 [N,3]."""
+  """`response_rewards` of all rows, float32 as `rows.ends`."""
   found = [
     np.asarray(_batch_rewards(params, batch, config, branches))
     for batch in feed.batches(rows, batch_size)

@@ -116,6 +116,25 @@ def tell_dropped(dropped: int, total: int, length: int) -> None:
     )
 
 
+def first_fit(
+  sizes: Sequence[int], length: int, open_rows: int = 32
+) -> list[list[int]]:
+  """Which of the examples of `sizes` tokens, none above `length`, share a row of
+  `length`: their numbers in order, each in the first of the last `open_rows` rows that
+  has place for it."""
+  packed, free = [], []
+  for number, size in enumerate(sizes):
+    for i in range(max(len(packed) - open_rows, 0), len(packed)):
+      if free[i] >= size:
+        packed[i].append(number)
+        free[i] -= size
+        break
+    else:
+      packed.append([number])
+      free.append(length - size)
+  return packed
+
+
 def place(
   ids: list[int], length: int, mask: Sequence[bool] | np.ndarray = ()
 ) -> feed.Tokens:

@@ -129,8 +129,9 @@ def rows(
   dropped = len(dialogs) - len(encoded)
   rows_lib.tell_dropped(dropped, len(dialogs), seq_len)
   order = np.random.default_rng(seed).permutation(len(encoded))
-  packed = _pack([encoded[i] for i in order], seq_len)
-  filled = [_row(group, seq_len, position) for group in packed]
+  encoded = [encoded[i] for i in order]
+  packed = rows_lib.first_fit([len(ids) for ids, _ in encoded], seq_len)
+  filled = [_row([encoded[i] for i in group], seq_len, position) for group in packed]
   if not filled:
     return feed.empty(feed.Tokens, dict(B=0, T=seq_len)), dropped
   return rows_lib.stack(filled), dropped
@@ -145,23 +146,6 @@ def _supervised(tokenizer, dialog, turns):
   encoded = preference.encode(tokenizer, context, last, dialog.where)
   before = encoded.earlier if turns == 'all' else np.zeros(len(encoded.prompt), bool)
   return encoded.prompt + encoded.response, np.concatenate([before, encoded.content])
-
-
-def _pack(examples, seq_len: int, open_rows: int = 32):
-  """Packs examples into rows, by first fit over the last `open_rows` rows."""
-  packed, free = [], []
-  for example in examples:
-    size = len(example[0])
-    first = max(len(packed) - open_rows, 0)
-    for i in range(first, len(packed)):
-      if free[i] >= size:
-        packed[i].append(example)
-        free[i] -= size
-        break
-    else:
-      packed.append([example])
-      free.append(seq_len - size)
-  return packed
 
 
 def _row(group, seq_len: int, position: str) -> feed.Tokens:

@@ -10,6 +10,7 @@ import pytest
 from llama3_jax import feed
 from llama3_jax import mesh
 from llama3_jax.base.errors import UserError
+from llama3_jax.kernels import rule
 from llama3_jax.post import measure
 from llama3_jax.post import ranked
 from llama3_jax.post import reward
@@ -115,6 +116,35 @@ def test_loss_and_gradient_of_branches_are_those_of_separate_rows(params, tokeni
   expected = gradient(params, separate, toy.CONFIG)
   for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize('mode', ['paper', 'exact'])
+def test_packed_prompts_give_the_rewards_and_gradient_of_a_row_each(
+  params, tokenizer, mode
+):
+  examples = [toy.changed(e, margin=0.5 * i) for i, e in enumerate(toy.examples(7))]
+  single, _ = ranked.rows(examples, tokenizer, 192, mode)
+  packed = ranked.pack(single)
+  most = packed.ends.shape[1] // 3
+  assert len(packed.tokens) < 7 and packed.tokens.shape[1:] == (1, 192) and most > 1
+  assert packed.segment.max() % rule.BRANCH == most
+  branches = mode == 'exact'
+  found = gradient(params, packed, toy.CONFIG, branches)
+  expected = gradient(params, single, toy.CONFIG, branches)
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-5, rtol=1e-5)
+  rewards = [
+    np.sort(response_rewards(params, x, toy.CONFIG, branches)[x.ends >= 0])
+    for x in (packed, single)
+  ]
+  np.testing.assert_allclose(*rewards, atol=1e-5)
+
+
+def test_packing_leaves_rows_of_one_response_and_none_at_all(tokenizer):
+  apart, _ = ranked.rows(toy.examples(3), tokenizer, 192, 'separate')
+  assert ranked.pack(apart) is apart
+  none, _ = ranked.rows([], tokenizer, 192)
+  assert ranked.pack(none) is none
 
 
 def test_margins_are_of_the_strength_between_chosen_and_rejected(tokenizer):
