@@ -30,7 +30,7 @@ def get_config(size='tiny'):
     c.data.eval_batches = 1
     c.train.update(dict(steps=100, batch=4, length=1088, eval_every=0, save_every=50))
     c.needle.lengths = (256, 512, 768, 1024)
-    c.gate.update(dict(perfect=0.87, more_steps=25, attempts=4))  # 7 of 8 haystacks
+    c.gate.update(dict(perfect=0.9, more_steps=25, attempts=4))  # 29 of 32 haystacks
     return c
   c.optim.peak = pretrain.PEAK[size] / 10
   c.train.ramp = tuple(

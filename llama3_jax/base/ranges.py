@@ -153,7 +153,7 @@ FIELDS = {
   'needle.lengths': Field('[0, 1e8]', 'tokens of the haystacks', 'i'),
   'needle.*': Field('[0, 1e8]', 'of the haystacks'),
   'gate.tolerance': Field(SHARE, 'of the short-context loss, relative'),
-  'gate.perfect': Field(SHARE, 'lowest recall of a length and depth'),
+  'gate.perfect': Field(SHARE, 'lowest recall of a length'),
   'gate.*': Field(COUNT, 'of the long-context gate'),
   '*temperature': Field('[0, 100]', 'of sampling; 0: greedy'),
   '*.top_p': Field('(0, 1]', 'share of the probability that is sampled from'),

@@ -31,7 +31,7 @@ class GateConfig:
   length: int = 256  # tokens of a row before the extension
   sources: tuple[str, ...] = ('general', 'math', 'code', 'multilingual')
   tolerance: float = 0.01  # of the short-context loss, relative
-  perfect: float = 1.0  # least recall at any length and depth
+  perfect: float = 1.0  # least recall at any length, over its depths
   more_steps: int = 50  # of each further attempt
   attempts: int = 2  # further ones, after train.steps
 

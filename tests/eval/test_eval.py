@@ -243,6 +243,9 @@ def test_gate_needs_recovery_and_perfect_recall():
   passed, reason = needle.gate(2.0, 2.0, [[1.0, 0.75]])
   assert not passed and 'recall 0.75' in reason
   assert needle.gate(2.0, 2.0, [[1.0, 0.75]], perfect=0.7)[0]
+  # Of a length the mean over depths counts, which are the rows.
+  assert needle.gate(2.0, 2.0, [[1.0, 1.0], [0.75, 0.75]], perfect=0.85)[0]
+  assert not needle.gate(2.0, 2.0, [[1.0, 0.75], [1.0, 0.75]], perfect=0.85)[0]
   assert not needle.gate(float('nan'), 2.0, 1.0)[0]
 
 
