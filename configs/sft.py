@@ -15,8 +15,8 @@ def get_config(size='any'):
   c.data.shares = ()  # (('code', 0.15), ...): share of the examples by source
   c.data.passes = ()  # (('code', 3.0), ('web', 0.3)): how often an epoch has a source
   if size == 'tiny':
-    c.optim.update(dict(peak=2e-3, warmup=10, decay=240, floor=0.1))
-    c.train.update(dict(steps=240, batch=16, length=128))
+    c.optim.update(dict(peak=2e-3, warmup=10, decay=300, floor=0.1))
+    c.train.update(dict(steps=300, batch=16, length=128))
   elif size != 'any':
     # 1e-5 over 8.5K to 9K steps (4.1.3); batch and schedule are not given.
     c.optim.update(dict(peak=1e-5, warmup=100, decay=8500, floor=0.1))

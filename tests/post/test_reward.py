@@ -14,6 +14,7 @@ from llama3_jax.kernels import rule
 from llama3_jax.post import measure
 from llama3_jax.post import ranked
 from llama3_jax.post import reward
+from llama3_jax.post import rows as row_lib
 from llama3_jax.text import chat
 
 loss = jax.jit(reward.loss, static_argnums=(2, 3))
@@ -138,6 +139,12 @@ def test_packed_prompts_give_the_rewards_and_gradient_of_a_row_each(
     for x in (packed, single)
   ]
   np.testing.assert_allclose(*rewards, atol=1e-5)
+
+
+def test_an_example_shares_the_first_open_row_with_place_for_it():
+  assert row_lib.first_fit([60, 41, 40, 59, 1], 100) == [[0, 2], [1, 3], [4]]
+  assert row_lib.first_fit([60, 90, 90, 40], 100, open_rows=2) == [[0], [1], [2], [3]]
+  assert row_lib.first_fit([], 100) == []
 
 
 def test_packing_leaves_rows_of_one_response_and_none_at_all(tokenizer):
