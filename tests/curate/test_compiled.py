@@ -1,4 +1,4 @@
-"""Compiled functions: one layout each, compiled by one process and read by the others."""
+"""Compiled functions: for one layout each, compiled by one process, read by others."""
 
 import os
 import subprocess
