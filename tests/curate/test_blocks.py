@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pathlib
 
+import numba
 import numpy as np
 import pytest
 
@@ -226,10 +227,11 @@ def test_blocks_with_a_sentence_are_known_and_others_guessed(bench):
 
 
 def test_equal_keys_have_one_number_and_others_have_others():
+  number = numba.njit(lambda keys: shapes._number(keys))
   random = np.random.default_rng(2)
   for count in (1, 7, 500):
     keys = random.integers(0, 2**62, count)[random.integers(0, count, 900)] << 1
-    index, found = shapes._number(keys)
+    index, found = number(keys)
     assert found == len(np.unique(keys)) == len({*zip(keys.tolist(), index.tolist())})
     assert sorted(set(index.tolist())) == list(range(found))
 

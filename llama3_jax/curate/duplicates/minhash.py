@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Iterable
 from collections.abc import Mapping
 
-import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +19,7 @@ import scipy.sparse
 import scipy.sparse.csgraph
 
 from llama3_jax.base.errors import UserError
+from llama3_jax.curate.machine import compiled
 from llama3_jax.curate.machine import documents
 from llama3_jax.curate.machine import keys as key_files
 from llama3_jax.curate.measures import words as texts
@@ -219,7 +219,10 @@ def _ranked(nodes, label, sides, config):
   return np.lexsort((nodes, *preferred, label)), signature
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  *(compiled.KEYS, compiled.NUMBERS, compiled.NUMBERS, compiled.INT),
+  *(compiled.CODES, compiled.CODES, compiled.CODE_ROWS),
+)
 def _minima(hashes, first, scale, gram, xor, times, result):
   for d in range(len(first) - 1):
     count = first[d + 1] - first[d]
@@ -236,7 +239,9 @@ def _minima(hashes, first, scale, gram, xor, times, result):
         row[p] = min(row[p], np.uint32(np.uint32(x ^ xor[p]) * times[p]))
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  compiled.NUMBERS, compiled.NUMBERS, compiled.TABLE, compiled.INT, compiled.NUMBERS
+)
 def _verify(order, starts, signature, need, sizes):
   """Fills sizes [members] for those to drop; 0 = stays.
 

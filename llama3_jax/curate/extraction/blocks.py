@@ -9,12 +9,11 @@ import dataclasses
 import math
 import re
 
-import numba
 import numpy as np
 
 from llama3_jax.curate.extraction import cut
-from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.extraction import trees
+from llama3_jax.curate.machine import compiled
 
 MARK = re.compile('\ue000(\\d+)\ue001')  # in place of code or a formula
 MARK_BYTES = '\ue000'.encode()
@@ -86,7 +85,7 @@ def recall(found: cut.Cut, title: bytes) -> np.ndarray:
   return _whole(plain | (marked > 0), found.blocks) | (marked > 0)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(compiled.FLAGS, compiled.ROWS)
 def _whole(keep, blocks):
   """Tables whole where most of their rows are kept, else none of them."""
   n, i = len(keep), 0
@@ -101,13 +100,13 @@ def _whole(keep, blocks):
   return keep
 
 
-@markup.inner
+@compiled.inner
 def _put(keep, first, last, value):
   for k in range(first, last):
     keep[k] = value
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(compiled.TEXT, compiled.ROWS, compiled.ROWS)
 def _facts(text, blocks, nodes):
   """float32 [blocks, 6]: link share, sentences, mark, heading, fenced, colon."""
   n = len(blocks)
@@ -135,7 +134,9 @@ def _facts(text, blocks, nodes):
   return facts
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(
+  compiled.FLOATS_F, compiled.TABLE_F, compiled.ROWS, compiled.ROWS, compiled.BOOL
+)
 def _decide(score, facts, blocks, nodes, heading):
   n = len(score)
   keep = np.zeros(n, np.bool_)
@@ -163,7 +164,7 @@ def _decide(score, facts, blocks, nodes, heading):
   return keep
 
 
-@markup.once
+@compiled.once
 def _groups(keep, score, facts, blocks, nodes):
   """Tables and lists as wholes: by the mean score, or by the text they stand in."""
   n, i = len(keep), np.int64(0)
@@ -196,7 +197,7 @@ def _groups(keep, score, facts, blocks, nodes):
     i = j
 
 
-@markup.inner
+@compiled.inner
 def _around(i, j, score, blocks):
   """Whether a block right before or after is text and none is far from it."""
   before = i > 0 and score[i - 1] > 0
@@ -204,7 +205,7 @@ def _around(i, j, score, blocks):
   return (before and after) or ((before or after) and j - i >= 0.4 * len(score))
 
 
-@markup.inner
+@compiled.inner
 def _group(i, blocks, nodes):
   """Number of a block's table, minus the element of its innermost list; 0 outside."""
   if blocks[i, cut.ROW]:
@@ -219,7 +220,7 @@ def _group(i, blocks, nodes):
   return 0
 
 
-@markup.once
+@compiled.once
 def _fallback(keep, score, facts, blocks, nodes):
   """Text without links in the smallest element that holds half of the page's."""
   n = len(keep)
@@ -250,28 +251,3 @@ def _fallback(keep, score, facts, blocks, nodes):
     heading = facts[i, HEADING] > 0 and not facts[i, FENCED]
     keep[i] = facts[i, LINKED] < 0.4 and (sums[i + 1] > sums[i] or score[i] > -1.0)
     keep[i] |= heading and facts[i, LINKED] < 0.4
-
-
-# Compiled, or read from the cache, when imported: no page waits.
-_whole.compile(
-  (
-    numba.boolean[::1],
-    markup.ROWS,
-  )
-)
-_facts.compile(
-  (
-    markup.TEXT,
-    markup.ROWS,
-    markup.ROWS,
-  )
-)
-_decide.compile(
-  (
-    numba.float32[::1],
-    markup.TABLE_F,
-    markup.ROWS,
-    markup.ROWS,
-    numba.boolean,
-  )
-)

@@ -6,12 +6,12 @@ quotes, four entities. One pass: about 3 ns a byte.
 
 import dataclasses
 
-import numba
 import numpy as np
 
 from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.extraction import names
 from llama3_jax.curate.extraction import tags
+from llama3_jax.curate.machine import compiled
 
 INLINE = (
   'a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark '
@@ -90,7 +90,7 @@ EM, ITALIC, SMALL, CITE, INPUT, TEXTAREA, SELECT, BUTTON, IFRAME, VIDEO, AUDIO =
 IS_DD, IS_DT = markup._codes('dd')[0], markup._codes('dt')[0]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(compiled.BYTES)
 def _tables(raw):
   """uint8 a table, in order: whether it is one of data, whose rows are blocks.
 
@@ -148,7 +148,14 @@ def _tables(raw):
 ) = range(21)  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(
+  compiled.BYTES,
+  compiled.INT,
+  compiled.TEXT,
+  compiled.WORDS,
+  compiled.KEYS,
+  compiled.ROWS,
+)
 def _cut(raw, most, tables, words, codes, kinds):
   size, i = len(raw), np.int64(0)
   out = np.empty(size + most + 16, np.uint8)
@@ -211,7 +218,7 @@ def _cut(raw, most, tables, words, codes, kinds):
   return out[: s[OUT]], blocks[: s[BLOCKS]], nodes[: s[NODES]]
 
 
-@markup.inner
+@compiled.inner
 def _text(raw, i, out, s):
   """Copies one character, decoded, with the space or break that is due before it."""
   byte, step = raw[i], 1
@@ -246,7 +253,7 @@ def _text(raw, i, out, s):
   return i + step
 
 
-@markup.inner
+@compiled.inner
 def _finish(out, blocks, nodes, stack, s):
   """Ends the block, if it has text."""
   start, end = s[AT], s[OUT]
@@ -270,7 +277,7 @@ def _finish(out, blocks, nodes, stack, s):
   s[SPACE] = 0
 
 
-@markup.inner
+@compiled.inner
 def _ends(name, kind, s):
   """Whether a tag ends the block: 0 no, 1 it does, 2 with an empty line after it."""
   if name == TABLE:
@@ -282,12 +289,12 @@ def _ends(name, kind, s):
   return 1 if name == LI or name == IS_DD or name == IS_DT or name == TR else 2
 
 
-@markup.inner
+@compiled.inner
 def _slanted(name):
   return name == EM or name == ITALIC or name == SMALL or name == CITE
 
 
-@markup.once
+@compiled.once
 def _open(name, kind, tag, found, tables, out, blocks, nodes, stack, opened, s):
   ends = _ends(name, kind, s)
   if ends:
@@ -322,7 +329,7 @@ def _open(name, kind, tag, found, tables, out, blocks, nodes, stack, opened, s):
   s[TOP] += 1
 
 
-@markup.once
+@compiled.once
 def _close(name, out, blocks, nodes, stack, opened, codes, kinds, s):
   top = s[TOP] - 1
   while top > 0 and opened[top] != name:
@@ -347,17 +354,3 @@ def _close(name, out, blocks, nodes, stack, opened, codes, kinds, s):
       s[LINKS] = max(0, s[LINKS] - 1)
     s[BOLDS] -= (opened[s[TOP]] == B or opened[s[TOP]] == STRONG) and s[BOLDS] > 0
     s[SLANTS] -= _slanted(opened[s[TOP]]) and s[SLANTS] > 0
-
-
-# Compiled, or read from the cache, when imported: no page waits.
-_tables.compile((markup.BYTES,))
-_cut.compile(
-  (
-    markup.BYTES,
-    numba.int64,
-    markup.TEXT,
-    tags.WORDS,
-    markup.KEYS,
-    markup.ROWS,
-  )
-)

@@ -9,9 +9,10 @@ there are some. About 1 ns a byte.
 
 import dataclasses
 
-import numba
 import numpy as np
 import pyarrow as pa
+
+from llama3_jax.curate.machine import compiled
 
 VOID = 'area base br col embed frame hr img input link meta param source track wbr'
 # Their end tag may be left out, and the next of their kind closes an open one.
@@ -55,13 +56,6 @@ MOST = 20_000  # open elements; a page with more is not read on
 STEPS = 100_000_000  # over open elements in search of one; the same
 OUTER = 2  # <html>, <body>
 PLAIN, DRAWN, FORMAT = 0, 1, 2  # kinds of open elements
-# Signatures, so that functions are compiled when they are imported: no page waits.
-BYTES = numba.types.Array(numba.uint8, 1, 'C', readonly=True)
-TEXT, KEYS, NUMBERS = numba.uint8[::1], numba.uint64[::1], numba.int64[::1]
-ROWS, FLOATS, TABLE_F = numba.int64[:, ::1], numba.float64[::1], numba.float32[:, ::1]
-# For functions that only compiled ones call: without the wrappers that Python calls.
-inner = numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-once = numba.njit(nogil=True, inline='always')  # for those that are called in one place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +92,7 @@ def scan(page: bytes | pa.Buffer) -> Markup:
   return Markup(*(int(n) for n in _scan(raw)))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(compiled.BYTES)
 def _scan(raw):
   size, i, deepest = len(raw), 0, OUTER
   nodes = walk = pairs = code = math = images = lists = 0
@@ -160,7 +154,7 @@ def _scan(raw):
   return nodes, deepest, walk + at[2], pairs, code, math, images, lists
 
 
-@once
+@compiled.once
 def _drawn(name, names, rows, at):
   """Whether a start tag is of SVG or MathML; a tag of HTML leaves the drawing."""
   if at[0] == 0 or rows[at[0] - 1, 0] != DRAWN:
@@ -173,7 +167,7 @@ def _drawn(name, names, rows, at):
   return False
 
 
-@inner
+@compiled.inner
 def _push(name, kind, names, rows, at):
   top = at[0]
   names[top] = name
@@ -185,21 +179,21 @@ def _push(name, kind, names, rows, at):
   at[0] += 1
 
 
-@inner
+@compiled.inner
 def _level(levels, rows, at):
   if at[0]:
     at[4] += levels - rows[at[0] - 1, 3]
     rows[at[0] - 1, 3] = levels
 
 
-@inner
+@compiled.inner
 def _levels(name):
   if name == TD or name == TH:
     return 3  # tbody, tr, td
   return 2 if name == TR else 1
 
 
-@inner
+@compiled.inner
 def _cell(rows, at):
   """Formats that were opened in the last cell of the innermost table end."""
   table = rows[at[0] - 1, 1] if at[0] else -1
@@ -207,7 +201,7 @@ def _cell(rows, at):
     at[1] = min(at[1], rows[table, 2])
 
 
-@once
+@compiled.once
 def _format(name, tag, formats, at):
   """Adds to the active formats; returns whether an open one ends.
 
@@ -230,7 +224,7 @@ def _format(name, tag, formats, at):
   return most == 1 and equal == 1
 
 
-@inner
+@compiled.inner
 def _remove(name, names, rows, at):
   """Closes the innermost open format of a name, not what is in it."""
   for k in range(at[0] - 1, -1, -1):
@@ -251,7 +245,7 @@ def _remove(name, names, rows, at):
       return
 
 
-@once
+@compiled.once
 def _close(name, names, rows, formats, at):
   """Closes the innermost open element of a name and all in it; none closes nothing."""
   if _in(CELLS, name):
@@ -281,7 +275,7 @@ def _close(name, names, rows, formats, at):
         return
 
 
-@inner
+@compiled.inner
 def _hash(raw, start, end):
   value = np.uint64(1469598103934665603)
   for i in range(start, end):
@@ -289,7 +283,7 @@ def _hash(raw, start, end):
   return value
 
 
-@inner
+@compiled.inner
 def _name(raw, i):
   """(name of a tag or attribute as a number, position after it)."""
   name, start = np.uint64(0), i
@@ -300,23 +294,23 @@ def _name(raw, i):
   return name, i
 
 
-@inner
+@compiled.inner
 def _letter(byte):
   lower = byte | 32
   return (97 <= lower <= 122) or (48 <= byte <= 57)
 
 
-@inner
+@compiled.inner
 def _lower(byte):
   return byte | 32 if 65 <= byte <= 90 else byte
 
 
-@inner
+@compiled.inner
 def _in(codes, name):
   return codes[_find(codes, name)] == name
 
 
-@inner
+@compiled.inner
 def _find(codes, name):
   """Place of a number in sorted ones, or of the next one or the last."""
   low, high = 0, len(codes) - 1
@@ -329,7 +323,7 @@ def _find(codes, name):
   return low
 
 
-@inner
+@compiled.inner
 def _after_comment(raw, i):
   """Position after '-->', or the end."""
   while i < len(raw) - 2:
@@ -339,7 +333,7 @@ def _after_comment(raw, i):
   return len(raw)
 
 
-@inner
+@compiled.inner
 def _after_raw(raw, i, name):
   """Position of the end tag of an element without markup inside, or the end."""
   while i < len(raw) - 2:
@@ -355,7 +349,7 @@ def _after_raw(raw, i, name):
   return len(raw)
 
 
-@inner
+@compiled.inner
 def _attributes(raw, i, look):
   """(number of attributes, hints of a formula in them, position after '>').
 
@@ -380,7 +374,7 @@ def _attributes(raw, i, look):
   return count, _hints(raw, start, i) if look else 0, i + 1
 
 
-@once
+@compiled.once
 def _hints(raw, start, end):
   hint = 0
   for i in range(start + 3, end):
@@ -394,7 +388,3 @@ def _hints(raw, start, end):
     elif byte | 32 == 120 and last | 32 == 101:  # tEX
       hint |= raw[i - 2] | 32 == 116
   return hint
-
-
-# Compiled, or read from the cache, when imported: no page waits.
-_scan.compile((BYTES,))

@@ -8,15 +8,13 @@ that holds most of the page so says little, whatever the word.
 
 import math
 
-import numba
 import numpy as np
 
 from llama3_jax.curate.extraction import cut
-from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.extraction import names
 from llama3_jax.curate.extraction import shapes
 from llama3_jax.curate.extraction import signs
-from llama3_jax.curate.extraction import tags
+from llama3_jax.curate.machine import compiled
 
 OWN = (
   'mass link bold digits commas upper words ends end colon question breaks gap row pre '
@@ -91,7 +89,14 @@ def measures(found: cut.Cut, title: bytes) -> tuple[np.ndarray, np.ndarray]:
   return x, mass
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(
+  compiled.TEXT,
+  compiled.ROWS,
+  compiled.ROWS,
+  compiled.WORDS,
+  compiled.BYTES,
+  compiled.TABLE_F,
+)
 def _own(text, blocks, nodes, words, title, x):
   n = len(blocks)
   mass, solid, hashes = np.zeros(n), np.zeros(n), np.zeros(n, np.uint64)
@@ -129,7 +134,7 @@ def _own(text, blocks, nodes, words, title, x):
   return mass, solid, hashes
 
 
-@markup.once
+@compiled.once
 def _tags(node, nodes, row):
   """Sets the measures of a block's own element; returns its kind."""
   while nodes[node, cut.KIND] == 0 and node > 0:
@@ -151,7 +156,14 @@ def _tags(node, nodes, row):
   return tag
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(
+  compiled.ROWS,
+  compiled.ROWS,
+  compiled.FLOATS,
+  compiled.FLOATS,
+  compiled.NUMBERS,
+  compiled.TABLE_F,
+)
 def _tree(blocks, nodes, mass, solid, under, x):
   n = len(blocks)
   sums = np.zeros((n + 1, 3))
@@ -208,13 +220,13 @@ def _tree(blocks, nodes, mass, solid, under, x):
     row[t0 + 7] = -1.0 if i < first else 1.0 if i >= last else 0.0
 
 
-@markup.inner
+@compiled.inner
 def _fill(row, first, last, value):
   for k in range(first, last):
     row[k] = value
 
 
-@markup.once
+@compiled.once
 def _named(node, share, under, row, c0, u0):
   """Smaller shares of the groups and elements that an ancestor belongs to."""
   bits, k = node[cut.CLASS], 0
@@ -230,7 +242,7 @@ def _named(node, share, under, row, c0, u0):
     row[u0 + N_UNDER - 1] = min(row[u0 + N_UNDER - 1], share)
 
 
-@markup.once
+@compiled.once
 def _best(blocks, nodes, mass, solid, sums):
   """The element whose own paragraphs hold the most text, two levels deep."""
   score = np.zeros(len(nodes))
@@ -249,7 +261,7 @@ def _best(blocks, nodes, mass, solid, sums):
   return best
 
 
-@markup.once
+@compiled.once
 def _head(i, head, mass, x, p0):
   """What the last heading up to a block says; images and inputs after the block."""
   row, n, h0 = x[i], len(x), p0 + N_PLACE + N_NEAR
@@ -262,7 +274,7 @@ def _head(i, head, mass, x, p0):
     row[h0 + k] = x[head, N_OWN + N_TAG + k] if head >= 0 else -1.0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(compiled.FLOATS, compiled.FLOATS, compiled.NUMBERS, compiled.TABLE_F)
 def _places(mass, solid, near, x):
   n = len(mass)
   p0 = N_OWN + N_TAG + N_TEXT + N_CLASS + N_UNDER + N_LEVEL + N_TREE
@@ -303,34 +315,3 @@ def _places(mass, solid, near, x):
         for t in range(N_OWN + N_TAG, N_OWN + N_TAG + N_TEXT):
           row[q + 5] += x[j, t]
         row[q + 6] = near[i] == near[j]
-
-
-# Compiled, or read from the cache, when imported: no page waits.
-_own.compile(
-  (
-    markup.TEXT,
-    markup.ROWS,
-    markup.ROWS,
-    tags.WORDS,
-    markup.BYTES,
-    markup.TABLE_F,
-  )
-)
-_tree.compile(
-  (
-    markup.ROWS,
-    markup.ROWS,
-    markup.FLOATS,
-    markup.FLOATS,
-    markup.NUMBERS,
-    markup.TABLE_F,
-  )
-)
-_places.compile(
-  (
-    markup.FLOATS,
-    markup.FLOATS,
-    markup.NUMBERS,
-    markup.TABLE_F,
-  )
-)

@@ -1,13 +1,12 @@
 """How often the shape and the text of a block occur in its page."""
 
-import numba
 import numpy as np
 
 from llama3_jax.curate.extraction import cut
-from llama3_jax.curate.extraction import markup
+from llama3_jax.curate.machine import compiled
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.inner
 def _number(keys):
   """(int64 [keys] number of each key, in order of appearance; how many there are)."""
   n, size, count = len(keys), 1, 0
@@ -26,7 +25,7 @@ def _number(keys):
   return result, count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(compiled.NUMBERS, compiled.TABLE_F, compiled.INT)
 def copies(hashes, x, at):
   """Sets column `at` of x: how often the text of a block occurs."""
   index, count = _number(hashes)
@@ -37,7 +36,7 @@ def copies(hashes, x, at):
     x[i, at] = times[index[i]]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(compiled.ROWS, compiled.ROWS)
 def signatures(blocks, nodes):
   """Hashes of the shapes of one and of three ancestors of every block."""
   n = len(blocks)
@@ -53,7 +52,9 @@ def signatures(blocks, nodes):
   return near, far
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(
+  compiled.NUMBERS, compiled.FLOATS, compiled.TABLE_F, compiled.INT, compiled.BOOL
+)
 def sizes(signature, mass, x, at, links):
   """Sets columns of x from `at` on, of the blocks of a shape: their share of the page's
   text, how many they are, their mean size and, where links is set, share of links.
@@ -71,15 +72,3 @@ def sizes(signature, mass, x, at, links):
     row[at], row[at + 1], row[at + 2] = one[0] / total, one[1], one[0] / one[1]
     if links:
       row[at + 3] = one[2] / one[0]
-
-
-signatures.compile(
-  (
-    markup.ROWS,
-    markup.ROWS,
-  )
-)
-copies.compile((markup.NUMBERS, markup.TABLE_F, numba.int64))
-sizes.compile(
-  (markup.NUMBERS, markup.FLOATS, markup.TABLE_F, numba.int64, numba.boolean)
-)

@@ -4,11 +4,12 @@ import numpy as np
 
 from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.extraction import tags
+from llama3_jax.curate.machine import compiled
 
 SHORT = 400  # bytes of a block in which notices are looked for
 
 
-@markup.once
+@compiled.once
 def title(raw):
   """Hashes of the words of a title."""
   found, count, i = np.zeros(64, np.uint64), 0, 0
@@ -25,7 +26,7 @@ def title(raw):
   return found[:count]
 
 
-@markup.once
+@compiled.once
 def read(text, i, end, words, title, counts):
   """(bits of notices, those it begins with, hash of the text); fills counts."""
   counts[:] = 0
@@ -74,7 +75,7 @@ def read(text, i, end, words, title, counts):
   return bits, begin, whole
 
 
-@markup.inner
+@compiled.inner
 def _among(found, value):
   for k in range(len(found)):
     if found[k] == value:
@@ -82,7 +83,7 @@ def _among(found, value):
   return False
 
 
-@markup.once
+@compiled.once
 def _notice(text, i, end, words):
   bits, value = np.int64(0), np.uint64(1469598103934665603)
   for k in range(i, min(end, i + 26)):
@@ -94,7 +95,7 @@ def _notice(text, i, end, words):
   return bits
 
 
-@markup.inner
+@compiled.inner
 def ended(text, start, end):
   """Whether a text ends as a sentence does, in any script."""
   a = text[end - 1]
@@ -116,7 +117,7 @@ def ended(text, start, end):
   return 1.0 if (b == 0xD8 and a == 0x9F) or (b == 0xC2 and a == 0xBB) else 0.0
 
 
-@markup.inner
+@compiled.inner
 def first(byte):
   if 97 <= byte <= 122:
     return 1.0

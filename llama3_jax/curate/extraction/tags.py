@@ -1,10 +1,10 @@
 """Reads tags of serialised HTML: attributes, words of names, elements to skip."""
 
-import numba
 import numpy as np
 
 from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.extraction import names
+from llama3_jax.curate.machine import compiled
 
 CLASS_ATTR, ID_ATTR, HREF, STYLE_ATTR, HIDE, ROLE, ITEMPROP = (
   markup._codes(name)[0] for name in 'class id href style hidden role itemprop'.split()
@@ -18,10 +18,9 @@ UNREAD = markup._codes(
 KEPT = markup._codes(f'{markup.FORMATTING} {markup.RAW} input template annotation')
 A = markup.A
 MOST_UNREAD, LONG = 64, 16  # of a tag; bytes of attributes that are looked at
-WORDS = numba.types.Tuple((markup.KEYS, markup.NUMBERS, markup.TEXT))  # names.table
 
 
-@markup.inner
+@compiled.inner
 def tag_end(raw, i):
   """Position after the '>' of a tag."""
   while i < len(raw) and raw[i] != 62:
@@ -33,7 +32,7 @@ def tag_end(raw, i):
   return i + 1
 
 
-@markup.inner
+@compiled.inner
 def skip(raw, i, name):
   """Position after the end tag of an element, of the same name inside or not."""
   level = 1
@@ -51,7 +50,7 @@ def skip(raw, i, name):
   return len(raw)
 
 
-@markup.inner
+@compiled.inner
 def attributes(raw, i, words, found):
   """Reads a start tag: found = (class bits, shape, hidden, href, skip); position."""
   found[:] = 0
@@ -84,7 +83,7 @@ def attributes(raw, i, words, found):
   return i + 1
 
 
-@markup.once
+@compiled.once
 def _has(raw, i, end):
   """Whether a style has 'display' and 'none' after it."""
   for k in range(i, end - 11):
@@ -95,7 +94,7 @@ def _has(raw, i, end):
   return 0
 
 
-@markup.once
+@compiled.once
 def _anchor(raw, i, end):
   """Whether a class is of a heading's sign: headerlink, anchorjs-, mw-editsection."""
   for k in range(i, end - 9):
@@ -109,7 +108,7 @@ def _anchor(raw, i, end):
   return 0
 
 
-@markup.inner
+@compiled.inner
 def _words(raw, i, end, words):
   """Bits of the groups whose words begin, or are, words of a name."""
   bits = np.int64(0)
@@ -130,13 +129,13 @@ def _words(raw, i, end, words):
   return bits
 
 
-@markup.inner
+@compiled.inner
 def begins(value, words):
   """Whether a word begins with the three bytes of a hash, or may."""
   return words[2][value & np.uint64(names.BEGINS - 1)] > 0
 
 
-@markup.inner
+@compiled.inner
 def look(key, words, more):
   keys, values = words[0], words[1]
   slot = key & np.uint64(4095)
@@ -159,7 +158,7 @@ def lean(page: bytes, plain: bool = False) -> bytes:
   return _lean(np.frombuffer(page, np.uint8), plain).tobytes()
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(compiled.BYTES, compiled.BOOL)
 def _lean(raw, plain):
   size, i, done, count = len(raw), 0, 0, 0
   out, unread = np.empty(size, np.uint8), np.empty((MOST_UNREAD, 2), np.int64)
@@ -192,7 +191,7 @@ def _lean(raw, plain):
   return out[: _copy(raw, done, size, out, count)]
 
 
-@markup.inner
+@compiled.inner
 def _copy(raw, start, end, out, count):
   """Appends raw[start:end] to out; returns how much out holds."""
   for k in range(end - start):
@@ -200,7 +199,7 @@ def _copy(raw, start, end, out, count):
   return count + max(0, end - start)
 
 
-@markup.inner
+@compiled.inner
 def _unread(raw, i, end, unread):
   """Fills in where attributes that nothing reads are in a tag; returns their number.
 
@@ -235,9 +234,7 @@ def _unread(raw, i, end, unread):
     if i >= end or (raw[i] > 32 and raw[i] != 62 and raw[i] != 47):
       return 0
     if count < MOST_UNREAD and (name == HREF or markup._in(UNREAD, name)):
-      unread[count] = (value, i - 1) if name == HREF else (start, i)
+      unread[count, 0] = value if name == HREF else start
+      unread[count, 1] = i - 1 if name == HREF else i
       count += 1
   return count
-
-
-_lean.compile((markup.BYTES, numba.boolean))

@@ -10,14 +10,13 @@ import hashlib
 import io
 import pathlib
 
-import numba
 import numpy as np
 
 from llama3_jax.base.errors import UserError
 from llama3_jax.curate.extraction import cut
-from llama3_jax.curate.extraction import markup
 from llama3_jax.curate.extraction import measures
 from llama3_jax.curate.extraction import walk
+from llama3_jax.curate.machine import compiled
 
 FILE = pathlib.Path(__file__).parent / 'blocks.npz'
 # Of that file and of what its columns are; a stage's fingerprint holds the source of
@@ -86,7 +85,9 @@ def score(x: np.ndarray, trees: Trees) -> np.ndarray:
   return _score(x, trees.bias, column, trees.limit, trees.value)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(
+  compiled.TABLE_F, compiled.FLOAT, compiled.COLUMNS, compiled.TABLE_F, compiled.TABLE_F
+)
 def _score(x, bias, column, limit, value):
   result, leaves, depth = np.empty(len(x), np.float32), np.uint32(value.shape[1]), 0
   while 1 << depth < value.shape[1]:
@@ -123,7 +124,9 @@ def _around(x, first, mass, found):
   return _context(p, mass, found.blocks, found.nodes, gap)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(
+  compiled.FLOATS_F, compiled.FLOATS, compiled.ROWS, compiled.ROWS, compiled.FLOATS_F
+)
 def _context(p, mass, blocks, nodes, gap):
   n = len(p)
   c = np.zeros((n, 19), np.float32)
@@ -185,15 +188,3 @@ def scores(found: cut.Cut, title: bytes) -> np.ndarray:
   around = _around(x, walk.score(ranks, len(x), one), mass, found)
   walk.rank(around, x.shape[1], limits, ranks)
   return walk.score(ranks, len(x), two)
-
-
-# Compiled, or read from the cache, when imported: no page waits.
-_context.compile(
-  (
-    numba.float32[::1],
-    markup.FLOATS,
-    markup.ROWS,
-    markup.ROWS,
-    numba.float32[::1],
-  )
-)

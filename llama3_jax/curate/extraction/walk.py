@@ -9,14 +9,12 @@ trees.score is the slow reference; the sums are the same to the last bit.
 import dataclasses
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 
-from llama3_jax.curate.extraction import markup
+from llama3_jax.curate.machine import compiled
 
 LANES = 128
 HALF = 8  # leaves' parents; known when compiled, so that all is done by whole vectors
-RANKS = numba.uint8[:, :, ::1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +83,9 @@ def score(ranks: np.ndarray, n: int, walk: Walk) -> np.ndarray:
   return result
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(
+  compiled.TABLE_F, compiled.INT, compiled.TABLE_F, compiled.NUMBERS, compiled.BLOCK
+)
 def _rank(x, first, limits, count, ranks):
   values, above = np.zeros(LANES, np.float32), np.empty(LANES, np.int32)
   for group in range(len(ranks)):
@@ -106,7 +106,14 @@ def _rank(x, first, limits, count, ranks):
         out[i] = above[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled.kernel(
+  compiled.BLOCK,
+  compiled.FLOAT,
+  compiled.ROWS,
+  compiled.TABLE,
+  compiled.TABLE_F,
+  compiled.FLOATS_F,
+)
 def _score(ranks, bias, column, place, value, result):
   leaf, sums = np.empty((HALF, LANES), np.uint8), np.empty(LANES, np.float32)
   for group in range(len(ranks)):
@@ -122,7 +129,7 @@ def _score(ranks, bias, column, place, value, result):
       result[start + i] = sums[i]
 
 
-@markup.once
+@compiled.once
 def _leaves(here, column, place, leaf):
   """Sets leaf[0] to the leaf of every block: of each split, from the last level up."""
   for k in range(HALF):
@@ -138,19 +145,3 @@ def _leaves(here, column, place, leaf):
         low, high = left[i], np.uint8(right[i] | bit)
         out[i] = high if ranks[i] > limit else low
     width, bit = width // 2, np.uint8(2 * bit)
-
-
-# Compiled, or read from the cache, when imported: no page waits.
-_rank.compile(
-  (markup.TABLE_F, numba.int64, markup.TABLE_F, markup.NUMBERS, RANKS),
-)
-_score.compile(
-  (
-    RANKS,
-    numba.float64,
-    markup.ROWS,
-    numba.uint8[:, ::1],
-    markup.TABLE_F,
-    numba.float32[::1],
-  )
-)

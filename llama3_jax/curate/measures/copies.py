@@ -1,12 +1,12 @@
 """Equal keys among the words, lines or n-grams of one document (3.1.1)."""
 
-import numba
 import numpy as np
 
+from llama3_jax.curate.machine import compiled
 from llama3_jax.curate.measures import words as texts
 
 
-@numba.njit(cache=True)
+@compiled.inner
 def heads(keys, places, count, table, stamps, stamp, mask, head, times):
   """Finds equal keys: head[i] is the first place of i's key, times[head] its number.
 
@@ -25,7 +25,7 @@ def heads(keys, places, count, table, stamps, stamp, mask, head, times):
     times[table[slot]] += 1
 
 
-@numba.njit(cache=True)
+@compiled.inner
 def room(first):
   """Slots (a power of 2) of a table for the longest document."""
   longest = 1
@@ -37,9 +37,22 @@ def room(first):
   return longest, slots
 
 
-@numba.njit(cache=True)
+@compiled.inner
 def mask(count, slots):
   """A mask for few entries: a small table stays in the cache."""
   while slots > 2 and slots // 2 >= 2 * count:
     slots //= 2
   return slots - 1
+
+
+@compiled.inner
+def place(keys, key):
+  """Place of the first of sorted keys that is not below one; their number if none."""
+  low, high = np.int64(0), len(keys)
+  while low < high:
+    middle = (low + high) >> 1
+    if keys[middle] < key:
+      low = middle + 1
+    else:
+      high = middle
+  return low

@@ -12,10 +12,11 @@ import functools
 import unicodedata
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import pyarrow as pa
 
+from llama3_jax.curate.machine import compiled
+from llama3_jax.curate.measures import copies
 from llama3_jax.curate.measures import words
 from llama3_jax.curate.measures.words import MULTIPLIER
 from llama3_jax.curate.measures.words import PRIME
@@ -144,7 +145,7 @@ def _digit(char):
   return char if value is None else str(value)
 
 
-@numba.njit(cache=True, inline='always')
+@compiled.once
 def _add(entry, hashes, weights, w, word, bits):
   """(words, hash and bits of the open word) after a character that is one."""
   kind = entry >> np.uint32(SHIFT)
@@ -163,7 +164,11 @@ def _add(entry, hashes, weights, w, word, bits):
   return w, word, bits
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  *(compiled.BYTES, compiled.NUMBERS, compiled.NUMBERS, compiled.FLAGS),
+  *(compiled.CODES, compiled.CODES, compiled.KEYS, compiled.TEXT),
+  *(compiled.NUMBERS, compiled.NUMBERS, compiled.FLAGS, compiled.NUMBERS),
+)
 def _scan(
   data,
   starts,
@@ -209,12 +214,18 @@ def _scan(
     first[d + 1], line_first[d + 1] = w, n
 
 
-@numba.njit(cache=True)
+@compiled.kernel(compiled.KEYS, compiled.TEXT, compiled.INT)
 def grams(
   hashes: np.ndarray, weights: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """(uint64 hash, int64 end) of the run of `size` words from each word on, as far as
   there are so many: a run ends where its weights reach those of `size` words."""
+  return runs(hashes, weights, size)
+
+
+@compiled.inner
+def runs(hashes, weights, size):
+  """`grams`, for compiled functions."""
   found = np.zeros(len(hashes), np.uint64)
   last = np.zeros(len(hashes), np.int64)
   powers = np.ones(size * WORD, np.uint64)
@@ -235,7 +246,7 @@ def grams(
   return found[:n], last[:n]
 
 
-@numba.njit(cache=True)
+@compiled.kernel(compiled.KEYS, compiled.TEXT, compiled.KEYS)
 def shapes(
   hashes: np.ndarray, weights: np.ndarray, spelt: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -248,7 +259,7 @@ def shapes(
   n = 0
   for i in range(len(hashes)):
     value = hashes[i]
-    at = np.searchsorted(spelt, value)
+    at = copies.place(spelt, value)
     if value & ONE or (at < len(spelt) and spelt[at] == value):
       if n and found[n - 1] == NUMBER:
         continue
@@ -258,7 +269,7 @@ def shapes(
   return found[:n], sizes[:n]
 
 
-@numba.njit(cache=True, inline='always')
+@compiled.once
 def number(value: np.uint64) -> np.uint64:
   """The hash of a word; NUMBER where it has a digit."""
   return NUMBER if value & ONE else value

@@ -6,9 +6,9 @@ the lines just before it, many times, and the lines around it are such lines as 
 table or a block of code is one unit: all of it is a log, or nothing.
 """
 
-import numba
 import numpy as np
 
+from llama3_jax.curate.machine import compiled
 from llama3_jax.curate.measures import copies
 from llama3_jax.curate.measures import words as texts
 from llama3_jax.curate.measures.words import MULTIPLIER
@@ -31,7 +31,10 @@ def digits(words: texts.Words) -> np.ndarray:
   return result
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  *(compiled.BYTES, texts.LINES, compiled.NUMBERS, compiled.SIZES),
+  *(compiled.TEXT, compiled.FLAGS),
+)
 def _digits(data, lines, line_words, sizes, kinds, result):
   for n in range(len(lines)):
     i, end, w, left = lines[n].start, lines[n].end, line_words[n], 0
@@ -50,7 +53,7 @@ def _digits(data, lines, line_words, sizes, kinds, result):
       w += left == 0
 
 
-@numba.njit(cache=True)
+@compiled.inner
 def _numeral(data, i, end):
   """Whether bytes may have a digit: an ASCII one, or a character that is not ASCII."""
   for k in range(i, end):
@@ -59,7 +62,11 @@ def _numeral(data, i, end):
   return False
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  *(compiled.KEYS, compiled.SIZES, compiled.FLAGS, compiled.NUMBERS),
+  *(compiled.NUMBERS, compiled.NUMBERS, compiled.NUMBERS),
+  *(compiled.INT, compiled.INT, compiled.BOOL),
+)
 def coverage(
   hashes: np.ndarray,
   sizes: np.ndarray,
@@ -91,15 +98,13 @@ def coverage(
   last, line = np.zeros(longest, np.int64), np.zeros(longest, np.int64)
   marked = np.zeros(len(hashes), np.bool_)
   for d in range(len(first) - 1):
-    part = np.where(
-      digits[first[d] : first[d + 1]], NUMBER, hashes[first[d] : first[d + 1]]
-    )
-    length = gram * scale[d]
-    count = max(len(part) - length + 1, 0)
+    begin, length = first[d], gram * scale[d]
+    count = max(first[d + 1] - begin - length + 1, 0)
     for i in range(count):
-      grams[i] = 0
-      for step in range(length):
-        grams[i] = grams[i] * MULTIPLIER + part[i + step]
+      value = np.uint64(0)
+      for w in range(begin + i, begin + i + length):
+        value = value * MULTIPLIER + (NUMBER if digits[w] else hashes[w])
+      grams[i] = value
     mask = copies.mask(count, slots)
     copies.heads(grams, places, count, table, stamps, d, mask, head, times)
     _number(line_words, line_first[d], line_first[d + 1], first[d], line)
@@ -110,14 +115,15 @@ def coverage(
       if h == i or times[h] < least or line[i] - line[before] > NEAR:
         continue
       for k in range(max(i, upto), i + length):
-        marked[first[d] + k] = True
+        marked[begin + k] = True
       upto = i + length
       if every_copy:
-        marked[first[d] + before : first[d] + before + length] = True
+        for k in range(before, before + length):
+          marked[begin + k] = True
   return _shares(sizes, marked, line_words), marked
 
 
-@numba.njit(cache=True)
+@compiled.once
 def _shares(sizes, marked, line_words):
   """float32 [lines]: share of a line's characters in the marked words."""
   result = np.zeros(len(line_words) - 1, np.float32)
@@ -130,7 +136,7 @@ def _shares(sizes, marked, line_words):
   return result
 
 
-@numba.njit(cache=True)
+@compiled.once
 def _number(line_words, begin, end, first, line):
   """Fills line [words] with the number of each word's line, of those with words."""
   number = 0
@@ -140,7 +146,10 @@ def _number(line_words, begin, end, first, line):
     number += line_words[n + 1] > line_words[n]
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  *(texts.LINES, compiled.NUMBERS, compiled.SIZES, compiled.FLAGS),
+  *(compiled.FLAGS, compiled.FLOATS_F, compiled.FLAGS, compiled.BOOL),
+)
 def kinds(
   lines: np.ndarray,
   line_words: np.ndarray,
@@ -160,30 +169,29 @@ def kinds(
     every_copy: a line before its copy is SAME too.
   """
   result = np.zeros(len(lines), np.uint8)
-  for n in np.flatnonzero(repeats):
+  for n in range(len(lines)):
+    if not repeats[n]:
+      continue
     new = numbers = plain = ink = 0
     for w in range(line_words[n], line_words[n + 1]):
       new += not marked[w]
       numbers += digits[w]
       plain += marked[w] and not digits[w]
       ink += sizes[w]
+    ended = lines[n].flags & texts.ENDS_SENTENCE != 0
     if ink < INK * lines[n].size:
       continue  # data or formulas
-    if _again(lines, n, -1) or (every_copy and _again(lines, n, 1)):
+    back, on = np.int64(-1), np.int64(1)
+    if _again(lines, n, back) or (every_copy and _again(lines, n, on)):
       result[n] = SAME
     elif numbers and numbers >= new and plain >= PLAIN:
       result[n] = NUMBERS
-    elif covered[n] >= MOST and plain + new >= LONG and not _sentence(lines[n]):
+    elif covered[n] >= MOST and plain + new >= LONG and not ended:
       result[n] = WORDS
   return result
 
 
-@numba.njit(cache=True)
-def _sentence(line):
-  return line.flags & texts.ENDS_SENTENCE != 0
-
-
-@numba.njit(cache=True)
+@compiled.inner
 def _again(lines, n, step):
   """Whether the line before (step -1) or after, without blank ones, is the same."""
   k = n + step
@@ -192,7 +200,7 @@ def _again(lines, n, step):
   return 0 <= k < len(lines) and lines[k].hash == lines[n].hash
 
 
-@numba.njit(cache=True)
+@compiled.kernel(compiled.FLAGS, compiled.NUMBERS, compiled.NUMBERS, compiled.INT)
 def runs(
   repeats: np.ndarray, size: np.ndarray, line_first: np.ndarray, least: int
 ) -> np.ndarray:
@@ -212,12 +220,15 @@ def runs(
         count += size[n] > 0
         continue
       if count >= least:
-        result[begin:n] = repeats[begin:n]
+        for k in range(begin, n):
+          result[k] = repeats[k]
       begin, count = n + 1, 0
   return result
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  compiled.FLAGS, compiled.FLOATS_F, compiled.BYTES, texts.LINES, compiled.NUMBERS
+)
 def units(
   remove: np.ndarray,
   covered: np.ndarray,
@@ -235,7 +246,9 @@ def units(
     covered: float32 [lines], as coverage() gives it.
     data, lines, line_first: of Words.
   """
-  result = remove.copy()
+  result = np.empty(len(remove), np.bool_)
+  for n in range(len(remove)):
+    result[n] = remove[n]
   for d in range(len(line_first) - 1):
     begin, inside, total, some = line_first[d], 0.0, 0, False
     for n in range(line_first[d], line_first[d + 1] + 1):
@@ -245,20 +258,22 @@ def units(
         some |= remove[n]
         continue
       if some and 2 * _special(data, lines, begin, n) >= n - begin:
-        result[begin:n] = inside > UNIT * total
+        for k in range(begin, n):
+          result[k] = inside > UNIT * total
       begin, inside, total, some = n + 1, 0.0, 0, False
   return result
 
 
-@numba.njit(cache=True)
+@compiled.once
 def _special(data, lines, begin, end):
   """Number of the lines that are of code, or have a tab between words."""
   count = 0
-  for line in lines[begin:end]:
+  for n in range(begin, end):
+    line = lines[n]
     found = line.flags & (texts.LOOKS_CODE | texts.STARTS_HASH) != 0
     word = False
-    for byte in data[line.start : line.end]:
-      found |= word and byte == 9
-      word |= byte > 32
+    for k in range(line.start, line.end):
+      found |= word and data[k] == 9
+      word |= data[k] > 32
     count += found
   return count

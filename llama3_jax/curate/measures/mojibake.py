@@ -6,9 +6,9 @@ that no letter is followed by: in a text that is read rightly there are few.
 
 import functools
 
-import numba
 import numpy as np
 
+from llama3_jax.curate.machine import compiled
 from llama3_jax.curate.measures import words as texts
 
 LEAD = 0xC3  # the first byte of U+00C0 to U+00FF in UTF-8
@@ -38,20 +38,22 @@ def count(words: texts.Words) -> np.ndarray:
   return result
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  compiled.BYTES, texts.LINES, compiled.NUMBERS, compiled.TEXT, compiled.NUMBERS
+)
 def _count(data, lines, line_first, table, result):
   for d in range(len(result)):
     if line_first[d] == line_first[d + 1]:
       continue
     begin, end = lines[line_first[d]].start, lines[line_first[d + 1] - 1].end
     leads = 0
-    for byte in data[begin:end]:
-      leads += byte == LEAD
+    for i in range(begin, end):
+      leads += data[i] == LEAD
     if LEAST * leads >= end - begin:
       result[d] = _wrong(data, begin, end, table)
 
 
-@numba.njit(cache=True)
+@compiled.inner
 def _wrong(data, i, end, table):
   """Letters of a first byte with as many signs of other bytes after them as is due."""
   number = before = older = 0

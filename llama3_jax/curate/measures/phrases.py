@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 
+from llama3_jax.curate.machine import compiled
+from llama3_jax.curate.measures import copies
 from llama3_jax.curate.measures import words as texts
 from llama3_jax.curate.measures.words import MULTIPLIER
 
@@ -78,7 +79,10 @@ def count(
   return number, np.bitwise_count(bits).astype(np.int64)
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  *(compiled.KEYS, compiled.NUMBERS, compiled.FLAGS, compiled.KEYS, compiled.NUMBERS),
+  *(compiled.INT, compiled.NUMBERS, compiled.KEYS),
+)
 def _count(hashes, first, starts, grams, index, longest, number, bits):
   low = np.uint64(len(starts) - 1)
   for s in range(len(first) - 1):
@@ -88,7 +92,7 @@ def _count(hashes, first, starts, grams, index, longest, number, bits):
       gram = np.uint64(0)
       for k in range(min(longest, first[s + 1] - i)):
         gram = gram * MULTIPLIER + hashes[i + k]
-        slot = np.searchsorted(grams, gram)
+        slot = copies.place(grams, gram)
         if slot < len(grams) and grams[slot] == gram:
           number[s] += 1
           bits[s] |= np.uint64(1) << np.uint64(index[slot] & 63)

@@ -10,11 +10,11 @@ import dataclasses
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from llama3_jax.curate.machine import compiled
 from llama3_jax.curate.machine import documents
 from llama3_jax.curate.measures import copies
 from llama3_jax.curate.measures import logs
@@ -68,13 +68,11 @@ def measures(words: texts.Words, every_copy: bool = False) -> np.ndarray:
   result = np.zeros((len(words.first) - 1, len(COLUMNS)), np.float32)
   filled = np.diff(words.line_words()) > 0
   before = np.append(0, np.cumsum(filled))
-  lines = words.lines[filled]
-  line_first = before[words.line_first]
-  _duplicates(lines['hash'], lines['size'], line_first, result[:, 0], result[:, 2])
-  paragraphs, sizes, first = _paragraphs(words)
-  _duplicates(paragraphs, sizes, first, result[:, 1], result[:, 3])
+  hashes, sizes = words.lines['hash'][filled], words.lines['size'][filled]
+  _duplicates(hashes, sizes, before[words.line_first], result, 0)
+  _duplicates(*_paragraphs(words), result, 1)
   args = (words.hashes, words.sizes, words.first, words.scale)
-  _coverage(*args, every_copy, result[:, 4:])
+  _coverage(*args, every_copy, result, 2)
   return result
 
 
@@ -151,7 +149,7 @@ def cut(
   return documents.drop(batch, drops)
 
 
-@numba.njit(cache=True)
+@compiled.kernel(compiled.FLAGS, compiled.FLAGS, compiled.NUMBERS)
 def _gaps(remove, blank, first):
   """bool [lines]: blank lines beside removed ones that would leave two in a row."""
   result = np.zeros(len(remove), np.bool_)
@@ -185,11 +183,15 @@ def _paragraphs(words):
   hashes, sizes = np.zeros(count, np.uint64), np.zeros(count, np.int32)
   first = np.zeros(len(words.line_first), np.int64)
   line_hashes = np.ascontiguousarray(words.lines['hash'])
-  used = _runs(line_hashes, words.lines['size'], words.line_first, hashes, sizes, first)
+  line_sizes = np.ascontiguousarray(words.lines['size'])
+  used = _runs(line_hashes, line_sizes, words.line_first, hashes, sizes, first)
   return hashes[:used], sizes[:used], first
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  *(compiled.KEYS, compiled.SIZES, compiled.NUMBERS),
+  *(compiled.KEYS, compiled.SIZES, compiled.NUMBERS),
+)
 def _runs(line_hashes, line_sizes, line_first, hashes, sizes, first):
   used = 0
   for d in range(len(line_first) - 1):
@@ -207,8 +209,11 @@ def _runs(line_hashes, line_sizes, line_first, hashes, sizes, first):
   return used
 
 
-@numba.njit(cache=True)
-def _duplicates(hashes, sizes, first, number, characters):
+@compiled.kernel(
+  compiled.KEYS, compiled.SIZES, compiled.NUMBERS, compiled.TABLE_F, compiled.INT
+)
+def _duplicates(hashes, sizes, first, result, at):
+  """Fills columns `at` and `at` + 2 with the shares by number and by characters."""
   longest, slots = copies.room(first)
   table, stamps = np.zeros(slots, np.int64), np.full(slots, -1, np.int64)
   head, times = np.zeros(longest, np.int64), np.zeros(longest, np.int64)
@@ -223,26 +228,29 @@ def _duplicates(hashes, sizes, first, number, characters):
       if head[i] != i:
         later += 1
         later_size += size[i]
-    number[d] = later / max(n, 1)
-    characters[d] = later_size / max(total, 1)
+    result[d, at] = later / max(n, 1)
+    result[d, at + 2] = later_size / max(total, 1)
 
 
-@numba.njit(cache=True)
-def _coverage(hashes, sizes, first, scale, every_copy, result):
-  """Fills result [documents, 9] with the coverage by 2-grams to 10-grams."""
+@compiled.kernel(
+  *(compiled.KEYS, compiled.SIZES, compiled.NUMBERS, compiled.NUMBERS),
+  *(compiled.BOOL, compiled.TABLE_F, compiled.INT),
+)
+def _coverage(hashes, sizes, first, scale, every_copy, result, at):
+  """Fills columns `at` + 2 and on with the coverage by 2-grams to 10-grams."""
   longest, slots = copies.room(first)
   table, stamps = np.zeros(slots, np.int64), np.full(slots, -1, np.int64)
   head, times = np.zeros(longest, np.int64), np.zeros(longest, np.int64)
   places, grams = np.zeros(longest, np.int64), np.zeros(longest, np.uint64)
   ends = np.zeros(longest + 1, np.int64)
-  stamp = 0
+  stamp = np.int64(0)
   for d in range(len(first) - 1):
     part, size = hashes[first[d] : first[d + 1]], sizes[first[d] : first[d + 1]]
     n = len(part)
     for i in range(n):
       ends[i + 1] = ends[i] + size[i]
       places[i], grams[i] = i, 0
-    count, length = n, 0
+    count, length = n, np.int64(0)
     for gram in range(2, 11):
       while count and places[count - 1] + gram * scale[d] > n:
         count -= 1
@@ -257,7 +265,7 @@ def _coverage(hashes, sizes, first, scale, every_copy, result):
       copies.heads(grams, places, count, table, stamps, stamp, mask, head, times)
       stamp += 1
       # An n-gram that repeats begins with an (n-1)-gram that repeats: the others go.
-      left = 0
+      left = np.int64(0)
       for k in range(count):
         if times[head[places[k]]] > 1:
           places[left] = places[k]
@@ -266,10 +274,10 @@ def _coverage(hashes, sizes, first, scale, every_copy, result):
       best = _best(places, count, head, times, ends, length) if gram <= 4 else -1
       every = every_copy or gram <= 4
       covered = _union(places, count, head, ends, length, best, every)
-      result[d, gram - 2] = covered / max(ends[n], 1)
+      result[d, at + gram] = covered / max(ends[n], 1)
 
 
-@numba.njit(cache=True)
+@compiled.once
 def _best(places, count, head, times, ends, length):
   """The place of the n-gram whose copies have most characters; the first of equals."""
   best, most = -1, 0
@@ -281,7 +289,7 @@ def _best(places, count, head, times, ends, length):
   return best
 
 
-@numba.njit(cache=True)
+@compiled.once
 def _union(places, count, head, ends, length, only, every):
   """Characters in the copies of n-grams; `only` = place of one n-gram, or -1 = any."""
   total = upto = 0

@@ -12,11 +12,11 @@ import math
 from collections.abc import Iterable
 from collections.abc import Mapping
 
-import numba
 import numpy as np
 import pyarrow as pa
 import xxhash
 
+from llama3_jax.curate.machine import compiled
 from llama3_jax.curate.machine import documents
 from llama3_jax.curate.machine import keys as key_files
 from llama3_jax.curate.measures import words as texts
@@ -163,13 +163,16 @@ def _hash(lang):
   return np.uint64(xxhash.xxh3_64_intdigest(lang.encode()))
 
 
-@numba.njit(cache=True)
+@compiled.kernel(compiled.NUMBERS, compiled.NUMBERS)
 def _add(ids, total):
   for i in ids:
     total[i] += 1
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  *(compiled.NUMBERS, compiled.NUMBERS, compiled.NUMBERS, compiled.FIXED_ROWS),
+  *(compiled.FLOAT, compiled.FLOATS, compiled.FLOATS),
+)
 def _divergence(ids, first, rows, counts, alpha, sums, result):
   seen = np.zeros(counts.shape[1], np.int64)
   for d in range(len(first) - 1):
@@ -195,7 +198,10 @@ def _most(counts):
   return (counts >= limit[:, None]) & (counts > 0)
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  *(compiled.NUMBERS, compiled.NUMBERS, compiled.NUMBERS, compiled.FIXED_FLAGS),
+  compiled.FLOATS,
+)
 def _frequent(ids, first, rows, most, result):
   for d in range(len(first) - 1):
     if rows[d] >= 0:

@@ -15,6 +15,8 @@ import numba
 import numpy as np
 import pyarrow as pa
 
+from llama3_jax.curate.machine import compiled
+
 # Languages without spaces between words, and how many characters a word has (roughly):
 # an n-gram of words is one of n times so many characters there.
 UNSPACED = {
@@ -78,6 +80,7 @@ LINE = np.dtype(
   ],
   align=True,
 )
+LINES = numba.from_dtype(LINE)[::1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,13 +150,17 @@ def of(texts: Sequence[str], lang: str = '') -> Words:
 def buffers(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
   """(uint8 [bytes], int64 [documents + 1]) of a large_string column."""
   if len(column) == 0:
-    return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+    return _fixed(np.zeros(0, np.uint8)), np.zeros(1, np.int64)
   _, offsets, data = column.buffers()
   offsets = np.frombuffer(offsets, np.int64)
   offsets = offsets[column.offset : column.offset + len(column) + 1].copy()
   data = np.zeros(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+  return _fixed(data), offsets
+
+
+def _fixed(data):
   data.flags.writeable = False  # always, or kernels would be compiled for both
-  return data, offsets
+  return data
 
 
 def _cap(data, starts, ends, limit):
@@ -207,7 +214,7 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
   return kinds, lower
 
 
-@numba.njit(cache=True, inline='always')
+@compiled.once
 def mix(h: np.uint64) -> np.uint64:
   """uint64 -> uint64: every bit depends on every bit (MurmurHash3's finaliser)."""
   h = (h ^ (h >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
@@ -223,7 +230,7 @@ def mixed(h: np.ndarray) -> np.ndarray:
   return h ^ (h >> np.uint64(33))
 
 
-@numba.njit(cache=True)
+@compiled.inner
 def decode(data: np.ndarray, i: int, end: int) -> tuple[int, int]:
   """(code point, position of the next) of UTF-8; a broken byte is U+FFFD."""
   c = np.int64(data[i])
@@ -238,7 +245,7 @@ def decode(data: np.ndarray, i: int, end: int) -> tuple[int, int]:
   return min(c, np.int64(0x10FFFF)), i + size
 
 
-@numba.njit(cache=True)
+@compiled.once
 def _line(data, i, end, single, kinds, lower, hashes, sizes, w, line, counts):
   """Reads a line from byte i: (position after its text, words so far)."""
   word, key, exact = SEED, SEED, SEED
@@ -299,7 +306,7 @@ def _line(data, i, end, single, kinds, lower, hashes, sizes, w, line, counts):
   return i, w
 
 
-@numba.njit(cache=True)
+@compiled.once
 def _flags(head, last, dots):
   """Bits of a line by its first and last character."""
   flags = 0
@@ -314,7 +321,11 @@ def _flags(head, last, dots):
   return flags
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  *(compiled.BYTES, compiled.NUMBERS, compiled.NUMBERS, compiled.FLAGS),
+  *(compiled.NUMBERS, compiled.TEXT, compiled.CODES, compiled.KEYS, compiled.SIZES),
+  *(compiled.NUMBERS, LINES, compiled.NUMBERS, compiled.ROWS),
+)
 def _scan(
   data,
   starts,
@@ -330,7 +341,7 @@ def _scan(
   line_first,
   counts,
 ):
-  w = n = 0
+  w = n = np.int64(0)
   for d in range(len(starts)):
     i, end = starts[d], ends[d]
     while alive[d]:

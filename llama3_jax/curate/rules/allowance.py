@@ -8,9 +8,9 @@ measure of a text that has a sentence every few words is divided by its allowanc
 with a lower limit is multiplied), and every threshold stays one number.
 """
 
-import numba
 import numpy as np
 
+from llama3_jax.curate.machine import compiled
 from llama3_jax.curate.measures import words as texts
 
 LEAST = 2  # sentences
@@ -38,7 +38,9 @@ def tally(words: texts.Words) -> np.ndarray:
   return result
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  texts.LINES, compiled.NUMBERS, compiled.NUMBERS, compiled.NUMBERS, compiled.ROWS
+)
 def _tally(lines, line_words, line_first, scale, result):
   for d in range(len(scale)):
     for n in range(line_first[d], line_first[d + 1]):

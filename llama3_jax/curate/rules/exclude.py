@@ -12,14 +12,15 @@ import itertools
 import pathlib
 from collections.abc import Mapping
 
-import numba
 import numpy as np
 import pyarrow as pa
 
 from llama3_jax.base import jsonl
 from llama3_jax.base.errors import UserError
+from llama3_jax.curate.machine import compiled
 from llama3_jax.curate.machine import documents
 from llama3_jax.curate.machine import keys as key_files
+from llama3_jax.curate.measures import copies
 from llama3_jax.curate.measures import folded
 from llama3_jax.curate.measures import phrases
 from llama3_jax.curate.measures.words import MULTIPLIER
@@ -262,7 +263,10 @@ def _near(words, items, gram):
   return result
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  *(compiled.KEYS, compiled.TEXT, compiled.NUMBERS, compiled.INT),
+  *(compiled.FLAGS, compiled.KEYS, compiled.FLAGS),
+)
 def _find(hashes, weights, first, size, known, grams, result):
   low, least = np.uint64(len(known) - 1), size * folded.WORD
   powers = np.ones(least, np.uint64)
@@ -278,7 +282,7 @@ def _find(hashes, weights, first, size, known, grams, result):
       if weight < least:
         break
       if known[value & low]:
-        at = np.searchsorted(grams, value)
+        at = copies.place(grams, value)
         if at < len(grams) and grams[at] == value:
           result[d] = True
           break
@@ -286,7 +290,7 @@ def _find(hashes, weights, first, size, known, grams, result):
       weight -= weights[i]
 
 
-@numba.njit(cache=True)
+@compiled.kernel(compiled.KEYS, compiled.NUMBERS)
 def _folds(hashes, first):
   """uint64 [segments]: hash of all words of each segment."""
   result = np.zeros(len(first) - 1, np.uint64)
@@ -307,14 +311,21 @@ def matches(
   return _matches(words.hashes, words.weights, words.first, every, size, known)
 
 
-@numba.njit(cache=True)
+@compiled.kernel(
+  *(compiled.KEYS, compiled.TEXT, compiled.NUMBERS, compiled.FLAGS),
+  *(compiled.INT, compiled.FLAGS),
+)
 def _matches(hashes, weights, first, which, size, known):
-  grams, rows = [np.uint64(0) for _ in range(0)], [0 for _ in range(0)]
-  low = np.uint64(len(known) - 1)
-  for d in np.flatnonzero(which):
-    here = slice(first[d], first[d + 1])
-    for value in folded.grams(hashes[here], weights[here], size)[0]:
-      if known[value & low]:
-        grams.append(value)
-        rows.append(d)
-  return np.array(grams), np.array(rows)
+  # Memory that is not written to costs nothing.
+  grams, rows = np.empty(len(hashes), np.uint64), np.empty(len(hashes), np.int64)
+  low, n = np.uint64(len(known) - 1), 0
+  for d in range(len(which)):
+    if not which[d]:
+      continue
+    begin, end = first[d], first[d + 1]
+    values, _ = folded.runs(hashes[begin:end], weights[begin:end], size)
+    for k in range(len(values)):
+      if known[values[k] & low]:
+        grams[n], rows[n] = values[k], d
+        n += 1
+  return grams[:n], rows[:n]
