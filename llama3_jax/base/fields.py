@@ -1,6 +1,7 @@
 """Fields of configs: which one a path is, and checks before anything is done."""
 
 import fnmatch
+import functools
 from collections.abc import Mapping
 
 from llama3_jax.base.errors import UserError
@@ -8,6 +9,7 @@ from llama3_jax.base.field import Field
 from llama3_jax.base.ranges import FIELDS
 
 
+@functools.cache  # it is asked for each field of every config that is made
 def find(path: str) -> Field | None:
   """The field of a path such as 'optim.peak'."""
   for pattern, field in FIELDS.items():

@@ -10,6 +10,8 @@ from llama3_jax.generate import draw
 from llama3_jax.generate.settings import Settings
 
 SIZE = 2000
+# One program for all cases of a shape.
+LEAST, PICK = jax.jit(draw._least), jax.jit(draw.pick)
 
 
 def rules(rows, *settings):
@@ -40,7 +42,7 @@ def kept(z, top_p, top_k):
 def test_top_k_and_top_p_keep_what_sorting_keeps(spread, top_k, top_p):
   z = logits(spread=spread)
   how = rules(6, Settings(1.0, top_p, top_k))
-  least = np.asarray(draw._least(jnp.asarray(z), how, jnp.max(z, -1)))
+  least = np.asarray(LEAST(z, how, z.max(-1)))
   for row, limit in zip(z[0], least[0]):
     assert int((row >= limit).sum()) == kept(row, top_p, top_k)
 
@@ -48,10 +50,10 @@ def test_top_k_and_top_p_keep_what_sorting_keeps(spread, top_k, top_p):
 def test_rows_keep_their_own_share_whatever_the_others_are():
   z = logits(4)
   four = [Settings(1.0, 0.9), Settings(0.0), Settings(1.0, 0.999, 900), Settings(2.0)]
-  together = draw.pick(jnp.asarray(z), rules(4, *four), jnp.zeros((1, 4), jnp.int32))
+  together = PICK(jnp.asarray(z), rules(4, *four), jnp.zeros((1, 4), jnp.int32))
   for i, settings in enumerate(four):
     alone = rules(4, settings)
-    found = draw.pick(jnp.asarray(z), alone, jnp.zeros((1, 4), jnp.int32))
+    found = PICK(jnp.asarray(z), alone, jnp.zeros((1, 4), jnp.int32))
     assert found[0, i] == together[0, i]
 
 
@@ -62,7 +64,7 @@ def test_draws_follow_the_distribution(heat):
   at = [0, 127, 128, 255, 299]  # blocks and their edges
   wide[..., at] = np.log(p)
   how = rules(n, Settings(heat, 1.0))
-  [found] = np.asarray(draw.pick(jnp.asarray(wide), how, np.zeros((1, n), np.int32)))
+  [found] = np.asarray(PICK(jnp.asarray(wide), how, np.zeros((1, n), np.int32)))
   wanted = p ** (1 / heat) / (p ** (1 / heat)).sum()
   counts = np.array([(found == i).sum() for i in at])
   assert counts.sum() == n
@@ -73,7 +75,7 @@ def test_steps_and_samples_draw_other_numbers():
   z = jnp.zeros((1, 500, SIZE))
   how = rules(500, Settings(1.0, 1.0))
   first, second = (
-    np.asarray(draw.pick(z, how, jnp.full((1, 500), i, jnp.int32)))[0] for i in (0, 1)
+    np.asarray(PICK(z, how, jnp.full((1, 500), i, jnp.int32)))[0] for i in (0, 1)
   )
   assert len(set(first.tolist())) > 400 and (first != second).mean() > 0.98
 
@@ -81,13 +83,13 @@ def test_steps_and_samples_draw_other_numbers():
 def test_min_p_is_a_share_of_the_likeliest():
   z = jnp.log(jnp.array([[[0.4, 0.3, 0.2, 0.1]]])).repeat(2000, 1)
   how = rules(2000, Settings(1.0, 1.0, min_p=0.6))
-  found = np.asarray(draw.pick(z, how, jnp.zeros((1, 2000), jnp.int32)))
+  found = np.asarray(PICK(z, how, jnp.zeros((1, 2000), jnp.int32)))
   assert set(found[0].tolist()) == {0, 1}
 
 
 def test_greedy_takes_the_first_of_equal_tokens():
   z = jnp.zeros((1, 2, SIZE)).at[0, 1, 77].set(1.0)
-  found = draw.pick(z, rules(2, Settings(0.0)), jnp.zeros((1, 2), int))
+  found = PICK(z, rules(2, Settings(0.0)), jnp.zeros((1, 2), int))
   assert found[0].tolist() == [0, 77]
 
 

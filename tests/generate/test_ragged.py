@@ -1,6 +1,6 @@
 """The engine with the arguments of the kernel for TPU, against the plain way.
 
-The kernel's own reference stands for it here, which needs values: nothing is compiled.
+A form in numpy stands for it here; the kernel's own reference gives the same.
 """
 
 import dataclasses
@@ -27,27 +27,62 @@ SMALL = Sizes(rows=(4,), chunks=(32,), length=64, page=8, steps=2)
 LIMITS = 'num_kv_pages_per_block', 'num_queries_per_block'
 
 
+def attention(q, pages, lengths, table, starts, count, sm_scale, sliding_window):
+  """What the kernel gives, in float32 on the host; what is in no sequence is NaN."""
+  out = np.full_like(q, np.nan)
+  for i in range(count[0]):
+    own = slice(starts[i], starts[i + 1])
+    kv = pages[table[i]].reshape(-1, *pages.shape[2:])[: lengths[i]]
+    k, v = (
+      np.repeat(x, q.shape[1] // x.shape[1], 1) for x in (kv[:, ::2], kv[:, 1::2])
+    )
+    weights = np.einsum('qhd,khd->hqk', q[own], k) * sm_scale
+    last = lengths[i] - 1 - np.arange(len(q[own]))[::-1, None]
+    keys = np.arange(lengths[i])
+    seen = (keys <= last) & (keys > last - (sliding_window or lengths[i]))
+    weights = np.where(seen, weights, -np.inf)
+    weights = np.exp(weights - weights.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    out[own] = np.einsum('hqk,khd->qhd', weights, v)
+  return out
+
+
 @pytest.fixture
 def calls(monkeypatch):
-  """Shapes of q of the kernel's calls, on a machine that says it has a TPU."""
+  """(arguments, output) of the kernel's calls, on a machine that says it has a TPU."""
   found = []
 
-  def reference(q, pages, lengths, table, starts, count, **options):
-    given = q, pages, lengths, table, starts, count
-    library.dynamic_validate_inputs(*given, **options)
-    assert count[0] > 0 and min(lengths[: count[0]]) > 0 and starts[count[0]] > 0
-    assert jnp.isfinite(q).all()  # of padding too
-    found.append(q.shape)
-    for name in LIMITS:
-      del options[name]
-    out = library.ref_ragged_paged_attention(*given, **options)
-    # What is in no sequence is not computed.
-    rest = jnp.full((len(q) - len(out), *q.shape[1:]), jnp.nan, q.dtype)
-    return jnp.concatenate([out, rest])
+  def reference(*given, **options):
+    def compute(*values):
+      values = [np.array(x) for x in values]
+      plain = {k: v for k, v in options.items() if k not in LIMITS}
+      found.append((values, options, attention(*values, **plain)))
+      return found[-1][-1]
+
+    return jax.pure_callback(compute, jax.typeof(given[0]), *given)
 
   monkeypatch.setattr(kernels, 'ragged_paged_attention', reference)
   monkeypatch.setattr(engine.axes, 'platform', lambda: 'tpu')
   return found
+
+
+def check(calls):
+  """The kernel takes the arguments of each call; of one of a chunk and one of rows its
+  own reference gives the same."""
+  tried = {}
+  for given, options, out in calls:
+    q, _, lengths, _, starts, count = given
+    assert count[0] > 0 and min(lengths[: count[0]]) > 0 and starts[count[0]] > 0
+    assert np.isfinite(q).all()  # of padding too
+    library.dynamic_validate_inputs(*given, **options)
+    if count[0] > 1:
+      tried[len(q)] = given, options, out
+  assert set(tried) == {4, 32}
+  for given, options, out in tried.values():
+    plain = {k: v for k, v in options.items() if k not in LIMITS}
+    expected = library.ref_ragged_paged_attention(*map(jnp.asarray, given), **plain)
+    np.testing.assert_allclose(out[: len(expected)], expected, atol=1e-5)
+    assert np.isnan(out[len(expected) :]).all()
 
 
 def prompts(lengths, seed=0):
@@ -66,12 +101,12 @@ def test_answers_are_those_of_the_plain_way(calls, monkeypatch, window):
     plain.generate(params, [p], config, (), settings, 0, n)[0] for p, n in asked
   ]
   made = Engine(params, config, SMALL)
-  with jax.disable_jit():
-    made.warm()  # of a chunk without tokens
-    found = [made.submit(Request(p, settings, (), n)) for p, n in asked]
-    while not made.idle:
-      made.step()
-  assert {shape[0] for shape in calls} == {4, 32}
+  made.warm()  # of a chunk without tokens
+  found = [made.submit(Request(p, settings, (), n)) for p, n in asked]
+  while not made.idle:
+    made.step()
+  assert {len(given[0]) for given, _, _ in calls} == {4, 32}
+  check(calls)
   for answers, expected in zip(found, wanted):
     for answer, (ids, logps) in zip(answers, expected, strict=True):
       assert answer.ids == ids
