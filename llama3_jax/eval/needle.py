@@ -120,8 +120,8 @@ def gate(
 
   Both must hold: the short-context held-out loss has recovered (short_now at most
   short_before * (1 + tolerance), nats a token), and the needle is recalled at every
-  length up to this one: `recall`, [depths][lengths] as of `grid`, is at least `perfect`
-  in the mean over depths, since a single cell has few haystacks.
+  length up to this one: `recall`, `[depths][lengths]` as of `grid`, is at least
+  `perfect` in the mean over depths, since a single cell has few haystacks.
   """
   lowest = float(np.min(np.mean(np.atleast_2d(recall), 0)))
   limit = short_before * (1 + tolerance)
