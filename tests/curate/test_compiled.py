@@ -88,6 +88,16 @@ def test_nothing_is_compiled_before_it_is_called():
   assert done.stdout.startswith('0 ')
 
 
+def test_what_was_compiled_is_left_when_any_source_changes(tmp_path):
+  for name in 'ab':
+    (tmp_path / f'{name}.py').write_text(name)
+  before = compiled.folder(tmp_path)
+  assert before == compiled.folder(tmp_path)
+  (tmp_path / 'b.py').write_text('c')
+  assert compiled.folder(tmp_path) != before
+  assert trees._score.compiled.stats.cache_path.startswith(str(compiled.folder()))
+
+
 def test_a_folder_that_cannot_be_locked_is_no_hindrance(tmp_path):
   (tmp_path / 'file').touch()
   with compiled._alone(str(tmp_path / 'file')):

@@ -9,11 +9,15 @@ that want the same one at the same time wait for the first instead of all compil
 import contextlib
 import fcntl
 import functools
+import hashlib
 import os
+import pathlib
 from collections.abc import Callable
 from collections.abc import Iterator
 
 import numba
+
+from llama3_jax.base import files
 
 # Types of arguments. BYTES and FIXED_... may be read only.
 BYTES = numba.types.Array(numba.uint8, 1, 'C', readonly=True)
@@ -36,10 +40,28 @@ WORDS = numba.types.Tuple((KEYS, NUMBERS, TEXT))  # of extraction/names.table
 INT, FLOAT, BOOL = numba.int64, numba.float64, numba.bool_
 
 LOCK = 'compile.lock'  # in the folder of the cache
+SOURCES = pathlib.Path(__file__).parents[1]  # of all compiled functions
 
 # For functions that only compiled ones call: without the wrappers that Python calls.
 inner = numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 once = numba.njit(nogil=True, inline='always')  # for those that are called in one place
+
+
+def folder(sources: pathlib.Path = SOURCES) -> pathlib.Path:
+  """Where numba keeps what it compiled, one folder for each state of the sources.
+
+  numba itself looks at the file of a function alone, so it would go on with the old
+  form of what that function calls in another file. NUMBA_CACHE_DIR or the folder of
+  LLAMA3_CACHE holds them.
+  """
+  digest = hashlib.blake2b(digest_size=8)
+  for path in sorted(sources.rglob('*.py')):
+    digest.update(f'{path.relative_to(sources)}\0'.encode() + path.read_bytes())
+  own = os.environ.get('NUMBA_CACHE_DIR') or files.cache_folder() / 'numba'
+  return pathlib.Path(own, digest.hexdigest())
+
+
+numba.config.CACHE_DIR = str(folder())
 
 
 def kernel(*types: numba.types.Type) -> Callable[[Callable], Callable]:
