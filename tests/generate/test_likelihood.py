@@ -35,7 +35,7 @@ def asked(shots, questions, choices=4):
 
 
 def logits(params, text, config):
-  """Of each token of a text [T,V]; few shapes are compiled, and the tail is not seen."""
+  """Of each token of a text [T,V]; few shapes are compiled, the tail is not seen."""
   row = np.zeros((1, 64 * -(-len(text) // 64)), np.int32)
   row[0, : len(text)] = text
   return llama.apply(params, row, config)[0]
