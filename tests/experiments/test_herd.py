@@ -10,14 +10,20 @@ import sys
 import time
 
 import children
+import jax
+import numpy as np
 import pytest
+import refusals
 
 from llama3_jax.eval import summary
+from llama3_jax.train import models
 
+told = refusals.told  # fixture
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TRAINED = ('pretrain', 'long_context', 'anneal', 'control')
 TUNED = ('seed_sft', 'reward', 'sft', 'dpo')
 MODEL = dict(n_layers=1, d_model=32, n_heads=2, n_kv_heads=1, d_head=16, d_ff=64)
+MODEL |= dict(attention='dense')  # its program is the smallest
 
 
 def overrides():
@@ -56,6 +62,7 @@ def overrides():
   }
   for stage in (*TRAINED, *TUNED):
     steps = dict(steps=4, batch=2, length=256, save_every=2, eval_every=2, log_every=1)
+    steps |= dict(loss_chunk=0)
     flat |= {f'{stage}.train.{name}': value for name, value in steps.items()}
   for stage in TRAINED:
     flat |= {f'{stage}.model.{name}': value for name, value in MODEL.items()}
@@ -157,32 +164,47 @@ def test_finished_run_is_a_no_op(done):
   assert time.perf_counter() - began < 30
 
 
+def copied(whole, folder, names):
+  """Copies these parts of a run, files or folders, to another run."""
+  folder.mkdir(exist_ok=True)
+  for name in names:
+    copy = shutil.copytree if (whole / name).is_dir() else shutil.copy2
+    copy(whole / name, folder / name)
+
+
+def killed(folder, moment):
+  """Runs in `folder` until it has the file `moment`, and kills the process."""
+  process = start(folder)
+  deadline = time.monotonic() + 300
+  while not (folder / moment).exists() and process.poll() is None:
+    assert time.monotonic() < deadline
+    time.sleep(0.005)
+  assert process.poll() is None, process.communicate()[1][-3000:]
+  os.kill(process.pid, signal.SIGKILL)
+  process.communicate()
+  assert not (folder / 'results.json').exists()
+
+
 def test_killed_run_goes_on_to_the_same_figures(done, tmp_path):
+  """Stages that no kill touched are copied; those from long context on learn from what
+  comes of it, so its parameters are compared too."""
   whole, _ = done
   folder = tmp_path / 'run'
-  for name in ('config.json', 'curate', 'tokenizer', 'shards', 'pretrain'):
-    copy = shutil.copytree if (whole / name).is_dir() else shutil.copy2
-    (folder).mkdir(exist_ok=True)
-    copy(whole / name, folder / name)
-  for moment in ('long_context/checkpoints/4', 'sft_1/checkpoints/2'):
-    process = start(folder)
-    deadline = time.monotonic() + 300
-    while not (folder / moment).exists() and process.poll() is None:
-      assert time.monotonic() < deadline
-      time.sleep(0.005)
-    assert process.poll() is None, process.communicate()[1][-3000:]
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not (folder / 'results.json').exists()
+  copied(whole, folder, ('config.json', 'curate', 'tokenizer', 'shards', 'pretrain'))
+  killed(folder, 'long_context/checkpoints/4')
+  between = 'anneal', 'control', 'seed_sft', 'reward_1', 'reject_1'
+  copied(whole, folder, between)
+  killed(folder, 'sft_1/checkpoints/2')
   finish(folder)
+  run, same = (models.load(f / 'long_context')[0] for f in (folder, whole))
+  for a, b in zip(jax.tree.leaves(run), jax.tree.leaves(same), strict=True):
+    np.testing.assert_array_equal(a, b)
   again, results = read(folder), read(whole)
   assert summary.timeless(again['figures']) == summary.timeless(results['figures'])
   same = [summary.timeless(r['checks'][:-2]) for r in (again, results)]
   assert same[0] == same[1]
 
 
-def test_data_that_is_missing_is_named(tmp_path):
-  run = [*command(tmp_path / 'run'), f'--data={tmp_path / "nowhere"}']
-  process = subprocess.run(run, cwd=ROOT, text=True, capture_output=True, timeout=120)
-  assert process.returncode == 2 and 'Traceback' not in process.stderr
-  assert 'nowhere' in process.stderr.strip().split('\n')[-1]
+def test_data_that_is_missing_is_named(told, tmp_path):
+  arguments = command(tmp_path / 'run')[3:]
+  assert 'nowhere' in told(*arguments, f'--data={tmp_path / "nowhere"}', blind=False)

@@ -170,9 +170,10 @@ def test_same_tokens_on_a_mesh(params, sizes):
     meshed = engine.generate(
       made, prompts(), toy.CONFIG, (5,), DRAWN, samples=2, batch_size=4
     )
-    single = engine.Engine(made, toy.CONFIG, engine.one(64, toy.CONFIG))
-    streamed = tuple(engine.stream(single, prompts()[0], (5,), DRAWN))
-    assert streamed == plain[0][0].sampled
+    if sizes == MESHES[-1]:  # the programs of one answer are many
+      single = engine.Engine(made, toy.CONFIG, engine.one(64, toy.CONFIG))
+      streamed = tuple(engine.stream(single, prompts()[0], (5,), DRAWN))
+      assert streamed == plain[0][0].sampled
   assert [[c.ids for c in row] for row in meshed] == [
     [c.ids for c in row] for row in plain
   ]

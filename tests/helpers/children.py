@@ -7,6 +7,15 @@ import re
 STARTUP = pathlib.Path(__file__).parent / 'startup'
 
 
+# What a step leaves free is kept for the next one: the system neither takes it back nor
+# clears it anew, which was a fifth of the time of training a small model.
+KEPT = {
+  'MALLOC_MMAP_THRESHOLD_': str(2**30),
+  'MALLOC_TRIM_THRESHOLD_': str(2**32),
+  'MALLOC_TOP_PAD_': str(2**26),
+}
+
+
 def variables(cache):
   """Of one CPU device, and of a folder of compilations and downloads; tracing is quick
   in them."""
@@ -20,8 +29,8 @@ def flags():
 
 
 def quick(*folders):
-  """Variables that make tracing quick; `folders`: more that Python finds modules in."""
+  """Variables that make processes quick; `folders`: more that Python looks in."""
   paths = [str(STARTUP), *map(str, folders)]
   paths += filter(None, [os.environ.get('PYTHONPATH')])
   found = {'PYTHONPATH': os.pathsep.join(paths)}
-  return found | {'JAX_TRACEBACK_IN_LOCATIONS_LIMIT': '0'}
+  return found | {'JAX_TRACEBACK_IN_LOCATIONS_LIMIT': '0'} | KEPT
