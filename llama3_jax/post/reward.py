@@ -98,10 +98,11 @@ def loss(
   one half), margin, better and worse rewards, count of pairs.
   """
   # Of the prompts of each row: [B,n,3].
-  apart = lambda x: x.reshape(len(x), -1, preference.MOST)
+  rank = min(batch.ends.shape[1], preference.MOST)
+  apart = lambda x: jnp.broadcast_to(x, batch.ends.shape).reshape(len(x), -1, rank)
   rewards = apart(response_rewards(params, batch, config, branches))
   present = apart(batch.ends) >= 0
-  better, worse = np.triu_indices(preference.MOST, 1)
+  better, worse = np.triu_indices(rank, 1)
   difference = rewards[..., better] - rewards[..., worse]
   weight = (present[..., better] & present[..., worse]).astype(jnp.float32)
   total = jnp.sum(weight * jax.nn.softplus(apart(batch.margin) - difference))
