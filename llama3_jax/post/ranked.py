@@ -87,10 +87,11 @@ def _joined(rows, sizes, numbers, most):
   row = jax.tree.map(np.zeros_like, jax.tree.map(lambda x: x[0], rows))
   ends = np.full((most, preference.MOST), -1, np.int32)
   margin = np.zeros((most, preference.MOST), np.float32)
+  along = [name for name, dims in vars(feed.letters(rows)).items() if dims[-1] == 'T']
   start = 0
   for slot, number in enumerate(numbers):
     size = sizes[number]
-    for name in ('tokens', 'targets', 'segment', 'position', 'weight'):
+    for name in along:
       getattr(row, name)[:, start : start + size] = getattr(rows, name)[
         number, :, :size
       ]

@@ -97,15 +97,14 @@ def loss(
   2 responses make 1 pair, 3 make 3. Metric sums over pairs: loss, accuracy (ties count
   one half), margin, better and worse rewards, count of pairs.
   """
-  # Of the prompts of each row: [B,n,3].
-  rank = min(batch.ends.shape[1], preference.MOST)
-  apart = lambda x: jnp.broadcast_to(x, batch.ends.shape).reshape(len(x), -1, rank)
+  apart = lambda x: x.reshape(len(x), -1, preference.MOST)  # by prompt: [B,n,3]
+  margin = apart(jnp.broadcast_to(batch.margin, batch.ends.shape))
   rewards = apart(response_rewards(params, batch, config, branches))
   present = apart(batch.ends) >= 0
-  better, worse = np.triu_indices(rank, 1)
+  better, worse = np.triu_indices(preference.MOST, 1)
   difference = rewards[..., better] - rewards[..., worse]
   weight = (present[..., better] & present[..., worse]).astype(jnp.float32)
-  total = jnp.sum(weight * jax.nn.softplus(apart(batch.margin) - difference))
+  total = jnp.sum(weight * jax.nn.softplus(margin - difference))
   won = (difference > 0) + 0.5 * (difference == 0)
   metrics = {
     'loss': total,

@@ -55,6 +55,8 @@ def test_margin_is_subtracted_where_an_example_has_one(params, tokenizer):
   wide = batch.replace(margin=np.ones_like(batch.margin))
   assert plain < float(loss(params, wide, toy.CONFIG)[0])
   marked = [toy.changed(example, margin=1.0) for example in toy.examples(4)]
+  same = loss(params, batch.replace(margin=np.ones(1, np.float32)), toy.CONFIG)
+  np.testing.assert_allclose(same[0], loss(params, wide, toy.CONFIG)[0], rtol=1e-6)
   rows, _ = ranked.rows(marked, tokenizer, 128)
   np.testing.assert_array_equal(rows.margin, wide.margin)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from llama3_jax.curate.machine import compiled
+from llama3_jax.curate.machine import search
 
 VOID = 'area base br col embed frame hr img input link meta param source track wbr'
 # Their end tag may be left out, and the next of their kind closes an open one.
@@ -313,14 +314,7 @@ def _in(codes, name):
 @compiled.inner
 def _find(codes, name):
   """Place of a number in sorted ones, or of the next one or the last."""
-  low, high = 0, len(codes) - 1
-  while low < high:
-    middle = (low + high) >> 1
-    if codes[middle] < name:
-      low = middle + 1
-    else:
-      high = middle
-  return low
+  return min(search.place(codes, name), len(codes) - 1)
 
 
 @compiled.inner

@@ -67,8 +67,8 @@ numba.config.CACHE_DIR = str(folder())
 def kernel(*types: numba.types.Type) -> Callable[[Callable], Callable]:
   """Decorator of a function that Python calls, with the types of its arguments.
 
-  Arguments of other types are compiled for too, and not kept from it: the attribute
-  `compiled` of the function is numba's dispatcher, whose `signatures` tests look at.
+  Other types are compiled for as well. The attribute `compiled` of the function is
+  numba's dispatcher: its `signatures` are the types that it was compiled for.
   """
 
   def wrap(function):
@@ -94,10 +94,8 @@ def kernel(*types: numba.types.Type) -> Callable[[Callable], Callable]:
 def _alone(folder: str) -> Iterator[None]:
   """Waits for other processes that compile for the cache in a folder."""
   with contextlib.ExitStack() as held:
-    try:
+    with contextlib.suppress(OSError):  # without locks all of them compile
       os.makedirs(folder, exist_ok=True)
       file = held.enter_context(open(os.path.join(folder, LOCK), 'a'))
       fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:
-      pass  # a file system without locks: both compile
     yield

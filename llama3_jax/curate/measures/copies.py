@@ -43,16 +43,3 @@ def mask(count, slots):
   while slots > 2 and slots // 2 >= 2 * count:
     slots //= 2
   return slots - 1
-
-
-@compiled.inner
-def place(keys, key):
-  """Place of the first of sorted keys that is not below one; their number if none."""
-  low, high = np.int64(0), len(keys)
-  while low < high:
-    middle = (low + high) >> 1
-    if keys[middle] < key:
-      low = middle + 1
-    else:
-      high = middle
-  return low

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from llama3_jax.curate.machine import compiled
-from llama3_jax.curate.measures import copies
+from llama3_jax.curate.machine import search
 from llama3_jax.curate.measures import words
 from llama3_jax.curate.measures.words import MULTIPLIER
 from llama3_jax.curate.measures.words import PRIME
@@ -259,7 +259,7 @@ def shapes(
   n = 0
   for i in range(len(hashes)):
     value = hashes[i]
-    at = copies.place(spelt, value)
+    at = search.place(spelt, value)
     if value & ONE or (at < len(spelt) and spelt[at] == value):
       if n and found[n - 1] == NUMBER:
         continue

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from llama3_jax.curate.machine import compiled
-from llama3_jax.curate.measures import copies
+from llama3_jax.curate.machine import search
 from llama3_jax.curate.measures import words as texts
 from llama3_jax.curate.measures.words import MULTIPLIER
 
@@ -92,7 +92,7 @@ def _count(hashes, first, starts, grams, index, longest, number, bits):
       gram = np.uint64(0)
       for k in range(min(longest, first[s + 1] - i)):
         gram = gram * MULTIPLIER + hashes[i + k]
-        slot = copies.place(grams, gram)
+        slot = search.place(grams, gram)
         if slot < len(grams) and grams[slot] == gram:
           number[s] += 1
           bits[s] |= np.uint64(1) << np.uint64(index[slot] & 63)

@@ -20,7 +20,7 @@ from llama3_jax.base.errors import UserError
 from llama3_jax.curate.machine import compiled
 from llama3_jax.curate.machine import documents
 from llama3_jax.curate.machine import keys as key_files
-from llama3_jax.curate.measures import copies
+from llama3_jax.curate.machine import search
 from llama3_jax.curate.measures import folded
 from llama3_jax.curate.measures import phrases
 from llama3_jax.curate.measures.words import MULTIPLIER
@@ -282,7 +282,7 @@ def _find(hashes, weights, first, size, known, grams, result):
       if weight < least:
         break
       if known[value & low]:
-        at = copies.place(grams, value)
+        at = search.place(grams, value)
         if at < len(grams) and grams[at] == value:
           result[d] = True
           break
